@@ -1,0 +1,146 @@
+// Package kernel makes the network state of this host what it should be, and
+// reports when somebody else changes it.
+package kernel
+
+import (
+	"net/netip"
+)
+
+// RouteProtocol marks the routes that this software makes (rtm_protocol,
+// rtnetlink(7)). The number is not assigned to any other routing daemon in
+// iproute2's rt_protos.
+const RouteProtocol = 70
+
+// State is what the kernel should hold for one overlay on this host. The
+// order of slices has no meaning; no two entries have the same key.
+type State struct {
+	Devices   []Device
+	FDB       []FDBEntry
+	Neighbors []Neighbor
+	Routes    []Route
+	// Answers are the entries that answer an L3 miss but need not be in the
+	// kernel until somebody asks.
+	Answers []Answer
+}
+
+// Device is a network interface of ours. Fields of State refer to it by name.
+type Device struct {
+	Name  string
+	MTU   int
+	MAC   MAC
+	Addrs []netip.Prefix
+	// TxChecksumOff turns off transmit checksum offload.
+	TxChecksumOff bool
+	// VXLAN is set for a vxlan device.
+	VXLAN *VXLAN
+}
+
+// VXLAN holds what cannot be changed on a vxlan device once it exists; a
+// device that differs in one of these is replaced.
+type VXLAN struct {
+	VNI int
+	// Port is the UDP port; 0 means the kernel's default, 8472.
+	Port int
+	// Local is the source address of the tunnel.
+	Local netip.Addr
+	// Uplink is the interface index the tunnel is bound to.
+	Uplink   int
+	Learning bool
+	GBP      bool
+}
+
+// FDBEntry says which host a MAC behind a vxlan device lives on.
+type FDBEntry struct {
+	Dev string
+	MAC MAC
+	Dst netip.Addr
+}
+
+// Neighbor is a permanent ARP or NDP entry.
+type Neighbor struct {
+	Dev  string
+	Addr netip.Addr
+	MAC  MAC
+}
+
+// Route is a route in the main table.
+type Route struct {
+	Dst netip.Prefix
+	// Via is the gateway; invalid for a route straight to the device.
+	Via netip.Addr
+	Dev string
+	// OnLink says that the gateway is reachable over Dev although no address
+	// of Dev says so.
+	OnLink bool
+	// Metric is the kernel's priority of the route; 0 is the kernel's default
+	// (for IPv6: 1024).
+	Metric int
+	// Blackhole drops what matches; Via and Dev are then empty.
+	Blackhole bool
+}
+
+// Answer is what to install when the kernel asks for an address in Subnet on
+// the device Dev.
+type Answer struct {
+	Subnet   netip.Prefix
+	Route    Route
+	Neighbor Neighbor
+	FDB      FDBEntry
+}
+
+// Scope says what on the host is ours beyond what carries our mark.
+type Scope struct {
+	// Networks are the networks inside which routes with our protocol number
+	// are ours, the previous one of subnet.env included.
+	Networks []netip.Prefix
+	// Instance names this daemon among others on the same host; it is written
+	// into the alias of our devices.
+	Instance string
+	// Adopt says which unmarked routes are taken over on the first start
+	// after flannel, beside those over our own devices.
+	Adopt []Adoption
+}
+
+// Adoption describes routes that flannel makes without a mark: protocol boot,
+// inside Network, with prefix length Bits, via a gateway on interface Dev.
+type Adoption struct {
+	Network netip.Prefix
+	Bits    int
+	Dev     string
+}
+
+// Stats counts what a pass did, by table.
+type Stats struct {
+	Put     map[string]int
+	Deleted map[string]int
+	// Drift counts entries that somebody else had changed or removed and that
+	// the pass put right.
+	Drift map[string]int
+	// Held counts entries that are stale but were not deleted because the
+	// caller asked to hold deletions back.
+	Held int
+	// Failed holds the errors per address family and destination subnet or
+	// address, for the status of single peers.
+	Failed map[netip.Prefix]error
+}
+
+// Names of the tables, as used in Stats, logs and metrics.
+const (
+	TableDevices   = "devices"
+	TableAddresses = "addresses"
+	TableFDB       = "fdb"
+	TableNeighbors = "neighbors"
+	TableRoutes    = "routes"
+)
+
+// Changed returns the number of writes the pass made.
+func (s Stats) Changed() int {
+	n := 0
+	for _, c := range s.Put {
+		n += c
+	}
+	for _, c := range s.Deleted {
+		n += c
+	}
+	return n
+}

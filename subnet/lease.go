@@ -1,0 +1,90 @@
+// Package subnet says what a lease is and what a store of leases must do.
+package subnet
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"time"
+
+	"flannel/internal/ipfam"
+)
+
+// Lease says which node has which subnet and how that node is reached.
+type Lease struct {
+	// Name is what an operator looks the record up by: the last element of
+	// the etcd key, or the name of the Node.
+	Name string
+	// Subnet is the node's subnet in each family; an absent family is the
+	// zero Prefix.
+	Subnet ipfam.Pair[netip.Prefix]
+	Attrs  Attrs
+	// Expires is when the store drops the lease; zero means never or unknown.
+	// It is known only for the own lease.
+	Expires time.Time
+	// Claim decides between two leases that want the same thing.
+	Claim Claim
+	// Invalid says what is wrong with a record that could not be decoded.
+	// The other fields then hold what could be read. Such a lease is never
+	// used; it is listed so that people can see it.
+	Invalid string
+}
+
+// Attrs is what other nodes need to know to reach a node.
+type Attrs struct {
+	// BackendType is the backend in lower case; an empty type in a record is
+	// read as "udp".
+	BackendType string
+	PublicIP    ipfam.Pair[netip.Addr]
+	// Data is what the backend publishes, one JSON text per family; nil when
+	// the backend has none.
+	Data ipfam.Pair[json.RawMessage]
+}
+
+// Claim orders leases by age. Two leases that collide are decided in favour of
+// the older claim.
+type Claim struct {
+	// Grace marks a lease that is kept for a while although its record is
+	// gone; any live claim beats it.
+	Grace bool
+	// Age is lower for an older record: etcd's create revision, or the Node's
+	// creation time in nanoseconds.
+	Age int64
+	// Name decides between equal ages.
+	Name string
+}
+
+// Before reports whether c wins over o.
+func (c Claim) Before(o Claim) bool {
+	if c.Grace != o.Grace {
+		return o.Grace
+	}
+	if c.Age != o.Age {
+		return c.Age < o.Age
+	}
+	return c.Name < o.Name
+}
+
+// Equal reports whether two leases say the same to a backend: subnet,
+// attributes, claim and verdict. Expires does not count.
+func (l Lease) Equal(o Lease) bool {
+	return l.Name == o.Name && l.Subnet == o.Subnet && l.Claim == o.Claim &&
+		l.Invalid == o.Invalid && l.Attrs.Equal(o.Attrs)
+}
+
+// Equal reports whether two attribute sets are the same, byte for byte.
+func (a Attrs) Equal(o Attrs) bool {
+	return a.BackendType == o.BackendType && a.PublicIP == o.PublicIP &&
+		string(a.Data[ipfam.V4]) == string(o.Data[ipfam.V4]) &&
+		string(a.Data[ipfam.V6]) == string(o.Data[ipfam.V6])
+}
+
+// SubnetString returns the subnets of a lease for people, IPv4 first,
+// separated by a comma.
+func SubnetString(p ipfam.Pair[netip.Prefix]) string {
+	var parts []string
+	for _, s := range ipfam.Prefixes(p) {
+		parts = append(parts, s.String())
+	}
+	return strings.Join(parts, ",")
+}

@@ -1,0 +1,52 @@
+package subnet
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"flannel/internal/ipfam"
+)
+
+// ErrLeaseLost is returned by Keep when the own subnet belongs to somebody
+// else. The caller acquires another.
+var ErrLeaseLost = errors.New("lease lost")
+
+// Manager is a store of leases. Its methods wait out a store that cannot be
+// reached and return early only when ctx ends.
+type Manager interface {
+	// Config waits until the network configuration exists and is valid. While
+	// it waits it says so, once per cause. A configuration that cannot become
+	// valid by waiting (a file) is an error.
+	Config(ctx context.Context) (*Config, error)
+
+	// Overrides returns the public addresses that an operator has set for this
+	// node in the store; they replace the flags. An absent family is not
+	// overridden.
+	Overrides(ctx context.Context) (ipfam.Pair[netip.Addr], error)
+
+	// Previous returns what an earlier run of the node with these public
+	// addresses has published; zero when there is nothing.
+	Previous(ctx context.Context, public ipfam.Pair[netip.Addr]) (Attrs, error)
+
+	// Acquire publishes a and returns the node's lease. When this manager
+	// already holds one, the same subnet is published with the new
+	// attributes. Otherwise prev, the subnet of an earlier run, is asked for
+	// again if it is free.
+	Acquire(ctx context.Context, a Attrs, prev ipfam.Pair[netip.Prefix]) (Lease, error)
+
+	// Keep holds the lease that Acquire returned: it renews it and publishes
+	// it again when it was wiped. It blocks until ctx ends, then returns
+	// ctx.Err(), or until the subnet is lost, then returns ErrLeaseLost.
+	Keep(ctx context.Context, own Lease) error
+
+	// Watch calls set with the complete set of leases, the own one included,
+	// once at the start and after every change. It blocks until ctx ends. A
+	// store that cannot be reached leaves the last set standing. set must not
+	// block and must not change the slice; Watch never changes a slice it has
+	// passed.
+	Watch(ctx context.Context, set func([]Lease)) error
+
+	// List reads the complete set of leases afresh from the store.
+	List(ctx context.Context) ([]Lease, error)
+}
