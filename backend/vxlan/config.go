@@ -1,0 +1,63 @@
+// Package vxlan plans an overlay over the kernel's vxlan devices, one per
+// family: a route, a neighbour entry and an FDB entry per peer.
+package vxlan
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"flannel/internal/ipfam"
+	"flannel/internal/options"
+)
+
+// Config holds the backend's own keys.
+type Config struct {
+	VNI int
+	// Port is the UDP port; 0 means the kernel's default, 8472.
+	Port int
+	// MTU of the underlay in bytes; 0 means the uplink's.
+	MTU           int
+	GBP           bool
+	Learning      bool
+	DirectRouting bool
+	// ChecksumOffload false turns off transmit checksum offload on the device.
+	ChecksumOffload bool
+}
+
+// maxVNI is the largest network identifier (RFC 7348, section 5: 24 bits).
+const maxVNI = 1<<24 - 1
+
+// maxName is the longest interface name (linux/if.h, IFNAMSIZ less the zero).
+const maxName = 15
+
+// ParseConfig reads the Backend object. It also returns a line for each key
+// that has no effect.
+func ParseConfig(raw json.RawMessage, families ipfam.Pair[bool]) (Config, []string, error) {
+	c := Config{VNI: 1, ChecksumOffload: true}
+	o, err := options.Parse(raw)
+	if err != nil {
+		return c, nil, fmt.Errorf("Backend: %w", err)
+	}
+	var backendType string
+	o.String("Type", &backendType)
+	o.Int("VNI", &c.VNI, 1, maxVNI)
+	o.Int("Port", &c.Port, 0, 65535)
+	o.Int("MTU", &c.MTU, 0, 65535)
+	o.Bool("GBP", &c.GBP)
+	o.Bool("Learning", &c.Learning)
+	o.Bool("DirectRouting", &c.DirectRouting)
+	o.Bool("ChecksumOffload", &c.ChecksumOffload)
+	for f, on := range families.Each() {
+		if name := deviceName(f, c.VNI); on && len(name) > maxName {
+			o.Refuse("VNI", fmt.Sprint(c.VNI), fmt.Sprintf("fewer digits: the device name %s is longer than %d", name, maxName))
+		}
+	}
+	if err := o.Err(); err != nil {
+		return c, nil, fmt.Errorf("Backend: %w", err)
+	}
+	return c, o.Unknown(), nil
+}
+
+func deviceName(f ipfam.Family, vni int) string {
+	return fmt.Sprintf(ipfam.Pair[string]{"flannel.%d", "flannel-v6.%d"}[f], vni)
+}

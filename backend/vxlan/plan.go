@@ -1,0 +1,142 @@
+package vxlan
+
+import (
+	"fmt"
+
+	"flannel/backend"
+	"flannel/internal/ipfam"
+	"flannel/network/kernel"
+	"flannel/subnet"
+)
+
+// Plan implements backend.Backend.
+func (b *Backend) Plan(own subnet.Lease, peers []subnet.Lease, v backend.View) (kernel.State, []backend.PeerStatus, error) {
+	if err := b.checkMTU(v.Uplink); err != nil {
+		return kernel.State{}, nil, err
+	}
+	p := planner{backend: b, view: v}
+	for f, on := range b.env.Families.Each() {
+		if on {
+			p.family(f, own, peers)
+		}
+	}
+	return p.state, p.status, nil
+}
+
+// planner collects the plan of one pass.
+type planner struct {
+	backend *Backend
+	view    backend.View
+	state   kernel.State
+	status  []backend.PeerStatus
+}
+
+func (p *planner) family(f ipfam.Family, own subnet.Lease, peers []subnet.Lease) {
+	p.grow(len(peers))
+	device := p.backend.device(f, own, p.view.Uplink)
+	why := p.reasons(device.Name)
+	p.state.Devices = append(p.state.Devices, device)
+	macs := newClaims(device.MAC, len(peers))
+	records := make([]data, len(peers))
+	problems := make([]error, len(peers))
+	for i, l := range peers {
+		if !l.Subnet[f].IsValid() || l.Attrs.BackendType != Type {
+			continue
+		}
+		if records[i], problems[i] = parseData(l.Attrs.Data[f]); problems[i] == nil {
+			macs.add(records[i].MAC, l)
+		}
+	}
+	for i, l := range peers {
+		if !l.Subnet[f].IsValid() {
+			continue
+		}
+		s := backend.PeerStatus{Name: l.Name, Family: f, Subnet: l.Subnet[f], Via: l.Attrs.PublicIP[f], How: backend.LeftOut}
+		if s.Why = p.refuse(f, l, records[i], problems[i], macs); s.Why == "" {
+			s.How = p.add(f, device.Name, l, records[i].MAC)
+			s.Why = why[s.How]
+		}
+		p.status = append(p.status, s)
+	}
+}
+
+// grow makes room for a family's entries at once.
+func (p *planner) grow(peers int) {
+	s := &p.state
+	s.FDB = append(make([]kernel.FDBEntry, 0, len(s.FDB)+peers), s.FDB...)
+	s.Neighbors = append(make([]kernel.Neighbor, 0, len(s.Neighbors)+peers), s.Neighbors...)
+	s.Routes = append(make([]kernel.Route, 0, len(s.Routes)+peers), s.Routes...)
+	p.status = append(make([]backend.PeerStatus, 0, len(p.status)+peers), p.status...)
+}
+
+// refuse says why a peer cannot be used in this family, or nothing.
+func (p *planner) refuse(f ipfam.Family, l subnet.Lease, d data, problem error, macs *claims) string {
+	switch {
+	case l.Attrs.BackendType != Type:
+		return fmt.Sprintf("its backend is %q, this node's is %q", l.Attrs.BackendType, Type)
+	case !l.Attrs.PublicIP[f].IsValid():
+		return fmt.Sprintf("no public %s address", f)
+	case problem != nil:
+		return problem.Error()
+	case d.VNI >= 0 && d.VNI != p.backend.config.VNI:
+		return fmt.Sprintf("its VNI is %d, this node's is %d", d.VNI, p.backend.config.VNI)
+	}
+	return macs.refuse(d.MAC, l)
+}
+
+// reasons says why a peer is reached as it is.
+func (p *planner) reasons(device string) map[backend.How]string {
+	up := p.view.Uplink.Name
+	if !p.backend.config.DirectRouting {
+		return map[backend.How]string{backend.Tunnel: "over " + device}
+	}
+	return map[backend.How]string{
+		backend.Tunnel: "over " + device + ": not on the link of " + up,
+		backend.Direct: "on the link of " + up,
+	}
+}
+
+// add plans the entries of one peer.
+func (p *planner) add(f ipfam.Family, dev string, l subnet.Lease, mac kernel.MAC) backend.How {
+	dst, public := l.Subnet[f], l.Attrs.PublicIP[f]
+	if p.backend.config.DirectRouting && p.view.Links.Direct(public) {
+		p.state.Routes = append(p.state.Routes, kernel.Route{Dst: dst, Via: public, Dev: p.view.Uplink.Name})
+		return backend.Direct
+	}
+	vtep := dst.Addr()
+	p.state.FDB = append(p.state.FDB, kernel.FDBEntry{Dev: dev, MAC: mac, Dst: public})
+	p.state.Neighbors = append(p.state.Neighbors, kernel.Neighbor{Dev: dev, Addr: vtep, MAC: mac})
+	p.state.Routes = append(p.state.Routes, kernel.Route{Dst: dst, Via: vtep, Dev: dev, OnLink: true})
+	return backend.Tunnel
+}
+
+// claims knows who may use which MAC.
+type claims struct {
+	own    kernel.MAC
+	owners map[kernel.MAC]owner
+}
+
+type owner struct {
+	claim subnet.Claim
+	name  string
+}
+
+func newClaims(own kernel.MAC, n int) *claims {
+	return &claims{own: own, owners: make(map[kernel.MAC]owner, n)}
+}
+
+func (c *claims) add(mac kernel.MAC, l subnet.Lease) {
+	if o, taken := c.owners[mac]; !taken || l.Claim.Before(o.claim) {
+		c.owners[mac] = owner{l.Claim, l.Name}
+	}
+}
+
+func (c *claims) refuse(mac kernel.MAC, l subnet.Lease) string {
+	if mac == c.own {
+		return fmt.Sprintf("VtepMAC %s is this node's", mac)
+	}
+	if o := c.owners[mac]; o.name != l.Name {
+		return fmt.Sprintf("VtepMAC %s belongs to the older claim %s", mac, o.name)
+	}
+	return ""
+}
