@@ -2,6 +2,7 @@ package vxlan
 
 import (
 	"fmt"
+	"slices"
 
 	"flannel/backend"
 	"flannel/internal/ipfam"
@@ -63,10 +64,10 @@ func (p *planner) family(f ipfam.Family, own subnet.Lease, peers []subnet.Lease)
 // grow makes room for a family's entries at once.
 func (p *planner) grow(peers int) {
 	s := &p.state
-	s.FDB = append(make([]kernel.FDBEntry, 0, len(s.FDB)+peers), s.FDB...)
-	s.Neighbors = append(make([]kernel.Neighbor, 0, len(s.Neighbors)+peers), s.Neighbors...)
-	s.Routes = append(make([]kernel.Route, 0, len(s.Routes)+peers), s.Routes...)
-	p.status = append(make([]backend.PeerStatus, 0, len(p.status)+peers), p.status...)
+	s.FDB = slices.Grow(s.FDB, peers)
+	s.Neighbors = slices.Grow(s.Neighbors, peers)
+	s.Routes = slices.Grow(s.Routes, peers)
+	p.status = slices.Grow(p.status, peers)
 }
 
 // refuse says why a peer cannot be used in this family, or nothing.

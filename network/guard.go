@@ -1,0 +1,178 @@
+package network
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"flannel/internal/ipfam"
+	"flannel/subnet"
+)
+
+// A loss of more than half of the peers, and of at least massLoss of them, is
+// believed only when two lists agreeAfter apart both show it: an emptied or
+// restored store must not cut a network that works.
+const (
+	massLoss   = 8
+	agreeAfter = 30 * time.Second
+)
+
+func isMassLoss(lost, of int) bool { return lost >= massLoss && 2*lost > of }
+
+// subnets names a lease by what it leases.
+type subnets = ipfam.Pair[netip.Prefix]
+
+// prefixSet holds single subnets, whatever their family.
+type prefixSet map[netip.Prefix]bool
+
+// guard decides which leases a pass works with when a snapshot has lost many
+// of them. The zero guard knows nothing and holds nothing.
+type guard struct {
+	// known are the leases that the last pass worked with, kept ones included.
+	known []subnet.Lease
+	// kept are those of them that the store no longer shows and that are kept
+	// until two lists agree.
+	kept []subnet.Lease
+	// inKernel are the subnets that the kernel reached when the daemon started
+	// and that the store has not shown since; nothing is deleted while there
+	// are any. heldAtStart is how many there were.
+	inKernel    prefixSet
+	heldAtStart int
+	// started says that inKernel was compared with a snapshot.
+	started bool
+	// first is when the first of the two lists was read; missing is what it
+	// lacked.
+	first   time.Time
+	missing prefixSet
+}
+
+// start tells the guard which subnets the kernel holds from an earlier run.
+func (g *guard) start(held []netip.Prefix) {
+	g.inKernel = prefixSet{}
+	for _, p := range held {
+		g.inKernel[p] = true
+	}
+	g.heldAtStart = len(g.inKernel)
+}
+
+// holding reports whether something waits for two lists to agree.
+func (g *guard) holding() bool { return len(g.kept) > 0 || g.holdDeletions() }
+
+// holdDeletions reports whether the kernel may hold what must not be deleted
+// although no lease is known for it.
+func (g *guard) holdDeletions() bool { return len(g.inKernel) > 0 }
+
+// admit takes a snapshot and returns the leases to work with: those of the
+// snapshot and those that are kept. ownListed says that the own record is
+// part of the snapshot; without it nothing is given up.
+func (g *guard) admit(snapshot []subnet.Lease, ownListed bool) []subnet.Lease {
+	live := make(map[subnets]struct{}, len(snapshot))
+	for _, l := range snapshot {
+		if l.Invalid == "" {
+			live[l.Subnet] = struct{}{}
+		}
+	}
+	if g.holdDeletions() {
+		g.compareKernel(snapshot, ownListed)
+	}
+	var lost []subnet.Lease
+	for _, l := range g.known {
+		if _, ok := live[l.Subnet]; !ok && l.Invalid == "" {
+			l.Claim.Grace = true
+			lost = append(lost, l)
+		}
+	}
+	if ownListed && len(g.kept) == 0 && !isMassLoss(len(lost), len(g.known)) {
+		lost = nil
+	}
+	g.kept = lost
+	g.known = snapshot
+	if len(lost) > 0 {
+		g.known = slices.Concat(snapshot, lost)
+	}
+	g.settle()
+	return g.known
+}
+
+// compareKernel strikes from inKernel what the store shows. The first snapshot
+// that can be trusted decides whether the rest is a mass loss.
+func (g *guard) compareKernel(snapshot []subnet.Lease, ownListed bool) {
+	for _, l := range snapshot {
+		for _, p := range ipfam.Prefixes(l.Subnet) {
+			delete(g.inKernel, p)
+		}
+	}
+	if g.started || !ownListed {
+		return
+	}
+	g.started = true
+	if !isMassLoss(len(g.inKernel), g.heldAtStart) {
+		g.inKernel = nil
+	}
+}
+
+// settle forgets the first list when nothing waits for the second.
+func (g *guard) settle() {
+	if !g.holding() {
+		g.first, g.missing = time.Time{}, nil
+	}
+}
+
+// nextList returns when the guard wants to see a list: at once, or agreeAfter
+// past the first one. It reports false when it wants none.
+func (g *guard) nextList() (time.Time, bool) {
+	if !g.holding() {
+		return time.Time{}, false
+	}
+	if g.first.IsZero() {
+		return time.Time{}, true
+	}
+	return g.first.Add(agreeAfter), true
+}
+
+// listed takes a list that was read from the store at this time. What it lacks
+// and an earlier list, at least agreeAfter older, lacked too is given up: the
+// next pass deletes it.
+func (g *guard) listed(leases []subnet.Lease, at time.Time) {
+	if !g.first.IsZero() && at.Sub(g.first) < agreeAfter {
+		return
+	}
+	absent := g.absent(leases)
+	if !g.first.IsZero() {
+		for p := range absent {
+			if g.missing[p] {
+				g.giveUp(p)
+			}
+		}
+	}
+	g.first, g.missing = at, absent
+	g.settle()
+}
+
+// absent returns the held subnets that a list lacks.
+func (g *guard) absent(leases []subnet.Lease) prefixSet {
+	out := prefixSet{}
+	for p := range g.inKernel {
+		out[p] = true
+	}
+	for _, l := range g.kept {
+		for _, p := range ipfam.Prefixes(l.Subnet) {
+			out[p] = true
+		}
+	}
+	for _, l := range leases {
+		for _, p := range ipfam.Prefixes(l.Subnet) {
+			delete(out, p)
+		}
+	}
+	return out
+}
+
+func (g *guard) giveUp(p netip.Prefix) {
+	delete(g.inKernel, p)
+	gone := func(l subnet.Lease) bool {
+		return l.Claim.Grace && (l.Subnet[ipfam.V4] == p || l.Subnet[ipfam.V6] == p)
+	}
+	g.kept = slices.DeleteFunc(slices.Clone(g.kept), gone)
+	g.known = slices.DeleteFunc(slices.Clone(g.known), gone)
+}
