@@ -122,6 +122,8 @@ type Stats struct {
 	// Failed holds the errors per address family and destination subnet or
 	// address, for the status of single peers.
 	Failed map[netip.Prefix]error
+	// DeviceErr is what is wrong with this node's own devices and addresses.
+	DeviceErr error
 }
 
 // Names of the tables, as used in Stats, logs and metrics.

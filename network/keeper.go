@@ -1,0 +1,94 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+
+	"flannel/internal/ipfam"
+	"flannel/subnet"
+)
+
+// keepLease holds this node's lease: it acquires one, publishes it again when
+// the uplink's addresses change, and acquires another when it is lost.
+func (n *Network) keepLease(ctx context.Context) error {
+	n.Health.Fail(CheckLease, "waiting for a lease")
+	want := n.previous.Masked()
+	retry := newBackoff()
+	for {
+		view, _ := n.uplink.Current()
+		own, err := n.Manager.Acquire(ctx, n.backend.Attrs(view.Uplink), want)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			n.Health.Fail(CheckLease, err.Error())
+			n.Log.Error("no lease, will retry", "err", err, "in", retry.next())
+			if err := retry.wait(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		retry.reset()
+		n.setOwn(own)
+		want = own.Subnet
+		if err := n.keepUntilChange(ctx, own); err != nil {
+			return err
+		}
+	}
+}
+
+// setOwn publishes the lease inside the program.
+func (n *Network) setOwn(own subnet.Lease) {
+	before := n.own.Swap(&own)
+	n.Health.OK(CheckLease)
+	if before == nil || before.Subnet != own.Subnet || !before.Attrs.Equal(own.Attrs) {
+		n.Log.Info("lease acquired", "subnet", subnet.SubnetString(own.Subnet), "public", addrs(own.Attrs.PublicIP))
+	}
+	n.wake()
+}
+
+// keepUntilChange keeps the lease until it is lost or what it says is out of
+// date; then it returns nil. An error means that the daemon ends.
+func (n *Network) keepUntilChange(ctx context.Context, own subnet.Lease) error {
+	keeping, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1) // closed by nobody: one send
+	go func() { done <- n.Manager.Keep(keeping, own) }()
+	for {
+		select {
+		case err := <-done:
+			return n.keepEnded(ctx, own, err)
+		case <-n.attrs:
+			view, _ := n.uplink.Current()
+			if n.backend.Attrs(view.Uplink).Equal(own.Attrs) {
+				continue
+			}
+			cancel()
+			return n.keepEnded(ctx, own, <-done)
+		}
+	}
+}
+
+func (n *Network) keepEnded(ctx context.Context, own subnet.Lease, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, subnet.ErrLeaseLost):
+		n.Health.Fail(CheckLease, "the subnet belongs to somebody else; acquiring another")
+		n.Log.Warn("lease lost, acquiring another", "subnet", subnet.SubnetString(own.Subnet), "err", err)
+	case err != nil && !errors.Is(err, context.Canceled):
+		n.Log.Warn("lease not kept, acquiring it again", "err", err)
+	}
+	return nil
+}
+
+// addrs returns the addresses for people, IPv4 first, separated by a comma.
+func addrs(p ipfam.Pair[netip.Addr]) string {
+	var parts []string
+	for _, a := range ipfam.Addrs(p) {
+		parts = append(parts, a.String())
+	}
+	return strings.Join(parts, ",")
+}

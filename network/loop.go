@@ -1,0 +1,103 @@
+package network
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"flannel/subnet"
+)
+
+// restFactor bounds what passes may cost while events keep coming: after a
+// pass the loop rests this many times as long as the pass took, at most
+// maxRest.
+const (
+	restFactor = 4
+	maxRest    = time.Second
+)
+
+// loop makes passes: at once when something changed, again with backoff when
+// one was incomplete, and on a slow timer.
+func (n *Network) loop(ctx context.Context) error {
+	l := &looper{Network: n, retry: newBackoff(), lists: make(chan listing, 1)}
+	defer l.readers.Wait()
+	if held, err := n.kernel.Held(ctx); err == nil {
+		l.guard.start(held)
+	} else {
+		n.Log.Warn("routes of an earlier run not read", "err", err)
+	}
+	resync := time.NewTicker(ResyncPeriod)
+	defer resync.Stop()
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case list := <-l.lists:
+			l.listing = false
+			if list.err == nil {
+				l.guard.listed(list.leases, list.at)
+			}
+		case <-resync.C:
+			n.kernel.Invalidate()
+		case <-n.kick:
+		case <-again:
+		}
+		started := time.Now()
+		again = l.pass(ctx)
+		l.askForList(ctx)
+		if !rest(ctx, min(restFactor*time.Since(started), maxRest)) {
+			return ctx.Err()
+		}
+	}
+}
+
+func rest(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// looper is what the loop remembers between passes.
+type looper struct {
+	*Network
+	guard  guard
+	retry  *backoff
+	report reporter
+	// lists brings a list that the guard has asked for; listing says that one
+	// is under way.
+	lists   chan listing
+	listing bool
+	readers sync.WaitGroup
+}
+
+// listing is a list of the store and when it was read.
+type listing struct {
+	leases []subnet.Lease
+	at     time.Time
+	err    error
+}
+
+// askForList reads the store, when the guard wants to know, without holding up
+// the passes. The reader ends with ctx; its answer fits into the channel.
+func (l *looper) askForList(ctx context.Context) {
+	at, wanted := l.guard.nextList()
+	if !wanted || l.listing {
+		return
+	}
+	l.listing = true
+	l.Log.Warn("many leases are gone from the store; their peers are kept until two lists agree",
+		"held", len(l.guard.kept)+len(l.guard.inKernel), "apart", agreeAfter)
+	l.readers.Go(func() {
+		if !rest(ctx, time.Until(at)) {
+			return
+		}
+		leases, err := l.Manager.List(ctx)
+		l.lists <- listing{leases, time.Now(), err}
+	})
+}

@@ -1,0 +1,256 @@
+// Package network runs one overlay on this node: one loop turns the latest
+// leases into kernel state and keeps it so.
+package network
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"flannel/backend"
+	"flannel/internal/ipfam"
+	"flannel/internal/metrics"
+	"flannel/network/kernel"
+	"flannel/subnet"
+	"flannel/subnet/env"
+)
+
+// ResyncPeriod is how often the kernel is dumped and compared although no
+// event asks for it.
+const ResyncPeriod = 120 * time.Second
+
+// Kernel is what the loop needs of the kernel.
+type Kernel interface {
+	// Apply makes the kernel hold what want says. With hold, nothing stale is
+	// deleted.
+	Apply(ctx context.Context, want kernel.State, hold bool) (kernel.Stats, error)
+	// Invalidate makes the next Apply compare with a dump of the kernel.
+	Invalidate()
+	// Held returns the destinations of our routes in the kernel.
+	Held(ctx context.Context) ([]netip.Prefix, error)
+	// Run reports tampering until ctx ends; changed never blocks.
+	Run(ctx context.Context, changed func()) error
+}
+
+// Uplink is what the loop needs to know about the way out of this host.
+type Uplink interface {
+	// Wait blocks until there is an uplink.
+	Wait(ctx context.Context) (backend.View, error)
+	// Current returns the uplink in use; an error says that it is gone and
+	// the view is the last one that was good.
+	Current() (backend.View, error)
+	// Run follows the uplink until ctx ends; changed never blocks.
+	Run(ctx context.Context, changed func()) error
+}
+
+// Health takes the state of named checks.
+type Health interface {
+	// OK says that a check holds.
+	OK(check string)
+	// Fail says what is wrong, in one line.
+	Fail(check, problem string)
+}
+
+// Names of the checks that the loop reports.
+const (
+	CheckConfig     = "network configuration"
+	CheckUplink     = "uplink"
+	CheckLease      = "lease"
+	CheckDevice     = "device"
+	CheckFirstPass  = "first pass"
+	CheckSubnetFile = "subnet file"
+	NotePeers       = "peers"
+)
+
+// Options is what a Network is built from.
+type Options struct {
+	Log     *slog.Logger
+	Manager subnet.Manager
+	// NewUplink and NewKernel are called once, when the configuration is
+	// known.
+	NewUplink func(families ipfam.Pair[bool], overrides ipfam.Pair[netip.Addr], links bool) (Uplink, error)
+	NewKernel func(networks []netip.Prefix) (Kernel, error)
+	// DeviceMAC returns the MAC of an existing device, or the zero MAC.
+	DeviceMAC func(name string) kernel.MAC
+	Backends  map[string]backend.Factory
+	Health    Health
+	Metrics   *metrics.Metrics
+	// SubnetFile is the path of subnet.env.
+	SubnetFile string
+	IPMasq     bool
+}
+
+// Network is one overlay on this node.
+type Network struct {
+	Options
+
+	config   *subnet.Config
+	previous env.Env // of an earlier run
+	backend  backend.Backend
+	uplink   Uplink
+	kernel   Kernel
+
+	// What the loop works with: the latest of each. kick asks for a pass.
+	snapshot atomic.Pointer[[]subnet.Lease]
+	own      atomic.Pointer[subnet.Lease]
+	last     atomic.Pointer[result]
+	kick     chan struct{}
+	// attrs tells the keeper of the lease to look at the uplink again.
+	attrs chan struct{}
+}
+
+// New returns a Network that does nothing until Run.
+func New(o Options) *Network {
+	return &Network{Options: o, kick: make(chan struct{}, 1), attrs: make(chan struct{}, 1)}
+}
+
+// Run brings the overlay up and keeps it so until ctx ends. It waits for what
+// is not there yet; it ends earlier only for what waiting cannot mend.
+func (n *Network) Run(ctx context.Context) error {
+	if err := n.prepare(ctx); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return n.uplink.Run(ctx, n.uplinkChanged) })
+	group.Go(func() error { return n.kernel.Run(ctx, n.wake) })
+	group.Go(func() error { return n.Manager.Watch(ctx, n.setSnapshot) })
+	group.Go(func() error { return n.keepLease(ctx) })
+	group.Go(func() error { return n.loop(ctx) })
+	if r, ok := n.backend.(backend.Runner); ok {
+		group.Go(func() error { return r.Run(ctx) })
+	}
+	return group.Wait()
+}
+
+// prepare finds out what the overlay is and what carries it.
+func (n *Network) prepare(ctx context.Context) error {
+	n.Health.Fail(CheckConfig, "waiting for the network configuration")
+	config, err := n.Manager.Config(ctx)
+	if err != nil {
+		return err
+	}
+	n.Health.OK(CheckConfig)
+	n.config = config
+	for _, w := range config.Warnings {
+		n.Log.Warn("network configuration", "problem", w)
+	}
+	n.readPrevious()
+	if err := n.prepareUplink(ctx); err != nil {
+		return err
+	}
+	if err := n.prepareBackend(ctx); err != nil {
+		return err
+	}
+	n.kernel, err = n.NewKernel(n.networks())
+	if err != nil {
+		return fmt.Errorf("open the kernel's tables: %w", err)
+	}
+	return nil
+}
+
+func (n *Network) prepareUplink(ctx context.Context) error {
+	overrides, err := n.Manager.Overrides(ctx)
+	if err != nil {
+		return err
+	}
+	n.uplink, err = n.NewUplink(n.config.Enabled(), overrides, true)
+	if err != nil {
+		return err
+	}
+	n.Health.Fail(CheckUplink, "waiting for an uplink")
+	view, err := n.uplink.Wait(ctx)
+	if err != nil {
+		return err
+	}
+	n.Health.OK(CheckUplink)
+	up := view.Uplink
+	n.Log.Info("uplink found", "dev", up.Name, "mtu", up.MTU, "addr", addrs(up.Addr), "public", addrs(up.Public))
+	return nil
+}
+
+func (n *Network) prepareBackend(ctx context.Context) error {
+	view, _ := n.uplink.Current()
+	previous, err := n.Manager.Previous(ctx, view.Uplink.Public)
+	if err != nil {
+		return err
+	}
+	n.backend, err = NewBackend(n.Backends, n.config, backend.Env{
+		Log:       n.Log.With("backend", n.config.BackendType),
+		Previous:  previous,
+		DeviceMAC: n.DeviceMAC,
+	})
+	return err
+}
+
+// NewBackend builds the backend that the configuration names. It completes env
+// with what the configuration says.
+func NewBackend(table map[string]backend.Factory, c *subnet.Config, env backend.Env) (backend.Backend, error) {
+	factory, ok := table[c.BackendType]
+	if !ok {
+		return nil, fmt.Errorf("network configuration: Backend.Type: %q is not allowed: use %s", c.BackendType, names(table))
+	}
+	env.Families, env.Network, env.Options = c.Enabled(), c.Network, c.Backend
+	b, err := factory(env)
+	if err != nil {
+		return nil, fmt.Errorf("network configuration: %w", err)
+	}
+	return b, nil
+}
+
+// readPrevious reads what an earlier run has written. A file that cannot be
+// read is as good as none; it is written anew.
+func (n *Network) readPrevious() {
+	previous, err := env.Read(n.SubnetFile)
+	if err != nil {
+		n.Log.Debug("no earlier subnet file", "path", n.SubnetFile, "err", err)
+		return
+	}
+	n.previous = previous
+}
+
+// networks are the networks inside which routes with our mark are ours: the
+// configured ones and those of an earlier run.
+func (n *Network) networks() []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range ipfam.Prefixes(n.config.Network) {
+		out = append(out, p)
+	}
+	for _, list := range n.previous.Network {
+		out = append(out, list...)
+	}
+	return out
+}
+
+func (n *Network) setSnapshot(leases []subnet.Lease) {
+	n.snapshot.Store(&leases)
+	n.wake()
+}
+
+func (n *Network) uplinkChanged() {
+	signal(n.attrs)
+	n.wake()
+}
+
+// wake asks for a pass. It never blocks; wakes that arrive before the pass are
+// one.
+func (n *Network) wake() { signal(n.kick) }
+
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// names lists the types that the table has, for an error message.
+func names(table map[string]backend.Factory) string {
+	return strings.Join(slices.Sorted(maps.Keys(table)), ", ")
+}

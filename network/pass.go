@@ -1,0 +1,154 @@
+package network
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"flannel/backend"
+	"flannel/internal/ipfam"
+	"flannel/network/kernel"
+	"flannel/subnet"
+)
+
+// pass makes the kernel hold what the latest leases say. It returns a channel
+// that fires when an incomplete pass is to be repeated.
+func (l *looper) pass(ctx context.Context) <-chan time.Time {
+	snapshot, own := l.snapshot.Load(), l.own.Load()
+	view, gone := l.uplink.Current()
+	if gone != nil {
+		l.Health.Fail(CheckUplink, gone.Error())
+	} else {
+		l.Health.OK(CheckUplink)
+	}
+	if snapshot == nil || own == nil {
+		return nil
+	}
+	started := time.Now()
+	r := l.plan(*snapshot, *own, view)
+	r.at, r.gone = started, gone
+	if r.err == nil {
+		r.planned = true
+		r.stats, r.err = l.kernel.Apply(ctx, r.state, r.hold)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	r.took = time.Since(started)
+	l.finish(&r)
+	if r.err == nil {
+		l.retry.reset()
+		return nil
+	}
+	return time.After(l.retry.fail())
+}
+
+// result is what one pass found and did.
+type result struct {
+	at      time.Time
+	own     subnet.Lease
+	view    backend.View
+	gone    error // what is wrong with the uplink
+	leases  int
+	refused []subnet.Refusal
+	state   kernel.State
+	planned bool
+	peers   []backend.PeerStatus
+	hold    bool
+	kept    int
+	stats   kernel.Stats
+	took    time.Duration
+	err     error
+}
+
+// plan turns the leases into the wanted state; it does no I/O.
+func (l *looper) plan(snapshot []subnet.Lease, own subnet.Lease, view backend.View) result {
+	mine := func(p subnet.Lease) bool { return p.Subnet == own.Subnet && p.Invalid == "" }
+	leases := l.guard.admit(snapshot, slices.ContainsFunc(snapshot, mine))
+	r := result{own: own, view: view, leases: len(snapshot), kept: len(l.guard.kept)}
+	r.hold = l.guard.holdDeletions()
+	var peers []subnet.Lease
+	peers, r.refused = subnet.Vet(l.config.Network, own, leases)
+	r.state, r.peers, r.err = l.backend.Plan(own, peers, view)
+	return r
+}
+
+// nodeErr says what is wrong with this node itself, whatever its peers are.
+func (r *result) nodeErr() error {
+	if !r.planned {
+		return r.err
+	}
+	return r.stats.DeviceErr
+}
+
+// finish tells everybody what the pass has done.
+func (l *looper) finish(r *result) {
+	r.peers = append(markFailed(r.peers, r.stats.Failed), leftOut(r.refused)...)
+	l.writeSubnetFile(r)
+	l.updateHealth(r)
+	l.updateMetrics(r)
+	l.report.pass(l.Log, r)
+	l.last.Store(r)
+}
+
+// markFailed says of each peer whose entries the kernel refused that it is
+// unreachable.
+func markFailed(peers []backend.PeerStatus, failed map[netip.Prefix]error) []backend.PeerStatus {
+	if len(failed) == 0 {
+		return peers
+	}
+	for i, s := range peers {
+		if err := failed[s.Subnet]; err != nil && s.How != backend.LeftOut {
+			peers[i].How, peers[i].Why = backend.Unreachable, err.Error()
+		}
+	}
+	return peers
+}
+
+// leftOut lists refused leases beside the peers, once per family they name.
+func leftOut(refused []subnet.Refusal) []backend.PeerStatus {
+	var out []backend.PeerStatus
+	for _, r := range refused {
+		s := backend.PeerStatus{Name: r.Lease.Name, How: backend.LeftOut, Why: r.Why}
+		named := false
+		for f, p := range ipfam.Prefixes(r.Lease.Subnet) {
+			s.Family, s.Subnet, s.Via = f, p, r.Lease.Attrs.PublicIP[f]
+			out, named = append(out, s), true
+		}
+		if !named {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func (l *looper) updateHealth(r *result) {
+	report := func(check, problem string) {
+		if problem == "" {
+			l.Health.OK(check)
+			return
+		}
+		l.Health.Fail(check, problem)
+	}
+	report(CheckDevice, errText(r.nodeErr()))
+	report(NotePeers, peersNote(r))
+	l.Health.OK(CheckFirstPass)
+}
+
+func (l *looper) updateMetrics(r *result) {
+	l.Metrics.Pass(r.took, r.stats.Changed(), r.err)
+	l.Metrics.Leases(r.leases, len(r.refused), r.kept+r.stats.Held)
+	for table, n := range r.stats.Put {
+		l.Metrics.Table(table, n, 0, 0)
+	}
+	for table, n := range r.stats.Deleted {
+		l.Metrics.Table(table, 0, n, 0)
+	}
+	for table, n := range r.stats.Drift {
+		l.Metrics.Table(table, 0, 0, n)
+	}
+	for key, n := range countPeers(r) {
+		l.Metrics.Peers(key.family, key.state, n)
+	}
+}

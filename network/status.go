@@ -1,0 +1,130 @@
+package network
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"flannel/internal/ipfam"
+)
+
+// Status is what /status shows: this node, its uplink and each peer.
+type Status struct {
+	Backend string         `json:"backend"`
+	Network []netip.Prefix `json:"network"`
+	Lease   LeaseStatus    `json:"lease"`
+	Uplink  UplinkStatus   `json:"uplink"`
+	// Peers lists each peer once per family.
+	Peers []Peer `json:"peers"`
+	// Held counts what is kept although the store does not show it.
+	Held     int        `json:"held"`
+	LastPass PassStatus `json:"lastPass"`
+}
+
+// LeaseStatus is the node's own lease.
+type LeaseStatus struct {
+	Name     string         `json:"name"`
+	Subnet   []netip.Prefix `json:"subnet"`
+	PublicIP []netip.Addr   `json:"publicIP"`
+	// Expires is absent when the lease does not expire.
+	Expires *time.Time `json:"expires,omitempty"`
+}
+
+// UplinkStatus is the interface that carries the overlay.
+type UplinkStatus struct {
+	Name string       `json:"name"`
+	MTU  int          `json:"mtu"`
+	Addr []netip.Addr `json:"addr"`
+	// Problem says that the uplink is gone; the rest is then what was used
+	// last.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Peer is how one peer is reached in one family, and why so.
+type Peer struct {
+	Name   string `json:"name"`
+	Family string `json:"family"`
+	Subnet string `json:"subnet,omitempty"`
+	Via    string `json:"via,omitempty"`
+	How    string `json:"how"`
+	Why    string `json:"why"`
+}
+
+// PassStatus is how the last pass went.
+type PassStatus struct {
+	At      time.Time `json:"at"`
+	Took    string    `json:"took"`
+	Changes int       `json:"changes"`
+	Error   string    `json:"error,omitempty"`
+}
+
+// Status returns the state after the last pass; it reports false before the
+// first one.
+func (n *Network) Status() (Status, bool) {
+	r := n.last.Load()
+	if r == nil {
+		return Status{}, false
+	}
+	s := Status{
+		Backend: n.config.BackendType,
+		Network: prefixes(n.config.Network),
+		Lease: LeaseStatus{
+			Name: r.own.Name, Subnet: prefixes(r.own.Subnet), PublicIP: addrList(r.own.Attrs.PublicIP),
+		},
+		Uplink:   UplinkStatus{Name: r.view.Uplink.Name, MTU: r.view.Uplink.MTU, Addr: addrList(r.view.Uplink.Addr), Problem: errText(r.gone)},
+		Peers:    make([]Peer, 0, len(r.peers)),
+		Held:     r.kept + r.stats.Held,
+		LastPass: PassStatus{At: r.at, Took: r.took.String(), Changes: r.stats.Changed(), Error: errText(r.err)},
+	}
+	if !r.own.Expires.IsZero() {
+		s.Lease.Expires = &r.own.Expires
+	}
+	for _, p := range r.peers {
+		peer := Peer{Name: p.Name, Family: p.Family.String(), How: string(p.How), Why: p.Why}
+		if p.Subnet.IsValid() {
+			peer.Subnet = p.Subnet.String()
+		}
+		if p.Via.IsValid() {
+			peer.Via = p.Via.String()
+		}
+		s.Peers = append(s.Peers, peer)
+	}
+	return s, true
+}
+
+// ServeStatus answers /status.
+func (n *Network) ServeStatus(w http.ResponseWriter, _ *http.Request) {
+	s, ok := n.Status()
+	if !ok {
+		http.Error(w, "no pass has ended yet; /readyz says what is missing", http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.Encode(s) // the client is gone when this fails
+}
+
+func errText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func prefixes(p ipfam.Pair[netip.Prefix]) []netip.Prefix {
+	out := []netip.Prefix{}
+	for _, s := range ipfam.Prefixes(p) {
+		out = append(out, s)
+	}
+	return out
+}
+
+func addrList(p ipfam.Pair[netip.Addr]) []netip.Addr {
+	out := []netip.Addr{}
+	for _, a := range ipfam.Addrs(p) {
+		out = append(out, a)
+	}
+	return out
+}
