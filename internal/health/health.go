@@ -1,0 +1,169 @@
+// Package health is what the daemon says about its own state: named checks,
+// and the pages that show them.
+package health
+
+import (
+	"strings"
+	"sync"
+	"time"
+)
+
+// Grace is how long a required check may be broken before a node that was
+// ready is not ready any more.
+const Grace = 10 * time.Second
+
+// Kind says what a broken check means.
+type Kind int
+
+const (
+	// Required checks decide whether the node is ready.
+	Required Kind = iota
+	// Note checks are shown to people and decide nothing.
+	Note
+)
+
+// Registry holds the checks of one daemon, in the order in which they were
+// added. Its methods may be called by several goroutines.
+type Registry struct {
+	onChange func()
+
+	mu        sync.Mutex
+	checks    []*Check
+	wasReady  bool // all required checks were fine at some time
+	lastReady bool // what readyLocked said at the last change
+}
+
+// Check is one named part of the daemon's health.
+type Check struct {
+	registry *Registry
+	name     string
+	kind     Kind
+
+	// guarded by registry.mu
+	problem string
+	since   time.Time
+	timer   *time.Timer
+}
+
+// New returns a registry without checks. onChange is called after each change
+// of a check's text or of readiness, by whoever caused it; it must not block
+// and reads the present state from the registry. It may be nil.
+func New(onChange func()) *Registry {
+	if onChange == nil {
+		onChange = func() {}
+	}
+	return &Registry{onChange: onChange}
+}
+
+// Add adds a check. problem is what it says until OK or Fail is called; an
+// empty one means that all is well.
+func (r *Registry) Add(kind Kind, name, problem string) *Check {
+	c := &Check{registry: r, name: name, kind: kind}
+	r.mu.Lock()
+	r.checks = append(r.checks, c)
+	c.setLocked(problem)
+	r.mu.Unlock()
+	r.onChange()
+	return c
+}
+
+// OK says that all is well.
+func (c *Check) OK() { c.Fail("") }
+
+// Fail says in one line for people what is wrong. The text is shown to anybody
+// who can reach the health port: it names neither peers nor secrets. An empty
+// problem means that all is well.
+func (c *Check) Fail(problem string) {
+	r := c.registry
+	r.mu.Lock()
+	changed := c.setLocked(problem)
+	r.mu.Unlock()
+	if changed {
+		r.onChange()
+	}
+}
+
+// setLocked takes a check's text over and reports whether anything changed.
+func (c *Check) setLocked(problem string) bool {
+	problem = strings.Join(strings.Fields(problem), " ")
+	was := c.problem
+	c.problem = problem
+	switch {
+	case problem == "" && c.timer != nil:
+		c.timer.Stop()
+		c.timer = nil
+	case problem != "" && was == "":
+		c.since = time.Now()
+		if c.kind == Required {
+			c.timer = time.AfterFunc(Grace, c.registry.graceOver)
+		}
+	}
+	return c.registry.noteReadyLocked() || was != problem
+}
+
+// graceOver runs when a required check has been broken for Grace.
+func (r *Registry) graceOver() {
+	r.mu.Lock()
+	changed := r.noteReadyLocked()
+	r.mu.Unlock()
+	if changed {
+		r.onChange()
+	}
+}
+
+// noteReadyLocked remembers readiness and reports whether it changed.
+func (r *Registry) noteReadyLocked() bool {
+	ready := r.readyLocked()
+	changed := ready != r.lastReady
+	r.wasReady = r.wasReady || ready
+	r.lastReady = ready
+	return changed
+}
+
+// Ready reports whether the node can carry pods. It becomes true once all
+// required checks are fine together, and false again only while one of them
+// has been broken for Grace.
+func (r *Registry) Ready() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.readyLocked()
+}
+
+func (r *Registry) readyLocked() bool {
+	required := 0
+	for _, c := range r.checks {
+		if c.kind != Required {
+			continue
+		}
+		required++
+		if c.problem != "" && (!r.wasReady || time.Since(c.since) >= Grace) {
+			return false
+		}
+	}
+	return required > 0
+}
+
+// Problems returns one line "name: problem" for each check that is not fine.
+func (r *Registry) Problems() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var lines []string
+	for _, c := range r.checks {
+		if c.problem != "" {
+			lines = append(lines, c.name+": "+c.problem)
+		}
+	}
+	return lines
+}
+
+// Summary says the state in one line, for systemd.
+func (r *Registry) Summary() string {
+	state := "not ready yet"
+	if r.Ready() {
+		state = "ready"
+	}
+	if problems := r.Problems(); len(problems) > 0 {
+		state += ": " + strings.Join(problems, "; ")
+	}
+	return state
+}

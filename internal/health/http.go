@@ -1,0 +1,65 @@
+package health
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// Pages are what is served beside /healthz and /readyz. A nil page is not
+// there.
+type Pages struct {
+	// Metrics is open to everybody and therefore carries no addresses.
+	Metrics http.Handler
+	// Status names peers and answers on loopback only, unless StatusRemote.
+	Status       http.Handler
+	StatusRemote bool
+}
+
+// Handler serves the health of r and the given pages.
+func Handler(r *Registry, p Pages) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
+		text(w, http.StatusOK, "flanneld is running")
+	})
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		code, first := http.StatusServiceUnavailable, "flanneld is not ready yet"
+		if r.Ready() {
+			code, first = http.StatusOK, "flanneld is ready"
+		}
+		text(w, code, append([]string{first}, r.Problems()...)...)
+	})
+	if p.Metrics != nil {
+		mux.Handle("/metrics", p.Metrics)
+	}
+	if p.Status != nil {
+		status := p.Status
+		if !p.StatusRemote {
+			status = LoopbackOnly(status)
+		}
+		mux.Handle("/status", status)
+	}
+	return mux
+}
+
+// text answers with lines; the last one has no line end, as the bodies of
+// flannel.
+func text(w http.ResponseWriter, code int, lines ...string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	_, _ = io.WriteString(w, strings.Join(lines, "\n"))
+}
+
+// LoopbackOnly refuses clients on other hosts with 403.
+func LoopbackOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		client, err := netip.ParseAddrPort(req.RemoteAddr)
+		if err != nil || !client.Addr().Unmap().IsLoopback() {
+			text(w, http.StatusForbidden, fmt.Sprintf("%s answers on loopback only; --status-remote opens it", req.URL.Path))
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
+}

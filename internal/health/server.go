@@ -1,0 +1,104 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"flannel/internal/logging"
+)
+
+// Server keeps the health pages reachable.
+type Server struct {
+	// Addr is host and port to listen on.
+	Addr    string
+	Handler http.Handler
+	Log     *slog.Logger
+	// Listening is called whenever the server starts to listen, with its
+	// address, and Failed whenever it cannot, with the cause. Both may be nil
+	// and must not block.
+	Listening func(net.Addr)
+	Failed    func(error)
+
+	firstRetry time.Duration // 0 means one second
+}
+
+const (
+	longestRetry    = 30 * time.Second
+	shutdownTimeout = time.Second
+)
+
+// Run serves until ctx ends. An address that cannot be had is logged and tried
+// again: it never ends the daemon.
+func (s *Server) Run(ctx context.Context) error {
+	repeat := logging.NewRepeat(s.Log, slog.LevelError)
+	first := s.firstRetry
+	if first == 0 {
+		first = time.Second
+	}
+	for retry := first; ctx.Err() == nil; retry = min(2*retry, longestRetry) {
+		listening, err := s.serve(ctx, repeat)
+		if ctx.Err() != nil {
+			break
+		}
+		if listening {
+			retry = first
+		}
+		repeat.Fail("health server", err)
+		if s.Failed != nil {
+			s.Failed(err)
+		}
+		wait(ctx, retry)
+	}
+	return ctx.Err()
+}
+
+// serve listens and answers until ctx ends or the listener breaks.
+func (s *Server) serve(ctx context.Context, repeat *logging.Repeat) (listening bool, err error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", s.Addr)
+	if err != nil {
+		return false, err
+	}
+	repeat.OK("health server")
+	if s.Listening != nil {
+		s.Listening(listener.Addr())
+	}
+	server := &http.Server{
+		Handler:           s.Handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		defer cancel()
+		if server.Shutdown(end) != nil {
+			server.Close()
+		}
+	})
+	err = server.Serve(listener)
+	if !stop() {
+		<-done
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return true, err
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
