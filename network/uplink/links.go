@@ -1,0 +1,106 @@
+package uplink
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"flannel/backend"
+	"flannel/network/kernel"
+
+	"golang.org/x/sys/unix"
+)
+
+// linkTable collects the routes that decide which addresses are on the link of
+// an interface. Routes arrive twice: first those that leave by the interface,
+// then all. So it stays small on a host with very many routes.
+type linkTable struct {
+	index   int
+	entries map[netip.Prefix]entry
+	onLink  []netip.Prefix
+	// elsewhere are the other interfaces that entries lead to.
+	elsewhere map[int]bool
+}
+
+type entry struct {
+	metric int
+	direct bool
+}
+
+func newLinkTable(index int) *linkTable {
+	return &linkTable{index: index, entries: map[netip.Prefix]entry{}, elsewhere: map[int]bool{}}
+}
+
+// counts reports whether a route can matter at all: ours do not.
+func counts(r route) bool {
+	return r.table == unix.RT_TABLE_MAIN && r.protocol != kernel.RouteProtocol && !r.dst.Addr().IsLinkLocalUnicast() &&
+		!r.dst.Addr().IsMulticast()
+}
+
+// addOnLink takes the prefixes that are on the interface's link.
+func (t *linkTable) addOnLink(r route) {
+	if counts(r) && r.direct(t.index) {
+		t.put(r)
+	}
+}
+
+// add takes the prefixes that are more specific than one on the link.
+func (t *linkTable) add(r route) {
+	if !counts(r) || !t.inside(r.dst) {
+		return
+	}
+	t.put(r)
+	if r.first != 0 && r.first != t.index {
+		t.elsewhere[r.first] = true
+	}
+}
+
+func (t *linkTable) put(r route) {
+	direct := r.direct(t.index)
+	have, ok := t.entries[r.dst]
+	if ok && have.metric <= r.metric {
+		return
+	}
+	t.entries[r.dst] = entry{r.metric, direct}
+	if direct {
+		t.onLink = append(t.onLink, r.dst)
+	}
+}
+
+func (t *linkTable) inside(p netip.Prefix) bool {
+	return slices.ContainsFunc(t.onLink, func(outer netip.Prefix) bool {
+		return outer.Bits() <= p.Bits() && outer.Contains(p.Addr())
+	})
+}
+
+// links returns the prefixes, the most specific first. Those that say the same
+// as the next larger one are left out.
+func (t *linkTable) links() backend.Links {
+	var list backend.Links
+	for p, e := range t.entries {
+		if e.direct != t.around(p) {
+			list = append(list, backend.Link{Prefix: p, Direct: e.direct})
+		}
+	}
+	slices.SortFunc(list, func(a, b backend.Link) int {
+		return cmp.Or(cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), a.Prefix.Addr().Compare(b.Prefix.Addr()))
+	})
+	slices.Reverse(list)
+	return list
+}
+
+// around reports whether the addresses around a prefix are on the link.
+func (t *linkTable) around(p netip.Prefix) bool {
+	for bits := p.Bits() - 1; bits >= 0; bits-- {
+		outer, _ := p.Addr().Prefix(bits)
+		if e, ok := t.entries[outer]; ok {
+			return e.direct
+		}
+	}
+	return false
+}
+
+// relevant reports whether a route that appears or goes can change the table.
+func (t *linkTable) relevant(r route) bool {
+	return counts(r) && (r.direct(t.index) || t.inside(r.dst))
+}
