@@ -92,6 +92,9 @@ func Once(ctx context.Context, c *Conn, to netip.Addr) (time.Duration, error) {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { c.conn.SetReadDeadline(time.Now()) })
 	defer stop()
+	if ctx.Err() != nil {
+		return 0, fmt.Errorf("ping %s: %w", to, ctx.Err())
+	}
 	start := time.Now()
 	if err := c.send(to, 0); err != nil {
 		return 0, fmt.Errorf("ping %s: %w", to, err)
@@ -131,8 +134,8 @@ type Series struct {
 	conn *Conn
 	to   netip.Addr
 
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	cancel             context.CancelFunc
+	sending, receiving sync.WaitGroup
 
 	mu    sync.Mutex
 	start time.Time
@@ -149,8 +152,8 @@ type Series struct {
 func Start(c *Conn, to netip.Addr, interval time.Duration) *Series {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Series{conn: c, to: to, cancel: cancel, start: time.Now()}
-	s.wg.Go(func() { s.sendAll(ctx, interval) })
-	s.wg.Go(s.receiveAll)
+	s.sending.Go(func() { s.sendAll(ctx, interval) })
+	s.receiving.Go(s.receiveAll)
 	return s
 }
 
@@ -241,6 +244,7 @@ func (s *Series) Stats() Stats {
 // returns the counts.
 func (s *Series) Stop() Stats {
 	s.cancel()
+	s.sending.Wait()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	deadline := time.Now().Add(patience + 100*time.Millisecond)
@@ -250,6 +254,6 @@ func (s *Series) Stop() Stats {
 		got = s.Stats()
 	}
 	s.conn.Close()
-	s.wg.Wait()
+	s.receiving.Wait()
 	return got
 }
