@@ -32,6 +32,12 @@ type Runner interface {
 	Run(ctx context.Context) error
 }
 
+// LinkUser is implemented by a backend whose plan may depend on View.Links.
+type LinkUser interface {
+	// UsesLinks reports whether it does so with this configuration.
+	UsesLinks() bool
+}
+
 // Env is what a backend is built from.
 type Env struct {
 	Log *slog.Logger

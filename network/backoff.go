@@ -17,9 +17,6 @@ type backoff struct{ delay time.Duration }
 
 func newBackoff() *backoff { return &backoff{firstRetry} }
 
-// next returns the coming delay.
-func (b *backoff) next() time.Duration { return b.delay }
-
 // fail returns the delay to wait, with up to a fifth of jitter, and doubles
 // the one after it.
 func (b *backoff) fail() time.Duration {

@@ -19,9 +19,6 @@ const (
 
 func isMassLoss(lost, of int) bool { return lost >= massLoss && 2*lost > of }
 
-// subnets names a lease by what it leases.
-type subnets = ipfam.Pair[netip.Prefix]
-
 // prefixSet holds single subnets, whatever their family.
 type prefixSet map[netip.Prefix]bool
 
@@ -66,22 +63,10 @@ func (g *guard) holdDeletions() bool { return len(g.inKernel) > 0 }
 // snapshot and those that are kept. ownListed says that the own record is
 // part of the snapshot; without it nothing is given up.
 func (g *guard) admit(snapshot []subnet.Lease, ownListed bool) []subnet.Lease {
-	live := make(map[subnets]struct{}, len(snapshot))
-	for _, l := range snapshot {
-		if l.Invalid == "" {
-			live[l.Subnet] = struct{}{}
-		}
-	}
 	if g.holdDeletions() {
 		g.compareKernel(snapshot, ownListed)
 	}
-	var lost []subnet.Lease
-	for _, l := range g.known {
-		if _, ok := live[l.Subnet]; !ok && l.Invalid == "" {
-			l.Claim.Grace = true
-			lost = append(lost, l)
-		}
-	}
+	lost := missing(g.known, snapshot)
 	if ownListed && len(g.kept) == 0 && !isMassLoss(len(lost), len(g.known)) {
 		lost = nil
 	}
@@ -92,6 +77,28 @@ func (g *guard) admit(snapshot []subnet.Lease, ownListed bool) []subnet.Lease {
 	}
 	g.settle()
 	return g.known
+}
+
+// missing returns the usable leases of known whose name the snapshot does not
+// have, marked as kept. Both are in the order of names, known up to its kept
+// leases, so one walk over both is enough.
+func missing(known, snapshot []subnet.Lease) []subnet.Lease {
+	var lost []subnet.Lease
+	i := 0
+	for _, l := range known {
+		if i > 0 && l.Name < snapshot[i-1].Name {
+			i = 0 // known starts over with its kept leases
+		}
+		for i < len(snapshot) && snapshot[i].Name < l.Name {
+			i++
+		}
+		there := i < len(snapshot) && snapshot[i].Name == l.Name
+		if !there && l.Invalid == "" {
+			l.Claim.Grace = true
+			lost = append(lost, l)
+		}
+	}
+	return lost
 }
 
 // compareKernel strikes from inKernel what the store shows. The first snapshot

@@ -3,37 +3,46 @@ package network
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"strings"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/logging"
 	"flannel/subnet"
 )
 
-// keepLease holds this node's lease: it acquires one, publishes it again when
-// the uplink's addresses change, and acquires another when it is lost.
+// keepLease holds this node's lease: it publishes it again when the uplink's
+// addresses change, and acquires another when it is lost.
 func (n *Network) keepLease(ctx context.Context) error {
-	n.Health.Fail(CheckLease, "waiting for a lease")
-	want := n.previous.Masked()
-	retry := newBackoff()
+	for {
+		own := *n.own.Load()
+		if err := n.keepUntilChange(ctx, own); err != nil {
+			return err
+		}
+		if err := n.acquire(ctx, own.Subnet); err != nil {
+			return err
+		}
+	}
+}
+
+// acquire makes a lease this node's own, the wanted one if possible. It tries
+// until there is one; an error means that ctx has ended.
+func (n *Network) acquire(ctx context.Context, want ipfam.Pair[netip.Prefix]) error {
+	retry, said := newBackoff(), logging.NewRepeat(n.Log, slog.LevelError)
 	for {
 		view, _ := n.uplink.Current()
 		own, err := n.Manager.Acquire(ctx, n.backend.Attrs(view.Uplink), want)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil {
-			n.Health.Fail(CheckLease, err.Error())
-			n.Log.Error("no lease, will retry", "err", err, "in", retry.next())
-			if err := retry.wait(ctx); err != nil {
-				return err
-			}
-			continue
+		said.Fail("acquire a lease", err)
+		if err == nil {
+			n.setOwn(own)
+			return nil
 		}
-		retry.reset()
-		n.setOwn(own)
-		want = own.Subnet
-		if err := n.keepUntilChange(ctx, own); err != nil {
+		n.checks.lease.Fail(err.Error())
+		if err := retry.wait(ctx); err != nil {
 			return err
 		}
 	}
@@ -42,7 +51,7 @@ func (n *Network) keepLease(ctx context.Context) error {
 // setOwn publishes the lease inside the program.
 func (n *Network) setOwn(own subnet.Lease) {
 	before := n.own.Swap(&own)
-	n.Health.OK(CheckLease)
+	n.checks.lease.OK()
 	if before == nil || before.Subnet != own.Subnet || !before.Attrs.Equal(own.Attrs) {
 		n.Log.Info("lease acquired", "subnet", subnet.SubnetString(own.Subnet), "public", addrs(own.Attrs.PublicIP))
 	}
@@ -76,7 +85,7 @@ func (n *Network) keepEnded(ctx context.Context, own subnet.Lease, err error) er
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, subnet.ErrLeaseLost):
-		n.Health.Fail(CheckLease, "the subnet belongs to somebody else; acquiring another")
+		n.checks.lease.Fail("the subnet belongs to somebody else; acquiring another")
 		n.Log.Warn("lease lost, acquiring another", "subnet", subnet.SubnetString(own.Subnet), "err", err)
 	case err != nil && !errors.Is(err, context.Canceled):
 		n.Log.Warn("lease not kept, acquiring it again", "err", err)

@@ -19,7 +19,7 @@ const (
 // loop makes passes: at once when something changed, again with backoff when
 // one was incomplete, and on a slow timer.
 func (n *Network) loop(ctx context.Context) error {
-	l := &looper{Network: n, retry: newBackoff(), lists: make(chan listing, 1)}
+	l := &looper{Network: n, retry: newBackoff(), report: newReporter(n.Log), lists: make(chan listing, 1)}
 	defer l.readers.Wait()
 	if held, err := n.kernel.Held(ctx); err == nil {
 		l.guard.start(held)

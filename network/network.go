@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"flannel/backend"
+	"flannel/internal/health"
 	"flannel/internal/ipfam"
 	"flannel/internal/metrics"
 	"flannel/network/kernel"
@@ -29,9 +30,8 @@ const ResyncPeriod = 120 * time.Second
 
 // Kernel is what the loop needs of the kernel.
 type Kernel interface {
-	// Apply makes the kernel hold what want says. With hold, nothing stale is
-	// deleted.
-	Apply(ctx context.Context, want kernel.State, hold bool) (kernel.Stats, error)
+	// Apply makes the kernel hold what want says.
+	Apply(ctx context.Context, want kernel.State, mode kernel.Mode) (kernel.Stats, error)
 	// Invalidate makes the next Apply compare with a dump of the kernel.
 	Invalidate()
 	// Held returns the destinations of our routes in the kernel.
@@ -51,24 +51,24 @@ type Uplink interface {
 	Run(ctx context.Context, changed func()) error
 }
 
-// Health takes the state of named checks.
-type Health interface {
-	// OK says that a check holds.
-	OK(check string)
-	// Fail says what is wrong, in one line.
-	Fail(check, problem string)
+// checks are the parts of this node's health that the loop knows of.
+type checks struct {
+	config, uplink, lease, device, firstPass, subnetFile *health.Check
+	// peers never makes the node unready.
+	peers *health.Check
 }
 
-// Names of the checks that the loop reports.
-const (
-	CheckConfig     = "network configuration"
-	CheckUplink     = "uplink"
-	CheckLease      = "lease"
-	CheckDevice     = "device"
-	CheckFirstPass  = "first pass"
-	CheckSubnetFile = "subnet file"
-	NotePeers       = "peers"
-)
+func newChecks(r *health.Registry) checks {
+	return checks{
+		config:     r.Add(health.Required, "network configuration", "waiting for it"),
+		uplink:     r.Add(health.Required, "uplink", "waiting for an interface and its address"),
+		lease:      r.Add(health.Required, "lease", "waiting for a subnet"),
+		device:     r.Add(health.Required, "device", "not made yet"),
+		firstPass:  r.Add(health.Required, "first pass", "waiting for the leases of the other nodes"),
+		subnetFile: r.Add(health.Required, "subnet file", "not written yet"),
+		peers:      r.Add(health.Note, "peers", ""),
+	}
+}
 
 // Options is what a Network is built from.
 type Options struct {
@@ -77,20 +77,23 @@ type Options struct {
 	// NewUplink and NewKernel are called once, when the configuration is
 	// known.
 	NewUplink func(families ipfam.Pair[bool], overrides ipfam.Pair[netip.Addr], links bool) (Uplink, error)
-	NewKernel func(networks []netip.Prefix) (Kernel, error)
+	NewKernel func(kernel.Scope) (Kernel, error)
 	// DeviceMAC returns the MAC of an existing device, or the zero MAC.
 	DeviceMAC func(name string) kernel.MAC
 	Backends  map[string]backend.Factory
-	Health    Health
+	Health    *health.Registry
 	Metrics   *metrics.Metrics
 	// SubnetFile is the path of subnet.env.
 	SubnetFile string
 	IPMasq     bool
+	// BlackholeRoute asks for a blackhole route for the own subnet.
+	BlackholeRoute bool
 }
 
 // Network is one overlay on this node.
 type Network struct {
 	Options
+	checks checks
 
 	config   *subnet.Config
 	previous env.Env // of an earlier run
@@ -109,7 +112,7 @@ type Network struct {
 
 // New returns a Network that does nothing until Run.
 func New(o Options) *Network {
-	return &Network{Options: o, kick: make(chan struct{}, 1), attrs: make(chan struct{}, 1)}
+	return &Network{Options: o, checks: newChecks(o.Health), kick: make(chan struct{}, 1), attrs: make(chan struct{}, 1)}
 }
 
 // Run brings the overlay up and keeps it so until ctx ends. It waits for what
@@ -132,12 +135,11 @@ func (n *Network) Run(ctx context.Context) error {
 
 // prepare finds out what the overlay is and what carries it.
 func (n *Network) prepare(ctx context.Context) error {
-	n.Health.Fail(CheckConfig, "waiting for the network configuration")
 	config, err := n.Manager.Config(ctx)
 	if err != nil {
 		return err
 	}
-	n.Health.OK(CheckConfig)
+	n.checks.config.OK()
 	n.config = config
 	for _, w := range config.Warnings {
 		n.Log.Warn("network configuration", "problem", w)
@@ -149,7 +151,10 @@ func (n *Network) prepare(ctx context.Context) error {
 	if err := n.prepareBackend(ctx); err != nil {
 		return err
 	}
-	n.kernel, err = n.NewKernel(n.networks())
+	if err := n.acquire(ctx, n.previous.Masked()); err != nil {
+		return err
+	}
+	n.kernel, err = n.NewKernel(n.scope())
 	if err != nil {
 		return fmt.Errorf("open the kernel's tables: %w", err)
 	}
@@ -161,16 +166,15 @@ func (n *Network) prepareUplink(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.uplink, err = n.NewUplink(n.config.Enabled(), overrides, true)
+	n.uplink, err = n.NewUplink(n.config.Enabled(), overrides, UsesLinks(n.Backends, n.config))
 	if err != nil {
 		return err
 	}
-	n.Health.Fail(CheckUplink, "waiting for an uplink")
 	view, err := n.uplink.Wait(ctx)
 	if err != nil {
 		return err
 	}
-	n.Health.OK(CheckUplink)
+	n.checks.uplink.OK()
 	up := view.Uplink
 	n.Log.Info("uplink found", "dev", up.Name, "mtu", up.MTU, "addr", addrs(up.Addr), "public", addrs(up.Public))
 	return nil
@@ -205,6 +209,25 @@ func NewBackend(table map[string]backend.Factory, c *subnet.Config, env backend.
 	return b, nil
 }
 
+// UsesLinks reports whether the configured backend needs to know which
+// addresses are on the uplink's link.
+func UsesLinks(table map[string]backend.Factory, c *subnet.Config) bool {
+	b, err := NewBackend(table, c, Dry())
+	if err != nil {
+		return false
+	}
+	user, ok := b.(backend.LinkUser)
+	return ok && user.UsesLinks()
+}
+
+// Dry returns an environment for a backend that is built only to be asked.
+func Dry() backend.Env {
+	return backend.Env{
+		Log:       slog.New(slog.DiscardHandler),
+		DeviceMAC: func(string) kernel.MAC { return kernel.MAC{} },
+	}
+}
+
 // readPrevious reads what an earlier run has written. A file that cannot be
 // read is as good as none; it is written anew.
 func (n *Network) readPrevious() {
@@ -216,17 +239,23 @@ func (n *Network) readPrevious() {
 	n.previous = previous
 }
 
-// networks are the networks inside which routes with our mark are ours: the
-// configured ones and those of an earlier run.
-func (n *Network) networks() []netip.Prefix {
-	var out []netip.Prefix
-	for _, p := range ipfam.Prefixes(n.config.Network) {
-		out = append(out, p)
+// scope says which routes in the kernel are ours: those inside the configured
+// networks and those of an earlier run, and, after flannel, those it has made
+// to peers on the uplink's link.
+func (n *Network) scope() kernel.Scope {
+	var s kernel.Scope
+	view, _ := n.uplink.Current()
+	own := n.own.Load()
+	for f, p := range ipfam.Prefixes(n.config.Network) {
+		s.Networks = append(s.Networks, p)
+		if own.Subnet[f].IsValid() {
+			s.Adopt = append(s.Adopt, kernel.Adoption{Network: p, Bits: own.Subnet[f].Bits(), Dev: view.Uplink.Name})
+		}
 	}
 	for _, list := range n.previous.Network {
-		out = append(out, list...)
+		s.Networks = append(s.Networks, list...)
 	}
-	return out
+	return s
 }
 
 func (n *Network) setSnapshot(leases []subnet.Lease) {

@@ -17,11 +17,7 @@ import (
 func (l *looper) pass(ctx context.Context) <-chan time.Time {
 	snapshot, own := l.snapshot.Load(), l.own.Load()
 	view, gone := l.uplink.Current()
-	if gone != nil {
-		l.Health.Fail(CheckUplink, gone.Error())
-	} else {
-		l.Health.OK(CheckUplink)
-	}
+	l.checks.uplink.Fail(errText(gone))
 	if snapshot == nil || own == nil {
 		return nil
 	}
@@ -30,7 +26,7 @@ func (l *looper) pass(ctx context.Context) <-chan time.Time {
 	r.at, r.gone = started, gone
 	if r.err == nil {
 		r.planned = true
-		r.stats, r.err = l.kernel.Apply(ctx, r.state, r.hold)
+		r.stats, r.err = l.kernel.Apply(ctx, r.state, r.mode)
 	}
 	if ctx.Err() != nil {
 		return nil
@@ -55,7 +51,7 @@ type result struct {
 	state   kernel.State
 	planned bool
 	peers   []backend.PeerStatus
-	hold    bool
+	mode    kernel.Mode
 	kept    int
 	stats   kernel.Stats
 	took    time.Duration
@@ -67,10 +63,17 @@ func (l *looper) plan(snapshot []subnet.Lease, own subnet.Lease, view backend.Vi
 	mine := func(p subnet.Lease) bool { return p.Subnet == own.Subnet && p.Invalid == "" }
 	leases := l.guard.admit(snapshot, slices.ContainsFunc(snapshot, mine))
 	r := result{own: own, view: view, leases: len(snapshot), kept: len(l.guard.kept)}
-	r.hold = l.guard.holdDeletions()
+	if l.guard.holdDeletions() {
+		r.mode = kernel.HoldDeletions
+	}
 	var peers []subnet.Lease
 	peers, r.refused = subnet.Vet(l.config.Network, own, leases)
 	r.state, r.peers, r.err = l.backend.Plan(own, peers, view)
+	if l.BlackholeRoute {
+		for _, p := range ipfam.Prefixes(own.Subnet) {
+			r.state.Routes = append(r.state.Routes, kernel.Route{Dst: p, Blackhole: true})
+		}
+	}
 	return r
 }
 
@@ -88,7 +91,7 @@ func (l *looper) finish(r *result) {
 	l.writeSubnetFile(r)
 	l.updateHealth(r)
 	l.updateMetrics(r)
-	l.report.pass(l.Log, r)
+	l.report.pass(r)
 	l.last.Store(r)
 }
 
@@ -124,16 +127,9 @@ func leftOut(refused []subnet.Refusal) []backend.PeerStatus {
 }
 
 func (l *looper) updateHealth(r *result) {
-	report := func(check, problem string) {
-		if problem == "" {
-			l.Health.OK(check)
-			return
-		}
-		l.Health.Fail(check, problem)
-	}
-	report(CheckDevice, errText(r.nodeErr()))
-	report(NotePeers, peersNote(r))
-	l.Health.OK(CheckFirstPass)
+	l.checks.device.Fail(errText(r.nodeErr()))
+	l.checks.peers.Fail(peersNote(r))
+	l.checks.firstPass.OK()
 }
 
 func (l *looper) updateMetrics(r *result) {

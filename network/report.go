@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"flannel/backend"
+	"flannel/internal/logging"
 )
 
 // fewPeers is up to how many peers a change is logged line by line.
@@ -14,28 +15,23 @@ const fewPeers = 8
 
 // reporter logs what changed from pass to pass.
 type reporter struct {
-	peers []backend.PeerStatus
-	err   string
+	log    *slog.Logger
+	repeat *logging.Repeat
+	peers  []backend.PeerStatus
+}
+
+func newReporter(log *slog.Logger) reporter {
+	return reporter{log: log, repeat: logging.NewRepeat(log, slog.LevelWarn)}
 }
 
 // pass logs a pass that changed something or whose outcome changed.
-func (p *reporter) pass(log *slog.Logger, r *result) {
-	p.logPeers(log, r.peers)
+func (p *reporter) pass(r *result) {
+	p.logPeers(r.peers)
 	if n := r.stats.Changed(); n > 0 {
-		log.Info("kernel updated", "put", sum(r.stats.Put), "deleted", sum(r.stats.Deleted),
+		p.log.Info("kernel updated", "put", sum(r.stats.Put), "deleted", sum(r.stats.Deleted),
 			"drift", sum(r.stats.Drift), "peers", len(r.peers), "took", r.took)
 	}
-	text := ""
-	if r.err != nil {
-		text = r.err.Error()
-	}
-	switch {
-	case text != "" && text != p.err:
-		log.Warn("pass incomplete, will retry", "err", r.err)
-	case text == "" && p.err != "":
-		log.Info("pass complete again")
-	}
-	p.err = text
+	p.repeat.Fail("pass", r.err)
 }
 
 func sum(m map[string]int) int {
@@ -54,7 +50,7 @@ type peerKey struct {
 
 // logPeers logs the difference to the peers of the last pass: single peers when
 // they are few, numbers when they are many.
-func (p *reporter) logPeers(log *slog.Logger, peers []backend.PeerStatus) {
+func (p *reporter) logPeers(peers []backend.PeerStatus) {
 	if slices.Equal(p.peers, peers) {
 		return
 	}
@@ -77,9 +73,9 @@ func (p *reporter) logPeers(log *slog.Logger, peers []backend.PeerStatus) {
 	for _, s := range before {
 		removed = append(removed, s)
 	}
-	logGroup(log, "peer added", added)
-	logGroup(log, "peer changed", changed)
-	logGroup(log, "peer removed", removed)
+	logGroup(p.log, "peer added", added)
+	logGroup(p.log, "peer changed", changed)
+	logGroup(p.log, "peer removed", removed)
 	p.peers = peers
 }
 

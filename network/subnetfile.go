@@ -28,12 +28,12 @@ func (l *looper) writeSubnetFile(r *result) {
 	}
 	changed, err := env.Write(l.SubnetFile, e)
 	if err != nil {
-		l.Health.Fail(CheckSubnetFile, err.Error())
+		l.checks.subnetFile.Fail(err.Error())
 		l.Metrics.Error("subnet-file")
 		r.err = errors.Join(r.err, err)
 		return
 	}
-	l.Health.OK(CheckSubnetFile)
+	l.checks.subnetFile.OK()
 	if changed {
 		l.Log.Info("subnet file written", "path", l.SubnetFile, "subnet", subnet.SubnetString(r.own.Subnet), "mtu", e.MTU)
 	}

@@ -40,13 +40,14 @@ type Manager interface {
 	// ctx.Err(), or until the subnet is lost, then returns ErrLeaseLost.
 	Keep(ctx context.Context, own Lease) error
 
-	// Watch calls set with the complete set of leases, the own one included,
-	// once at the start and after every change. It blocks until ctx ends. A
+	// Watch calls set with the complete set of leases in the order of their
+	// names, the own one included, once at the start and after every change. It blocks until ctx ends. A
 	// store that cannot be reached leaves the last set standing. set must not
 	// block and must not change the slice; Watch never changes a slice it has
 	// passed.
 	Watch(ctx context.Context, set func([]Lease)) error
 
-	// List reads the complete set of leases afresh from the store.
+	// List reads the complete set of leases afresh from the store, in the
+	// order of their names.
 	List(ctx context.Context) ([]Lease, error)
 }

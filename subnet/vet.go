@@ -137,12 +137,16 @@ func collides(l Lease, older []Lease) string {
 }
 
 // suspects returns the leases that share something with another one. In a
-// healthy network there are none, and finding that out is one pass.
+// healthy network there are none, and finding that out is one pass without
+// comparisons of pairs.
 func suspects(leases []Lease) []Lease {
 	marked := make([]bool, len(leases))
-	markSameAddress(leases, marked)
+	seen := make(map[spot]int, len(leases))
 	for _, f := range ipfam.All() {
-		markOverlaps(leases, f, marked)
+		markSameAddress(leases, f, marked, seen)
+		clear(seen)
+		markOverlaps(leases, f, marked, seen)
+		clear(seen)
 	}
 	var out []Lease
 	for i, m := range marked {
@@ -153,38 +157,52 @@ func suspects(leases []Lease) []Lease {
 	return out
 }
 
-func markSameAddress(leases []Lease, marked []bool) {
-	first := make(map[netip.Addr]int, len(leases))
-	for i, l := range leases {
-		for _, a := range ipfam.Addrs(l.Attrs.PublicIP) {
-			if j, seen := first[a]; seen {
-				marked[i], marked[j] = true, true
-				continue
-			}
-			first[a] = i
+// spot is a prefix as a key that is cheap to hash.
+type spot struct {
+	addr [16]byte
+	bits int
+}
+
+func markSameAddress(leases []Lease, f ipfam.Family, marked []bool, seen map[spot]int) {
+	for i := range leases {
+		a := leases[i].Attrs.PublicIP[f]
+		if !a.IsValid() {
+			continue
 		}
+		mark(spot{a.As16(), a.BitLen()}, i, marked, seen)
 	}
 }
 
+// mark marks both who is at this spot already and lease i, or puts i there.
+func mark(at spot, i int, marked []bool, seen map[spot]int) {
+	if j, taken := seen[at]; taken {
+		marked[i], marked[j] = true, true
+		return
+	}
+	seen[at] = i
+}
+
 // markOverlaps marks the leases whose subnets overlap in one family. Two
-// prefixes overlap only when one holds the other, so in address order a prefix
-// that overlaps any earlier one overlaps the one that reaches furthest.
-func markOverlaps(leases []Lease, f ipfam.Family, marked []bool) {
-	order := make([]int, 0, len(leases))
-	for i, l := range leases {
-		if l.Subnet[f].IsValid() {
-			order = append(order, i)
+// prefixes overlap only when one holds the other: then the longer one, cut to
+// the length of the shorter one, is the shorter one.
+func markOverlaps(leases []Lease, f ipfam.Family, marked []bool, seen map[spot]int) {
+	var lengths [129]bool
+	for i := range leases {
+		if s := leases[i].Subnet[f]; s.IsValid() {
+			lengths[s.Bits()] = true
+			mark(spot{s.Addr().As16(), s.Bits()}, i, marked, seen)
 		}
 	}
-	slices.SortFunc(order, func(a, b int) int {
-		return leases[a].Subnet[f].Compare(leases[b].Subnet[f])
-	})
-	outer := -1
-	for _, i := range order {
-		if outer >= 0 && leases[outer].Subnet[f].Overlaps(leases[i].Subnet[f]) {
-			marked[i], marked[outer] = true, true
-			continue
+	for i := range leases {
+		s := leases[i].Subnet[f]
+		for bits := range max(s.Bits(), 0) {
+			if !lengths[bits] {
+				continue
+			}
+			outer := netip.PrefixFrom(s.Addr(), bits).Masked()
+			if j, ok := seen[spot{outer.Addr().As16(), bits}]; ok {
+				marked[i], marked[j] = true, true
+			}
 		}
-		outer = i
 	}
 }

@@ -82,6 +82,9 @@ func (b *Backend) Attrs(up backend.Uplink) subnet.Attrs {
 	return a
 }
 
+// UsesLinks implements backend.LinkUser.
+func (b *Backend) UsesLinks() bool { return b.config.DirectRouting }
+
 // MTU implements backend.Backend: the smaller of the devices' MTUs.
 func (b *Backend) MTU(up backend.Uplink) int {
 	mtu := 0

@@ -1,0 +1,124 @@
+package network
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"flannel/internal/ipfam"
+	"flannel/subnet"
+)
+
+// some returns the leases number from to below to; number 0 is this node's.
+func some(from, to int) []subnet.Lease {
+	var out []subnet.Lease
+	for i := from; i < to; i++ {
+		l := subnet.Lease{Name: fmt.Sprintf("node%03d", i)}
+		l.Subnet[ipfam.V4] = netip.MustParsePrefix(fmt.Sprintf("10.5.%d.0/24", i))
+		out = append(out, l)
+	}
+	return out
+}
+
+func held(leases []subnet.Lease) []netip.Prefix {
+	var out []netip.Prefix
+	for _, l := range leases {
+		out = append(out, l.Subnet[ipfam.V4])
+	}
+	return out
+}
+
+// node returns the names of leases, sorted.
+func node(leases []subnet.Lease) []string {
+	var out []string
+	for _, l := range leases {
+		out = append(out, l.Name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func wantLeases(t *testing.T, got, want []subnet.Lease) {
+	t.Helper()
+	if got, want := node(got), node(want); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestGuardBelievesASmallLoss(t *testing.T) {
+	var g guard
+	g.admit(some(0, 20), true)
+	wantLeases(t, g.admit(some(0, 13), true), some(0, 13))
+	if g.holding() {
+		t.Error("holding after a small loss")
+	}
+}
+
+func TestGuardKeepsAllWhileTheOwnRecordIsMissing(t *testing.T) {
+	var g guard
+	g.admit(some(0, 4), true)
+	got := g.admit(some(1, 2), false)
+	wantLeases(t, got, some(0, 4))
+	for _, l := range got {
+		if live := l.Name == "node001"; l.Claim.Grace == live {
+			t.Errorf("%s: grace %t", l.Name, l.Claim.Grace)
+		}
+	}
+	// Others come back one by one; none is given up in between.
+	wantLeases(t, g.admit(some(0, 2), true), some(0, 4))
+	wantLeases(t, g.admit(some(0, 4), true), some(0, 4))
+	if g.holding() {
+		t.Error("holding although all are back")
+	}
+}
+
+func TestGuardGivesUpWhenTwoListsAgree(t *testing.T) {
+	var g guard
+	start := time.Unix(1000, 0)
+	g.admit(some(0, 20), true)
+	wantLeases(t, g.admit(some(0, 5), true), some(0, 20))
+	if at, ok := g.nextList(); !ok || !at.IsZero() {
+		t.Fatalf("next list at %v %t, want one at once", at, ok)
+	}
+	g.listed(some(0, 5), start)
+	if at, _ := g.nextList(); at != start.Add(agreeAfter) {
+		t.Fatalf("next list at %v, want %v later", at, agreeAfter)
+	}
+	g.listed(some(0, 5), start.Add(agreeAfter-1))
+	wantLeases(t, g.admit(some(0, 5), true), some(0, 20))
+	// Two of them are in the second list: only the others are given up.
+	g.listed(some(0, 7), start.Add(agreeAfter))
+	wantLeases(t, g.admit(some(0, 7), true), some(0, 7))
+	if g.holding() {
+		t.Error("still holding")
+	}
+}
+
+func TestGuardHoldsDeletionsAtStart(t *testing.T) {
+	var g guard
+	g.start(held(some(1, 20)))
+	g.admit(nil, false)
+	if !g.holdDeletions() {
+		t.Error("deletes without its own record")
+	}
+	g.admit(some(0, 3), true)
+	if !g.holdDeletions() {
+		t.Error("deletes after a mass loss")
+	}
+	g.listed(some(0, 3), time.Unix(1000, 0))
+	g.listed(some(0, 3), time.Unix(1000, 0).Add(agreeAfter))
+	if g.holdDeletions() {
+		t.Error("holds although two lists agree")
+	}
+}
+
+func TestGuardDeletesAFewStaleOnesAtStart(t *testing.T) {
+	var g guard
+	g.start(held(some(1, 20)))
+	g.admit(some(0, 15), true)
+	if g.holdDeletions() {
+		t.Error("holds after a small loss")
+	}
+}
