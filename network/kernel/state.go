@@ -119,11 +119,25 @@ type Stats struct {
 	// Held counts entries that are stale but were not deleted because the
 	// caller asked to hold deletions back.
 	Held int
-	// Failed holds the errors per address family and destination subnet or
-	// address, for the status of single peers.
+	// Failed holds the errors of entries by the destination of the route that
+	// they serve, for the status of single peers. It is nil when nothing
+	// failed.
 	Failed map[netip.Prefix]error
 	// DeviceErr is what is wrong with this node's own devices and addresses.
 	DeviceErr error
+	// Listed says that the pass read the tables of the kernel.
+	Listed bool
+}
+
+// Counters count, since the start, what happened between passes.
+type Counters struct {
+	// MissesAnswered and MissesUnknown count the L3 misses with and without a
+	// peer for the address.
+	MissesAnswered, MissesUnknown uint64
+	// Overruns counts how often events were lost because they came too fast.
+	Overruns uint64
+	// Tampering counts events that showed somebody else's change of ours.
+	Tampering uint64
 }
 
 // Names of the tables, as used in Stats, logs and metrics.

@@ -1,0 +1,30 @@
+package kernel
+
+// edge is where decisions become actions: the kernel, or a fake in memory.
+type edge struct {
+	links     linkTable
+	addrs     table[addrKey, struct{}]
+	fdb       table[fdbKey, fdbValue]
+	neighbors table[neighKey, MAC]
+	routes    table[routeKey, routeValue]
+	// findRoutes passes the routes of the main table, whoever made them.
+	findRoutes func(each func(routeKey, routeValue)) error
+}
+
+// linkTable lists and changes devices.
+type linkTable interface {
+	List(each func(link)) error
+	// Add creates a device that is down and has no mark.
+	Add(d Device) error
+	Change(index int, c linkChange) error
+	Delete(index int) error
+	// TxChecksum reports whether transmit checksum offload is on.
+	TxChecksum(name string) (bool, error)
+	TxChecksumOff(name string) error
+	// Prepare does once for a device what can fail without harm: it asks for
+	// reports of L3 misses and turns off router advertisements.
+	Prepare(l link, d Device) error
+	// Watch makes events of the watched devices matter. It is called before
+	// these events are relied upon.
+	Watch() error
+}

@@ -1,0 +1,87 @@
+package kernel
+
+import (
+	"net/netip"
+
+	"flannel/internal/ipfam"
+
+	"golang.org/x/sys/unix"
+)
+
+// The entries of the kernel's tables, as both edges list and write them:
+// devices by index, not by name.
+
+type addrKey struct {
+	dev    int
+	prefix netip.Prefix
+}
+
+type fdbKey struct {
+	dev int
+	mac MAC
+}
+
+type fdbValue struct {
+	dst netip.Addr
+	// several says that the MAC has more than one destination.
+	several bool
+}
+
+type neighKey struct {
+	dev  int
+	addr netip.Addr
+}
+
+type routeKey struct {
+	dst    netip.Prefix
+	metric int
+}
+
+type routeValue struct {
+	via       netip.Addr
+	dev       int
+	onLink    bool
+	blackhole bool
+	// other says that the route is of a kind that State cannot express, for
+	// example with several next hops.
+	other    bool
+	protocol uint8
+}
+
+// Metric of IPv6 routes that are made without one.
+const ipv6Metric = 1024
+
+// entry returns what the kernel holds for a route over the device dev.
+func (r Route) entry(dev int) (routeKey, routeValue) {
+	k := routeKey{dst: r.Dst, metric: r.Metric}
+	if k.metric == 0 && ipfam.Of(r.Dst.Addr()) == ipfam.V6 {
+		k.metric = ipv6Metric
+	}
+	v := routeValue{via: r.Via, dev: dev, onLink: r.OnLink, protocol: RouteProtocol}
+	if r.Blackhole {
+		v = routeValue{blackhole: true, protocol: RouteProtocol}
+	}
+	return k, v
+}
+
+// link is a device as the kernel has it.
+type link struct {
+	index int
+	name  string
+	kind  string
+	alias string
+	mtu   int
+	mac   MAC
+	up    bool
+	vxlan VXLAN
+}
+
+// linkChange says what to change on a device. Zero fields stay as they are.
+type linkChange struct {
+	mtu   int
+	mac   MAC
+	alias string
+	up    bool
+}
+
+func isPermanent(state uint16) bool { return state&unix.NUD_PERMANENT != 0 }

@@ -1,0 +1,99 @@
+package kernel
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// failures collects errors and keeps their text short.
+type failures struct {
+	count int
+	first []error
+}
+
+const shownFailures = 5
+
+func (f *failures) add(err error) {
+	f.count++
+	if len(f.first) < shownFailures {
+		f.first = append(f.first, err)
+	}
+}
+
+func (f *failures) err() error {
+	if f.count > len(f.first) {
+		return errors.Join(append(slices.Clip(f.first), fmt.Errorf("and %d more", f.count-len(f.first)))...)
+	}
+	return errors.Join(f.first...)
+}
+
+func (p *pass) addrFailed(c change[addrKey, struct{}], err error) {
+	p.deviceFailures.add(fmt.Errorf("put address %s: %w", c.key.prefix, err))
+}
+
+func (p *pass) fdbFailed(c change[fdbKey, fdbValue], err error) {
+	err = fmt.Errorf("put fdb entry %s dst %s: %w", c.key.mac, c.want.dst, err)
+	p.failures.add(err)
+	for k, mac := range p.wantNeighbors() {
+		if mac == c.key.mac && k.dev == c.key.dev {
+			p.failServed(k, err)
+		}
+	}
+}
+
+func (p *pass) neighborFailed(c change[neighKey, MAC], err error) {
+	err = fmt.Errorf("put neighbour %s: %w", c.key.addr, err)
+	p.failures.add(err)
+	p.failServed(c.key, err)
+}
+
+func (p *pass) routeFailed(c change[routeKey, routeValue], err error) {
+	err = fmt.Errorf("put route %s: %w", c.key.dst, err)
+	p.failures.add(err)
+	p.fail(c.key.dst, err)
+}
+
+// failServed files an error under the destinations that use a gateway.
+func (p *pass) failServed(gateway neighKey, err error) {
+	if p.served == nil {
+		p.served = make(map[neighKey][]netip.Prefix)
+		for k, v := range p.wantRoutes() {
+			g := neighKey{v.dev, v.via}
+			p.served[g] = append(p.served[g], k.dst)
+		}
+	}
+	for _, dst := range p.served[gateway] {
+		p.fail(dst, err)
+	}
+}
+
+func (p *pass) fail(dst netip.Prefix, err error) {
+	if p.stats.Failed == nil {
+		p.stats.Failed = make(map[netip.Prefix]error)
+	}
+	p.stats.Failed[dst] = err
+}
+
+// fileMissing files an error for each device that does not exist and for each
+// route that needs it.
+func (p *pass) fileMissing() {
+	for _, name := range slices.Sorted(maps.Keys(p.missing)) {
+		err := fmt.Errorf("device %s does not exist or is not ours", name)
+		if slices.ContainsFunc(p.want.Devices, func(d Device) bool { return d.Name == name }) {
+			p.deviceFailures.add(err)
+		} else {
+			p.failures.add(err)
+		}
+		for _, r := range p.want.Routes {
+			if r.Dev == name && !r.Blackhole {
+				p.fail(r.Dst, err)
+			}
+		}
+	}
+}
+
+func byName(a, b link) int { return cmp.Compare(a.name, b.name) }

@@ -1,0 +1,60 @@
+package kernel
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Offsets into a message: the netlink header, then the family header.
+const (
+	offType     = 4
+	offFlags    = 6
+	offPort     = 12
+	offIndex    = 16 + 4 // In the headers of links, addresses and neighbours.
+	offProtocol = 16 + 5 // In the header of routes.
+)
+
+// A filter names at most this many devices; with more it lets all pass.
+const maxFiltered = 100
+
+// eventFilter returns a socket filter that lets only events pass that may be
+// somebody else's change of ours: not what the socket with this port caused;
+// of routes those of our protocol and those that replace another; of the rest
+// what is about these devices.
+func eventFilter(port uint32, indexes []int) []bpf.Instruction {
+	const accept, reject = 1 << 18, 0
+	f := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: offPort, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: native32(port), SkipTrue: 1},
+		bpf.RetConstant{Val: reject},
+		bpf.LoadAbsolute{Off: offType, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: native16(unix.RTM_NEWROUTE), SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: native16(unix.RTM_DELROUTE), SkipTrue: 6},
+		bpf.LoadAbsolute{Off: offProtocol, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: RouteProtocol, SkipTrue: 3},
+		bpf.LoadAbsolute{Off: offFlags, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: native16(unix.NLM_F_REPLACE), SkipTrue: 1},
+		bpf.RetConstant{Val: reject},
+		bpf.RetConstant{Val: accept},
+	}
+	if len(indexes) > maxFiltered {
+		return append(f, bpf.RetConstant{Val: accept})
+	}
+	f = append(f, bpf.LoadAbsolute{Off: offIndex, Size: 4})
+	for i, index := range indexes {
+		f = append(f, bpf.JumpIf{Cond: bpf.JumpEqual, Val: native32(uint32(index)), SkipTrue: uint8(len(indexes) - i)})
+	}
+	return append(f, bpf.RetConstant{Val: reject}, bpf.RetConstant{Val: accept})
+}
+
+// Filters load in network byte order, messages are in the machine's.
+
+func native16(v uint16) uint32 {
+	return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, v)))
+}
+
+func native32(v uint32) uint32 {
+	return binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, v))
+}

@@ -1,0 +1,208 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"syscall"
+)
+
+// applyLinks makes our devices what they should be. Each round lists the
+// devices, so that what it did is checked; the last round does nothing.
+func (p *pass) applyLinks() error {
+	const rounds = 4
+	failed := make(map[string]error)
+	for range rounds {
+		if err := p.listLinks(); err != nil {
+			return err
+		}
+		if err := p.decideAdoption(); err != nil {
+			return err
+		}
+		p.owned = p.owned[:0]
+		acted := false
+		for _, d := range p.want.Devices {
+			if failed[d.Name] != nil {
+				continue
+			}
+			did, err := p.applyLink(d)
+			if err != nil {
+				failed[d.Name] = err
+			}
+			acted = acted || did
+		}
+		if err := p.watchOwned(&acted); err != nil {
+			return err
+		}
+		if !acted {
+			break
+		}
+		// A device that was created or set up has lost what was on it, and
+		// one with another MAC its neighbours.
+		p.unsure = true
+	}
+	p.former = slices.DeleteFunc(p.former, func(l link) bool {
+		return slices.ContainsFunc(p.want.Devices, func(d Device) bool { return d.Name == l.name })
+	})
+	for _, name := range slices.Sorted(maps.Keys(failed)) {
+		p.deviceFailures.add(failed[name])
+		delete(p.links, name)
+	}
+	return nil
+}
+
+// listLinks reads all devices, and which of them carry our mark.
+func (r *reconciler) listLinks() error {
+	r.links = make(map[string]link)
+	r.former = r.former[:0]
+	err := r.edge.links.List(func(l link) {
+		r.links[l.name] = l
+		if l.alias == r.scope.alias() {
+			r.former = append(r.former, l)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("list devices: %w", err)
+	}
+	slices.SortFunc(r.former, byName)
+	return nil
+}
+
+// decideAdoption decides, once, whether unmarked routes are taken over: when
+// no route of our protocol exists.
+func (r *reconciler) decideAdoption() error {
+	if r.adoptKnown {
+		return nil
+	}
+	found, err := collect(r.edge.routes, selection{}, func(_ routeKey, v routeValue) bool {
+		return v.protocol == RouteProtocol
+	})
+	if err != nil {
+		return err
+	}
+	r.adopting, r.adoptKnown = len(found) == 0, true
+	return nil
+}
+
+// applyLink does the next step for one device and reports whether it did
+// anything. A device that needs nothing more is then among the owned.
+func (p *pass) applyLink(d Device) (bool, error) {
+	var have *link
+	if l, ok := p.links[d.Name]; ok {
+		have = &l
+	}
+	action, c, err := decideLink(d, have, p.scope.alias())
+	if err != nil {
+		return false, err
+	}
+	switch action {
+	case linkCreate:
+		return true, p.createLink(d)
+	case linkReplace:
+		p.forgetLink(have.index)
+		if err := p.edge.links.Delete(have.index); err != nil {
+			return false, fmt.Errorf("delete device %s, which has other attributes: %w", d.Name, err)
+		}
+		p.log.Info("device replaced", "dev", d.Name, "kind", have.kind)
+		return true, p.createLink(d)
+	case linkAdjust:
+		p.expectLink(d, c.after(*have))
+		if err := p.edge.links.Change(have.index, c); err != nil {
+			return false, fmt.Errorf("change device %s: %w", d.Name, err)
+		}
+		p.countLink(d)
+		return true, nil
+	}
+	p.expectLink(d, *have)
+	p.owned = append(p.owned, *have)
+	p.prepare(d, *have)
+	return p.turnOffTxChecksum(d)
+}
+
+// createLink makes the device after it has removed what is in the way, if that
+// is ours.
+func (p *pass) createLink(d Device) error {
+	for _, l := range p.former {
+		if inTheWay(d, l) && l.name != d.Name {
+			p.forgetLink(l.index)
+			if err := p.edge.links.Delete(l.index); err != nil {
+				return fmt.Errorf("delete device %s, which is in the way of %s: %w", l.name, d.Name, err)
+			}
+			p.stats.Deleted[TableDevices]++
+		}
+	}
+	err := p.edge.links.Add(d)
+	if errors.Is(err, syscall.EEXIST) {
+		err = fmt.Errorf("%w%s", err, p.culprit(d))
+	}
+	if err != nil {
+		return fmt.Errorf("create device %s: %w", d.Name, err)
+	}
+	p.countLink(d)
+	return nil
+}
+
+// culprit names the foreign device that has our VNI.
+func (p *pass) culprit(d Device) string {
+	for _, name := range slices.Sorted(maps.Keys(p.links)) {
+		if l := p.links[name]; inTheWay(d, l) && l.name != d.Name {
+			return fmt.Sprintf(": device %s has VNI %d on this port", l.name, l.vxlan.VNI)
+		}
+	}
+	return ""
+}
+
+// countLink counts a write, and as drift when nobody asked for a change.
+func (p *pass) countLink(d Device) {
+	p.stats.Put[TableDevices]++
+	if p.primed && slices.ContainsFunc(p.before.Devices, func(b Device) bool { return sameDevice(b, d) }) {
+		p.stats.Drift[TableDevices]++
+	}
+}
+
+// prepare does what a device needs once. Nothing of it is needed for traffic.
+func (p *pass) prepare(d Device, l link) {
+	if p.prepared[l.index] {
+		return
+	}
+	p.prepared[l.index] = true
+	if err := p.edge.links.Prepare(l, d); err != nil {
+		p.log.Debug("device not fully prepared", "dev", d.Name, "err", err)
+	}
+}
+
+// turnOffTxChecksum leaves a device alone that may keep the offload: an
+// operator may have turned it off by hand.
+func (p *pass) turnOffTxChecksum(d Device) (bool, error) {
+	if !d.TxChecksumOff {
+		return false, nil
+	}
+	on, err := p.edge.links.TxChecksum(d.Name)
+	if err == nil && on {
+		err = p.edge.links.TxChecksumOff(d.Name)
+	}
+	if err != nil {
+		return false, fmt.Errorf("turn off tx checksum offload of %s: %w", d.Name, err)
+	}
+	if on {
+		p.countLink(d)
+	}
+	return on, nil
+}
+
+// deleteFormer removes the devices of earlier configurations. What is on them
+// goes with them.
+func (p *pass) deleteFormer() error {
+	for len(p.former) > 0 {
+		l := p.former[0]
+		p.forgetLink(l.index)
+		if err := p.edge.links.Delete(l.index); err != nil {
+			return fmt.Errorf("delete device %s of an earlier configuration: %w", l.name, err)
+		}
+		p.former = p.former[1:]
+		p.stats.Deleted[TableDevices]++
+		p.log.Info("device of an earlier configuration deleted", "dev", l.name)
+	}
+	return nil
+}

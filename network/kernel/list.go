@@ -1,0 +1,107 @@
+package kernel
+
+// tables are the contents of the four tables of entries.
+type tables struct {
+	addrs     map[addrKey]struct{}
+	fdb       map[fdbKey]fdbValue
+	neighbors map[neighKey]MAC
+	routes    map[routeKey]routeValue
+}
+
+// snapshot returns what is remembered. list replaces the maps and leaves
+// these as they are.
+func (m *memory) snapshot() tables {
+	return tables{m.addrs, m.fdb, m.neighbors, m.routes}
+}
+
+// list reads our entries of all tables from the kernel and remembers them.
+func (p *pass) list() error {
+	p.setListing(true)
+	defer p.setListing(false)
+	s := selection{adopting: p.adopting}
+	for _, l := range p.owned {
+		s.devices = append(s.devices, l.index)
+	}
+	addrs, err := collect(p.edge.addrs, s, func(k addrKey, _ struct{}) bool { return p.onOwned(k.dev) && p.judgesAddr(k) })
+	if err != nil {
+		return err
+	}
+	fdb, err := collect(p.edge.fdb, s, func(k fdbKey, _ fdbValue) bool { return p.onOwned(k.dev) })
+	if err != nil {
+		return err
+	}
+	neighbors, err := collect(p.edge.neighbors, s, func(k neighKey, _ MAC) bool { return p.onOwned(k.dev) })
+	if err != nil {
+		return err
+	}
+	routes, err := collect(p.edge.routes, s, func(k routeKey, v routeValue) bool {
+		return p.ownRoute(k, v) || p.adopting && p.adoptable(k, v)
+	})
+	if err != nil {
+		return err
+	}
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	p.addrs, p.fdb, p.neighbors, p.routes = addrs, fdb, neighbors, routes
+	return nil
+}
+
+func (m *memory) setListing(on bool) {
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	m.listing = on
+}
+
+// judgesAddr reports whether an address of our device is ours to remove when
+// nobody wants it: it is of a family in which the device should have one, and
+// not link-local, because the kernel makes those by itself.
+func (p *pass) judgesAddr(k addrKey) bool {
+	if k.prefix.Addr().IsLinkLocalUnicast() {
+		return false
+	}
+	for _, l := range p.owned {
+		if l.index == k.dev {
+			return wantsFamily(p.want.Devices, l.name, k)
+		}
+	}
+	return false
+}
+
+func wantsFamily(devices []Device, name string, k addrKey) bool {
+	for _, d := range devices {
+		if d.Name != name {
+			continue
+		}
+		for _, a := range d.Addrs {
+			if a.Addr().Is4() == k.prefix.Addr().Is4() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// onOwned reports whether a device is one of ours that is wanted.
+func (r *reconciler) onOwned(dev int) bool { return hasIndex(r.owned, dev) }
+
+// ownRoute reports whether a route is ours: it has our protocol number, and is
+// on a device of ours or inside our networks.
+func (r *reconciler) ownRoute(k routeKey, v routeValue) bool {
+	return v.protocol == RouteProtocol &&
+		(hasIndex(r.owned, v.dev) || hasIndex(r.former, v.dev) || r.scope.inside(k.dst))
+}
+
+// adoptable reports whether flannel has made the route.
+func (r *reconciler) adoptable(k routeKey, v routeValue) bool {
+	index := func(name string) int { return r.links[name].index }
+	return v.unmarked() && (hasIndex(r.owned, v.dev) || r.scope.adopts(k, v, index))
+}
+
+func hasIndex(links []link, index int) bool {
+	for i := range links {
+		if links[i].index == index {
+			return true
+		}
+	}
+	return false
+}

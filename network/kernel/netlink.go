@@ -1,0 +1,163 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"flannel/network/kernel/rtnl"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options is what New needs.
+type Options struct {
+	Log   *slog.Logger
+	Scope Scope
+	// Namespace is the open network namespace to work in; zero is the current
+	// one.
+	Namespace int
+	// EventBuffer is how many bytes of events the kernel keeps until they are
+	// read; zero means a buffer that is large enough for a flushed table.
+	EventBuffer int
+}
+
+const defaultEventBuffer = 4 << 20
+
+// Netlink makes the kernel of this host hold what is wanted. Its methods can be
+// called at the same time.
+type Netlink struct {
+	*reconciler
+	options Options
+	conn    *rtnl.Conn
+	links   *netlinkLinks
+
+	mu     sync.Mutex
+	events *rtnl.Events // nil while nobody listens
+}
+
+// New opens the connection to the kernel. Close ends it.
+func New(o Options) (*Netlink, error) {
+	if o.EventBuffer == 0 {
+		o.EventBuffer = defaultEventBuffer
+	}
+	conn, err := rtnl.Dial(o.Namespace)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	ioctl, err := rtnl.Datagram(o.Namespace)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open socket for device settings: %w", err), conn.Close())
+	}
+	n := &Netlink{options: o, conn: conn}
+	n.links = &netlinkLinks{conn: conn, namespace: o.Namespace, ioctl: ioctl, watch: n.refilter}
+	n.reconciler = newReconciler(o.Log, o.Scope, netlinkTables{conn}.edge(n.links))
+	return n, nil
+}
+
+// Close releases the sockets. Apply and Run must have returned.
+func (n *Netlink) Close() error { return errors.Join(n.conn.Close(), n.links.ioctl.Close()) }
+
+// The groups whose events can be about us.
+func groups() []int {
+	return []int{
+		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
+		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+	}
+}
+
+// reopenAfter is how long Run waits when the event socket cannot be opened or
+// breaks.
+const reopenAfter = time.Second
+
+// Run follows the events of the kernel until ctx ends: it answers L3 misses and
+// calls changed, which must not block, when somebody else may have changed what
+// is ours. The next Apply then lists the tables.
+func (n *Netlink) Run(ctx context.Context, changed func()) error {
+	q := &misses{reconciler: n.reconciler, queue: make(chan Miss, missQueue)}
+	var answering sync.WaitGroup
+	answering.Go(func() { q.run(ctx) })
+	defer answering.Wait()
+	for {
+		err := n.follow(ctx, q, changed)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		n.log.Warn("kernel events interrupted, will listen again", "err", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(reopenAfter):
+		}
+	}
+}
+
+// follow listens on one socket until it breaks or ctx ends.
+func (n *Netlink) follow(ctx context.Context, q *misses, changed func()) error {
+	events, err := rtnl.Listen(n.options.Namespace, n.options.EventBuffer, groups()...)
+	if err != nil {
+		return fmt.Errorf("listen for kernel events: %w", err)
+	}
+	defer func() { _ = events.Close() }()
+	n.setEvents(events)
+	defer n.setEvents(nil)
+	if err := n.refilter(); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, events.Interrupt)
+	defer stop()
+	// What happened before is unknown.
+	n.Invalidate()
+	changed()
+	for {
+		err := events.Read(ctx, func(m rtnl.Message) { n.event(m, q, changed) })
+		switch {
+		case errors.Is(err, rtnl.ErrOverrun):
+			n.counters.overruns.Add(1)
+			n.log.Info("kernel events lost, comparing everything")
+			n.Invalidate()
+			changed()
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// event acts on one message. It is quick: what takes long is left to others.
+func (n *Netlink) event(m rtnl.Message, q *misses, changed func()) {
+	verdict, miss := n.judge(m, n.links.TxChecksum)
+	switch verdict {
+	case missed:
+		q.add(miss)
+	case tampered:
+		n.counters.tampering.Add(1)
+		n.Invalidate()
+		changed()
+	}
+}
+
+func (n *Netlink) setEvents(e *rtnl.Events) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.events = e
+}
+
+// refilter makes only events of the watched devices pass, beside those of
+// routes.
+func (n *Netlink) refilter() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.events == nil {
+		return nil
+	}
+	err := n.events.Filter(eventFilter(n.conn.Port(), n.watchedIndexes()))
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,92 @@
+package kernel
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+)
+
+// pass is one run of Apply.
+type pass struct {
+	*reconciler
+	ctx context.Context
+	// unsure says that the tables are listed.
+	unsure bool
+	// hold keeps everything stale.
+	hold     bool
+	before   State
+	stats    Stats
+	failures failures
+	// deviceFailures are those of our own devices and addresses.
+	deviceFailures failures
+	// served maps gateways to the destinations they serve; made when needed.
+	served map[neighKey][]netip.Prefix
+	// missing holds the names of devices that entries need and nobody has.
+	missing map[string]bool
+
+	// used are the devices that routes lead over.
+	used map[int]link
+
+	lastName  string
+	lastIndex int
+}
+
+// run does the pass. It returns an error only when the pass could not go on.
+func (p *pass) run() error {
+	if p.unsure || p.unresolved || !slices.EqualFunc(p.want.Devices, p.before.Devices, sameDevice) {
+		if err := p.applyLinks(); err != nil {
+			return err
+		}
+	}
+	old := p.snapshot()
+	if p.unsure {
+		p.stats.Listed = true
+		if err := p.list(); err != nil {
+			return err
+		}
+	}
+	if err := p.writeTables(old); err != nil {
+		return err
+	}
+	p.primed = true
+	if !p.hold && p.failures.count+p.deviceFailures.count == 0 {
+		p.adopting = false
+		return p.deleteFormer()
+	}
+	return p.ctx.Err()
+}
+
+// writeTables puts what is missing in the order in which entries rely on each
+// other, then deletes what is stale in reverse.
+func (p *pass) writeTables(old tables) error {
+	addrs := plan(p, p.edge.addrs, &p.addrs, old.addrs, p.wantAddrs())
+	fdb := plan(p, p.edge.fdb, &p.fdb, old.fdb, p.wantFDB())
+	neighbors := plan(p, p.edge.neighbors, &p.neighbors, old.neighbors, p.wantNeighbors())
+	routes := plan(p, p.edge.routes, &p.routes, old.routes, p.wantRoutes())
+	p.unresolved = len(p.missing) > 0
+	if p.unresolved {
+		// Without its device an entry looks stale although it is wanted.
+		p.hold = true
+		p.fileMissing()
+	}
+	if err := p.watchUsed(); err != nil {
+		return err
+	}
+	steps := []func(){
+		func() { addrs.write(addrs.puts, p.addrFailed) },
+		func() { fdb.write(fdb.puts, p.fdbFailed) },
+		func() { neighbors.write(neighbors.puts, p.neighborFailed) },
+		func() { p.putRoutes(routes) },
+		func() { routes.del(func(k routeKey) string { return "route " + k.dst.String() }) },
+		func() { neighbors.del(func(k neighKey) string { return "neighbour " + k.addr.String() }) },
+		func() { fdb.del(func(k fdbKey) string { return "fdb entry " + k.mac.String() }) },
+		func() { addrs.del(func(k addrKey) string { return "address " + k.prefix.String() }) },
+	}
+	for _, step := range steps {
+		if err := p.ctx.Err(); err != nil {
+			return err
+		}
+		step()
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+)
+
+// reconciler makes the tables behind an edge what is wanted. It remembers what
+// they should hold, so that a pass without changes does no I/O, and events
+// can be judged.
+type reconciler struct {
+	log   *slog.Logger
+	scope Scope
+	edge  edge
+
+	// unsure says that the kernel may differ from what is remembered.
+	unsure   atomic.Bool
+	counters counters
+
+	// pass is held for a whole pass and for the answer to a miss.
+	pass sync.Mutex
+	// want is the last state asked for.
+	want State
+	// primed says that the tables have been listed before.
+	primed bool
+	// adopting says that unmarked routes are taken over; adoptKnown that this
+	// has been decided.
+	adopting, adoptKnown bool
+	// links holds all devices by name as last listed.
+	links map[string]link
+	// owned are the devices in want that are ours, former those of earlier
+	// configurations.
+	owned, former []link
+	// prepared are the indexes of devices that Prepare has been called for.
+	prepared map[int]bool
+	// unresolved says that a device was missing in the last pass.
+	unresolved bool
+
+	memory
+}
+
+// memory is what the tables should hold: what was listed, changed by what was
+// written. Events are compared with it, so it changes before the kernel does.
+// Only the holder of the pass writes, and takes the lock for it; who only
+// judges events takes the lock to read.
+type memory struct {
+	lock sync.RWMutex
+	// listing says that the tables are being listed: what happens meanwhile
+	// cannot be judged.
+	listing   bool
+	watched   map[int]watchedLink
+	addrs     map[addrKey]struct{}
+	fdb       map[fdbKey]fdbValue
+	neighbors map[neighKey]MAC
+	routes    map[routeKey]routeValue
+}
+
+// watchedLink is a device whose events matter.
+type watchedLink struct {
+	link
+	// own devices are ours; of the others only their being up matters.
+	own           bool
+	txChecksumOff bool
+}
+
+type counters struct {
+	missesAnswered, missesUnknown, overruns, tampering atomic.Uint64
+}
+
+func newReconciler(log *slog.Logger, scope Scope, e edge) *reconciler {
+	r := &reconciler{log: log, scope: scope, edge: e, prepared: map[int]bool{}}
+	r.unsure.Store(true)
+	return r
+}
+
+// Invalidate makes the next pass list the kernel's tables instead of trusting
+// what is remembered.
+func (r *reconciler) Invalidate() { r.unsure.Store(true) }
+
+// Counters returns the counters as they are.
+func (r *reconciler) Counters() Counters {
+	return Counters{
+		MissesAnswered: r.counters.missesAnswered.Load(),
+		MissesUnknown:  r.counters.missesUnknown.Load(),
+		Overruns:       r.counters.overruns.Load(),
+		Tampering:      r.counters.tampering.Load(),
+	}
+}
+
+// Held returns the destinations of our routes that the kernel holds, those
+// that flannel left included while there are none of ours. It is meant for
+// the time before the first Apply.
+func (r *reconciler) Held(ctx context.Context) ([]netip.Prefix, error) {
+	r.pass.Lock()
+	defer r.pass.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := r.listLinks(); err != nil {
+		return nil, err
+	}
+	if err := r.decideAdoption(); err != nil {
+		return nil, err
+	}
+	marked := make(map[int]bool)
+	for _, l := range r.former {
+		marked[l.index] = true
+	}
+	var held []netip.Prefix
+	found, err := collect(r.edge.routes, selection{adopting: r.adopting}, func(k routeKey, v routeValue) bool {
+		if v.protocol == RouteProtocol {
+			return marked[v.dev] || r.scope.inside(k.dst)
+		}
+		return v.unmarked() && r.scope.inside(k.dst)
+	})
+	for k := range found {
+		held = append(held, k.dst)
+	}
+	return held, err
+}
+
+// Apply makes the kernel hold what is wanted. want must not change afterwards;
+// it is remembered. With hold nothing stale is deleted. Entries that cannot be written do not stop the others:
+// their errors are joined, and Stats.Failed has each.
+func (r *reconciler) Apply(ctx context.Context, want State, hold bool) (Stats, error) {
+	r.pass.Lock()
+	defer r.pass.Unlock()
+	p := &pass{
+		reconciler: r,
+		ctx:        ctx,
+		unsure:     r.unsure.Swap(false),
+		hold:       hold,
+		before:     r.want,
+		stats:      Stats{Put: map[string]int{}, Deleted: map[string]int{}, Drift: map[string]int{}},
+	}
+	r.want = want
+	if err := p.run(); err != nil {
+		// What is remembered may be half of the truth.
+		r.unsure.Store(true)
+		p.failures.add(err)
+	}
+	p.stats.DeviceErr = p.deviceFailures.err()
+	return p.stats, errors.Join(p.stats.DeviceErr, p.failures.err())
+}

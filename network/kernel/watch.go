@@ -1,0 +1,74 @@
+package kernel
+
+import (
+	"maps"
+	"slices"
+)
+
+// expectLink remembers what our device should be before it is so.
+func (r *reconciler) expectLink(d Device, l link) {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	if w, ok := r.watched[l.index]; ok && w.own {
+		r.watched[l.index] = watchedLink{link: l, own: true, txChecksumOff: d.TxChecksumOff}
+	}
+}
+
+// forgetLink stops judging events of a device.
+func (r *reconciler) forgetLink(index int) {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	delete(r.watched, index)
+	delete(r.prepared, index)
+}
+
+// watchOwned makes the events of our devices matter. When the set of devices
+// grows it says that another round is needed: what happened before nobody saw.
+func (p *pass) watchOwned(again *bool) error {
+	p.lock.Lock()
+	if p.watched == nil {
+		p.watched = make(map[int]watchedLink)
+	}
+	grown := false
+	for _, l := range p.owned {
+		if w, ok := p.watched[l.index]; ok && w.own {
+			continue
+		}
+		d := p.want.Devices[slices.IndexFunc(p.want.Devices, func(d Device) bool { return d.Name == l.name })]
+		p.watched[l.index] = watchedLink{link: l, own: true, txChecksumOff: d.TxChecksumOff}
+		grown = true
+	}
+	p.lock.Unlock()
+	if !grown {
+		return nil
+	}
+	*again = true
+	return p.edge.links.Watch()
+}
+
+// watchUsed makes the events of devices matter that routes lead over.
+func (p *pass) watchUsed() error {
+	p.lock.Lock()
+	grown := false
+	for index, l := range p.used {
+		if _, ok := p.watched[index]; !ok {
+			if p.watched == nil {
+				p.watched = make(map[int]watchedLink)
+			}
+			l.up = true // If it is not, the next event says so.
+			p.watched[index] = watchedLink{link: l}
+			grown = true
+		}
+	}
+	p.lock.Unlock()
+	if !grown {
+		return nil
+	}
+	return p.edge.links.Watch()
+}
+
+func (r *reconciler) watchedIndexes() []int {
+	r.lock.RLock()
+	defer r.lock.RUnlock()
+	return slices.Sorted(maps.Keys(r.watched))
+}

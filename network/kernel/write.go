@@ -1,0 +1,188 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"syscall"
+
+	"flannel/network/kernel/rtnl"
+)
+
+// work is what a pass has to do in one table.
+type work[K, V comparable] struct {
+	p     *pass
+	table table[K, V]
+	// memory is what the table should hold; it changes before the table does.
+	memory map[K]V
+	puts   []change[K, V]
+	stale  []entry[K, V]
+}
+
+// plan compares what is wanted with what is remembered or has just been
+// listed. old is what was remembered before.
+func plan[K, V comparable](p *pass, t table[K, V], memory *map[K]V, old map[K]V, want iter.Seq2[K, V]) *work[K, V] {
+	if *memory == nil {
+		*memory = make(map[K]V)
+	}
+	w := &work[K, V]{p: p, table: t, memory: *memory}
+	w.puts, w.stale = diff(want, w.memory)
+	if p.stats.Listed && p.primed {
+		w.countDrift(old)
+	}
+	return w
+}
+
+// countDrift counts what somebody else has done since the last pass.
+func (w *work[K, V]) countDrift(old map[K]V) {
+	drift := 0
+	for _, c := range w.puts {
+		if v, ok := old[c.key]; ok && v == c.want {
+			drift++
+		}
+	}
+	for _, e := range w.stale {
+		if _, ok := old[e.key]; !ok {
+			drift++
+		}
+	}
+	if drift > 0 {
+		w.p.stats.Drift[w.table.name] += drift
+	}
+}
+
+// write puts changes and calls failed for each that the kernel refused. What is remembered changes first: an event that shows
+// our own write is then no surprise.
+func (w *work[K, V]) write(changes []change[K, V], failed func(c change[K, V], err error)) {
+	if len(changes) == 0 {
+		return
+	}
+	w.p.lock.Lock()
+	for _, c := range changes {
+		w.memory[c.key] = c.want
+	}
+	w.p.lock.Unlock()
+	done := len(changes)
+	w.table.put(changes, func(i int, err error) {
+		c := changes[i]
+		done--
+		w.p.lock.Lock()
+		if c.exists {
+			w.memory[c.key] = c.have
+		} else {
+			delete(w.memory, c.key)
+		}
+		w.p.lock.Unlock()
+		failed(c, err)
+	})
+	if done > 0 {
+		w.p.stats.Put[w.table.name] += done
+	}
+}
+
+// del deletes what is stale unless deletions are held back. name names an
+// entry in errors.
+func (w *work[K, V]) del(name func(K) string) {
+	if w.p.hold {
+		w.p.stats.Held += len(w.stale)
+		return
+	}
+	if len(w.stale) == 0 {
+		return
+	}
+	w.p.lock.Lock()
+	for _, e := range w.stale {
+		delete(w.memory, e.key)
+	}
+	w.p.lock.Unlock()
+	done := len(w.stale)
+	w.table.del(w.stale, func(i int, err error) {
+		e := w.stale[i]
+		done--
+		w.p.lock.Lock()
+		w.memory[e.key] = e.value
+		w.p.lock.Unlock()
+		w.p.failures.add(fmt.Errorf("delete %s: %w", name(e.key), err))
+	})
+	if done > 0 {
+		w.p.stats.Deleted[w.table.name] += done
+	}
+}
+
+// putRoutes puts routes and settles conflicts: a route that is there although
+// we do not know it is replaced if it is ours to replace, and left alone if it
+// is somebody else's.
+func (p *pass) putRoutes(w *work[routeKey, routeValue]) {
+	taken := make(map[routeKey]change[routeKey, routeValue])
+	w.write(w.puts, func(c change[routeKey, routeValue], err error) {
+		if !c.exists && errors.Is(err, syscall.EEXIST) {
+			taken[c.key] = c
+			return
+		}
+		p.routeFailed(c, err)
+	})
+	if len(taken) == 0 {
+		return
+	}
+	holders := make(map[routeKey]routeValue, len(taken))
+	err := p.edge.findRoutes(func(k routeKey, v routeValue) {
+		if _, ok := taken[k]; ok {
+			holders[k] = v
+		}
+	})
+	var again []change[routeKey, routeValue]
+	for k, c := range taken {
+		holder, there := holders[k]
+		switch {
+		case err != nil:
+			p.routeFailed(c, fmt.Errorf("find out who has the route: %w", err))
+		case there && !p.mayReplace(k, holder):
+			p.routeFailed(c, p.takenError(k, holder))
+		default:
+			c.have, c.exists = holder, there
+			again = append(again, c)
+		}
+	}
+	w.write(again, p.routeFailed)
+}
+
+// mayReplace reports whether a route that is in the way is ours to replace.
+func (p *pass) mayReplace(k routeKey, v routeValue) bool {
+	return p.ownRoute(k, v) || p.onOwned(v.dev) || p.adopting && p.adoptable(k, v)
+}
+
+func (p *pass) takenError(k routeKey, v routeValue) error {
+	by := fmt.Sprintf("protocol %d", v.protocol)
+	if v.via.IsValid() {
+		by += " via " + v.via.String()
+	}
+	for name, l := range p.links {
+		if l.index == v.dev {
+			by += " dev " + name
+		}
+	}
+	return fmt.Errorf("the route is taken by another (%s); remove it with `ip route del %s metric %d`", by, k.dst, k.metric)
+}
+
+// collect lists a table and keeps what keep wants. A dump that the kernel says
+// may be incomplete is done again; when that happens each time the last one
+// counts, because nothing is deleted that was not seen.
+func collect[K, V comparable](t table[K, V], s selection, keep func(K, V) bool) (map[K]V, error) {
+	const attempts = 5
+	have := make(map[K]V)
+	for range attempts {
+		clear(have)
+		err := t.list(s, func(k K, v V) {
+			if keep(k, v) {
+				have[k] = v
+			}
+		})
+		if err == nil {
+			return have, nil
+		}
+		if !errors.Is(err, rtnl.ErrInterrupted) {
+			return nil, fmt.Errorf("list %s: %w", t.name, err)
+		}
+	}
+	return have, nil
+}
