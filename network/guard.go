@@ -86,7 +86,7 @@ func missing(known, snapshot []subnet.Lease) []subnet.Lease {
 	var lost []subnet.Lease
 	i := 0
 	for _, l := range known {
-		if i > 0 && l.Name < snapshot[i-1].Name {
+		if i > 0 && l.Name <= snapshot[i-1].Name {
 			i = 0 // known starts over with its kept leases
 		}
 		for i < len(snapshot) && snapshot[i].Name < l.Name {

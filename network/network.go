@@ -30,8 +30,9 @@ const ResyncPeriod = 120 * time.Second
 
 // Kernel is what the loop needs of the kernel.
 type Kernel interface {
-	// Apply makes the kernel hold what want says.
-	Apply(ctx context.Context, want kernel.State, mode kernel.Mode) (kernel.Stats, error)
+	// Apply makes the kernel hold what want says. With hold, nothing stale is
+	// deleted.
+	Apply(ctx context.Context, want kernel.State, hold bool) (kernel.Stats, error)
 	// Invalidate makes the next Apply compare with a dump of the kernel.
 	Invalidate()
 	// Held returns the destinations of our routes in the kernel.

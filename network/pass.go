@@ -26,7 +26,7 @@ func (l *looper) pass(ctx context.Context) <-chan time.Time {
 	r.at, r.gone = started, gone
 	if r.err == nil {
 		r.planned = true
-		r.stats, r.err = l.kernel.Apply(ctx, r.state, r.mode)
+		r.stats, r.err = l.kernel.Apply(ctx, r.state, r.hold)
 	}
 	if ctx.Err() != nil {
 		return nil
@@ -51,7 +51,7 @@ type result struct {
 	state   kernel.State
 	planned bool
 	peers   []backend.PeerStatus
-	mode    kernel.Mode
+	hold    bool // delete nothing
 	kept    int
 	stats   kernel.Stats
 	took    time.Duration
@@ -63,9 +63,7 @@ func (l *looper) plan(snapshot []subnet.Lease, own subnet.Lease, view backend.Vi
 	mine := func(p subnet.Lease) bool { return p.Subnet == own.Subnet && p.Invalid == "" }
 	leases := l.guard.admit(snapshot, slices.ContainsFunc(snapshot, mine))
 	r := result{own: own, view: view, leases: len(snapshot), kept: len(l.guard.kept)}
-	if l.guard.holdDeletions() {
-		r.mode = kernel.HoldDeletions
-	}
+	r.hold = l.guard.holdDeletions()
 	var peers []subnet.Lease
 	peers, r.refused = subnet.Vet(l.config.Network, own, leases)
 	r.state, r.peers, r.err = l.backend.Plan(own, peers, view)

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sync/errgroup"
+
+	"flannel/backend"
+	"flannel/backend/vxlan"
+	"flannel/internal/health"
+	"flannel/internal/ipfam"
+	"flannel/internal/metrics"
+	"flannel/internal/sdnotify"
+	"flannel/internal/version"
+	"flannel/network"
+	"flannel/network/kernel"
+	"flannel/network/uplink"
+	"flannel/subnet"
+)
+
+// backends are the types that Backend.Type may name.
+func backends() map[string]backend.Factory {
+	return map[string]backend.Factory{vxlan.Type: vxlan.New}
+}
+
+// daemon is the whole program, built from its flags.
+type daemon struct {
+	options *options
+	log     *slog.Logger
+	metrics *metrics.Metrics
+	health  *health.Registry
+	store   *health.Check
+	network *network.Network
+	notify  *notifier
+}
+
+// newDaemon builds everything and starts nothing.
+func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemon, error) {
+	handle, err := netlink.NewHandle()
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	changed := make(chan struct{}, 1)
+	d := &daemon{options: o, log: log, metrics: metrics.New(version.String())}
+	d.health = health.New(func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
+	d.store = d.health.Add(health.Note, "store", "")
+	d.notify = &notifier{log: log, sd: sdnotify.New(getenv), health: d.health, changed: changed}
+	manager, err := d.newManager()
+	if err != nil {
+		return nil, err
+	}
+	d.network = network.New(network.Options{
+		Log:            log,
+		Manager:        manager,
+		NewUplink:      d.uplinkFactory(handle),
+		NewKernel:      d.newKernel,
+		DeviceMAC:      deviceMAC(handle),
+		Backends:       backends(),
+		Health:         d.health,
+		Metrics:        d.metrics,
+		SubnetFile:     o.subnetFile,
+		IPMasq:         o.ipMasq,
+		BlackholeRoute: o.ipBlackholeRoute,
+	})
+	return d, nil
+}
+
+// run blocks until ctx ends or something ends that waiting cannot mend.
+func (d *daemon) run(ctx context.Context) error {
+	d.log.Info("flanneld starts", "version", version.String())
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.notify.run(ctx) })
+	if d.options.healthzPort != 0 {
+		group.Go(func() error { return d.server().Run(ctx) })
+	}
+	group.Go(func() error { return d.network.Run(ctx) })
+	return group.Wait()
+}
+
+func (d *daemon) server() *health.Server {
+	return &health.Server{
+		Addr: net.JoinHostPort(d.options.healthzIP, strconv.Itoa(d.options.healthzPort)),
+		Log:  d.log,
+		Handler: health.Handler(d.health, health.Pages{
+			Metrics:      d.metrics.Handler(),
+			Status:       http.HandlerFunc(d.network.ServeStatus),
+			StatusRemote: d.options.statusRemote,
+		}),
+		Failed: func(error) { d.metrics.Error("health-port") },
+	}
+}
+
+// storeReachable notes whether the store of leases answers.
+func (d *daemon) storeReachable(err error) {
+	d.metrics.Store(err == nil)
+	if err != nil {
+		d.metrics.Error("store")
+		d.store.Fail("cannot be reached: " + err.Error())
+		return
+	}
+	d.store.OK()
+}
+
+// checkConfig refuses a configuration that no backend can work with.
+func checkConfig(c *subnet.Config) error {
+	_, err := network.NewBackend(backends(), c, network.Dry())
+	return err
+}
+
+func (d *daemon) uplinkFactory(handle *netlink.Handle) func(ipfam.Pair[bool], ipfam.Pair[netip.Addr], bool) (network.Uplink, error) {
+	return func(families ipfam.Pair[bool], overrides ipfam.Pair[netip.Addr], links bool) (network.Uplink, error) {
+		o, err := d.options.uplink.Options(families)
+		if err != nil {
+			return nil, err
+		}
+		for f, a := range ipfam.Addrs(overrides) {
+			o.Public[f] = a
+		}
+		return uplink.NewWatcher(uplink.Config{
+			Options: o, Handle: handle, Namespace: netns.None(), Log: d.log, TrackLinks: links,
+		}), nil
+	}
+}
+
+// newKernel opens the kernel's tables. The path of the subnet file names this
+// daemon among others on the same host: no two of them may share it.
+func (d *daemon) newKernel(scope kernel.Scope) (network.Kernel, error) {
+	scope.Instance = d.options.subnetFile
+	return kernel.New(kernel.Options{Log: d.log, Scope: scope})
+}
+
+// deviceMAC returns a look-up of the MAC of a device.
+func deviceMAC(handle *netlink.Handle) func(string) kernel.MAC {
+	return func(name string) kernel.MAC {
+		link, err := handle.LinkByName(name)
+		if err != nil || len(link.Attrs().HardwareAddr) != len(kernel.MAC{}) {
+			return kernel.MAC{}
+		}
+		return kernel.MAC(link.Attrs().HardwareAddr)
+	}
+}

@@ -1,0 +1,101 @@
+// Command flanneld leases a subnet for this node and keeps the node's overlay
+// network so that pods on all nodes reach each other.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"flannel/internal/logging"
+	"flannel/internal/version"
+)
+
+// Exit codes: a command line that cannot be understood is told apart from
+// everything else that ends the daemon.
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2
+)
+
+// stopTimeout is how long the daemon takes to end in order; then it ends
+// anyway.
+const stopTimeout = 4 * time.Second
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}
+
+// run is main without the process around it; it returns the exit code.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	o, err := parseFlags(args, environ)
+	var usage usageError
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		writeUsage(stdout)
+		return exitOK
+	case errors.As(err, &usage):
+		writeUsage(stderr)
+		fmt.Fprintf(stderr, "\nflanneld: %v\n", err)
+		return exitUsage
+	case err != nil:
+		fmt.Fprintf(stderr, "flanneld: %v\n", err)
+		return exitError
+	case o.version:
+		fmt.Fprintln(stdout, version.String())
+		return exitOK
+	}
+	log, err := logging.New(stderr, logging.Options{V: o.verbosity, VModule: o.vmodule, BacktraceAt: o.logBacktraceAt})
+	if err != nil {
+		fmt.Fprintf(stderr, "flanneld: %v\n", err)
+		return exitError
+	}
+	d, err := newDaemon(o, log, os.Getenv)
+	if err != nil {
+		fmt.Fprintf(stderr, "flanneld: %v\n", err)
+		return exitError
+	}
+	if err := runUntilStopped(ctx, d.run); err != nil {
+		log.Error("flanneld ends", "err", err)
+		return exitError
+	}
+	log.Info("flanneld stopped; the data path stays as it is")
+	return exitOK
+}
+
+// runUntilStopped runs until ctx ends, which is no error, and at most
+// stopTimeout longer.
+func runUntilStopped(ctx context.Context, run func(context.Context) error) error {
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	select {
+	case err := <-done:
+		return ended(ctx, err)
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(stopTimeout)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return ended(ctx, err)
+	case <-timer.C:
+		return nil
+	}
+}
+
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"time"
+
+	"flannel/internal/health"
+	"flannel/internal/sdnotify"
+)
+
+// While the daemon waits for its cluster it asks systemd every extendEvery for
+// extendBy more time, so that the start is not given up.
+const (
+	extendEvery = 10 * time.Second
+	extendBy    = 30 * time.Second
+)
+
+// notifier tells systemd about the node's health.
+type notifier struct {
+	log    *slog.Logger
+	sd     sdnotify.Notifier
+	health *health.Registry
+	// changed is signalled when the health has changed.
+	changed <-chan struct{}
+}
+
+// run blocks until ctx ends.
+func (n *notifier) run(ctx context.Context) error {
+	extend := time.NewTicker(extendEvery)
+	defer extend.Stop()
+	ready, status := false, ""
+	n.send(n.sd.ExtendTimeout(extendBy))
+	for {
+		if n.health.Ready() && !ready {
+			ready = true
+			n.log.Info("node ready")
+			n.send(n.sd.Ready())
+			extend.Stop()
+		}
+		if text := n.text(); text != status {
+			status = text
+			n.send(n.sd.Status(status))
+		}
+		select {
+		case <-ctx.Done():
+			n.send(n.sd.Stopping())
+			return ctx.Err()
+		case <-extend.C:
+			n.send(n.sd.ExtendTimeout(extendBy))
+		case <-n.changed:
+		}
+	}
+}
+
+func (n *notifier) text() string {
+	problems := strings.Join(n.health.Problems(), "; ")
+	switch {
+	case !n.health.Ready():
+		return "waiting: " + problems
+	case problems != "":
+		return "ready; " + problems
+	}
+	return "ready"
+}
+
+func (n *notifier) send(err error) {
+	if err != nil {
+		n.log.Debug("systemd not told", "err", err)
+	}
+}

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"flannel/subnet"
+	"flannel/subnet/etcd"
+)
+
+// newManager opens the store of leases that the flags name.
+func (d *daemon) newManager() (subnet.Manager, error) {
+	o := d.options
+	return etcd.New(etcd.Options{
+		Endpoints:   o.endpoints(),
+		Prefix:      o.etcdPrefix,
+		KeyFile:     o.etcdKeyFile,
+		CertFile:    o.etcdCertFile,
+		CAFile:      o.etcdCAFile,
+		Username:    o.etcdUsername,
+		Password:    o.etcdPassword,
+		RenewMargin: o.renewMargin(),
+		Log:         d.log,
+		Reachable:   d.storeReachable,
+	})
+}
