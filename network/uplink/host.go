@@ -60,6 +60,11 @@ func (h host) interfaces() (Snapshot, error) {
 	return s, nil
 }
 
+func (h host) isUp(index int) bool {
+	link, err := h.handle.LinkByIndex(index)
+	return err == nil && link.Attrs().RawFlags&unix.IFF_UP != 0
+}
+
 func fromNetlink(a netlink.Addr) (Addr, bool) {
 	if a.IPNet == nil {
 		return Addr{}, false

@@ -95,10 +95,10 @@ func (w *Watcher) Wait(ctx context.Context) (backend.View, error) {
 	return w.Current()
 }
 
-// Run follows the uplink until ctx ends. changed is called when Current has
-// changed, and when routes over the uplink may have vanished; it must not
-// block. The addresses in use stay in use as long as they are on their
-// interface.
+// Run follows the uplink until ctx ends. changed is called once at the start,
+// then when Current has changed and when routes over the uplink may have
+// vanished; it must not block. The addresses in use stay in use as long as they
+// are on their interface.
 func (w *Watcher) Run(ctx context.Context, changed func()) error {
 	return w.follow(ctx, changed, func() bool { return false })
 }
@@ -127,8 +127,9 @@ func (w *Watcher) session(ctx context.Context, size int, changed func(), enough 
 		return err
 	}
 	defer events.close()
-	// What happened before the subscription is found by looking.
-	for n := (news{look: true}); ; {
+	// What happened before the subscription is found by looking, but for what
+	// was gone for a moment only.
+	for n := (news{look: true, kick: true}); ; {
 		var err error
 		if n.look {
 			err = w.look(n, changed)
@@ -172,7 +173,7 @@ func (w *Watcher) deadline() time.Time {
 	_, err := w.Current()
 	switch {
 	case !w.missingSince.IsZero():
-		return w.missingSince.Add(w.Grace)
+		return w.missingSince.Add(w.grace())
 	case err != nil:
 		return time.Now().Add(poll)
 	}
@@ -219,8 +220,9 @@ func (w *Watcher) look(n news, changed func()) error {
 	return nil
 }
 
-// readLinks reads the links of the uplink. An interface that vanishes meanwhile
-// leaves the former ones; its event follows.
+// readLinks reads the links of the uplink. An interface that goes down or
+// vanishes meanwhile takes its routes with it: then the former ones stay, and
+// its event leads to another look.
 func (w *Watcher) readLinks(index int, former backend.Links) (backend.Links, error) {
 	table, err := w.host.linkTable(index, w.Options.Families)
 	if errors.Is(err, unix.ENODEV) {
@@ -230,6 +232,9 @@ func (w *Watcher) readLinks(index int, former backend.Links) (backend.Links, err
 		return nil, err
 	}
 	w.table = table
+	if !w.host.isUp(index) {
+		return former, nil
+	}
 	return table.links(), nil
 }
 
@@ -275,16 +280,22 @@ func (w *Watcher) decide(cur backend.Uplink, searching bool, s Snapshot) (decisi
 	return decision{up: cur, gone: err}, nil
 }
 
-// inGrace reports whether to go on waiting for an address that vanished when
-// the uplink was down.
+// inGrace reports whether to go on waiting for an address that is missing.
 func (w *Watcher) inGrace() bool {
-	if !w.wasDown {
-		return false
-	}
 	if w.missingSince.IsZero() {
 		w.missingSince = time.Now()
 	}
-	return time.Since(w.missingSince) < w.Grace
+	return time.Since(w.missingSince) < w.grace()
+}
+
+// grace is how long an address may be missing. Even when all seems well
+// otherwise it is looked for twice: the event that says that the uplink went
+// down may be on its way.
+func (w *Watcher) grace() time.Duration {
+	if w.wasDown {
+		return w.Grace
+	}
+	return settle
 }
 
 // keep takes the result over, logs what people should know and reports whether
