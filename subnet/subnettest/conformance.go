@@ -1,0 +1,311 @@
+package subnettest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"flannel/internal/ipfam"
+	"flannel/subnet"
+	"flannel/subnet/alloc"
+)
+
+// Network configurations of the suite.
+const (
+	IPv4Config = `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`
+	IPv6Config = `{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"Type":"vxlan"}}`
+	DualConfig = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"Type":"vxlan"}}`
+	tinyConfig = `{"Network":"10.5.0.0/28","Backend":{"Type":"vxlan"}}`
+)
+
+// Conformance runs the suite. Each test gets a store of its own from start.
+func Conformance(t *testing.T, start func(t *testing.T) Harness) {
+	tests := []struct {
+		name string
+		run  func(*testing.T, Harness)
+	}{
+		{"config is waited for", configIsWaitedFor},
+		{"twenty at once get disjoint IPv4 subnets", func(t *testing.T, h Harness) { twentyAtOnce(t, h, IPv4Config, IPv4Config) }},
+		{"twenty at once get disjoint IPv6 subnets", func(t *testing.T, h Harness) { twentyAtOnce(t, h, IPv6Config, IPv6Config) }},
+		{"twenty at once get disjoint subnets of both families", func(t *testing.T, h Harness) { twentyAtOnce(t, h, DualConfig, DualConfig) }},
+		{"twenty at once get disjoint subnets in a mixture", func(t *testing.T, h Harness) { twentyAtOnce(t, h, IPv4Config, DualConfig) }},
+		{"a subnet is not shared with a stranger", notSharedWithAStranger},
+		{"a node gets its subnet again by its public address", againByPublicAddress},
+		{"a node gets the subnet of an earlier run", againBySubnet},
+		{"a lease that does not fit is replaced", misfitIsReplaced},
+		{"a reservation stays one", reservationStaysOne},
+		{"other attributes are published under the same subnet", otherAttributes},
+		{"an earlier run is remembered", previous},
+		{"a full network is said", fullNetwork},
+		{"a deleted lease is published again", deletedIsPublishedAgain},
+		{"a lease taken over is lost", takenOverIsLost},
+		{"a lease deleted and taken is lost", deletedAndTakenIsLost},
+		{"a watch sees every change", watchSeesChanges},
+		{"an outage loses nothing", outageLosesNothing},
+	}
+	for _, c := range tests {
+		t.Run(c.name, func(t *testing.T) { c.run(t, start(t)) })
+	}
+}
+
+// Attrs are the attributes of node n, with an address in each family that is
+// on in config.
+func Attrs(config string, n int) subnet.Attrs {
+	c, err := subnet.ParseConfig([]byte(config), true)
+	if err != nil {
+		panic(err) // the suite's own configurations are valid
+	}
+	a := subnet.Attrs{BackendType: "vxlan"}
+	public := ipfam.Pair[netip.Addr]{
+		netip.AddrFrom4([4]byte{192, 0, 2, byte(n)}),
+		netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", n)),
+	}
+	for f := range ipfam.Prefixes(c.Network) {
+		a.PublicIP[f] = public[f]
+		a.Data[f] = json.RawMessage(fmt.Sprintf(`{"VNI":1,"VtepMAC":"02:00:00:00:00:%02x"}`, n))
+	}
+	return a
+}
+
+// Subnets makes a pair of texts.
+func Subnets(texts ...string) ipfam.Pair[netip.Prefix] {
+	var p ipfam.Pair[netip.Prefix]
+	for _, text := range texts {
+		s := netip.MustParsePrefix(text)
+		p[ipfam.Of(s.Addr())] = s
+	}
+	return p
+}
+
+func none() ipfam.Pair[netip.Prefix] { return ipfam.Pair[netip.Prefix]{} }
+
+// limited is the context of calls that should return at once.
+func limited(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// node returns a manager that has read its configuration.
+func node(t *testing.T, h Harness) subnet.Manager {
+	t.Helper()
+	m := h.Manager(t, nil)
+	if _, err := m.Config(limited(t)); err != nil {
+		t.Fatalf("Config: %v", err)
+	}
+	return m
+}
+
+func acquire(t *testing.T, m subnet.Manager, a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) subnet.Lease {
+	t.Helper()
+	l, err := m.Acquire(limited(t), a, prev)
+	if err != nil {
+		t.Fatalf("Acquire: %v", err)
+	}
+	if !l.Attrs.Equal(a) || l.Name == "" || l.Claim.Age == 0 {
+		t.Fatalf("Acquire = %+v, want the attributes %+v, a name and a claim", l, a)
+	}
+	return l
+}
+
+func configIsWaitedFor(t *testing.T, h Harness) {
+	m := h.Manager(t, nil)
+	got := make(chan *subnet.Config, 1)
+	result, _ := Background(t, func(ctx context.Context) error {
+		c, err := m.Config(ctx)
+		got <- c
+		return err
+	})
+	h.SetConfig(t, `{"Network":"nonsense"}`)
+	h.SetConfig(t, IPv4Config)
+	select {
+	case err := <-result:
+		if c := <-got; err != nil || c.Network[ipfam.V4] != netip.MustParsePrefix("10.5.0.0/16") {
+			t.Errorf("Config = %+v, %v", c, err)
+		}
+	case <-time.After(patience):
+		t.Error("a valid configuration is not noticed")
+	}
+}
+
+// twentyAtOnce has half of the nodes read one configuration and half another.
+func twentyAtOnce(t *testing.T, h Harness, one, other string) {
+	const nodes = 20
+	managers := make([]subnet.Manager, nodes)
+	configs := make([]string, nodes)
+	for i := range managers {
+		configs[i] = one
+		if i >= nodes/2 {
+			configs[i] = other
+		}
+		h.SetConfig(t, configs[i])
+		managers[i] = node(t, h)
+	}
+	var group sync.WaitGroup
+	leases := make([]subnet.Lease, nodes)
+	for i, m := range managers {
+		group.Go(func() {
+			var err error
+			if leases[i], err = m.Acquire(limited(t), Attrs(configs[i], i+1), none()); err != nil {
+				t.Errorf("node %d: Acquire: %v", i+1, err)
+			}
+		})
+	}
+	group.Wait()
+	disjoint(t, leases)
+	stored, err := managers[0].List(limited(t))
+	if err != nil || len(stored) != nodes {
+		t.Errorf("the store holds %d leases (%v), want %d", len(stored), err, nodes)
+	}
+}
+
+func disjoint(t *testing.T, leases []subnet.Lease) {
+	t.Helper()
+	for i, a := range leases {
+		for _, b := range leases[i+1:] {
+			for f, s := range ipfam.Prefixes(a.Subnet) {
+				if b.Subnet[f].IsValid() && s.Overlaps(b.Subnet[f]) {
+					t.Errorf("%s of %v overlaps %s of %v", s, a.Attrs.PublicIP, b.Subnet[f], b.Attrs.PublicIP)
+				}
+			}
+		}
+	}
+}
+
+// notSharedWithAStranger has a node that knows IPv4 only create its key just
+// before each of ours does.
+func notSharedWithAStranger(t *testing.T, h Harness) {
+	for _, config := range []string{IPv4Config, DualConfig} {
+		h.SetConfig(t, config)
+		var strangers []subnet.Lease
+		intrude := func(chosen ipfam.Pair[netip.Prefix]) {
+			if len(strangers) >= 3 {
+				return
+			}
+			l := subnet.Lease{Attrs: Attrs(IPv4Config, 100+len(strangers))}
+			l.Subnet[ipfam.V4] = chosen[ipfam.V4]
+			if !h.Create(t, l) {
+				t.Errorf("the stranger did not get %s", l.Subnet[ipfam.V4])
+			}
+			strangers = append(strangers, l)
+		}
+		own := acquire(t, h.Manager(t, intrude), Attrs(config, 1), none())
+		if len(strangers) != 3 {
+			t.Fatalf("%d strangers came in between, want 3", len(strangers))
+		}
+		disjoint(t, append(strangers, own))
+		for _, l := range append(strangers, own) {
+			h.Delete(t, l.Subnet)
+		}
+	}
+}
+
+func againByPublicAddress(t *testing.T, h Harness) {
+	for _, config := range []string{IPv4Config, IPv6Config, DualConfig} {
+		h.SetConfig(t, config)
+		first := acquire(t, node(t, h), Attrs(config, 1), none())
+		changed := Attrs(config, 1)
+		changed.BackendType = "host-gw"
+		again := acquire(t, node(t, h), changed, none())
+		if again.Subnet != first.Subnet || again.Claim != first.Claim {
+			t.Errorf("the second run has %+v, the first had %+v", again, first)
+		}
+		h.Delete(t, again.Subnet)
+	}
+}
+
+func againBySubnet(t *testing.T, h Harness) {
+	h.SetConfig(t, DualConfig)
+	prev := Subnets("10.5.77.0/24", "fd00:5:0:77::/64")
+	first := acquire(t, node(t, h), Attrs(DualConfig, 1), prev)
+	if first.Subnet != prev {
+		t.Errorf("the free subnet of an earlier run is not used: %v", first.Subnet)
+	}
+	second := acquire(t, node(t, h), Attrs(DualConfig, 2), prev)
+	outside := acquire(t, node(t, h), Attrs(DualConfig, 3), Subnets("10.6.0.0/24", "fd00:5:0:78::/64"))
+	if outside.Subnet[ipfam.V6] != netip.MustParsePrefix("fd00:5:0:78::/64") {
+		t.Errorf("the family that still fits is not used: %v", outside.Subnet)
+	}
+	disjoint(t, []subnet.Lease{first, second, outside})
+}
+
+func misfitIsReplaced(t *testing.T, h Harness) {
+	h.SetConfig(t, IPv4Config)
+	for _, misfit := range []string{"10.9.1.0/24", "10.5.8.0/22"} {
+		h.Put(t, subnet.Lease{Subnet: Subnets(misfit), Attrs: Attrs(IPv4Config, 1)}, false)
+		got := acquire(t, node(t, h), Attrs(IPv4Config, 1), none())
+		if got.Subnet[ipfam.V4].Bits() != 24 || !netip.MustParsePrefix("10.5.0.0/16").Contains(got.Subnet[ipfam.V4].Addr()) {
+			t.Errorf("acquired %v", got.Subnet)
+		}
+		if _, _, found := h.Get(t, Subnets(misfit)); found {
+			t.Errorf("%s is still there", misfit)
+		}
+		h.Delete(t, got.Subnet)
+	}
+}
+
+func reservationStaysOne(t *testing.T, h Harness) {
+	h.SetConfig(t, IPv4Config)
+	reserved := Subnets("10.5.42.0/24")
+	h.Put(t, subnet.Lease{Subnet: reserved, Attrs: Attrs(IPv4Config, 1)}, true)
+	m := node(t, h)
+	changed := Attrs(IPv4Config, 1)
+	changed.BackendType = "host-gw"
+	for _, a := range []subnet.Attrs{Attrs(IPv4Config, 1), changed} {
+		got := acquire(t, m, a, none())
+		if got.Subnet != reserved || !got.Expires.IsZero() {
+			t.Errorf("acquired %v until %s", got.Subnet, got.Expires)
+		}
+		l, reservation, found := h.Get(t, reserved)
+		if !found || !reservation || !l.Attrs.Equal(a) {
+			t.Errorf("the store has %+v, reservation %t, found %t", l, reservation, found)
+		}
+	}
+}
+
+func otherAttributes(t *testing.T, h Harness) {
+	h.SetConfig(t, DualConfig)
+	m := node(t, h)
+	first := acquire(t, m, Attrs(DualConfig, 1), none())
+	_, stop := Background(t, func(ctx context.Context) error { return m.Keep(ctx, first) })
+	other := Attrs(DualConfig, 2)
+	second := acquire(t, m, other, none())
+	stop()
+	if second.Subnet != first.Subnet || second.Claim != first.Claim {
+		t.Errorf("the subnet changed from %+v to %+v", first, second)
+	}
+	if l, _, _ := h.Get(t, first.Subnet); !l.Attrs.Equal(other) {
+		t.Errorf("the store has %+v, want %+v", l.Attrs, other)
+	}
+}
+
+func previous(t *testing.T, h Harness) {
+	h.SetConfig(t, IPv4Config)
+	a := Attrs(IPv4Config, 1)
+	m := node(t, h)
+	if got, err := m.Previous(limited(t), a.PublicIP); err != nil || !got.Equal(subnet.Attrs{}) {
+		t.Errorf("Previous = %+v, %v before the first run", got, err)
+	}
+	acquire(t, m, a, none())
+	if got, err := node(t, h).Previous(limited(t), a.PublicIP); err != nil || !got.Equal(a) {
+		t.Errorf("Previous = %+v, %v; want %+v", got, err, a)
+	}
+	if got, err := m.Overrides(limited(t)); err != nil || got != (ipfam.Pair[netip.Addr]{}) {
+		t.Errorf("Overrides = %v, %v", got, err)
+	}
+}
+
+func fullNetwork(t *testing.T, h Harness) {
+	h.SetConfig(t, tinyConfig)
+	for n := 1; n <= 3; n++ {
+		acquire(t, node(t, h), Attrs(tinyConfig, n), none())
+	}
+	if l, err := node(t, h).Acquire(limited(t), Attrs(tinyConfig, 4), none()); !errors.Is(err, alloc.ErrFull) {
+		t.Errorf("Acquire = %+v, %v; want alloc.ErrFull", l, err)
+	}
+}
