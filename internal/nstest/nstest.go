@@ -99,6 +99,12 @@ func (n *NS) Bridge(args ...string) string {
 	return n.run("bridge", args)
 }
 
+// Tool runs another tool inside the namespace, as IP does.
+func (n *NS) Tool(name string, args ...string) string {
+	n.t.Helper()
+	return n.run(name, args)
+}
+
 func (n *NS) run(tool string, args []string) string {
 	n.t.Helper()
 	args = strings.Fields(strings.Join(args, " "))

@@ -21,12 +21,6 @@ type fdbKey struct {
 	mac MAC
 }
 
-type fdbValue struct {
-	dst netip.Addr
-	// several says that the MAC has more than one destination.
-	several bool
-}
-
 type neighKey struct {
 	dev  int
 	addr netip.Addr

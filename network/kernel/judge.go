@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"net/netip"
+
 	"flannel/network/kernel/rtnl"
 
 	"golang.org/x/sys/unix"
@@ -121,9 +123,9 @@ func (r *reconciler) judgeNeigh(m rtnl.Message) bool {
 	}
 	var known, same bool
 	if n.family == unix.AF_BRIDGE {
-		var v fdbValue
-		v, known = r.fdb[fdbKey{n.dev, n.mac}]
-		same = v.dst == n.addr
+		var dst netip.Addr
+		dst, known = r.fdb[fdbKey{n.dev, n.mac}]
+		same = dst == n.addr
 	} else {
 		var mac MAC
 		mac, known = r.neighbors[neighKey{n.dev, n.addr}]

@@ -1,9 +1,11 @@
 package kernel
 
+import "net/netip"
+
 // tables are the contents of the four tables of entries.
 type tables struct {
 	addrs     map[addrKey]struct{}
-	fdb       map[fdbKey]fdbValue
+	fdb       map[fdbKey]netip.Addr
 	neighbors map[neighKey]MAC
 	routes    map[routeKey]routeValue
 }
@@ -26,7 +28,7 @@ func (p *pass) list() error {
 	if err != nil {
 		return err
 	}
-	fdb, err := collect(p.edge.fdb, s, func(k fdbKey, _ fdbValue) bool { return p.onOwned(k.dev) })
+	fdb, err := collect(p.edge.fdb, s, func(k fdbKey, _ netip.Addr) bool { return p.onOwned(k.dev) })
 	if err != nil {
 		return err
 	}

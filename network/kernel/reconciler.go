@@ -54,7 +54,7 @@ type memory struct {
 	listing   bool
 	watched   map[int]watchedLink
 	addrs     map[addrKey]struct{}
-	fdb       map[fdbKey]fdbValue
+	fdb       map[fdbKey]netip.Addr
 	neighbors map[neighKey]MAC
 	routes    map[routeKey]routeValue
 }
@@ -115,7 +115,7 @@ func (r *reconciler) Held(ctx context.Context) ([]netip.Prefix, error) {
 		if v.protocol == RouteProtocol {
 			return marked[v.dev] || r.scope.inside(k.dst)
 		}
-		return v.unmarked() && r.scope.inside(k.dst)
+		return r.adopting && v.unmarked() && r.scope.inside(k.dst)
 	})
 	for k := range found {
 		held = append(held, k.dst)

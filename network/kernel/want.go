@@ -1,6 +1,9 @@
 package kernel
 
-import "iter"
+import (
+	"iter"
+	"net/netip"
+)
 
 // dev returns the index of a device. The last answer is kept, because long
 // runs of entries name the same device.
@@ -32,18 +35,18 @@ func (p *pass) wantAddrs() iter.Seq2[addrKey, struct{}] {
 	}
 }
 
-func (p *pass) wantFDB() iter.Seq2[fdbKey, fdbValue] {
-	return func(yield func(fdbKey, fdbValue) bool) {
+func (p *pass) wantFDB() iter.Seq2[fdbKey, netip.Addr] {
+	return func(yield func(fdbKey, netip.Addr) bool) {
 		for _, e := range p.want.FDB {
 			dev, ok := p.dev(e.Dev)
-			if ok && !yield(fdbKey{dev, e.MAC}, fdbValue{dst: e.Dst}) {
+			if ok && !yield(fdbKey{dev, e.MAC}, e.Dst) {
 				return
 			}
 		}
 		for _, a := range p.want.Answers {
 			dev, ok := p.dev(a.FDB.Dev)
 			k := fdbKey{dev, a.FDB.MAC}
-			if _, there := p.fdb[k]; ok && there && !yield(k, fdbValue{dst: a.FDB.Dst}) {
+			if _, there := p.fdb[k]; ok && there && !yield(k, a.FDB.Dst) {
 				return
 			}
 		}

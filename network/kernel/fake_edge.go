@@ -1,0 +1,143 @@
+package kernel
+
+import (
+	"errors"
+	"maps"
+	"syscall"
+)
+
+func (t *fakeTables) edge() edge {
+	return edge{
+		links:     fakeLinks{t},
+		addrs:     fakeTable(t, TableAddresses, t.addrs, func(k addrKey, _ struct{}) string { return t.addrText(k) }),
+		fdb:       fakeTable(t, TableFDB, t.fdb, t.fdbText),
+		neighbors: fakeTable(t, TableNeighbors, t.neighbors, t.neighText),
+		routes:    fakeTable(t, TableRoutes, t.routes, t.routeText),
+		findRoutes: func(each func(routeKey, routeValue)) error {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			for k, v := range t.routes {
+				each(k, v)
+			}
+			return nil
+		},
+	}
+}
+
+// fakeTable is a table over a map. Like the kernel it refuses to create a
+// route that is there.
+func fakeTable[K, V comparable](t *fakeTables, name string, m map[K]V, text func(K, V) string) table[K, V] {
+	return table[K, V]{
+		name: name,
+		list: func(_ selection, each func(K, V)) error {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			for k, v := range maps.Clone(m) {
+				each(k, v)
+			}
+			return nil
+		},
+		put: func(changes []change[K, V], fail func(int, error)) {
+			for i, c := range changes {
+				if err := t.write(func() string { return text(c.key, c.want) }, func() error {
+					if _, taken := m[c.key]; taken && !c.exists && name == TableRoutes {
+						return syscall.EEXIST
+					}
+					m[c.key] = c.want
+					return nil
+				}); err != nil {
+					fail(i, err)
+				}
+			}
+		},
+		del: func(entries []entry[K, V], fail func(int, error)) {
+			for i, e := range entries {
+				if err := t.write(func() string { return text(e.key, e.value) }, func() error {
+					delete(m, e.key)
+					return nil
+				}); err != nil {
+					fail(i, err)
+				}
+			}
+		},
+	}
+}
+
+// write does what act does unless the write is refused.
+func (t *fakeTables) write(text func() string, act func() error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.refuse != nil {
+		if err := t.refuse(text()); err != nil {
+			return err
+		}
+	}
+	return act()
+}
+
+// fakeLinks are the devices of a Fake.
+type fakeLinks struct{ t *fakeTables }
+
+func (f fakeLinks) List(each func(link)) error {
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	for _, l := range f.t.links {
+		each(l)
+	}
+	return nil
+}
+
+func (f fakeLinks) Add(d Device) error {
+	if d.VXLAN == nil {
+		return errors.New("it is not there, and only vxlan devices are made here")
+	}
+	l := link{name: d.Name, kind: kindVXLAN, mtu: d.MTU, mac: d.MAC, vxlan: *d.VXLAN}
+	if l.vxlan.Port == 0 {
+		l.vxlan.Port = vxlanPort
+	}
+	return f.t.write(func() string { return f.t.linkText(l) }, func() error {
+		for _, other := range f.t.links {
+			if other.name == d.Name || inTheWay(d, other) {
+				return syscall.EEXIST
+			}
+		}
+		f.t.addLocked(l)
+		return nil
+	})
+}
+
+func (f fakeLinks) Change(index int, c linkChange) error {
+	text := func() string { return f.t.linkText(c.after(f.t.links[index])) }
+	return f.t.write(text, func() error {
+		l, ok := f.t.links[index]
+		if !ok {
+			return syscall.ENODEV
+		}
+		f.t.links[index] = c.after(l)
+		return nil
+	})
+}
+
+func (f fakeLinks) Delete(index int) error {
+	return f.t.write(func() string { return f.t.linkText(f.t.links[index]) }, func() error {
+		f.t.deleteLinkLocked(index)
+		return nil
+	})
+}
+
+func (f fakeLinks) TxChecksum(name string) (bool, error) {
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	return !f.t.txOff[f.t.indexLocked(name)], nil
+}
+
+func (f fakeLinks) TxChecksumOff(name string) error {
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	f.t.txOff[f.t.indexLocked(name)] = true
+	return nil
+}
+
+func (f fakeLinks) Prepare(link, Device) error { return nil }
+
+func (f fakeLinks) Watch() error { return nil }

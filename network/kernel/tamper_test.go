@@ -1,0 +1,219 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"flannel/internal/nstest"
+	"flannel/network/kernel"
+)
+
+// follow runs the event loop of k until the test ends. The channel gets a
+// value when something changed.
+func follow(t testing.TB, k *kernel.Netlink) <-chan struct{} {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	changed := make(chan struct{}, 1)
+	done := make(chan error)
+	go func() {
+		done <- k.Run(ctx, func() {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run: got %v, want that the context was cancelled", err)
+		}
+	})
+	wait(t, changed) // The event socket is open.
+	return changed
+}
+
+func wait(t testing.TB, changed <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-changed:
+	case <-time.After(10 * time.Second):
+		t.Fatal("no event within 10 s")
+	}
+}
+
+// heal passes until the kernel is as want says: an event per change may come.
+func heal(t testing.TB, n *node, changed <-chan struct{}, state kernel.State, want string) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		select {
+		case <-changed:
+			_, err := n.Apply(t.Context(), state, false)
+			if got := n.Dump(); got == want && err == nil {
+				return
+			}
+		case <-deadline:
+			t.Fatalf("not healed within 10 s; got:\n%s\nwant:\n%s", n.Dump(), want)
+		}
+	}
+}
+
+func TestTamperingHeals(t *testing.T) {
+	tests := []struct {
+		name   string
+		tamper func(ns *nstest.NS)
+	}{
+		{"route deleted", func(ns *nstest.NS) { ns.IP("route del 10.5.2.0/24") }},
+		{"IPv6 route deleted", func(ns *nstest.NS) { ns.IP("-6 route del fd00:5:0:2::/64") }},
+		{"routes flushed", func(ns *nstest.NS) { ns.IP("route flush proto 70") }},
+		{"route sent elsewhere", func(ns *nstest.NS) { ns.IP("route replace 10.5.2.0/24 via 10.5.3.0 dev flannel.1 onlink proto 70") }},
+		{"route of our protocol added", func(ns *nstest.NS) { ns.IP("route add 10.5.77.0/24 via 192.0.2.7 proto 70") }},
+		{"neighbour deleted", func(ns *nstest.NS) { ns.IP("neigh del 10.5.2.0 dev flannel.1") }},
+		{"neighbour with another MAC", func(ns *nstest.NS) {
+			ns.IP("neigh replace 10.5.2.0 dev flannel.1 lladdr 02:00:00:00:99:99 nud permanent")
+		}},
+		{"neighbour not permanent", func(ns *nstest.NS) {
+			ns.IP("neigh replace fd00:5:0:2:: dev flannel-v6.1 lladdr 02:00:00:00:00:02 nud stale")
+		}},
+		{"neighbour added", func(ns *nstest.NS) {
+			ns.IP("neigh add 10.5.9.9 dev flannel.1 lladdr 02:00:00:00:99:99 nud permanent")
+		}},
+		{"FDB entry deleted", func(ns *nstest.NS) { ns.Bridge("fdb del 02:00:00:00:00:02 dev flannel.1") }},
+		{"FDB entry with another host", func(ns *nstest.NS) { ns.Bridge("fdb replace 02:00:00:00:00:02 dev flannel.1 dst 192.0.2.99") }},
+		{"FDB entries for every MAC added", func(ns *nstest.NS) {
+			ns.Bridge("fdb append 00:00:00:00:00:00 dev flannel.1 dst 192.0.2.98 self permanent")
+			ns.Bridge("fdb append 00:00:00:00:00:00 dev flannel.1 dst 192.0.2.99 self permanent")
+		}},
+		{"FDB entry added", func(ns *nstest.NS) {
+			ns.Bridge("fdb add 02:00:00:00:99:99 dev flannel.1 dst 192.0.2.99 self permanent")
+		}},
+		{"device deleted", func(ns *nstest.NS) { ns.DelLink("flannel.1") }},
+		{"both devices deleted", func(ns *nstest.NS) { ns.DelLink("flannel.1"); ns.DelLink("flannel-v6.1") }},
+		{"device down", func(ns *nstest.NS) { ns.Down("flannel.1") }},
+		{"IPv6 device down", func(ns *nstest.NS) { ns.Down("flannel-v6.1") }},
+		{"device down and up", func(ns *nstest.NS) { ns.Down("flannel-v6.1"); ns.Up("flannel-v6.1") }},
+		{"device renamed", func(ns *nstest.NS) { ns.Down("flannel.1"); ns.IP("link set flannel.1 name other") }},
+		{"MTU changed", func(ns *nstest.NS) { ns.IP("link set flannel.1 mtu 1400") }},
+		{"MAC changed", func(ns *nstest.NS) { ns.IP("link set flannel.1 address 02:00:00:00:88:88") }},
+		{"alias changed", func(ns *nstest.NS) { ns.IP("link set flannel.1 alias mine") }},
+		{"address removed", func(ns *nstest.NS) { ns.IP("addr del 10.5.1.0/32 dev flannel.1") }},
+		{"IPv6 address removed", func(ns *nstest.NS) { ns.IP("addr del fd00:5:0:1::/128 dev flannel-v6.1") }},
+		{"address added", func(ns *nstest.NS) { ns.IP("addr add 10.5.1.7/32 dev flannel.1") }},
+		{"other vxlan device in its place", func(ns *nstest.NS) {
+			ns.DelLink("flannel.1")
+			ns.IP("link add flannel.1 type vxlan id 9 dstport 8472 dev eth0")
+		}},
+		{"bridge in its place", func(ns *nstest.NS) {
+			ns.DelLink("flannel.1")
+			ns.AddBridge("flannel.1")
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			n := newNode(t)
+			changed := follow(t, n.Netlink)
+			state := dual(n.uplink, 2, 3)
+			apply(t, n, state)
+			want := n.Dump()
+			test.tamper(n.NS)
+			heal(t, n, changed, state, want)
+			n.Invalidate()
+			if stats := apply(t, n, state); stats.Changed() != 0 {
+				t.Errorf("the pass after healing changed something: %+v", stats)
+			}
+		})
+	}
+}
+
+func TestUplinkTakesDirectRoutesAway(t *testing.T) {
+	tests := []struct {
+		name   string
+		tamper func(ns *nstest.NS)
+	}{
+		{"down and up", func(ns *nstest.NS) { ns.Down("eth0"); ns.Up("eth0") }},
+		{"address removed and added", func(ns *nstest.NS) {
+			ns.IP("addr del 192.0.2.1/24 dev eth0")
+			ns.AddAddr("eth0", "192.0.2.1/24")
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			n := newNode(t)
+			n.IP("addr del 2001:db8::1/64 dev eth0") // It does not survive link-down.
+			changed := follow(t, n.Netlink)
+			state := single(n.uplink, 2)
+			state.Routes = append(state.Routes, kernel.Route{Dst: subnet4(9), Via: public4(9), Dev: "eth0"})
+			apply(t, n, state)
+			want := n.Dump()
+			test.tamper(n.NS)
+			if strings.Contains(n.Dump(), "10.5.9.0/24") {
+				t.Fatal("the route is still there: the test is pointless")
+			}
+			heal(t, n, changed, state, want)
+		})
+	}
+}
+
+func TestTxChecksumOffloadStaysOff(t *testing.T) {
+	n := newNode(t)
+	changed := follow(t, n.Netlink)
+	state := single(n.uplink, 2)
+	state.Devices[0].TxChecksumOff = true
+	off := func() bool {
+		return strings.Contains(n.Tool("ethtool", "-k flannel.1"), "tx-checksumming: off")
+	}
+	apply(t, n, state)
+	if !off() {
+		t.Fatal("tx checksum offload is on")
+	}
+	n.Tool("ethtool", "-K flannel.1 tx on")
+	if off() {
+		t.Fatal("the tool did not turn it on")
+	}
+	for !off() {
+		wait(t, changed)
+		apply(t, n, state)
+	}
+	n.DelLink("flannel.1")
+	for !n.HasLink("flannel.1") || !off() {
+		wait(t, changed)
+		apply(t, n, state)
+	}
+}
+
+func TestOwnWritesAreNoTampering(t *testing.T) {
+	n := newNode(t)
+	changed := follow(t, n.Netlink)
+	apply(t, n, dual(n.uplink))
+	settle(t, n, changed)
+	before := n.Counters().Tampering
+	apply(t, n, dual(n.uplink, 2, 3, 4, 5))
+	moved := dual(n.uplink, 3, 4, 5)
+	moved.FDB[0].Dst, moved.Neighbors[1].MAC = public4(88), mac(88)
+	apply(t, n, moved)
+	moved.Devices[0].MTU = 1400
+	moved.Devices[0].Addrs[0] = host(subnet4(8))
+	apply(t, n, moved)
+	settle(t, n, changed)
+	if got := n.Counters().Tampering - before; got != 1 {
+		t.Errorf("got %d events taken for tampering, want only the one of settle", got)
+	}
+}
+
+// settle waits until all events so far have been judged: it tampers itself
+// and waits for that to be seen.
+func settle(t *testing.T, n *node, changed <-chan struct{}) {
+	t.Helper()
+	for len(changed) > 0 {
+		<-changed
+	}
+	before := n.Counters().Tampering
+	n.IP("neigh add 10.5.66.66 dev flannel.1 lladdr 02:00:00:00:99:99 nud permanent")
+	for n.Counters().Tampering == before {
+		wait(t, changed)
+	}
+}
