@@ -1,0 +1,169 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"flannel/internal/ipfam"
+	"flannel/subnet"
+	"flannel/subnet/alloc"
+)
+
+// Acquire implements subnet.Manager. Attributes that cannot be stored and a
+// network without a free subnet (alloc.ErrFull) are errors.
+func (m *Manager) Acquire(ctx context.Context, a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) (subnet.Lease, error) {
+	config, err := m.currentConfig(ctx)
+	if err != nil {
+		return subnet.Lease{}, err
+	}
+	if err := m.lock(ctx); err != nil {
+		return subnet.Lease{}, err
+	}
+	defer m.unlock()
+	if own, have := m.currentOwn(); have {
+		own, err := m.settle(ctx, own, a)
+		if !errors.Is(err, subnet.ErrLeaseLost) {
+			return own.lease, err
+		}
+	}
+	own, err := m.acquire(ctx, alloc.Of(config), a, prev)
+	if err != nil {
+		return subnet.Lease{}, err
+	}
+	m.setOwn(&own)
+	return own.lease, nil
+}
+
+// maxRaceDelay spreads nodes that run into each other.
+const maxRaceDelay = 50 * time.Millisecond
+
+func (m *Manager) acquire(ctx context.Context, pools alloc.Pools, a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) (held, error) {
+	for {
+		var own held
+		err := m.do(ctx, func(ctx context.Context) (err error) {
+			own, err = m.tryAcquire(ctx, pools, a, prev)
+			return err
+		})
+		if !errors.Is(err, errRaced) {
+			return own, err
+		}
+		m.log.Debug("subnet was taken by another node, looking for another")
+		if err := sleep(ctx, rand.N(maxRaceDelay)); err != nil {
+			return held{}, err
+		}
+	}
+}
+
+// tryAcquire takes over what this node had, or creates a lease.
+func (m *Manager) tryAcquire(ctx context.Context, pools alloc.Pools, a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) (held, error) {
+	s := m.takeRecent()
+	if s == nil {
+		var err error
+		if s, err = m.readAll(ctx); err != nil {
+			return held{}, err
+		}
+	}
+	mine := s.of(a.PublicIP)
+	if i, ok := s.reusable(mine, pools, prev); ok {
+		own, err := m.put(ctx, s.held(i), a, true)
+		if err == nil {
+			m.recent.Store(s)
+		}
+		return own, err
+	}
+	prefer, err := m.discard(ctx, s, mine, pools)
+	if err != nil {
+		return held{}, err
+	}
+	subnets, err := pools.Choose(append(prefer, prev), s.subnetsWithout(mine), m.rnd)
+	if err != nil {
+		return held{}, final{err}
+	}
+	return m.createAlone(ctx, pools, subnets, a)
+}
+
+// createAlone creates a lease and makes sure that nobody has a better claim.
+func (m *Manager) createAlone(ctx context.Context, pools alloc.Pools, subnets ipfam.Pair[netip.Prefix], a subnet.Attrs) (held, error) {
+	own, created, _, err := m.create(ctx, subnets, a)
+	if err != nil {
+		return held{}, err
+	}
+	if !created {
+		return held{}, final{errRaced}
+	}
+	after, err := m.readAll(ctx)
+	if err != nil {
+		return held{}, err
+	}
+	if yields(pools, own, after.leases) {
+		if err := m.remove(ctx, own); err != nil {
+			return held{}, err
+		}
+		return held{}, final{errRaced}
+	}
+	m.recent.Store(after)
+	return own, nil
+}
+
+// reusable picks the lease of mine to go on with: that of the subnet of an
+// earlier run, else the oldest.
+func (s *snapshot) reusable(mine []int, pools alloc.Pools, prev ipfam.Pair[netip.Prefix]) (int, bool) {
+	best, found := 0, false
+	for _, i := range mine {
+		if !pools.Fit(s.leases[i].Subnet) || s.contested(i, pools) {
+			continue
+		}
+		if !found || s.leases[i].Subnet == prev {
+			best, found = i, true
+		}
+	}
+	return best, found
+}
+
+// contested reports whether an older lease overlaps a lease: then the other
+// nodes refuse it.
+func (s *snapshot) contested(i int, pools alloc.Pools) bool {
+	return slices.ContainsFunc(s.leases, func(l subnet.Lease) bool {
+		return l.Invalid == "" && l.Claim.Before(s.leases[i].Claim) && pools.Overlap(s.leases[i].Subnet, l.Subnet)
+	})
+}
+
+// discard deletes leases of this node that it cannot go on with, and returns
+// their subnets: one family may still be good.
+func (m *Manager) discard(ctx context.Context, s *snapshot, mine []int, pools alloc.Pools) ([]ipfam.Pair[netip.Prefix], error) {
+	var subnets []ipfam.Pair[netip.Prefix]
+	for _, i := range mine {
+		l := s.leases[i]
+		// Flannel nodes cannot read a key without IPv4, and forget all their
+		// peers when one is deleted. It ends by itself.
+		if pools[ipfam.V4].IsOn() && !l.Subnet[ipfam.V4].IsValid() {
+			continue
+		}
+		m.log.Info("own lease does not fit the network, deleting it", "subnet", subnet.SubnetString(l.Subnet))
+		if err := m.remove(ctx, s.held(i)); err != nil {
+			return nil, err
+		}
+		subnets = append(subnets, l.Subnet)
+	}
+	return subnets, nil
+}
+
+func (s *snapshot) held(i int) held {
+	return held{s.leases[i], s.stored[i].mod, s.stored[i].etcdLease}
+}
+
+// subnetsWithout returns the subnets of all leases, also of those with a bad
+// record, but for some.
+func (s *snapshot) subnetsWithout(without []int) []ipfam.Pair[netip.Prefix] {
+	all := make([]ipfam.Pair[netip.Prefix], 0, len(s.leases))
+	for i, l := range s.leases {
+		if !slices.Contains(without, i) {
+			all = append(all, l.Subnet)
+		}
+	}
+	return all
+}

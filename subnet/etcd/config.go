@@ -1,0 +1,151 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"flannel/subnet"
+)
+
+// exampleConfig is shown to a person who has to create one.
+const exampleConfig = `{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}`
+
+// Config implements subnet.Manager.
+func (m *Manager) Config(ctx context.Context) (*subnet.Config, error) {
+	raw, err := m.readConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if c, err := m.usable(raw); err == nil {
+		return m.useConfig(raw, c), nil
+	}
+	return m.awaitConfig(ctx)
+}
+
+// awaitConfig reads the configuration after each change until it can be used,
+// and says once per cause why it waits.
+func (m *Manager) awaitConfig(ctx context.Context) (*subnet.Config, error) {
+	watching, cancel := context.WithCancel(ctx)
+	kick := newKick()
+	var group sync.WaitGroup
+	group.Go(func() { _ = m.notice(watching, m.configKey(), kick.give) }) // ends with watching
+	defer group.Wait()
+	defer cancel()
+	said := ""
+	for {
+		raw, err := m.readConfig(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c, why := m.usable(raw)
+		if why == nil {
+			return m.useConfig(raw, c), nil
+		}
+		if said != why.Error() {
+			said = why.Error()
+			m.sayWaiting(raw, why)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-kick:
+		}
+	}
+}
+
+func (m *Manager) sayWaiting(raw []byte, why error) {
+	if raw == nil {
+		m.log.Warn("no network configuration, waiting for it", "key", m.configKey(), "create", m.putCommand())
+		return
+	}
+	m.log.Error("network configuration cannot be used, waiting for another", "key", m.configKey(), "err", why)
+}
+
+// putCommand is the command that creates a configuration.
+func (m *Manager) putCommand() string {
+	return fmt.Sprintf("etcdctl --endpoints=%s put %s '%s'", strings.Join(m.o.Endpoints, ","), m.configKey(), exampleConfig)
+}
+
+// readConfig returns the text of the configuration, nil when there is none.
+func (m *Manager) readConfig(ctx context.Context) ([]byte, error) {
+	var raw []byte
+	err := m.do(ctx, func(ctx context.Context) error {
+		floor := m.version.floor()
+		resp, err := m.kv.Get(ctx, m.configKey())
+		if err != nil {
+			return err
+		}
+		m.observe(resp.Header, floor)
+		raw = value(resp.Kvs)
+		return nil
+	})
+	return raw, err
+}
+
+func value(kvs []*mvccpb.KeyValue) []byte {
+	if len(kvs) == 0 {
+		return nil
+	}
+	return append([]byte{}, kvs[0].Value...)
+}
+
+func (m *Manager) usable(raw []byte) (*subnet.Config, error) {
+	if raw == nil {
+		return nil, fmt.Errorf("%s does not exist", m.configKey())
+	}
+	return m.parse(raw)
+}
+
+func (m *Manager) useConfig(raw []byte, c *subnet.Config) *subnet.Config {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.config, m.configRaw, m.configSeen = c, raw, raw
+	return c
+}
+
+// currentConfig returns the configuration in use, and waits for one when
+// Config has not been called.
+func (m *Manager) currentConfig(ctx context.Context) (*subnet.Config, error) {
+	m.mu.Lock()
+	c := m.config
+	m.mu.Unlock()
+	if c != nil {
+		return c, nil
+	}
+	return m.Config(ctx)
+}
+
+// compareConfig says once per change that the configuration in use is not the
+// stored one.
+func (m *Manager) compareConfig(kvs []*mvccpb.KeyValue) {
+	raw := value(kvs)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.configRaw == nil || raw == nil || bytes.Equal(raw, m.configSeen) {
+		return
+	}
+	m.configSeen = raw
+	if bytes.Equal(raw, m.configRaw) {
+		m.log.Info("network configuration is the one in use again", "key", m.configKey())
+		return
+	}
+	m.log.Warn("network configuration changed, takes effect at restart", "key", m.configKey())
+}
+
+// kick wakes somebody; kicks that arrive before it is taken are one.
+type kick chan struct{}
+
+func newKick() kick { return make(kick, 1) }
+
+// give never blocks.
+func (k kick) give() {
+	select {
+	case k <- struct{}{}:
+	default:
+	}
+}

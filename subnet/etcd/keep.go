@@ -1,0 +1,188 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"flannel/subnet"
+	"flannel/subnet/alloc"
+)
+
+// Keep implements subnet.Manager.
+func (m *Manager) Keep(ctx context.Context, own subnet.Lease) error {
+	watching, cancel := context.WithCancel(ctx)
+	changed := newKick()
+	var group sync.WaitGroup
+	group.Go(func() { _ = m.notice(watching, m.leaseKey(encodeName(own.Subnet)), changed.give) }) // ends with watching
+	defer group.Wait()
+	defer cancel()
+	for {
+		next, err := m.check(ctx, own)
+		if err != nil {
+			return err
+		}
+		timer := time.NewTimer(next)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-changed:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+// check puts the own record right and returns when to look again at the
+// latest.
+func (m *Manager) check(ctx context.Context, lease subnet.Lease) (time.Duration, error) {
+	if err := m.lock(ctx); err != nil {
+		return 0, err
+	}
+	defer m.unlock()
+	own, have := m.currentOwn()
+	if !have {
+		own = held{lease: lease}
+	}
+	if own.lease.Subnet != lease.Subnet {
+		return 0, fmt.Errorf("%w: this node has %s", subnet.ErrLeaseLost, subnet.SubnetString(own.lease.Subnet))
+	}
+	own, err := m.settle(ctx, own, own.lease.Attrs)
+	if err != nil {
+		return 0, err
+	}
+	next := m.o.CheckEvery - rand.N(m.o.CheckEvery/10+1)
+	if own.etcdLease != clientv3.NoLease {
+		next = min(next, max(0, time.Until(own.lease.Expires)-m.o.RenewMargin))
+	}
+	return next, nil
+}
+
+// settle makes the store say what this node wants to say under its own key,
+// and remembers the outcome. It returns ErrLeaseLost when the subnet is
+// another node's. The caller holds the lock.
+func (m *Manager) settle(ctx context.Context, own held, want subnet.Attrs) (held, error) {
+	for {
+		next := own
+		err := m.do(ctx, func(ctx context.Context) (err error) {
+			next, err = m.trySettle(ctx, own, want)
+			return err
+		})
+		switch {
+		case err == nil:
+			m.setOwn(&next)
+			return next, nil
+		case errors.Is(err, errRaced):
+			if err := sleep(ctx, rand.N(maxRaceDelay)); err != nil {
+				return held{}, err
+			}
+		case errors.Is(err, subnet.ErrLeaseLost):
+			m.setOwn(nil)
+			return held{}, err
+		default:
+			return held{}, err
+		}
+	}
+}
+
+func (m *Manager) trySettle(ctx context.Context, own held, want subnet.Attrs) (held, error) {
+	kv, err := m.readOwn(ctx, own.name())
+	if err != nil {
+		return held{}, err
+	}
+	if kv == nil {
+		return m.recreate(ctx, own, want)
+	}
+	own, err = m.adopt(own, want, kv)
+	if err != nil {
+		return held{}, err
+	}
+	due := own.etcdLease != clientv3.NoLease && time.Until(own.lease.Expires) <= m.o.RenewMargin
+	if !due && own.lease.Attrs.Equal(want) {
+		return own, nil
+	}
+	own, err = m.put(ctx, own, want, due)
+	if err == nil && due {
+		m.log.Info("lease renewed", "subnet", subnet.SubnetString(own.lease.Subnet), "until", own.lease.Expires)
+	}
+	return own, err
+}
+
+// readOwn reads a record, nil when there is none. In the same request it
+// learns whether the store and the configuration are still the same.
+func (m *Manager) readOwn(ctx context.Context, name string) (*mvccpb.KeyValue, error) {
+	floor := m.version.floor()
+	resp, err := m.kv.Txn(ctx).Then(clientv3.OpGet(m.leaseKey(name)), clientv3.OpGet(m.configKey())).Commit()
+	if err != nil {
+		return nil, err
+	}
+	m.observe(resp.Header, floor)
+	m.compareConfig(resp.Responses[1].GetResponseRange().Kvs)
+	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
+		return kvs[0], nil
+	}
+	return nil, nil
+}
+
+// adopt takes over what the store holds under the own key, if it is ours.
+func (m *Manager) adopt(own held, want subnet.Attrs, kv *mvccpb.KeyValue) (held, error) {
+	l, st := readRecord(own.name(), kv)
+	if st.mod == own.mod && l.Claim == own.lease.Claim {
+		return own, nil
+	}
+	ours := sameNode(l.Attrs, own.lease.Attrs) || sameNode(l.Attrs, want)
+	if l.Invalid != "" || !ours {
+		return held{}, final{fmt.Errorf("%w: %s is another node's", subnet.ErrLeaseLost, own.name())}
+	}
+	if l.Claim != own.lease.Claim {
+		// Created by somebody else than this run: the store may be another one.
+		m.listAgain()
+	}
+	if st.etcdLease == own.etcdLease {
+		l.Expires = own.lease.Expires
+	}
+	return held{l, st.mod, st.etcdLease}, nil
+}
+
+// recreate publishes the same subnet again after the own key was deleted.
+func (m *Manager) recreate(ctx context.Context, own held, want subnet.Attrs) (held, error) {
+	m.listAgain() // the store may have lost more than this key
+	created, ok, taken, err := m.create(ctx, own.lease.Subnet, want)
+	switch {
+	case err != nil:
+		return held{}, err
+	case taken:
+		return held{}, final{errRaced}
+	case !ok:
+		return held{}, final{fmt.Errorf("%w: %s was taken after it was deleted", subnet.ErrLeaseLost, own.name())}
+	}
+	others, err := m.readNames(ctx)
+	if err != nil {
+		return held{}, err
+	}
+	if yields(m.pools(), created, others) {
+		if err := m.remove(ctx, created); err != nil {
+			return held{}, err
+		}
+		return held{}, final{fmt.Errorf("%w: an older lease overlaps %s", subnet.ErrLeaseLost, own.name())}
+	}
+	m.log.Warn("own lease was gone, published again", "subnet", subnet.SubnetString(own.lease.Subnet))
+	return created, nil
+}
+
+// pools returns those of the configuration in use; none when there is none.
+func (m *Manager) pools() alloc.Pools {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.config == nil {
+		return alloc.Pools{}
+	}
+	return alloc.Of(m.config)
+}

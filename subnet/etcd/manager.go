@@ -1,0 +1,149 @@
+// Package etcd keeps leases in etcd, in the same keys and values as flannel.
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"path"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"flannel/internal/ipfam"
+	"flannel/internal/secret"
+	"flannel/subnet"
+)
+
+// Options say which etcd is used, and how.
+type Options struct {
+	// Endpoints are URLs. The scheme of the first one decides for all whether
+	// TLS is used.
+	Endpoints []string
+	// Prefix is the folder of all keys; a slash at its end does not matter.
+	Prefix string
+	// Files for TLS, in PEM. They are read again for every connection. A CA
+	// alone is enough; without one the system's is used.
+	KeyFile, CertFile, CAFile string
+	// Username and Password are used when Username is not empty.
+	Username string
+	Password secret.String
+	// RenewMargin is how long before its end a lease is renewed.
+	RenewMargin time.Duration
+	// CheckEvery is how often Keep reads the own key, to notice an etcd that
+	// was wiped or restored; a minute when zero.
+	CheckEvery time.Duration
+	Log        *slog.Logger
+	// Reachable is called with an error when the store becomes unreachable and
+	// with nil when it is reachable again. It must not block. It may be nil.
+	Reachable func(err error)
+}
+
+// leaseTTL is how long a lease outlives its node.
+const leaseTTL = 24 * time.Hour
+
+// checkEvery is the default of Options.CheckEvery.
+const checkEvery = time.Minute
+
+// Manager is a subnet.Manager for one node. Its methods may be called at the
+// same time.
+type Manager struct {
+	o      Options
+	log    *slog.Logger
+	client *clientv3.Client
+	kv     clientv3.KV
+	leases clientv3.Lease
+	token  *token
+	state  *reachability
+	rnd    *rand.Rand
+	ttl    time.Duration
+	// beforeCreate and afterCreate are called around the transaction that
+	// creates a lease; tests play another node in them.
+	beforeCreate, afterCreate func(ipfam.Pair[netip.Prefix])
+	parse                     func(raw []byte) (*subnet.Config, error)
+
+	// version is the last revision of the store that was seen, and relist
+	// asks Watch to begin from a fresh list.
+	version version
+	relist  kick
+	// recent is a list that the next user need not read again.
+	recent atomic.Pointer[snapshot]
+
+	// writing is held by whoever changes the own lease, from the request to
+	// the record of it in own.
+	writing chan struct{}
+	// mu guards the fields below.
+	mu     sync.Mutex
+	own    *held
+	config *subnet.Config
+	// configRaw is the text of config, configSeen the text that was last read.
+	configRaw, configSeen []byte
+}
+
+var _ subnet.Manager = (*Manager)(nil)
+
+// New returns a manager. It does not wait for the store. The caller closes it.
+func New(o Options) (*Manager, error) {
+	if len(o.Endpoints) == 0 {
+		return nil, errors.New("etcd: no endpoints")
+	}
+	if o.RenewMargin <= 0 || o.RenewMargin >= leaseTTL {
+		return nil, fmt.Errorf("etcd: renew margin %s: more than 0 and less than %s is allowed", o.RenewMargin, leaseTTL)
+	}
+	if o.CheckEvery == 0 {
+		o.CheckEvery = checkEvery
+	}
+	m := &Manager{
+		o:            o,
+		log:          o.Log,
+		state:        &reachability{log: o.Log, notify: o.Reachable},
+		rnd:          rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		ttl:          leaseTTL,
+		beforeCreate: func(ipfam.Pair[netip.Prefix]) {},
+		afterCreate:  func(ipfam.Pair[netip.Prefix]) {},
+		parse:        func(raw []byte) (*subnet.Config, error) { return subnet.ParseConfig(raw, true) },
+		relist:       newKick(),
+		writing:      make(chan struct{}, 1),
+	}
+	if err := m.dial(); err != nil {
+		return nil, fmt.Errorf("etcd: %w", err)
+	}
+	return m, nil
+}
+
+// Close ends the connections. No method may be running or be called after.
+func (m *Manager) Close() error {
+	if err := m.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("close etcd client: %w", err)
+	}
+	return nil
+}
+
+func (m *Manager) configKey() string { return path.Join(m.o.Prefix, "config") }
+
+// subnetsKey is the folder of the leases, with the slash at its end.
+func (m *Manager) subnetsKey() string { return path.Join(m.o.Prefix, "subnets") + "/" }
+
+func (m *Manager) leaseKey(name string) string { return m.subnetsKey() + name }
+
+// Overrides implements subnet.Manager: etcd has no place for them.
+func (m *Manager) Overrides(context.Context) (ipfam.Pair[netip.Addr], error) {
+	return ipfam.Pair[netip.Addr]{}, nil
+}
+
+// lock waits until nobody else changes the own lease.
+func (m *Manager) lock(ctx context.Context) error {
+	select {
+	case m.writing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (m *Manager) unlock() { <-m.writing }

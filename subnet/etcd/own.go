@@ -1,0 +1,195 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"flannel/internal/ipfam"
+	"flannel/subnet"
+	"flannel/subnet/alloc"
+)
+
+// held is the own lease as it was last seen in the store.
+type held struct {
+	lease subnet.Lease
+	// mod is the revision of the last change; zero when not known.
+	mod int64
+	// etcdLease is zero for a reservation.
+	etcdLease clientv3.LeaseID
+}
+
+func (h held) name() string { return encodeName(h.lease.Subnet) }
+
+// errRaced says that somebody else was faster; the caller looks again.
+var errRaced = errors.New("the store has changed meanwhile")
+
+func (m *Manager) currentOwn() (held, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.own == nil {
+		return held{}, false
+	}
+	return *m.own, true
+}
+
+func (m *Manager) setOwn(own *held) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.own = own
+}
+
+// create publishes a lease that nobody else has a claim to. Without an error
+// it may return false: then a key with the same first subnet exists, and taken
+// says whether that is the very key.
+func (m *Manager) create(ctx context.Context, subnets ipfam.Pair[netip.Prefix], a subnet.Attrs) (own held, created, taken bool, err error) {
+	value, err := encodeValue(a)
+	if err != nil {
+		return held{}, false, false, final{err}
+	}
+	id, expires, err := m.grant(ctx)
+	if err != nil {
+		return held{}, false, false, err
+	}
+	m.beforeCreate(subnets)
+	key := m.leaseKey(encodeName(subnets))
+	unclaimed := clientv3.Compare(clientv3.CreateRevision(m.leaseKey(claimPrefix(subnets))), "=", 0).WithPrefix()
+	resp, err := m.kv.Txn(ctx).If(unclaimed).
+		Then(clientv3.OpPut(key, string(value), clientv3.WithLease(id))).
+		Else(clientv3.OpGet(key, clientv3.WithCountOnly())).Commit()
+	if err != nil {
+		return held{}, false, false, err
+	}
+	if !resp.Succeeded {
+		m.revoke(ctx, id)
+		return held{}, false, resp.Responses[0].GetResponseRange().Count > 0, nil
+	}
+	m.version.atLeast(resp.Header.Revision)
+	m.afterCreate(subnets)
+	lease := decode(encodeName(subnets), value, resp.Header.Revision)
+	lease.Expires = expires
+	return held{lease, resp.Header.Revision, id}, true, false, nil
+}
+
+// put publishes attributes under the own key if nobody else has changed it;
+// otherwise the error is errRaced. With renew it attaches another etcd lease,
+// unless the record is a reservation.
+func (m *Manager) put(ctx context.Context, own held, a subnet.Attrs, renew bool) (held, error) {
+	value, err := encodeValue(a)
+	if err != nil {
+		return held{}, final{err}
+	}
+	old := own.etcdLease
+	renew = renew && old != clientv3.NoLease
+	if renew {
+		if own.etcdLease, own.lease.Expires, err = m.grant(ctx); err != nil {
+			return held{}, err
+		}
+	}
+	key := m.leaseKey(own.name())
+	resp, err := m.kv.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", own.mod)).
+		Then(clientv3.OpPut(key, string(value), clientv3.WithLease(own.etcdLease))).Commit()
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return held{}, final{errRaced}
+	}
+	if err != nil {
+		return held{}, err
+	}
+	if !resp.Succeeded {
+		if renew {
+			m.revoke(ctx, own.etcdLease)
+		}
+		return held{}, final{errRaced}
+	}
+	m.version.atLeast(resp.Header.Revision)
+	own.mod = resp.Header.Revision
+	published := decode(own.name(), value, own.lease.Claim.Age)
+	published.Expires = own.lease.Expires
+	own.lease = published
+	if renew {
+		m.release(ctx, old)
+	}
+	return own, nil
+}
+
+// remove deletes a record if nobody else has changed it.
+func (m *Manager) remove(ctx context.Context, h held) error {
+	key := m.leaseKey(h.name())
+	_, err := m.kv.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", h.mod)).
+		Then(clientv3.OpDelete(key)).Commit()
+	if err != nil {
+		return err
+	}
+	m.release(ctx, h.etcdLease)
+	return nil
+}
+
+// grant asks for an etcd lease and returns when it ends, at the earliest.
+func (m *Manager) grant(ctx context.Context) (clientv3.LeaseID, time.Time, error) {
+	asked := time.Now()
+	resp, err := m.leases.Grant(ctx, int64(m.ttl/time.Second))
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	return resp.ID, asked.Add(time.Duration(resp.TTL) * time.Second), nil
+}
+
+// release revokes an etcd lease that was ours unless something hangs on it:
+// an operator may have attached other keys. A lease that is left over ends by
+// itself.
+func (m *Manager) release(ctx context.Context, id clientv3.LeaseID) {
+	if id == clientv3.NoLease {
+		return
+	}
+	resp, err := m.leases.TimeToLive(ctx, id, clientv3.WithAttachedKeys())
+	if err != nil || resp.TTL <= 0 || len(resp.Keys) > 0 {
+		m.log.Debug("etcd lease left to end by itself", "err", err)
+		return
+	}
+	m.revoke(ctx, id)
+}
+
+func (m *Manager) revoke(ctx context.Context, id clientv3.LeaseID) {
+	if _, err := m.leases.Revoke(ctx, id); err != nil {
+		m.log.Debug("etcd lease not revoked, ends by itself", "err", err)
+	}
+}
+
+// yields reports whether a lease that was just created has to give way: to an
+// older one that overlaps it, or to any with the same first subnet. The latter
+// came after ours, so its owner does not look for keys like ours and will not
+// give way: flannel takes 10.1.2.0-24 and 10.1.2.0-24&… for different things.
+func yields(pools alloc.Pools, own held, others []subnet.Lease) bool {
+	for _, l := range others {
+		if l.Name == own.lease.Name || !pools.Overlap(own.lease.Subnet, l.Subnet) {
+			continue
+		}
+		older := l.Claim.Age < own.lease.Claim.Age
+		if older || strings.HasPrefix(l.Name, claimPrefix(own.lease.Subnet)) {
+			return true
+		}
+	}
+	return false
+}
+
+// readNames reads the keys of all leases, without their values.
+func (m *Manager) readNames(ctx context.Context) ([]subnet.Lease, error) {
+	floor := m.version.floor()
+	resp, err := m.kv.Get(ctx, m.subnetsKey(), clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		return nil, err
+	}
+	m.observe(resp.Header, floor)
+	leases := make([]subnet.Lease, len(resp.Kvs))
+	for i, kv := range resp.Kvs {
+		name := strings.TrimPrefix(string(kv.Key), m.subnetsKey())
+		subnets, _ := decodeName(name) // what can be read counts
+		leases[i] = subnet.Lease{Name: name, Subnet: subnets, Claim: subnet.Claim{Age: kv.CreateRevision, Name: name}}
+	}
+	return leases, nil
+}

@@ -1,0 +1,253 @@
+package etcd
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"flannel/internal/ipfam"
+	"flannel/subnet"
+)
+
+// Records are hostile input. Real ones are far below these sizes, in bytes.
+const (
+	maxName  = 128
+	maxValue = 8192
+	maxType  = 32
+)
+
+// encodeName returns the last element of a lease's key:
+// "10.244.17.0-24", with IPv6 "10.244.17.0-24&fd00:10:244:3::-64", and for
+// IPv6 alone "fd00:10:244:3::-64".
+func encodeName(subnets ipfam.Pair[netip.Prefix]) string {
+	var parts []string
+	for _, s := range ipfam.Prefixes(subnets) {
+		parts = append(parts, s.Addr().String()+"-"+strconv.Itoa(s.Bits()))
+	}
+	return strings.Join(parts, "&")
+}
+
+// claimPrefix is how the name of every lease starts that has the same first
+// subnet: two keys with the same one must never be created.
+func claimPrefix(subnets ipfam.Pair[netip.Prefix]) string {
+	name, _, _ := strings.Cut(encodeName(subnets), "&")
+	return name
+}
+
+// decodeName is the inverse of encodeName. With an error it returns the
+// subnets as far as they could be read.
+func decodeName(name string) (ipfam.Pair[netip.Prefix], error) {
+	var subnets ipfam.Pair[netip.Prefix]
+	if len(name) > maxName {
+		return subnets, fmt.Errorf("key of %d bytes, at most %d are allowed", len(name), maxName)
+	}
+	for part := range strings.SplitSeq(name, "&") {
+		s, err := decodeSubnet(part)
+		if err != nil {
+			return subnets, err
+		}
+		f := ipfam.Of(s.Addr())
+		if subnets[f].IsValid() {
+			return subnets, fmt.Errorf("key with two %s subnets", f)
+		}
+		subnets[f] = s
+	}
+	if encodeName(subnets) != name {
+		return subnets, fmt.Errorf("key %q is not written as %q", name, encodeName(subnets))
+	}
+	return subnets, nil
+}
+
+// decodeSubnet reads "ADDRESS-BITS"; host bits are cleared.
+func decodeSubnet(text string) (netip.Prefix, error) {
+	addr, bits, found := strings.Cut(text, "-")
+	if !found {
+		return netip.Prefix{}, fmt.Errorf("key %q is not a subnet", text)
+	}
+	s, err := netip.ParsePrefix(addr + "/" + bits)
+	if err != nil || s.Bits() == 0 || s.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("key %q is not a subnet", text)
+	}
+	return s.Masked(), nil
+}
+
+// record is the value of a lease. The order of the fields is part of the
+// format.
+type record struct {
+	PublicIP      publicIPv4
+	PublicIPv6    publicIPv6
+	BackendType   string          `json:",omitempty"`
+	BackendData   json.RawMessage `json:",omitempty"`
+	BackendV6Data json.RawMessage `json:",omitempty"`
+}
+
+// publicIPv4 is an address whose absence is written "0.0.0.0".
+type publicIPv4 struct{ netip.Addr }
+
+// MarshalJSON implements json.Marshaler.
+func (a publicIPv4) MarshalJSON() ([]byte, error) {
+	if !a.IsValid() {
+		return []byte(`"0.0.0.0"`), nil
+	}
+	return json.Marshal(a.String())
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (a *publicIPv4) UnmarshalJSON(raw []byte) error {
+	addr, err := unquoteAddr(raw)
+	if err != nil || !addr.Is4() {
+		return errors.New("PublicIP is not an IPv4 address")
+	}
+	if !addr.IsUnspecified() {
+		a.Addr = addr
+	}
+	return nil
+}
+
+// publicIPv6 is an address whose absence is written null.
+type publicIPv6 struct{ netip.Addr }
+
+// MarshalJSON implements json.Marshaler.
+func (a publicIPv6) MarshalJSON() ([]byte, error) {
+	if !a.IsValid() {
+		return []byte("null"), nil
+	}
+	return json.Marshal(a.String())
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (a *publicIPv6) UnmarshalJSON(raw []byte) error {
+	if string(raw) == "null" {
+		return nil
+	}
+	addr, err := unquoteAddr(raw)
+	if err != nil || !addr.Is6() || addr.Is4In6() || addr.Zone() != "" {
+		return errors.New("PublicIPv6 is not an IPv6 address")
+	}
+	if !addr.IsUnspecified() {
+		a.Addr = addr
+	}
+	return nil
+}
+
+func unquoteAddr(raw []byte) (netip.Addr, error) {
+	var text string
+	if err := json.Unmarshal(raw, &text); err != nil {
+		return netip.Addr{}, err
+	}
+	return netip.ParseAddr(text)
+}
+
+// encodeValue returns the text that is stored for attributes.
+func encodeValue(a subnet.Attrs) ([]byte, error) {
+	value, err := json.Marshal(record{
+		PublicIP:      publicIPv4{a.PublicIP[ipfam.V4]},
+		PublicIPv6:    publicIPv6{a.PublicIP[ipfam.V6]},
+		BackendType:   a.BackendType,
+		BackendData:   a.Data[ipfam.V4],
+		BackendV6Data: a.Data[ipfam.V6],
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode lease: %w", err)
+	}
+	// What would not be accepted from others is not written either.
+	if _, err := decodeValue(value); err != nil {
+		return nil, fmt.Errorf("encode lease: %w", err)
+	}
+	return value, nil
+}
+
+// decodeValue reads the text of a lease. Fields that it does not know are
+// left to later versions.
+func decodeValue(value []byte) (subnet.Attrs, error) {
+	if len(value) > maxValue {
+		return subnet.Attrs{}, fmt.Errorf("value of %d bytes, at most %d are allowed", len(value), maxValue)
+	}
+	var r record
+	if err := json.Unmarshal(value, &r); err != nil {
+		return subnet.Attrs{}, fmt.Errorf("value: %w", err)
+	}
+	backend, err := backendType(r.BackendType)
+	if err != nil {
+		return subnet.Attrs{}, err
+	}
+	return subnet.Attrs{
+		BackendType: backend,
+		PublicIP:    ipfam.Pair[netip.Addr]{r.PublicIP.Addr, r.PublicIPv6.Addr},
+		Data:        ipfam.Pair[json.RawMessage]{present(r.BackendData), present(r.BackendV6Data)},
+	}, nil
+}
+
+// backendType returns the type in lower case. Flannel's udp backend writes
+// none.
+func backendType(text string) (string, error) {
+	if text == "" {
+		return subnet.DefaultBackend, nil
+	}
+	if len(text) > maxType || strings.ContainsFunc(text, notInType) {
+		return "", errors.New("BackendType is not a name")
+	}
+	return strings.ToLower(text), nil
+}
+
+func notInType(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
+}
+
+func present(data json.RawMessage) json.RawMessage {
+	if string(data) == "null" {
+		return nil
+	}
+	return data
+}
+
+// decode reads a whole record. It always returns a lease; what could not be
+// read is said in Invalid.
+func decode(name string, value []byte, createRevision int64) subnet.Lease {
+	subnets, nameErr := decodeName(name)
+	attrs, valueErr := decodeValue(value)
+	l := subnet.Lease{Name: name, Subnet: subnets, Attrs: attrs}
+	if len(name) > maxName {
+		l.Name = name[:maxName]
+	}
+	l.Claim = subnet.Claim{Age: createRevision, Name: l.Name}
+	if err := errors.Join(nameErr, valueErr); err != nil {
+		l.Invalid = oneLine(err)
+	}
+	return l
+}
+
+// oneLine keeps a hostile record from filling the log.
+func oneLine(err error) string {
+	text := strings.ReplaceAll(err.Error(), "\n", ", ")
+	return text[:min(len(text), 2*maxName)]
+}
+
+// sameNode reports whether two records were published by one node: they share
+// a public address or the key material of the device.
+func sameNode(a, b subnet.Attrs) bool {
+	for f, addr := range ipfam.Addrs(a.PublicIP) {
+		if addr == b.PublicIP[f] {
+			return true
+		}
+	}
+	for f, data := range a.Data.Each() {
+		if id := identity(data); id != "" && id == identity(b.Data[f]) {
+			return true
+		}
+	}
+	return false
+}
+
+// identity returns what in a backend's data belongs to one node alone: the MAC
+// of vxlan or the public key of wireguard.
+func identity(data json.RawMessage) string {
+	var id struct{ VtepMAC, PublicKey string }
+	if data == nil || json.Unmarshal(data, &id) != nil {
+		return ""
+	}
+	return strings.ToLower(id.VtepMAC) + id.PublicKey
+}
