@@ -38,7 +38,7 @@ func (p *pass) addrFailed(c change[addrKey, struct{}], err error) {
 func (p *pass) fdbFailed(c change[fdbKey, netip.Addr], err error) {
 	err = fmt.Errorf("put fdb entry %s dst %s: %w", c.key.mac, c.want, err)
 	p.failures.add(err)
-	for k, mac := range p.wantNeighbors() {
+	for k, mac := range p.neighborEntries(p.want.Neighbors, nil) {
 		if mac == c.key.mac && k.dev == c.key.dev {
 			p.failServed(k, err)
 		}
@@ -61,7 +61,7 @@ func (p *pass) routeFailed(c change[routeKey, routeValue], err error) {
 func (p *pass) failServed(gateway neighKey, err error) {
 	if p.served == nil {
 		p.served = make(map[neighKey][]netip.Prefix)
-		for k, v := range p.wantRoutes() {
+		for k, v := range p.routeEntries(p.want.Routes, nil) {
 			g := neighKey{v.dev, v.via}
 			p.served[g] = append(p.served[g], k.dst)
 		}

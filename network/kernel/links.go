@@ -153,11 +153,13 @@ func (p *pass) culprit(d Device) string {
 	return ""
 }
 
-// countLink counts a write, and as drift when nobody asked for a change.
+// countLink counts a write, and the device as drifted when nobody asked for a
+// change.
 func (p *pass) countLink(d Device) {
 	p.stats.Put[TableDevices]++
-	if p.primed && slices.ContainsFunc(p.before.Devices, func(b Device) bool { return sameDevice(b, d) }) {
+	if p.primed && !slices.Contains(p.drifted, d.Name) && slices.ContainsFunc(p.before.Devices, func(b Device) bool { return sameDevice(b, d) }) {
 		p.stats.Drift[TableDevices]++
+		p.drifted = append(p.drifted, d.Name)
 	}
 }
 

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"context"
-	"log/slog"
 	"net/netip"
 	"time"
 
@@ -144,6 +143,6 @@ func (q *misses) sayUnknown(m Miss, now time.Time) {
 		q.silent++
 		return
 	}
-	q.log.Log(context.Background(), slog.LevelInfo, "no lease for an address that was asked for", "addr", m.Addr, "others", q.silent)
+	q.log.Info("no lease for an address that was asked for", "addr", m.Addr, "others", q.silent)
 	q.said, q.silent = now, 0
 }

@@ -13,14 +13,18 @@ type pass struct {
 	// unsure says that the tables are listed.
 	unsure bool
 	// hold keeps everything stale.
-	hold     bool
-	before   State
-	stats    Stats
-	failures failures
+	hold bool
+	// settledBefore says that the tables hold exactly what before says.
+	settledBefore bool
+	before        State
+	stats         Stats
+	failures      failures
 	// deviceFailures are those of our own devices and addresses.
 	deviceFailures failures
 	// served maps gateways to the destinations they serve; made when needed.
 	served map[neighKey][]netip.Prefix
+	// drifted are the devices that somebody else had changed.
+	drifted []string
 	// missing holds the names of devices that entries need and nobody has.
 	missing map[string]bool
 
@@ -34,10 +38,13 @@ type pass struct {
 // run does the pass. It returns an error only when the pass could not go on.
 func (p *pass) run() error {
 	if p.unsure || p.unresolved || !slices.EqualFunc(p.want.Devices, p.before.Devices, sameDevice) {
+		p.settled = false
 		if err := p.applyLinks(); err != nil {
 			return err
 		}
 	}
+	p.settledBefore = p.settled && !p.unsure && len(p.want.Answers)+len(p.before.Answers) == 0
+	p.settled = false
 	old := p.snapshot()
 	if p.unsure {
 		p.stats.Listed = true
@@ -50,7 +57,7 @@ func (p *pass) run() error {
 	}
 	p.primed = true
 	if !p.hold && p.failures.count+p.deviceFailures.count == 0 {
-		p.adopting = false
+		p.adopting, p.settled = false, true
 		return p.deleteFormer()
 	}
 	return p.ctx.Err()
@@ -59,10 +66,10 @@ func (p *pass) run() error {
 // writeTables puts what is missing in the order in which entries rely on each
 // other, then deletes what is stale in reverse.
 func (p *pass) writeTables(old tables) error {
-	addrs := plan(p, p.edge.addrs, &p.addrs, old.addrs, p.wantAddrs())
-	fdb := plan(p, p.edge.fdb, &p.fdb, old.fdb, p.wantFDB())
-	neighbors := plan(p, p.edge.neighbors, &p.neighbors, old.neighbors, p.wantNeighbors())
-	routes := plan(p, p.edge.routes, &p.routes, old.routes, p.wantRoutes())
+	addrs := plan(p, p.edge.addrs, &p.addrs, old.addrs, p.addrEntries(p.want.Devices, nil))
+	fdb := planEntries(p, p.edge.fdb, &p.fdb, old.fdb, p.want.FDB, p.before.FDB, p.fdbEntries)
+	neighbors := planEntries(p, p.edge.neighbors, &p.neighbors, old.neighbors, p.want.Neighbors, p.before.Neighbors, p.neighborEntries)
+	routes := planEntries(p, p.edge.routes, &p.routes, old.routes, p.want.Routes, p.before.Routes, p.routeEntries)
 	p.unresolved = len(p.missing) > 0
 	if p.unresolved {
 		// Without its device an entry looks stale although it is wanted.

@@ -37,6 +37,9 @@ type reconciler struct {
 	owned, former []link
 	// prepared are the indexes of devices that Prepare has been called for.
 	prepared map[int]bool
+	// settled says that the last pass has left nothing undone: the tables hold
+	// what want says and no more.
+	settled bool
 	// unresolved says that a device was missing in the last pass.
 	unresolved bool
 

@@ -114,7 +114,8 @@ type Stats struct {
 	Put     map[string]int
 	Deleted map[string]int
 	// Drift counts entries that somebody else had changed or removed and that
-	// the pass put right.
+	// the pass put right. What was on a device that is gone counts as that
+	// device alone.
 	Drift map[string]int
 	// Held counts entries that are stale but were not deleted because the
 	// caller asked to hold deletions back.

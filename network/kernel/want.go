@@ -22,9 +22,13 @@ func (p *pass) dev(name string) (int, bool) {
 	return l.index, ok
 }
 
-func (p *pass) wantAddrs() iter.Seq2[addrKey, struct{}] {
+// The functions below turn entries of a State into entries of the kernel's
+// tables. Those whose device is missing are left out. Of the answers those
+// count that somebody has asked for.
+
+func (p *pass) addrEntries(list []Device, _ []Answer) iter.Seq2[addrKey, struct{}] {
 	return func(yield func(addrKey, struct{}) bool) {
-		for _, d := range p.want.Devices {
+		for _, d := range list {
 			dev, ok := p.dev(d.Name)
 			for _, a := range d.Addrs {
 				if ok && !yield(addrKey{dev, a}, struct{}{}) {
@@ -35,15 +39,15 @@ func (p *pass) wantAddrs() iter.Seq2[addrKey, struct{}] {
 	}
 }
 
-func (p *pass) wantFDB() iter.Seq2[fdbKey, netip.Addr] {
+func (p *pass) fdbEntries(list []FDBEntry, answers []Answer) iter.Seq2[fdbKey, netip.Addr] {
 	return func(yield func(fdbKey, netip.Addr) bool) {
-		for _, e := range p.want.FDB {
+		for _, e := range list {
 			dev, ok := p.dev(e.Dev)
 			if ok && !yield(fdbKey{dev, e.MAC}, e.Dst) {
 				return
 			}
 		}
-		for _, a := range p.want.Answers {
+		for _, a := range answers {
 			dev, ok := p.dev(a.FDB.Dev)
 			k := fdbKey{dev, a.FDB.MAC}
 			if _, there := p.fdb[k]; ok && there && !yield(k, a.FDB.Dst) {
@@ -53,15 +57,15 @@ func (p *pass) wantFDB() iter.Seq2[fdbKey, netip.Addr] {
 	}
 }
 
-func (p *pass) wantNeighbors() iter.Seq2[neighKey, MAC] {
+func (p *pass) neighborEntries(list []Neighbor, answers []Answer) iter.Seq2[neighKey, MAC] {
 	return func(yield func(neighKey, MAC) bool) {
-		for _, n := range p.want.Neighbors {
+		for _, n := range list {
 			dev, ok := p.dev(n.Dev)
 			if ok && !yield(neighKey{dev, n.Addr}, n.MAC) {
 				return
 			}
 		}
-		for _, a := range p.want.Answers {
+		for _, a := range answers {
 			dev, ok := p.dev(a.Neighbor.Dev)
 			k := neighKey{dev, a.Neighbor.Addr}
 			if _, there := p.neighbors[k]; ok && there && !yield(k, a.Neighbor.MAC) {
@@ -71,14 +75,14 @@ func (p *pass) wantNeighbors() iter.Seq2[neighKey, MAC] {
 	}
 }
 
-func (p *pass) wantRoutes() iter.Seq2[routeKey, routeValue] {
+func (p *pass) routeEntries(list []Route, answers []Answer) iter.Seq2[routeKey, routeValue] {
 	return func(yield func(routeKey, routeValue) bool) {
-		for _, r := range p.want.Routes {
+		for _, r := range list {
 			if k, v, ok := p.route(r); ok && !yield(k, v) {
 				return
 			}
 		}
-		for _, a := range p.want.Answers {
+		for _, a := range answers {
 			k, v, ok := p.route(a.Route)
 			if _, there := p.routes[k]; ok && there && !yield(k, v) {
 				return

@@ -33,6 +33,38 @@ func plan[K, V comparable](p *pass, t table[K, V], memory *map[K]V, old map[K]V,
 	return w
 }
 
+// planEntries is plan for the entries of a State, of which before had others.
+// While the tables hold exactly what before says, only the part of the list
+// that differs is looked at.
+func planEntries[E, K, V comparable](p *pass, t table[K, V], memory *map[K]V, old map[K]V,
+	want, before []E, entries func([]E, []Answer) iter.Seq2[K, V],
+) *work[K, V] {
+	if !p.settledBefore {
+		return plan(p, t, memory, old, entries(want, p.want.Answers))
+	}
+	want, before = trim(want, before)
+	have := make(map[K]V, len(before))
+	for k := range entries(before, nil) {
+		if v, ok := (*memory)[k]; ok {
+			have[k] = v
+		}
+	}
+	w := &work[K, V]{p: p, table: t, memory: *memory}
+	w.puts, w.stale = diff(entries(want, nil), have)
+	return w
+}
+
+// trim cuts off what two lists have in common at the start and at the end.
+func trim[E comparable](a, b []E) (restA, restB []E) {
+	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return a, b
+}
+
 // countDrift counts what somebody else has done since the last pass.
 func (w *work[K, V]) countDrift(old map[K]V) {
 	drift := 0

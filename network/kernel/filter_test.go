@@ -1,0 +1,60 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+func event(typ, flags uint16, port uint32, header ...byte) []byte {
+	b := make([]byte, unix.SizeofNlMsghdr+12)
+	binary.NativeEndian.PutUint32(b, uint32(len(b)))
+	binary.NativeEndian.PutUint16(b[4:], typ)
+	binary.NativeEndian.PutUint16(b[6:], flags)
+	binary.NativeEndian.PutUint32(b[12:], port)
+	copy(b[16:], header)
+	return b
+}
+
+func onDevice(index uint32) []byte {
+	return binary.NativeEndian.AppendUint32([]byte{0, 0, 0, 0}, index)
+}
+
+func TestEventFilter(t *testing.T) {
+	const port, ours, uplink = 0x12345678, 7, 0x10203
+	routeOf := func(protocol byte) []byte { return []byte{unix.AF_INET, 24, 0, 0, unix.RT_TABLE_MAIN, protocol} }
+	tests := []struct {
+		name  string
+		event []byte
+		want  bool
+	}{
+		{"our route", event(unix.RTM_DELROUTE, 0, 1, routeOf(RouteProtocol)...), true},
+		{"our route, added", event(unix.RTM_NEWROUTE, 0, 1, routeOf(RouteProtocol)...), true},
+		{"our own write", event(unix.RTM_NEWROUTE, 0, port, routeOf(RouteProtocol)...), false},
+		{"foreign route", event(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, 1, routeOf(unix.RTPROT_BGP)...), false},
+		{"foreign route that replaces", event(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, 1, routeOf(unix.RTPROT_BGP)...), true},
+		{"neighbour on ours", event(unix.RTM_DELNEIGH, 0, 1, onDevice(ours)...), true},
+		{"miss on ours", event(unix.RTM_GETNEIGH, 0, 0, onDevice(ours)...), true},
+		{"neighbour elsewhere", event(unix.RTM_NEWNEIGH, 0, 1, onDevice(8)...), false},
+		{"uplink", event(unix.RTM_NEWLINK, 0, 0, onDevice(uplink)...), true},
+		{"foreign device", event(unix.RTM_NEWLINK, 0, 0, onDevice(uplink+1)...), false},
+		{"address elsewhere", event(unix.RTM_NEWADDR, 0, 0, onDevice(9)...), false},
+	}
+	vm, err := bpf.NewVM(eventFilter(port, []int{ours, 9999, uplink}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			n, err := vm.Run(test.event)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := n > 0; got != test.want {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
+	}
+}

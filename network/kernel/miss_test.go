@@ -1,0 +1,145 @@
+package kernel_test
+
+import (
+	"encoding/hex"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"flannel/network/kernel"
+)
+
+// send sends a datagram from inside the node, so that the kernel has to find
+// out where the address is.
+func (n *node) send(t *testing.T, to string) {
+	t.Helper()
+	var err error
+	n.Do(func() {
+		var conn net.Conn
+		if conn, err = net.Dial("udp", net.JoinHostPort(to, "9")); err == nil {
+			_, err = conn.Write([]byte("x"))
+			_ = conn.Close()
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually waits for a condition that nobody announces.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%s: not within 10 s", what)
+		}
+	}
+}
+
+func TestMissPutsADeletedPeerBack(t *testing.T) {
+	n := newNode(t)
+	follow(t, n.Netlink)
+	apply(t, n, dual(n.uplink, 2))
+	want := n.Dump()
+	for _, test := range []struct{ gateway, dev, to string }{
+		{"10.5.2.0", "flannel.1", "10.5.2.9"},
+		{"fd00:5:0:2::", "flannel-v6.1", "fd00:5:0:2::9"},
+	} {
+		before := n.Counters().MissesAnswered
+		n.IP("neigh del", test.gateway, "dev", test.dev)
+		n.Bridge("fdb del 02:00:00:00:00:02 dev", test.dev)
+		n.send(t, test.to)
+		// The first packet asks; nobody makes a pass.
+		eventually(t, "answer for "+test.to, func() bool { return n.Counters().MissesAnswered > before })
+		if got := n.Dump(); got != want {
+			t.Errorf("got:\n%s\nwant:\n%s", got, want)
+		}
+	}
+}
+
+func TestMissInstallsAPeerOnDemand(t *testing.T) {
+	n := newNode(t)
+	follow(t, n.Netlink)
+	state := single(n.uplink)
+	state.Routes = []kernel.Route{{Dst: network4, Dev: "flannel.1", Metric: 100}}
+	for _, peer := range []int{2, 3} {
+		var full kernel.State
+		addPeer(&full, "flannel.1", subnet4(peer), public4(peer), mac(peer))
+		state.Answers = append(state.Answers, kernel.Answer{
+			Subnet: subnet4(peer), Route: full.Routes[0], Neighbor: full.Neighbors[0], FDB: full.FDB[0],
+		})
+	}
+	apply(t, n, state)
+	if strings.Contains(n.Dump(), "10.5.2.0") {
+		t.Fatal("the peer is there although nobody asked")
+	}
+	n.send(t, "10.5.2.9")
+	eventually(t, "answer", func() bool { return n.Counters().MissesAnswered > 0 })
+	for _, entry := range peerEntries {
+		if !strings.Contains(n.Dump(), entry) {
+			t.Errorf("%q is missing in:\n%s", entry, n.Dump())
+		}
+	}
+	n.Invalidate()
+	if stats := apply(t, n, state); stats.Changed() != 0 {
+		t.Errorf("a resync changed what was asked for: %+v", stats)
+	}
+	state.Answers = state.Answers[1:]
+	apply(t, n, state)
+	if strings.Contains(n.Dump(), "10.5.2.0") {
+		t.Errorf("the entries stay although the peer is gone:\n%s", n.Dump())
+	}
+
+	n.send(t, "10.5.200.9")
+	eventually(t, "unknown address", func() bool { return n.Counters().MissesUnknown > 0 })
+}
+
+// missMessage is what the kernel sends for 10.5.2.9 on the device 7.
+const missMessage = "02000000" + "07000000" + "0100" + "00" + "01" + "0800" + "0100" + "0a050209"
+
+func TestParseMiss(t *testing.T) {
+	tests := []struct {
+		name, message string
+		want          kernel.Miss
+	}{
+		{"IPv4", missMessage, kernel.Miss{Index: 7, Addr: netip.MustParseAddr("10.5.2.9")}},
+		{"probe of a known neighbour", strings.Replace(missMessage, "0100000108", "1000000108", 1), kernel.Miss{}},
+		{"without address", missMessage[:24], kernel.Miss{}},
+		{"address of another family", "0a" + missMessage[2:], kernel.Miss{}},
+		{"cut", missMessage[:20], kernel.Miss{}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			raw, err := hex.DecodeString(test.message)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, ok := kernel.ParseMiss(raw)
+			if got != test.want || ok != (test.want != kernel.Miss{}) {
+				t.Errorf("got %v, %v, want %v", got, ok, test.want)
+			}
+		})
+	}
+}
+
+func FuzzMiss(f *testing.F) {
+	raw, err := hex.DecodeString(missMessage)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, ok := kernel.ParseMiss(b)
+		if ok != m.Addr.IsValid() || ok && m.Index <= 0 {
+			t.Errorf("got %v, %v", m, ok)
+		}
+	})
+}
