@@ -1,0 +1,149 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"flannel/internal/ipfam"
+	"flannel/internal/lab"
+	"flannel/internal/lab/ping"
+)
+
+// pingInterval is how densely a continuous ping watches the data path.
+const pingInterval = 5 * time.Millisecond
+
+// startPing lets the pod of one host ping the one of another without a break.
+func startPing(t *testing.T, from, to *lab.Host, f ipfam.Family) *ping.Series {
+	t.Helper()
+	series, err := from.Pods()[0].StartPing(to.Pods()[0].Addr(f), pingInterval)
+	must(t, err)
+	return series
+}
+
+// nothingLost ends a continuous ping and fails the test when a packet is
+// missing.
+func nothingLost(t *testing.T, series *ping.Series) {
+	t.Helper()
+	result := series.Stop()
+	t.Logf("%d pings, %d lost", result.Sent, result.Lost)
+	if result.Lost > 0 || result.Sent == 0 {
+		t.Errorf("%d of %d pings lost", result.Lost, result.Sent)
+	}
+}
+
+func TestPodsKeepTalkingWhileTheDaemonIsKilled(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 2, Families: lab.Dual})
+	up(t, l)
+	h := l.Hosts[0]
+	subnet := subnetOf(t, h)
+	v4 := startPing(t, h, l.Hosts[1], ipfam.V4)
+	v6 := startPing(t, h, l.Hosts[1], ipfam.V6)
+	for range 20 {
+		must(t, h.Kill())
+		must(t, h.StartFlanneld())
+		ready(t, h)
+		if got := subnetOf(t, h); got != subnet {
+			t.Fatalf("subnet %v, want %v as before", got, subnet)
+		}
+	}
+	nothingLost(t, v4)
+	nothingLost(t, v6)
+}
+
+func TestStoppingIsQuickAndLeavesTheDataPath(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 2})
+	up(t, l)
+	h := l.Hosts[0]
+	before := dataPath(t, h)
+	start := time.Now()
+	must(t, h.Stop())
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("stopped after %v", took)
+	}
+	if code := h.Flanneld().ExitCode(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if now := dataPath(t, h); now != before {
+		t.Errorf("before:\n%s\nnow:\n%s", before, now)
+	}
+	connected(t, l)
+}
+
+func TestTheMACSurvivesARestartAndAReboot(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 2})
+	up(t, l)
+	h := l.Hosts[0]
+	record := leases(t, l)[keyOf(t, h)]
+	restart(t, h, func() { onHost(t, h, "ip link del flannel.1") })
+	if now := leases(t, l)[keyOf(t, h)]; now != record {
+		t.Errorf("record %s, want %s as before", now, record)
+	}
+	connected(t, l)
+}
+
+// TestWhatChangedWhileTheDaemonWasAway lets peers leave and change while host1
+// does not look.
+func TestWhatChangedWhileTheDaemonWasAway(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 4, Families: lab.Dual})
+	up(t, l)
+	h, leaver, mover, changer := l.Hosts[0], l.Hosts[1], l.Hosts[2], l.Hosts[3]
+	foreign := []string{
+		"ip route add 10.244.250.0/24 via 172.31.1.12 dev eth0",
+		"ip route add 198.51.100.0/24 via 172.31.1.12 dev eth0 proto static",
+		"ip -6 route add fd00:10:244:fff0::/64 via fd00:31:0:1::12 dev eth0",
+		"ip neigh add 172.31.1.99 lladdr 02:00:00:00:00:99 dev eth0 nud permanent",
+	}
+	for _, command := range foreign {
+		onHost(t, h, command)
+	}
+	others := onHost(t, h, "ip route show proto boot") + onHost(t, h, "ip -6 route show proto boot") +
+		onHost(t, h, "ip route show proto static")
+	gone := place(t, "SUBNET SUBNET6", leaver)
+	oldMAC := macOf(t, changer)
+
+	restart(t, h, func() {
+		must(t, leaver.Stop())
+		must(t, l.Etcd.Delete(t.Context(), keyOf(t, leaver)))
+		onHost(t, mover, "ip addr del "+mover.Addr(ipfam.V4).String()+"/24 dev eth0")
+		onHost(t, mover, "ip addr add 172.31.1.200/24 dev eth0")
+		must(t, changer.Stop())
+		onHost(t, changer, "ip link del flannel.1")
+		must(t, l.Etcd.Put(t.Context(), keyOf(t, changer),
+			strings.ReplaceAll(leases(t, l)[keyOf(t, changer)], oldMAC, "02:00:00:00:00:77")))
+		must(t, changer.StartFlanneld())
+		ready(t, changer)
+		eventually(t, func() (string, bool) {
+			record := leases(t, l)[keyOf(t, mover)]
+			return record, strings.Contains(record, "172.31.1.200")
+		})
+	})
+
+	eventually(t, func() (string, bool) {
+		now := dataPath(t, h)
+		stale := []string{oldMAC, "dst " + mover.Addr(ipfam.V4).String() + " "}
+		stale = append(stale, strings.Fields(gone)...)
+		for _, text := range stale {
+			if strings.Contains(now, text) {
+				return "stale: " + text + "\n" + now, false
+			}
+		}
+		return now, strings.Contains(now, "dst 172.31.1.200 ") && strings.Contains(now, "02:00:00:00:00:77")
+	})
+	now := onHost(t, h, "ip route show proto boot") + onHost(t, h, "ip -6 route show proto boot") +
+		onHost(t, h, "ip route show proto static")
+	if now != others {
+		t.Errorf("foreign routes before:\n%s\nnow:\n%s", others, now)
+	}
+	if text := onHost(t, h, "ip neigh show 172.31.1.99 dev eth0"); !strings.Contains(text, "PERMANENT") {
+		t.Errorf("the foreign neighbour is %q", text)
+	}
+}
+
+// macOf is the MAC of a host's IPv4 tunnel device.
+func macOf(t *testing.T, h *lab.Host) string {
+	t.Helper()
+	link, err := h.Interface("flannel.1")
+	must(t, err)
+	return link.Attrs().HardwareAddr.String()
+}
