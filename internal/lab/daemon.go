@@ -135,7 +135,7 @@ func (d *Daemon) Get(ctx context.Context, path string) (code int, body string, e
 }
 
 // WaitReady waits until the daemon is ready for pods. The error says what was
-// missing, and holds the end of the log when the daemon has ended.
+// missing, and holds the last line of the log when the daemon has ended.
 func (d *Daemon) WaitReady(ctx context.Context) error {
 	missing := "no answer"
 	for tick := newTicker(); ; {
@@ -152,8 +152,8 @@ func (d *Daemon) WaitReady(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-d.Exited():
-			return fmt.Errorf("%s on %s ended with code %d; its last lines:\n%s",
-				d.options.Name, d.host.Name, d.ExitCode(), d.Tail(20))
+			return fmt.Errorf("%s on %s ended with code %d: %s",
+				d.options.Name, d.host.Name, d.ExitCode(), d.Tail(1))
 		case <-ctx.Done():
 			return fmt.Errorf("%s on %s: %w: %s", d.options.Name, d.host.Name, ctx.Err(), missing)
 		}

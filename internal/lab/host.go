@@ -148,7 +148,7 @@ func (h *Host) Pods() []*Pod {
 	return slices.Clone(h.pods)
 }
 
-// Link returns an interface of the host by its name.
+// Interface returns an interface of the host by its name.
 func (h *Host) Interface(name string) (netlink.Link, error) { return h.Handle.LinkByName(name) }
 
 func (h *Host) close() error {

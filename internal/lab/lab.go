@@ -119,7 +119,7 @@ func (o Options) withDefaults() (Options, error) {
 
 func (l *Lab) build(ctx context.Context) error {
 	var err error
-	if l.dir, err = os.MkdirTemp(sandbox.Dir, "cluster-"); err != nil {
+	if l.dir, err = os.MkdirTemp(sandbox.Dir(), "cluster-"); err != nil {
 		return err
 	}
 	if err := l.buildUnderlay(); err != nil {

@@ -60,8 +60,11 @@ func (l *Lab) pairs() Matrix {
 
 // WaitConnected pings until every pod has reached every other in one round.
 func (l *Lab) WaitConnected(ctx context.Context) error {
-	for {
-		err := l.PingAll(ctx).Err()
+	// Short rounds first: a round lasts as long as its slowest ping.
+	for patience := 20 * time.Millisecond; ; patience = min(2*patience, time.Second) {
+		round, cancel := context.WithTimeout(ctx, patience)
+		err := l.PingAll(round).Err()
+		cancel()
 		if err == nil {
 			return nil
 		}

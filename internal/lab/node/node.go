@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -30,9 +32,14 @@ type Node struct {
 	Name string
 	// Handle is a netlink handle in the node's network namespace.
 	Handle *netlink.Handle
-	// own are the namespaces that this node made; base has the others.
-	own  []Namespace
+	// base has the namespaces that this node did not make.
 	base *Node
+
+	// mu guards own: a Do that nobody waits for any more, like that of an
+	// abandoned Dial, may meet a Close.
+	mu sync.RWMutex
+	// own are the namespaces that this node made; nil after Close.
+	own []Namespace
 }
 
 // nsFiles are the names of the namespaces below /proc/thread-self/ns.
@@ -130,22 +137,22 @@ func skipDAD() error {
 // mountRun gives the calling thread's mount namespace an empty /run and puts
 // the sandbox's folder back into it.
 func mountRun() error {
-	fd, err := unix.Open(sandbox.Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(sandbox.Root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", sandbox.Dir, err)
+		return fmt.Errorf("open %s: %w", sandbox.Root, err)
 	}
 	defer unix.Close(fd)
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
 		return fmt.Errorf("mount /run: %w", err)
 	}
-	for _, dir := range []string{sandbox.Dir, "/run/log"} {
+	for _, dir := range []string{sandbox.Root, "/run/log"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make %s: %w", dir, err)
 		}
 	}
 	from := fmt.Sprintf("/proc/thread-self/fd/%d", fd)
-	if err := unix.Mount(from, sandbox.Dir, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("bind %s: %w", sandbox.Dir, err)
+	if err := unix.Mount(from, sandbox.Root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("bind %s: %w", sandbox.Root, err)
 	}
 	return nil
 }
@@ -153,10 +160,12 @@ func mountRun() error {
 // Namespaces returns every namespace that a program on this node runs in and
 // that differs from the caller's. The files belong to the node.
 func (n *Node) Namespaces() []Namespace {
+	n.mu.RLock()
+	all := slices.Clone(n.own)
+	n.mu.RUnlock()
 	if n.base == nil {
-		return n.own
+		return all
 	}
-	all := append([]Namespace{}, n.own...)
 	for _, b := range n.base.Namespaces() {
 		if b.Kind != unix.CLONE_NEWNET {
 			all = append(all, b)
@@ -175,13 +184,32 @@ func (n *Node) Do(fn func() error) error {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return fmt.Errorf("unshare: %w", err)
 		}
-		for _, ns := range n.Namespaces() {
-			if err := unix.Setns(int(ns.File.Fd()), ns.Kind); err != nil {
-				return fmt.Errorf("enter %s of %s: %w", nsFiles[ns.Kind], n.Name, err)
-			}
+		if err := n.enter(); err != nil {
+			return err
 		}
 		return fn()
 	})
+}
+
+// enter moves the calling thread into the node's namespaces. The own network
+// replaces that of the base.
+func (n *Node) enter() error {
+	if n.base != nil {
+		if err := n.base.enter(); err != nil {
+			return err
+		}
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.own == nil {
+		return fmt.Errorf("node %s: %w", n.Name, os.ErrClosed)
+	}
+	for _, ns := range n.own {
+		if err := unix.Setns(int(ns.File.Fd()), ns.Kind); err != nil {
+			return fmt.Errorf("enter %s of %s: %w", nsFiles[ns.Kind], n.Name, err)
+		}
+	}
+	return nil
 }
 
 // Dial connects from inside the node. The connection is used from anywhere.
@@ -219,6 +247,8 @@ func (n *Node) ReadFile(path string) (data []byte, err error) {
 
 // Close lets go of the node. What still runs in it keeps its namespaces.
 func (n *Node) Close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	var errs []error
 	if n.Handle != nil {
 		n.Handle.Close()
@@ -226,5 +256,6 @@ func (n *Node) Close() error {
 	for _, ns := range n.own {
 		errs = append(errs, ns.File.Close())
 	}
+	n.own = nil
 	return errors.Join(errs...)
 }

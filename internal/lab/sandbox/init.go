@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"syscall"
 
@@ -13,9 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dir is a folder that is private to the sandbox and visible on every host of
-// a lab. Temporary files go below it, so they vanish too.
-const Dir = "/run/lab"
+// Root is a folder that every host of a lab sees, with Dir below it.
+const Root = "/run/lab"
+
+// dirVar names the environment variable that holds Dir.
+const dirVar = "FLANNEL_LAB_DIR"
+
+// innerName is the mount point for the folder of a sandbox inside this one.
+const innerName = "inner"
+
+// Dir returns a folder that is private to the sandbox and vanishes with it.
+// Temporary files are below it.
+func Dir() string { return os.Getenv(dirVar) }
 
 // lifelineFD is the descriptor of PID 1 that ends with the outer program. The
 // passed files follow it, or begin there when there is no lifeline.
@@ -59,20 +69,41 @@ func prepare() error {
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
-	if err := unix.Mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
-		return fmt.Errorf("mount /run: %w", err)
-	}
-	tmp := Dir + "/tmp"
-	if err := os.MkdirAll(tmp, 0o777|os.ModeSticky); err != nil {
-		return fmt.Errorf("make the temporary folder: %w", err)
-	}
-	if err := os.Setenv("TMPDIR", tmp); err != nil {
-		return fmt.Errorf("set TMPDIR: %w", err)
+	if err := makeDir(); err != nil {
+		return err
 	}
 	for _, name := range notInherited {
 		os.Unsetenv(name)
 	}
 	return loopbackUp()
+}
+
+// makeDir makes Dir. A sandbox inside another keeps the outer one's /run, where
+// the programs may be that it is to run.
+func makeDir() error {
+	mount, dir := "/run", Root
+	if inner := filepath.Join(Dir(), innerName); Dir() != "" && isDir(inner) {
+		mount, dir = inner, inner
+	}
+	if err := unix.Mount("tmpfs", mount, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		return fmt.Errorf("mount %s: %w", mount, err)
+	}
+	tmp := filepath.Join(dir, "tmp")
+	for _, folder := range []string{tmp, filepath.Join(dir, innerName)} {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return fmt.Errorf("make the folder of the sandbox: %w", err)
+		}
+	}
+	// For programs that run as somebody else.
+	if err := os.Chmod(tmp, 0o777|os.ModeSticky); err != nil {
+		return err
+	}
+	return errors.Join(os.Setenv(dirVar, dir), os.Setenv("TMPDIR", tmp))
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 func loopbackUp() error {

@@ -183,10 +183,15 @@ func (p *Process) Wait() int {
 	return 1
 }
 
+// Outside reports whether Run, called next, would start a sandbox: this process
+// was not started by one.
+func Outside() bool { return os.Getenv(stageVar) == "" }
+
 // Run runs inside in a sandbox, from main or TestMain, and returns its exit
 // code. The program is started again with the same arguments; signals are
-// passed on. The error is ErrUnavailable when there are no rights.
-func Run(inside func() int) (int, error) {
+// passed on. Files are passed to the program inside, which gets them from
+// Files. The error is ErrUnavailable when there are no rights.
+func Run(inside func() int, files ...*os.File) (int, error) {
 	switch stage, outerNet := readStage(); stage {
 	case stageInit:
 		go watchLifeline()
@@ -201,7 +206,7 @@ func Run(inside func() int) (int, error) {
 	defer runtime.UnlockOSThread()
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded...)
-	p, err := Start(Options{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
+	p, err := Start(Options{Files: files, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
 	if err != nil {
 		signal.Reset(forwarded...)
 		return 1, err

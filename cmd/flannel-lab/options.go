@@ -1,0 +1,94 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"flannel/internal/assets"
+	"flannel/internal/lab"
+)
+
+// shape is what the flags say about the cluster.
+type shape struct {
+	ipv6, dual     bool
+	backend        string
+	links          int
+	flanneld, etcd string
+}
+
+func (s *shape) register(fs *flag.FlagSet) {
+	fs.BoolVar(&s.ipv6, "ipv6", false, "IPv6 only")
+	fs.BoolVar(&s.dual, "dual", false, "IPv4 and IPv6")
+	fs.StringVar(&s.backend, "backend", "", "Backend object of the network configuration, as `JSON` (default {\"Type\": \"vxlan\"})")
+	fs.IntVar(&s.links, "links", 1, "underlay links, `N` of them with a router in between")
+	fs.StringVar(&s.flanneld, "flanneld", "", "`path` of flanneld (default: beside flannel-lab)")
+	fs.StringVar(&s.etcd, "etcd", "", "`path` of etcd (default: below .assets in the repository)")
+}
+
+// options checks the flags and finds the programs.
+func (s *shape) options(hosts int) (lab.Options, error) {
+	o := lab.Options{Hosts: hosts, Links: s.links, Families: lab.IPv4, Backend: s.backend}
+	if s.ipv6 && s.dual {
+		return o, errors.New("--ipv6 and --dual exclude each other")
+	}
+	if s.ipv6 {
+		o.Families = lab.IPv6
+	}
+	if s.dual {
+		o.Families = lab.Dual
+	}
+	if s.backend != "" {
+		var object map[string]any
+		if err := json.Unmarshal([]byte(s.backend), &object); err != nil || object["Type"] == nil {
+			return o, fmt.Errorf(`--backend %s: want a JSON object with a Type, like {"Type": "vxlan"}`, s.backend)
+		}
+	}
+	if hosts < 1 {
+		return o, fmt.Errorf("%d hosts: at least 1 is needed", hosts)
+	}
+	return o, s.find(&o.Binaries)
+}
+
+// find looks for the programs where the Makefile puts them.
+func (s *shape) find(b *lab.Binaries) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the own program: %w", err)
+	}
+	bin := filepath.Dir(self)
+	built := filepath.Join(bin, "..", assets.Dir, "etcd")
+	if path, err := assets.Path("etcd"); err == nil && !isProgram(built) {
+		built = path
+	}
+	if b.Flanneld, err = program("flanneld", s.flanneld, filepath.Join(bin, "flanneld")); err != nil {
+		return err
+	}
+	b.Etcd, err = program("etcd", s.etcd, built)
+	return err
+}
+
+// program returns the absolute path of a program, given by flag or found at
+// its usual place.
+func program(name, given, usual string) (string, error) {
+	path, remedy := given, "give another path"
+	if given == "" {
+		path, remedy = usual, "run make build assets"
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", name, err)
+	}
+	if !isProgram(path) {
+		return "", fmt.Errorf("%s is missing at %s: %s", name, path, remedy)
+	}
+	return path, nil
+}
+
+func isProgram(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
+}
