@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -134,6 +135,9 @@ func (a *publicIPv6) UnmarshalJSON(raw []byte) error {
 }
 
 func unquoteAddr(raw []byte) (netip.Addr, error) {
+	if n := len(raw); n > 2 && raw[0] == '"' && !bytes.ContainsRune(raw, '\\') {
+		return netip.ParseAddr(string(raw[1 : n-1]))
+	}
 	var text string
 	if err := json.Unmarshal(raw, &text); err != nil {
 		return netip.Addr{}, err

@@ -1,0 +1,287 @@
+package etcd
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"flannel/internal/etcdtest"
+	"flannel/internal/ipfam"
+	"flannel/subnet"
+	"flannel/subnet/subnettest"
+)
+
+func (h *harness) stored(t *testing.T, subnets ipfam.Pair[netip.Prefix]) (mod int64, id clientv3.LeaseID) {
+	t.Helper()
+	resp, err := h.client.Get(h.ctx(t), h.key(subnets))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(resp.Kvs) == 0 {
+		return 0, 0
+	}
+	return resp.Kvs[0].ModRevision, clientv3.LeaseID(resp.Kvs[0].Lease)
+}
+
+func (h *harness) etcdLeases(t *testing.T) int {
+	t.Helper()
+	resp, err := h.client.Leases(h.ctx(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(resp.Leases)
+}
+
+func TestOwnLease(t *testing.T) {
+	server := etcdtest.Start(t, etcdtest.Options{})
+	for _, c := range []struct {
+		name string
+		run  func(*testing.T, *harness)
+	}{
+		{"is renewed before it ends", renewedBeforeItEnds},
+		{"gets another etcd lease at a restart", anotherEtcdLease},
+		{"is granted for a day", grantedForADay},
+		{"yields to a stranger who comes right after", yieldsToStranger},
+		{"yields to an older one that shares the IPv6 subnet", yieldsToOlder},
+		{"is recognised by its MAC", recognisedByMAC},
+		{"leaves a key with other things on its etcd lease alone", leavesOtherKeysAlone},
+		{"keeps the family that fits when the other changes", keepsFittingFamily},
+		{"does not delete what flannel cannot read", undecodableStays},
+		{"is kept by a manager that did not acquire it", keptByAnother},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHarness(t, server, ownPrefix())
+			h.SetConfig(t, v4)
+			c.run(t, h)
+		})
+	}
+}
+
+func renewedBeforeItEnds(t *testing.T, h *harness) {
+	o := h.options()
+	o.RenewMargin = 3 * time.Second
+	m := newManager(t, o)
+	m.ttl = 4 * time.Second
+	sets := make(chan []subnet.Lease, 100)
+	own := acquire(t, m, subnettest.Attrs(v4, 1))
+	subnettest.Background(t, func(ctx context.Context) error {
+		return m.Watch(ctx, func(s []subnet.Lease) { sets <- s })
+	})
+	leases := h.etcdLeases(t)
+	subnettest.Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	first, id := h.stored(t, own.Subnet)
+	for range 2 {
+		subnettest.Eventually(t, "renewal", func() bool {
+			mod, now := h.stored(t, own.Subnet)
+			renewed := mod > first && now != id
+			if renewed {
+				first, id = mod, now
+			}
+			return renewed
+		})
+	}
+	l, _, _ := h.Get(t, own.Subnet)
+	if l.Claim != own.Claim || !l.Attrs.Equal(own.Attrs) {
+		t.Errorf("the record became %+v, was %+v", l, own)
+	}
+	if n := len(sets); n != 1 {
+		t.Errorf("the watch told %d sets, want one: a renewal is no change", n)
+	}
+	subnettest.Eventually(t, "former etcd leases are revoked", func() bool { return h.etcdLeases(t) == leases })
+}
+
+func anotherEtcdLease(t *testing.T, h *harness) {
+	own := acquire(t, newManager(t, h.options()), subnettest.Attrs(v4, 1))
+	_, before := h.stored(t, own.Subnet)
+	leases := h.etcdLeases(t)
+	again := acquire(t, newManager(t, h.options()), subnettest.Attrs(v4, 1))
+	if _, after := h.stored(t, own.Subnet); after == before || again.Expires.Before(own.Expires) {
+		t.Errorf("etcd lease %x after %x, expires %s after %s", after, before, again.Expires, own.Expires)
+	}
+	if n := h.etcdLeases(t); n != leases {
+		t.Errorf("%d etcd leases, want %d", n, leases)
+	}
+}
+
+func grantedForADay(t *testing.T, h *harness) {
+	own := acquire(t, newManager(t, h.options()), subnettest.Attrs(v4, 1))
+	_, id := h.stored(t, own.Subnet)
+	resp, err := h.client.TimeToLive(h.ctx(t), id)
+	if err != nil || resp.GrantedTTL != 86400 {
+		t.Errorf("granted %+v, %v", resp, err)
+	}
+	if left := time.Until(own.Expires); left < 23*time.Hour || left > 24*time.Hour {
+		t.Errorf("expires in %s", left)
+	}
+}
+
+func yieldsToStranger(t *testing.T, h *harness) {
+	h.SetConfig(t, dual)
+	m := newManager(t, h.options())
+	var strangers []subnet.Lease
+	m.afterCreate = func(chosen ipfam.Pair[netip.Prefix]) {
+		if len(strangers) == 2 {
+			return
+		}
+		l := stranger(chosen[ipfam.V4].String(), 100+len(strangers))
+		h.Put(t, l, false)
+		strangers = append(strangers, l)
+	}
+	own := acquire(t, m, subnettest.Attrs(dual, 1))
+	leases, err := m.List(t.Context())
+	if err != nil || len(leases) != 3 {
+		t.Errorf("the store holds %v, %v; want the strangers' and ours", leases, err)
+	}
+	for _, l := range strangers {
+		if own.Subnet[ipfam.V4].Overlaps(l.Subnet[ipfam.V4]) {
+			t.Errorf("%v is shared with a stranger", own.Subnet)
+		}
+	}
+}
+
+func yieldsToOlder(t *testing.T, h *harness) {
+	h.SetConfig(t, dual)
+	m := newManager(t, h.options())
+	var other subnet.Lease
+	m.beforeCreate = func(chosen ipfam.Pair[netip.Prefix]) {
+		if other.Subnet[ipfam.V6].IsValid() {
+			return
+		}
+		other = subnet.Lease{Subnet: pair("10.5.200.0/24", chosen[ipfam.V6].String()), Attrs: subnettest.Attrs(dual, 100)}
+		if chosen[ipfam.V4] == other.Subnet[ipfam.V4] {
+			other.Subnet[ipfam.V4] = netip.MustParsePrefix("10.5.201.0/24")
+		}
+		h.Put(t, other, false)
+	}
+	own := acquire(t, m, subnettest.Attrs(dual, 1))
+	if own.Subnet[ipfam.V6].Overlaps(other.Subnet[ipfam.V6]) {
+		t.Errorf("%v shares its IPv6 subnet with an older lease", own.Subnet)
+	}
+	if leases, err := m.List(t.Context()); err != nil || len(leases) != 2 {
+		t.Errorf("the store holds %v, %v", leases, err)
+	}
+}
+
+func recognisedByMAC(t *testing.T, h *harness) {
+	m := newManager(t, h.options())
+	own := acquire(t, m, subnettest.Attrs(v4, 1))
+	result, _ := subnettest.Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	other := own
+	other.Attrs.PublicIP = addrs("192.0.2.99")
+	h.Put(t, other, false)
+	subnettest.Eventually(t, "own attributes are published again", func() bool {
+		l, _, _ := h.Get(t, own.Subnet)
+		return l.Attrs.Equal(own.Attrs)
+	})
+	select {
+	case err := <-result:
+		t.Errorf("Keep = %v", err)
+	default:
+	}
+}
+
+func leavesOtherKeysAlone(t *testing.T, h *harness) {
+	own := acquire(t, newManager(t, h.options()), subnettest.Attrs(v4, 1))
+	_, id := h.stored(t, own.Subnet)
+	other := h.prefix + "/operator"
+	if _, err := h.client.Put(h.ctx(t), other, "x", clientv3.WithLease(id)); err != nil {
+		t.Fatal(err)
+	}
+	acquire(t, newManager(t, h.options()), subnettest.Attrs(v4, 1))
+	if resp, err := h.client.Get(h.ctx(t), other); err != nil || len(resp.Kvs) != 1 {
+		t.Errorf("a key of the operator is gone: %v, %v", resp, err)
+	}
+}
+
+func keepsFittingFamily(t *testing.T, h *harness) {
+	before := acquire(t, newManager(t, h.options()), subnettest.Attrs(v4, 1))
+	h.SetConfig(t, dual)
+	after := acquire(t, newManager(t, h.options()), subnettest.Attrs(dual, 1))
+	if after.Subnet[ipfam.V4] != before.Subnet[ipfam.V4] || !after.Subnet[ipfam.V6].IsValid() {
+		t.Errorf("acquired %v after %v", after.Subnet, before.Subnet)
+	}
+	if _, _, found := h.Get(t, before.Subnet); found {
+		t.Error("the record of one family is still there")
+	}
+}
+
+func undecodableStays(t *testing.T, h *harness) {
+	h.SetConfig(t, subnettest.IPv6Config)
+	before := acquire(t, newManager(t, h.options()), subnettest.Attrs(subnettest.IPv6Config, 1))
+	h.SetConfig(t, dual)
+	// The same node, but known by its IPv6 address alone.
+	after := acquire(t, newManager(t, h.options()), subnettest.Attrs(subnettest.IPv6Config, 1))
+	if _, _, found := h.Get(t, before.Subnet); !found || after.Subnet == before.Subnet {
+		t.Errorf("%v was deleted for %v", before.Subnet, after.Subnet)
+	}
+}
+
+func keptByAnother(t *testing.T, h *harness) {
+	own := acquire(t, newManager(t, h.options()), subnettest.Attrs(v4, 1))
+	m := newManager(t, h.options())
+	subnettest.Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	h.Delete(t, own.Subnet)
+	subnettest.Eventually(t, "the lease is there again", func() bool {
+		_, _, found := h.Get(t, own.Subnet)
+		return found
+	})
+}
+
+func TestConfigIsTalkedAboutOnce(t *testing.T) {
+	h := newHarness(t, etcdtest.Start(t, etcdtest.Options{}), "/coreos.com/network")
+	var book logBook
+	o := h.options()
+	o.Log, o.CheckEvery = book.logger(), 10*time.Millisecond
+	m := newManager(t, o)
+	result, _ := subnettest.Background(t, func(ctx context.Context) error {
+		_, err := m.Config(ctx)
+		return err
+	})
+	said := func(text string, times int) {
+		t.Helper()
+		subnettest.Eventually(t, "the log says "+text, func() bool { return book.count(text) == times })
+	}
+	said("etcdctl --endpoints="+h.server.Endpoint()+" put /coreos.com/network/config", 1)
+	h.SetConfig(t, `{"Network":"nonsense"}`)
+	said("nonsense", 1)
+	h.SetConfig(t, ` {"Network":"nonsense"}`)
+	h.SetConfig(t, v4)
+	if err := <-result; err != nil {
+		t.Fatal(err)
+	}
+	own := acquire(t, m, subnettest.Attrs(v4, 1))
+	subnettest.Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	h.SetConfig(t, dual)
+	said("takes effect at restart", 1)
+	h.SetConfig(t, v4)
+	said("is the one in use again", 1)
+	for text, times := range map[string]int{"no network configuration": 1, "nonsense": 1, "takes effect at restart": 1} {
+		if n := book.count(text); n != times {
+			t.Errorf("%q is said %d times, want %d:\n%s", text, n, times, book.String())
+		}
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	good := Options{Endpoints: []string{"http://127.0.0.1:1"}, Prefix: "/x", RenewMargin: time.Hour, Log: (&logBook{}).logger()}
+	for want, change := range map[string]func(*Options){
+		"no endpoints": func(o *Options) { o.Endpoints = nil },
+		"renew margin": func(o *Options) { o.RenewMargin = 24 * time.Hour },
+	} {
+		o := good
+		change(&o)
+		if _, err := New(o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("New = %v, want an error about %s", err, want)
+		}
+	}
+	m := newManager(t, good)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := m.Config(ctx); err == nil {
+		t.Error("a configuration came from nowhere")
+	}
+}
