@@ -74,6 +74,8 @@ type looper struct {
 	lists   chan listing
 	listing bool
 	readers sync.WaitGroup
+	// held says that the log has told of kept peers.
+	held bool
 }
 
 // listing is a list of the store and when it was read.
@@ -83,16 +85,27 @@ type listing struct {
 	err    error
 }
 
+func (l *looper) sayHeld() {
+	if l.held {
+		l.Log.Warn("leases are gone from the store; their peers are kept until two lists agree",
+			"kept", len(l.guard.kept)+len(l.guard.inKernel), "apart", agreeAfter)
+		return
+	}
+	l.Log.Info("no peer is kept any more that the store does not show")
+}
+
 // askForList reads the store, when the guard wants to know, without holding up
 // the passes. The reader ends with ctx; its answer fits into the channel.
 func (l *looper) askForList(ctx context.Context) {
 	at, wanted := l.guard.nextList()
+	if wanted != l.held {
+		l.held = wanted
+		l.sayHeld()
+	}
 	if !wanted || l.listing {
 		return
 	}
 	l.listing = true
-	l.Log.Warn("many leases are gone from the store; their peers are kept until two lists agree",
-		"held", len(l.guard.kept)+len(l.guard.inKernel), "apart", agreeAfter)
 	l.readers.Go(func() {
 		if !rest(ctx, time.Until(at)) {
 			return

@@ -81,9 +81,11 @@ type Options struct {
 	NewKernel func(kernel.Scope) (Kernel, error)
 	// DeviceMAC returns the MAC of an existing device, or the zero MAC.
 	DeviceMAC func(name string) kernel.MAC
-	Backends  map[string]backend.Factory
-	Health    *health.Registry
-	Metrics   *metrics.Metrics
+	// DeviceAddrs returns the addresses of a device; none when it is not there.
+	DeviceAddrs func(name string) []netip.Prefix
+	Backends    map[string]backend.Factory
+	Health      *health.Registry
+	Metrics     *metrics.Metrics
 	// SubnetFile is the path of subnet.env.
 	SubnetFile string
 	IPMasq     bool

@@ -36,5 +36,21 @@ func (l *looper) writeSubnetFile(r *result) {
 	l.checks.subnetFile.OK()
 	if changed {
 		l.Log.Info("subnet file written", "path", l.SubnetFile, "subnet", subnet.SubnetString(r.own.Subnet), "mtu", e.MTU)
+		l.sayOldBridge(r.own)
+	}
+}
+
+// bridge is the name that the CNI plugin's bridge has by default.
+const bridge = "cni0"
+
+// sayOldBridge tells of pods that have addresses outside the subnet that this
+// node has.
+func (l *looper) sayOldBridge(own subnet.Lease) {
+	for _, a := range l.DeviceAddrs(bridge) {
+		f := ipfam.Of(a.Addr())
+		if l.config.Network[f].Contains(a.Addr()) && !own.Subnet[f].Contains(a.Addr()) {
+			l.Log.Warn("the bridge has an address outside this node's subnet: its pods are not reached from other nodes; "+
+				"delete them, then run 'ip link del "+bridge+"'", "dev", bridge, "addr", a, "subnet", own.Subnet[f])
+		}
 	}
 }

@@ -68,6 +68,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 		NewUplink:      d.uplinkFactory(handle),
 		NewKernel:      d.newKernel,
 		DeviceMAC:      deviceMAC(handle),
+		DeviceAddrs:    deviceAddrs(handle),
 		Backends:       backends(),
 		Health:         d.health,
 		Metrics:        d.metrics,
@@ -140,15 +141,4 @@ func (d *daemon) uplinkFactory(handle *netlink.Handle) func(ipfam.Pair[bool], ip
 func (d *daemon) newKernel(scope kernel.Scope) (network.Kernel, error) {
 	scope.Instance = d.options.subnetFile
 	return kernel.New(kernel.Options{Log: d.log, Scope: scope})
-}
-
-// deviceMAC returns a look-up of the MAC of a device.
-func deviceMAC(handle *netlink.Handle) func(string) kernel.MAC {
-	return func(name string) kernel.MAC {
-		link, err := handle.LinkByName(name)
-		if err != nil || len(link.Attrs().HardwareAddr) != len(kernel.MAC{}) {
-			return kernel.MAC{}
-		}
-		return kernel.MAC(link.Attrs().HardwareAddr)
-	}
 }

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+
+	"flannel/network/kernel"
+)
+
+// deviceMAC returns a look-up of the MAC of a device.
+func deviceMAC(handle *netlink.Handle) func(string) kernel.MAC {
+	return func(name string) kernel.MAC {
+		link, err := handle.LinkByName(name)
+		if err != nil || len(link.Attrs().HardwareAddr) != len(kernel.MAC{}) {
+			return kernel.MAC{}
+		}
+		return kernel.MAC(link.Attrs().HardwareAddr)
+	}
+}
+
+// deviceAddrs returns a look-up of the addresses of a device.
+func deviceAddrs(handle *netlink.Handle) func(string) []netip.Prefix {
+	return func(name string) []netip.Prefix {
+		link, err := handle.LinkByName(name)
+		if err != nil {
+			return nil
+		}
+		list, err := handle.AddrList(link, netlink.FAMILY_ALL)
+		if err != nil {
+			return nil
+		}
+		var out []netip.Prefix
+		for _, a := range list {
+			ip, _ := netip.AddrFromSlice(a.IP)
+			ones, _ := a.Mask.Size()
+			out = append(out, netip.PrefixFrom(ip.Unmap(), ones))
+		}
+		return out
+	}
+}

@@ -1,0 +1,255 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"flannel/internal/ipfam"
+	"flannel/internal/lab"
+)
+
+// fakePeer is a record as another node would write it.
+func fakePeer(n int) (key, value string) {
+	return fmt.Sprintf("%s/subnets/10.244.%d.0-24", lab.DefaultPrefix, n), fmt.Sprintf(
+		`{"PublicIP":"172.31.1.%d","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:%02x"}}`, n, n)
+}
+
+// hasPeer waits until a host reaches, or does not reach, the subnet of a fake
+// peer.
+func hasPeer(t *testing.T, h *lab.Host, n int, want bool) {
+	t.Helper()
+	eventually(t, func() (string, bool) {
+		text := onHost(t, h, "ip route show proto 70")
+		return text, want == strings.Contains(text, fmt.Sprintf("10.244.%d.0/24", n))
+	})
+}
+
+func TestAStoreThatIsNotThereYetIsWaitedFor(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 2, NoEtcd: true})
+	for _, h := range l.Hosts {
+		must(t, h.StartFlanneld())
+		eventually(t, func() (string, bool) {
+			_, body, err := h.Flanneld().Get(t.Context(), "/readyz")
+			return fmt.Sprint(body, err), strings.Contains(body, "not ready yet") && strings.Contains(body, "store: cannot be reached")
+		})
+	}
+	startStore(t, l)
+	putConfig(t, l)
+	for _, h := range l.Hosts {
+		ready(t, h)
+		if n := strings.Count(h.Log(), "etcd"); n > 12 {
+			t.Errorf("%d lines about etcd:\n%s", n, h.Log())
+		}
+	}
+}
+
+func startStore(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+	defer cancel()
+	must(t, l.Etcd.Start(ctx))
+}
+
+func putConfig(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config", `{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}`))
+}
+
+func TestAnOutageCutsNobodyOff(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 3})
+	up(t, l)
+	h := l.Hosts[0]
+	before := dataPath(t, h)
+	series := startPing(t, h, l.Hosts[1], ipfam.V4)
+	must(t, l.Etcd.Kill())
+	eventually(t, func() (string, bool) {
+		code, body, _ := h.Flanneld().Get(t.Context(), "/readyz")
+		return body, code == 200 && strings.Contains(body, "store: cannot be reached")
+	})
+	// What is tampered with meanwhile heals all the same.
+	onHost(t, h, place(t, "ip route del SUBNET", l.Hosts[2]))
+	eventually(t, func() (string, bool) { now := dataPath(t, h); return now, now == before })
+	startStore(t, l)
+	// Changes made before the watches are back, and compacted, arrive.
+	key, value := fakePeer(77)
+	must(t, l.Etcd.Put(t.Context(), key, value))
+	for range 10 {
+		must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/other", "x"))
+	}
+	must(t, l.Etcd.Compact(t.Context()))
+	hasPeer(t, h, 77, true)
+	must(t, l.Etcd.Delete(t.Context(), key))
+	hasPeer(t, h, 77, false)
+	nothingLost(t, series)
+}
+
+// sameSubnets waits until all leases are in the store again, each with the
+// subnet it had.
+func sameSubnets(t *testing.T, l *lab.Lab, before map[string]string) {
+	t.Helper()
+	want := slices.Sorted(maps.Keys(before))
+	eventually(t, func() (string, bool) {
+		now := slices.Sorted(maps.Keys(leases(t, l)))
+		return fmt.Sprintf("leases %v, want %v", now, want), slices.Equal(now, want)
+	})
+}
+
+// Ten nodes are enough for a mass loss.
+func TestAStoreThatForgetsCutsNobodyOff(t *testing.T) {
+	tests := map[string]func(t *testing.T, l *lab.Lab, snapshot string){
+		"all keys deleted": func(t *testing.T, l *lab.Lab, _ string) {
+			must(t, l.Etcd.DeletePrefix(t.Context(), lab.DefaultPrefix+"/subnets/"))
+		},
+		"data directory wiped": func(t *testing.T, l *lab.Lab, _ string) {
+			must(t, l.Etcd.Kill())
+			must(t, l.Etcd.Wipe())
+			startStore(t, l)
+			putConfig(t, l)
+		},
+		"older snapshot restored": func(t *testing.T, l *lab.Lab, snapshot string) {
+			must(t, l.Etcd.Kill())
+			must(t, l.Etcd.Restore(t.Context(), snapshot))
+			startStore(t, l)
+		},
+	}
+	for name, forget := range tests {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, lab.Options{Hosts: 10})
+			snapshot := filepath.Join(t.TempDir(), "snapshot.db")
+			must(t, l.Etcd.Snapshot(t.Context(), snapshot))
+			up(t, l)
+			before := leases(t, l)
+			var pings []func()
+			for i, h := range l.Hosts {
+				series := startPing(t, h, l.Hosts[(i+1)%len(l.Hosts)], ipfam.V4)
+				pings = append(pings, func() { nothingLost(t, series) })
+			}
+			forget(t, l, snapshot)
+			sameSubnets(t, l, before)
+			key, value := fakePeer(1)
+			must(t, l.Etcd.Put(t.Context(), key, value))
+			for _, h := range l.Hosts {
+				hasPeer(t, h, 1, true)
+			}
+			for _, end := range pings {
+				end()
+			}
+		})
+	}
+}
+
+func TestTheOwnKeyDeletedComesBack(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 2})
+	up(t, l)
+	h := l.Hosts[0]
+	before := leases(t, l)
+	must(t, l.Etcd.Delete(t.Context(), keyOf(t, h)))
+	sameSubnets(t, l, before)
+	connected(t, l)
+}
+
+func TestTheOwnKeyTakenOverLeadsToAnotherSubnet(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 2})
+	up(t, l)
+	h := l.Hosts[0]
+	old, key := subnetOf(t, h), keyOf(t, h)
+	_, stranger := fakePeer(99)
+	must(t, l.Etcd.Put(t.Context(), key, stranger))
+	eventually(t, func() (string, bool) {
+		now := subnetOf(t, h)
+		return fmt.Sprintf("subnet %v", now), now != old
+	})
+	ready(t, h)
+	if got := leases(t, l)[key]; got != stranger {
+		t.Errorf("the record is %s, want the stranger's %s", got, stranger)
+	}
+	eventually(t, func() (string, bool) { return h.Log(), strings.Contains(h.Log(), "cni0") })
+}
+
+func TestAWrongRecordHarmsNobodyElse(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 2})
+	up(t, l)
+	h := l.Hosts[0]
+	_, good := fakePeer(99)
+	prefix := lab.DefaultPrefix + "/subnets/"
+	wrong := map[string]string{
+		"10.244.90.0-24": `{"PublicIP":`,
+		"10.99.0.0-24":   good,
+		"nonsense":       good,
+		"10.244.91.0-24": strings.ReplaceAll(good, "02:00:00:00:00:63", "00:00:00:00:00:00"),
+		"10.244.92.0-24": strings.ReplaceAll(good, "02:00:00:00:00:63", macOf(t, h)),
+		"10.244.93.0-24": strings.ReplaceAll(good, "172.31.1.99", h.Addr(ipfam.V4).String()),
+	}
+	before := dataPath(t, h)
+	for key, value := range wrong {
+		must(t, l.Etcd.Put(t.Context(), prefix+key, value))
+	}
+	key, value := fakePeer(98)
+	must(t, l.Etcd.Put(t.Context(), key, value))
+	hasPeer(t, h, 98, true)
+	_, status, err := h.Flanneld().Get(t.Context(), "/status")
+	must(t, err)
+	for key := range wrong {
+		if !strings.Contains(status, key) {
+			t.Errorf("/status does not name %s", key)
+		}
+		if n := strings.Count(h.Log(), "peer="+key); n != 1 {
+			t.Errorf("%d lines about %s", n, key)
+		}
+	}
+	_, metrics, err := h.Flanneld().Get(t.Context(), "/metrics")
+	must(t, err)
+	if !strings.Contains(metrics, `flannel_peers{family="ipv4",state="left out"} 6`) {
+		t.Errorf("metrics:\n%s", metrics)
+	}
+	must(t, l.Etcd.Delete(t.Context(), key))
+	hasPeer(t, h, 98, false)
+	if now := dataPath(t, h); now != before {
+		t.Errorf("before:\n%s\nnow:\n%s", before, now)
+	}
+	connected(t, l)
+}
+
+func TestOneDaemonPerPrefix(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 2})
+	up(t, l)
+	must(t, l.Etcd.Put(t.Context(), "/second/config", `{"Network": "10.245.0.0/16", "Backend": {"Type": "vxlan", "VNI": 7}}`))
+	before := dataPath(t, l.Hosts[0])
+	var second []*lab.Daemon
+	for _, h := range l.Hosts {
+		d, err := h.StartDaemon(lab.DaemonOptions{
+			Name: "second", Prefix: "/second", SubnetFile: "/run/flannel/second.env", HealthPort: 8082,
+		})
+		must(t, err)
+		second = append(second, d)
+	}
+	for _, d := range second {
+		ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+		must(t, d.WaitReady(ctx))
+		cancel()
+	}
+	eventually(t, func() (string, bool) {
+		text := onHost(t, l.Hosts[0], "ip route show dev flannel.7")
+		return text, strings.Contains(text, "10.245.")
+	})
+	// Each puts back its own and leaves the other's alone.
+	onHost(t, l.Hosts[0], "ip link del flannel.7")
+	restart(t, l.Hosts[0], func() {})
+	eventually(t, func() (string, bool) {
+		text := onHost(t, l.Hosts[0], "ip route show proto 70")
+		return text, strings.Contains(text, "10.245.") && strings.Contains(text, "10.244.")
+	})
+	connected(t, l)
+	for _, d := range second {
+		must(t, d.Stop())
+	}
+	onHost(t, l.Hosts[0], "ip link del flannel.7")
+	if now := dataPath(t, l.Hosts[0]); now != before {
+		t.Errorf("before:\n%s\nnow:\n%s", before, now)
+	}
+}
