@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"net/netip"
+	"slices"
 
 	"flannel/network/kernel/rtnl"
 
@@ -29,41 +30,63 @@ func (r *reconciler) judge(m rtnl.Message, txChecksum func(name string) (bool, e
 		}
 		return harmless, Miss{}
 	}
-	bad := false
-	switch m.Type {
-	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		bad = r.judgeLink(m, txChecksum)
-	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-		bad = r.judgeAddr(m)
-	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		bad = r.judgeNeigh(m)
-	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		bad = r.judgeRoute(m)
-	}
-	if bad {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	if r.isTamperingLocked(m, txChecksum) {
 		return tampered, Miss{}
+	}
+	if r.listing && len(r.unjudged) < maxUnjudged {
+		m.Body = slices.Clone(m.Body)
+		r.unjudged = append(r.unjudged, m)
 	}
 	return harmless, Miss{}
 }
 
-// judgeLink: a link that went down, or away, took routes with it without a
+// maxUnjudged bounds the events that are kept while the tables are listed.
+const maxUnjudged = 4096
+
+// judgeAgainLocked judges the events that came while the tables were listed,
+// because what they are about may have been listed before it was changed.
+func (r *reconciler) judgeAgainLocked() bool {
+	bad := len(r.unjudged) >= maxUnjudged
+	for _, m := range r.unjudged {
+		// The device's own settings have not been listed.
+		bad = bad || r.isTamperingLocked(m, func(string) (bool, error) { return false, nil })
+	}
+	r.unjudged = nil
+	return bad
+}
+
+func (r *reconciler) isTamperingLocked(m rtnl.Message, txChecksum func(name string) (bool, error)) bool {
+	switch m.Type {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		return r.judgeLinkLocked(m, txChecksum)
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		return r.judgeAddrLocked(m)
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		return r.judgeNeighLocked(m)
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		return r.judgeRouteLocked(m)
+	}
+	return false
+}
+
+// judgeLinkLocked: a link that went down, or away, took routes with it without a
 // word, even if it is back already.
-func (r *reconciler) judgeLink(m rtnl.Message, txChecksum func(name string) (bool, error)) bool {
+func (r *reconciler) judgeLinkLocked(m rtnl.Message, txChecksum func(name string) (bool, error)) bool {
 	got, ok := parseLink(m.Body)
 	if !ok {
 		return false
 	}
-	r.lock.RLock()
 	w, ok := r.watched[got.index]
-	r.lock.RUnlock()
 	switch {
 	case !ok:
 		return false
 	case m.Type == unix.RTM_DELLINK:
-		r.forgetWatched(got.index)
+		delete(r.watched, got.index)
 		return true
 	case !w.own:
-		return r.judgeUplink(got, w)
+		return r.judgeUplinkLocked(got, w)
 	case !got.up || got.name != w.name || got.mtu != w.mtu || got.mac != w.mac || got.alias != w.alias:
 		return true
 	case w.txChecksumOff:
@@ -73,51 +96,42 @@ func (r *reconciler) judgeLink(m rtnl.Message, txChecksum func(name string) (boo
 	return false
 }
 
-func (r *reconciler) judgeUplink(got link, w watchedLink) bool {
+func (r *reconciler) judgeUplinkLocked(got link, w watchedLink) bool {
 	if got.up == w.up && got.name == w.name {
 		return false
 	}
 	w.up, w.name = got.up, got.name
-	r.lock.Lock()
-	defer r.lock.Unlock()
 	r.watched[got.index] = w
 	return true
 }
 
-func (r *reconciler) forgetWatched(index int) {
-	r.lock.Lock()
-	defer r.lock.Unlock()
-	delete(r.watched, index)
-}
-
-// judgeAddr: the last address of a device takes the device's routes with it
+// judgeAddrLocked: the last address of a device takes the device's routes with it
 // without a word.
-func (r *reconciler) judgeAddr(m rtnl.Message) bool {
+func (r *reconciler) judgeAddrLocked(m rtnl.Message) bool {
 	k, ok := parseAddr(m.Body)
 	if !ok {
 		return false
 	}
-	r.lock.RLock()
-	defer r.lock.RUnlock()
 	w, watched := r.watched[k.dev]
 	_, known := r.addrs[k]
 	switch {
 	case !watched:
 		return false
 	case m.Type == unix.RTM_DELADDR:
-		return known || r.listing || !w.own
+		return known || !w.own
 	default:
 		return w.own && !known && !k.prefix.Addr().IsLinkLocalUnicast()
 	}
 }
 
-func (r *reconciler) judgeNeigh(m rtnl.Message) bool {
+// judgeNeighLocked: FDB events do not say who caused them. Those of our own
+// writes agree with what is remembered unless several passes overtake them;
+// then a list too many is made.
+func (r *reconciler) judgeNeighLocked(m rtnl.Message) bool {
 	n, ok := parseNeigh(m.Body)
 	if !ok {
 		return false
 	}
-	r.lock.RLock()
-	defer r.lock.RUnlock()
 	if w := r.watched[n.dev]; !w.own {
 		return false
 	}
@@ -133,7 +147,7 @@ func (r *reconciler) judgeNeigh(m rtnl.Message) bool {
 	}
 	switch {
 	case m.Type == unix.RTM_DELNEIGH:
-		return known || r.listing
+		return known
 	case known:
 		return !same || !isPermanent(n.state)
 	default:
@@ -141,17 +155,15 @@ func (r *reconciler) judgeNeigh(m rtnl.Message) bool {
 	}
 }
 
-func (r *reconciler) judgeRoute(m rtnl.Message) bool {
+func (r *reconciler) judgeRouteLocked(m rtnl.Message) bool {
 	k, v, ok := parseRoute(m.Body)
 	if !ok {
 		return false
 	}
-	r.lock.RLock()
-	defer r.lock.RUnlock()
 	have, known := r.routes[k]
 	switch {
 	case m.Type == unix.RTM_DELROUTE:
-		return known && v.protocol == have.protocol || r.listing && v.protocol == RouteProtocol
+		return known && v.protocol == have.protocol
 	case known:
 		return v != have
 	default:

@@ -1,6 +1,9 @@
 package kernel
 
-import "net/netip"
+import (
+	"errors"
+	"net/netip"
+)
 
 // tables are the contents of the four tables of entries.
 type tables struct {
@@ -16,42 +19,62 @@ func (m *memory) snapshot() tables {
 	return tables{m.addrs, m.fdb, m.neighbors, m.routes}
 }
 
-// list reads our entries of all tables from the kernel and remembers them.
+// list reads our entries of all tables from the kernel and remembers them. It
+// does so again when somebody has changed something meanwhile.
 func (p *pass) list() error {
+	const attempts = 3
+	for range attempts {
+		t, err := p.read()
+		if err != nil {
+			p.setListing(false)
+			return err
+		}
+		if !p.remember(t) {
+			return nil
+		}
+	}
+	return errors.New("the tables keep changing while they are listed")
+}
+
+// read lists all tables. Events are kept until remember.
+func (p *pass) read() (t tables, err error) {
 	p.setListing(true)
-	defer p.setListing(false)
 	s := selection{adopting: p.adopting}
 	for _, l := range p.owned {
 		s.devices = append(s.devices, l.index)
 	}
-	addrs, err := collect(p.edge.addrs, s, func(k addrKey, _ struct{}) bool { return p.onOwned(k.dev) && p.judgesAddr(k) })
+	t.addrs, err = collect(p.edge.addrs, s, func(k addrKey, _ struct{}) bool { return p.onOwned(k.dev) && p.judgesAddr(k) })
 	if err != nil {
-		return err
+		return t, err
 	}
-	fdb, err := collect(p.edge.fdb, s, func(k fdbKey, _ netip.Addr) bool { return p.onOwned(k.dev) })
+	t.fdb, err = collect(p.edge.fdb, s, func(k fdbKey, _ netip.Addr) bool { return p.onOwned(k.dev) })
 	if err != nil {
-		return err
+		return t, err
 	}
-	neighbors, err := collect(p.edge.neighbors, s, func(k neighKey, _ MAC) bool { return p.onOwned(k.dev) })
+	t.neighbors, err = collect(p.edge.neighbors, s, func(k neighKey, _ MAC) bool { return p.onOwned(k.dev) })
 	if err != nil {
-		return err
+		return t, err
 	}
-	routes, err := collect(p.edge.routes, s, func(k routeKey, v routeValue) bool {
+	t.routes, err = collect(p.edge.routes, s, func(k routeKey, v routeValue) bool {
 		return p.ownRoute(k, v) || p.adopting && p.adoptable(k, v)
 	})
-	if err != nil {
-		return err
-	}
-	p.lock.Lock()
-	defer p.lock.Unlock()
-	p.addrs, p.fdb, p.neighbors, p.routes = addrs, fdb, neighbors, routes
-	return nil
+	return t, err
 }
 
 func (m *memory) setListing(on bool) {
 	m.lock.Lock()
 	defer m.lock.Unlock()
-	m.listing = on
+	m.listing, m.unjudged = on, nil
+}
+
+// remember replaces what is remembered. It reports whether events have shown
+// that the list is out of date already.
+func (p *pass) remember(t tables) bool {
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	p.addrs, p.fdb, p.neighbors, p.routes = t.addrs, t.fdb, t.neighbors, t.routes
+	p.listing = false
+	return p.judgeAgainLocked()
 }
 
 // judgesAddr reports whether an address of our device is ours to remove when

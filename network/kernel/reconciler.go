@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+
+	"flannel/network/kernel/rtnl"
 )
 
 // reconciler makes the tables behind an edge what is wanted. It remembers what
@@ -48,13 +50,14 @@ type reconciler struct {
 
 // memory is what the tables should hold: what was listed, changed by what was
 // written. Events are compared with it, so it changes before the kernel does.
-// Only the holder of the pass writes, and takes the lock for it; who only
-// judges events takes the lock to read.
+// Only the holder of the pass changes entries, and takes the lock for it; it
+// reads them without. Who judges events takes the lock.
 type memory struct {
-	lock sync.RWMutex
-	// listing says that the tables are being listed: what happens meanwhile
-	// cannot be judged.
+	lock sync.Mutex
+	// listing says that the tables are being listed. Events that come
+	// meanwhile are kept in unjudged, to be judged again afterwards.
 	listing   bool
+	unjudged  []rtnl.Message
 	watched   map[int]watchedLink
 	addrs     map[addrKey]struct{}
 	fdb       map[fdbKey]netip.Addr

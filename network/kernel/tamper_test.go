@@ -188,19 +188,19 @@ func TestTxChecksumOffloadStaysOff(t *testing.T) {
 func TestOwnWritesAreNoTampering(t *testing.T) {
 	n := newNode(t)
 	changed := follow(t, n.Netlink)
-	apply(t, n, dual(n.uplink))
-	settle(t, n, changed)
-	before := n.Counters().Tampering
-	apply(t, n, dual(n.uplink, 2, 3, 4, 5))
 	moved := dual(n.uplink, 3, 4, 5)
 	moved.FDB[0].Dst, moved.Neighbors[1].MAC = public4(88), mac(88)
-	apply(t, n, moved)
-	moved.Devices[0].MTU = 1400
-	moved.Devices[0].Addrs[0] = host(subnet4(8))
-	apply(t, n, moved)
-	settle(t, n, changed)
-	if got := n.Counters().Tampering - before; got != 1 {
-		t.Errorf("got %d events taken for tampering, want only the one of settle", got)
+	shrunk := dual(n.uplink, 3, 4)
+	shrunk.Devices[0].MTU = 1400
+	shrunk.Devices[0].Addrs[0] = host(subnet4(8))
+	for i, state := range []kernel.State{dual(n.uplink), dual(n.uplink, 2, 3, 4, 5), moved, shrunk} {
+		before := n.Counters().Tampering
+		apply(t, n, state)
+		settle(t, n, changed)
+		if got := n.Counters().Tampering - before; got != 1 {
+			t.Errorf("state %d: got %d events taken for tampering, want only the one of settle", i, got)
+		}
+		apply(t, n, state)
 	}
 }
 

@@ -68,7 +68,7 @@ func (p *pass) watchUsed() error {
 }
 
 func (r *reconciler) watchedIndexes() []int {
-	r.lock.RLock()
-	defer r.lock.RUnlock()
+	r.lock.Lock()
+	defer r.lock.Unlock()
 	return slices.Sorted(maps.Keys(r.watched))
 }
