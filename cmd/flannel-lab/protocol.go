@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -42,17 +43,20 @@ type namespace struct {
 // ask sends a request to the lab of this place.
 func (p place) ask(r request) (reply, []namespace, error) {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: p.socketPath(), Net: "unix"})
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
-		return reply{}, nil, fmt.Errorf("lab %q is not up; start it with flannel-lab up 3 --name %s", p.name, p.name)
+	if errors.Is(err, fs.ErrNotExist) || isGone(err) {
+		return reply{}, nil, p.notUp()
 	}
 	if err != nil {
 		return reply{}, nil, err
 	}
 	defer conn.Close()
-	if err := json.NewEncoder(conn).Encode(r); err != nil {
+	if err := json.NewEncoder(conn).Encode(r); err != nil && !isGone(err) {
 		return reply{}, nil, fmt.Errorf("ask lab %q: %w", p.name, err)
 	}
 	got, spaces, err := receive(conn)
+	if isGone(err) {
+		return reply{}, nil, p.notUp()
+	}
 	if err != nil {
 		return reply{}, nil, fmt.Errorf("lab %q does not answer: %w", p.name, err)
 	}
@@ -62,13 +66,27 @@ func (p place) ask(r request) (reply, []namespace, error) {
 	return got, spaces, nil
 }
 
+// isGone reports whether an error means that the lab has ended, perhaps at this
+// moment.
+func isGone(err error) bool {
+	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ECONNRESET) ||
+		errors.Is(err, unix.EPIPE) || errors.Is(err, io.EOF)
+}
+
+func (p place) notUp() error {
+	return fmt.Errorf("lab %q is not up; start it with flannel-lab up 3 --name %s", p.name, p.name)
+}
+
 // receive reads a reply. The descriptors come with its first byte.
 func receive(conn *net.UnixConn) (reply, []namespace, error) {
 	var got reply
 	first, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(16*4))
-	_, n, _, _, err := conn.ReadMsgUnix(first, oob)
+	size, n, _, _, err := conn.ReadMsgUnix(first, oob)
 	if err != nil {
 		return got, nil, err
+	}
+	if size == 0 {
+		return got, nil, io.EOF
 	}
 	fds, err := rights(oob[:n])
 	if err != nil {
