@@ -71,6 +71,8 @@ func TestTamperingHeals(t *testing.T) {
 		{"IPv6 route deleted", func(ns *nstest.NS) { ns.IP("-6 route del fd00:5:0:2::/64") }},
 		{"routes flushed", func(ns *nstest.NS) { ns.IP("route flush proto 70") }},
 		{"route sent elsewhere", func(ns *nstest.NS) { ns.IP("route replace 10.5.2.0/24 via 10.5.3.0 dev flannel.1 onlink proto 70") }},
+		{"route replaced by an unmarked one", func(ns *nstest.NS) { ns.IP("route replace 10.5.2.0/24 dev flannel.1") }},
+		{"IPv6 route replaced by an unmarked one", func(ns *nstest.NS) { ns.IP("-6 route replace fd00:5:0:2::/64 dev flannel-v6.1 metric 1024") }},
 		{"route of our protocol added", func(ns *nstest.NS) { ns.IP("route add 10.5.77.0/24 via 192.0.2.7 proto 70") }},
 		{"neighbour deleted", func(ns *nstest.NS) { ns.IP("neigh del 10.5.2.0 dev flannel.1") }},
 		{"neighbour with another MAC", func(ns *nstest.NS) {
@@ -155,6 +157,23 @@ func TestUplinkTakesDirectRoutesAway(t *testing.T) {
 			}
 			heal(t, n, changed, state, want)
 		})
+	}
+}
+
+func TestRouteTakenByAnotherIsNoticedAndLeft(t *testing.T) {
+	n := newNode(t)
+	changed := follow(t, n.Netlink)
+	state := single(n.uplink, 2, 3)
+	apply(t, n, state)
+	n.IP("route replace 10.5.2.0/24 via 192.0.2.7")
+	wait(t, changed)
+	stats, err := n.Apply(t.Context(), state, false)
+	if err == nil || !strings.Contains(err.Error(), "via 192.0.2.7 dev eth0") || stats.Failed[subnet4(2)] == nil {
+		t.Errorf("got %+v, %v; want an error that names the other route", stats, err)
+	}
+	n.IP("route del 10.5.2.0/24")
+	if stats := apply(t, n, state); stats.Changed() != 1 {
+		t.Errorf("got %+v, want the route put back", stats)
 	}
 }
 
