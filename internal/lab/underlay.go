@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"hash/fnv"
 	"net"
 	"net/netip"
 
@@ -60,11 +61,20 @@ func (l *Lab) connect(c cable) error {
 	veth := netlink.NewVeth(netlink.LinkAttrs{Name: c.port, MTU: l.options.MTU, MasterIndex: bridge.Attrs().Index, TxQLen: -1})
 	veth.PeerName = c.name
 	veth.PeerMTU = uint32(l.options.MTU)
+	veth.PeerHardwareAddr = hardwareAddr(c)
 	veth.PeerNamespace = netlink.NsFd(c.node.NetNS().Fd())
 	if err := addUp(l.underlay, veth); err != nil {
 		return err
 	}
 	return setUp(c.node.Handle, c.name, true)
+}
+
+// hardwareAddr is the MAC of the node's end. It depends on the names alone: an
+// interface that is made again has the one that other machines remember.
+func hardwareAddr(c cable) net.HardwareAddr {
+	h := fnv.New32a()
+	fmt.Fprint(h, c.link, c.port, c.name)
+	return append(net.HardwareAddr{0x02, 0x31}, h.Sum(nil)...)
 }
 
 func addUp(n *node.Node, link netlink.Link) error {
