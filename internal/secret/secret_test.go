@@ -23,7 +23,7 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 	}
 	for name, got := range map[string]string{
 		"%v":         fmt.Sprintf("%v", s),
-		"%s":         fmt.Sprintf("%s", s),
+		"%s":         fmt.Sprintf("<%s>", s),
 		"%#v":        fmt.Sprintf("%#v", s),
 		"%q":         fmt.Sprintf("%q", s),
 		"pointer":    fmt.Sprintf("%v", &s),

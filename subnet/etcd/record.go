@@ -20,6 +20,9 @@ const (
 	maxType  = 32
 )
 
+// typeRunes are what the name of a backend type may hold.
+const typeRunes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+
 // encodeName returns the last element of a lease's key:
 // "10.244.17.0-24", with IPv6 "10.244.17.0-24&fd00:10:244:3::-64", and for
 // IPv6 alone "fd00:10:244:3::-64".
@@ -191,14 +194,19 @@ func backendType(text string) (string, error) {
 	if text == "" {
 		return subnet.DefaultBackend, nil
 	}
-	if len(text) > maxType || strings.ContainsFunc(text, notInType) {
+	if len(text) > maxType || !onlyOf(text, typeRunes) {
 		return "", errors.New("BackendType is not a name")
 	}
 	return strings.ToLower(text), nil
 }
 
-func notInType(r rune) bool {
-	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
+func onlyOf(text, runes string) bool {
+	for _, r := range text {
+		if !strings.ContainsRune(runes, r) {
+			return false
+		}
+	}
+	return true
 }
 
 func present(data json.RawMessage) json.RawMessage {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -310,6 +311,34 @@ func BenchmarkDecode5000(b *testing.B) {
 	for b.Loop() {
 		for _, kv := range kvs {
 			readRecord(strings.TrimPrefix(string(kv.Key), "/coreos.com/network/subnets/"), kv)
+		}
+	}
+}
+
+func BenchmarkList5000(b *testing.B) {
+	server := etcdtest.Start(b, etcdtest.Options{})
+	client := server.Client()
+	for batch := range slices.Chunk(records(5000), 100) {
+		var puts []clientv3.Op
+		for _, kv := range batch {
+			puts = append(puts, clientv3.OpPut(string(kv.Key), string(kv.Value)))
+		}
+		if _, err := client.Txn(b.Context()).Then(puts...).Commit(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	m, err := New(Options{
+		Endpoints: []string{server.Endpoint()}, Prefix: "/coreos.com/network",
+		RenewMargin: time.Hour, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer m.Close()
+	b.ReportAllocs()
+	for b.Loop() {
+		if leases, err := m.List(b.Context()); err != nil || len(leases) != 5000 {
+			b.Fatalf("%d leases, %v", len(leases), err)
 		}
 	}
 }
