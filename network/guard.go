@@ -37,6 +37,9 @@ type guard struct {
 	heldAtStart int
 	// started says that inKernel was compared with a snapshot.
 	started bool
+	// epoch is that of the last snapshot, own the claim of this node's record.
+	epoch uint64
+	own   subnet.Claim
 	// first is when the first of the two lists was read; missing is what it
 	// lacked.
 	first   time.Time
@@ -60,14 +63,26 @@ func (g *guard) holding() bool { return len(g.kept) > 0 || g.holdDeletions() }
 func (g *guard) holdDeletions() bool { return len(g.inKernel) > 0 }
 
 // admit takes a snapshot and returns the leases to work with: those of the
-// snapshot and those that are kept. ownListed says that the own record is
-// part of the snapshot; without it nothing is given up.
-func (g *guard) admit(snapshot []subnet.Lease, ownListed bool) []subnet.Lease {
+// snapshot and those that are kept. Nothing is given up while the snapshot
+// lacks the record of the own subnet, when that record was made anew, or when
+// the store is another one than before: then the others may not have
+// published theirs again yet.
+func (g *guard) admit(s subnet.Snapshot, own ipfam.Pair[netip.Prefix]) []subnet.Lease {
+	snapshot := s.Leases
+	mine := slices.IndexFunc(snapshot, func(l subnet.Lease) bool { return l.Invalid == "" && l.Subnet == own })
+	ownListed := mine >= 0
+	believed := ownListed && s.Epoch == g.epoch
+	if ownListed {
+		claim := snapshot[mine].Claim
+		believed = believed && (g.own == subnet.Claim{} || g.own == claim)
+		g.own = claim
+	}
+	g.epoch = s.Epoch
 	if g.holdDeletions() {
 		g.compareKernel(snapshot, ownListed)
 	}
 	lost := missing(g.known, snapshot)
-	if ownListed && len(g.kept) == 0 && !isMassLoss(len(lost), len(g.known)) {
+	if believed && len(g.kept) == 0 && !isMassLoss(len(lost), len(g.known)) {
 		lost = nil
 	}
 	g.kept = lost

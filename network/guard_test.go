@@ -17,10 +17,14 @@ func some(from, to int) []subnet.Lease {
 	for i := from; i < to; i++ {
 		l := subnet.Lease{Name: fmt.Sprintf("node%03d", i)}
 		l.Subnet[ipfam.V4] = netip.MustParsePrefix(fmt.Sprintf("10.5.%d.0/24", i))
+		l.Claim.Age = 1
 		out = append(out, l)
 	}
 	return out
 }
+
+// mine is the subnet of this node, number 0.
+var mine = some(0, 1)[0].Subnet
 
 func held(leases []subnet.Lease) []netip.Prefix {
 	var out []netip.Prefix
@@ -49,8 +53,8 @@ func wantLeases(t *testing.T, got, want []subnet.Lease) {
 
 func TestGuardBelievesASmallLoss(t *testing.T) {
 	var g guard
-	g.admit(some(0, 20), true)
-	wantLeases(t, g.admit(some(0, 13), true), some(0, 13))
+	g.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 13)}, mine), some(0, 13))
 	if g.holding() {
 		t.Error("holding after a small loss")
 	}
@@ -58,8 +62,8 @@ func TestGuardBelievesASmallLoss(t *testing.T) {
 
 func TestGuardKeepsAllWhileTheOwnRecordIsMissing(t *testing.T) {
 	var g guard
-	g.admit(some(0, 4), true)
-	got := g.admit(some(1, 2), false)
+	g.admit(subnet.Snapshot{Leases: some(0, 4)}, mine)
+	got := g.admit(subnet.Snapshot{Leases: some(1, 2)}, mine)
 	wantLeases(t, got, some(0, 4))
 	for _, l := range got {
 		if live := l.Name == "node001"; l.Claim.Grace == live {
@@ -67,18 +71,37 @@ func TestGuardKeepsAllWhileTheOwnRecordIsMissing(t *testing.T) {
 		}
 	}
 	// Others come back one by one; none is given up in between.
-	wantLeases(t, g.admit(some(0, 2), true), some(0, 4))
-	wantLeases(t, g.admit(some(0, 4), true), some(0, 4))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 2)}, mine), some(0, 4))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 4)}, mine), some(0, 4))
 	if g.holding() {
 		t.Error("holding although all are back")
 	}
 }
 
+func TestGuardKeepsWhatARestoredStoreLacks(t *testing.T) {
+	var g guard
+	g.admit(subnet.Snapshot{Leases: some(0, 4)}, mine)
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 2), Epoch: 1}, mine), some(0, 4))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 3), Epoch: 1}, mine), some(0, 4))
+	g.admit(subnet.Snapshot{Leases: some(0, 4), Epoch: 1}, mine)
+	if g.holding() {
+		t.Error("holding although all are back")
+	}
+}
+
+func TestGuardKeepsAllWhenTheOwnRecordIsMadeAnew(t *testing.T) {
+	var g guard
+	g.admit(subnet.Snapshot{Leases: some(0, 4)}, mine)
+	again := some(0, 2)
+	again[0].Claim.Age = 99
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: again}, mine), some(0, 4))
+}
+
 func TestGuardGivesUpWhenTwoListsAgree(t *testing.T) {
 	var g guard
 	start := time.Unix(1000, 0)
-	g.admit(some(0, 20), true)
-	wantLeases(t, g.admit(some(0, 5), true), some(0, 20))
+	g.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 5)}, mine), some(0, 20))
 	if at, ok := g.nextList(); !ok || !at.IsZero() {
 		t.Fatalf("next list at %v %t, want one at once", at, ok)
 	}
@@ -87,10 +110,10 @@ func TestGuardGivesUpWhenTwoListsAgree(t *testing.T) {
 		t.Fatalf("next list at %v, want %v later", at, agreeAfter)
 	}
 	g.listed(some(0, 5), start.Add(agreeAfter-1))
-	wantLeases(t, g.admit(some(0, 5), true), some(0, 20))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 5)}, mine), some(0, 20))
 	// Two of them are in the second list: only the others are given up.
 	g.listed(some(0, 7), start.Add(agreeAfter))
-	wantLeases(t, g.admit(some(0, 7), true), some(0, 7))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 7)}, mine), some(0, 7))
 	if g.holding() {
 		t.Error("still holding")
 	}
@@ -99,11 +122,11 @@ func TestGuardGivesUpWhenTwoListsAgree(t *testing.T) {
 func TestGuardHoldsDeletionsAtStart(t *testing.T) {
 	var g guard
 	g.start(held(some(1, 20)))
-	g.admit(nil, false)
+	g.admit(subnet.Snapshot{Leases: nil}, mine)
 	if !g.holdDeletions() {
 		t.Error("deletes without its own record")
 	}
-	g.admit(some(0, 3), true)
+	g.admit(subnet.Snapshot{Leases: some(0, 3)}, mine)
 	if !g.holdDeletions() {
 		t.Error("deletes after a mass loss")
 	}
@@ -117,7 +140,7 @@ func TestGuardHoldsDeletionsAtStart(t *testing.T) {
 func TestGuardDeletesAFewStaleOnesAtStart(t *testing.T) {
 	var g guard
 	g.start(held(some(1, 20)))
-	g.admit(some(0, 15), true)
+	g.admit(subnet.Snapshot{Leases: some(0, 15)}, mine)
 	if g.holdDeletions() {
 		t.Error("holds after a small loss")
 	}

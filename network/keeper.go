@@ -61,6 +61,8 @@ func (n *Network) setOwn(own subnet.Lease) {
 // keepUntilChange keeps the lease until it is lost or what it says is out of
 // date; then it returns nil. An error means that the daemon ends.
 func (n *Network) keepUntilChange(ctx context.Context, own subnet.Lease) error {
+	view, _ := n.uplink.Current()
+	from := view.Uplink.Addr
 	keeping, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1) // closed by nobody: one send
@@ -71,6 +73,10 @@ func (n *Network) keepUntilChange(ctx context.Context, own subnet.Lease) error {
 			return n.keepEnded(ctx, own, err)
 		case <-n.attrs:
 			view, _ := n.uplink.Current()
+			if view.Uplink.Addr != from {
+				from = view.Uplink.Addr
+				n.Manager.Reconnect()
+			}
 			if n.backend.Attrs(view.Uplink).Equal(own.Attrs) {
 				continue
 			}

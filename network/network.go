@@ -105,7 +105,7 @@ type Network struct {
 	kernel   Kernel
 
 	// What the loop works with: the latest of each. kick asks for a pass.
-	snapshot atomic.Pointer[[]subnet.Lease]
+	snapshot atomic.Pointer[subnet.Snapshot]
 	own      atomic.Pointer[subnet.Lease]
 	last     atomic.Pointer[result]
 	kick     chan struct{}
@@ -261,8 +261,8 @@ func (n *Network) scope() kernel.Scope {
 	return s
 }
 
-func (n *Network) setSnapshot(leases []subnet.Lease) {
-	n.snapshot.Store(&leases)
+func (n *Network) setSnapshot(s subnet.Snapshot) {
+	n.snapshot.Store(&s)
 	n.wake()
 }
 

@@ -3,7 +3,6 @@ package network
 import (
 	"context"
 	"net/netip"
-	"slices"
 	"time"
 
 	"flannel/backend"
@@ -59,10 +58,9 @@ type result struct {
 }
 
 // plan turns the leases into the wanted state; it does no I/O.
-func (l *looper) plan(snapshot []subnet.Lease, own subnet.Lease, view backend.View) result {
-	mine := func(p subnet.Lease) bool { return p.Subnet == own.Subnet && p.Invalid == "" }
-	leases := l.guard.admit(snapshot, slices.ContainsFunc(snapshot, mine))
-	r := result{own: own, view: view, leases: len(snapshot), kept: len(l.guard.kept)}
+func (l *looper) plan(snapshot subnet.Snapshot, own subnet.Lease, view backend.View) result {
+	leases := l.guard.admit(snapshot, own.Subnet)
+	r := result{own: own, view: view, leases: len(snapshot.Leases), kept: len(l.guard.kept)}
 	r.hold = l.guard.holdDeletions()
 	var peers []subnet.Lease
 	peers, r.refused = subnet.Vet(l.config.Network, own, leases)

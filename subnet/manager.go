@@ -12,6 +12,15 @@ import (
 // else. The caller acquires another.
 var ErrLeaseLost = errors.New("lease lost")
 
+// Snapshot is the complete set of leases at one moment.
+type Snapshot struct {
+	// Leases are in the order of their names.
+	Leases []Lease
+	// Epoch is another one than before when the store was wiped, restored or
+	// replaced: what it lacks then may come back.
+	Epoch uint64
+}
+
 // Manager is a store of leases. Its methods wait out a store that cannot be
 // reached and return early only when ctx ends.
 type Manager interface {
@@ -40,12 +49,16 @@ type Manager interface {
 	// ctx.Err(), or until the subnet is lost, then returns ErrLeaseLost.
 	Keep(ctx context.Context, own Lease) error
 
-	// Watch calls set with the complete set of leases in the order of their
-	// names, the own one included, once at the start and after every change. It blocks until ctx ends. A
+	// Watch calls set with the complete set of leases, the own one included,
+	// once at the start and after every change. It blocks until ctx ends. A
 	// store that cannot be reached leaves the last set standing. set must not
 	// block and must not change the slice; Watch never changes a slice it has
 	// passed.
-	Watch(ctx context.Context, set func([]Lease)) error
+	Watch(ctx context.Context, set func(Snapshot)) error
+
+	// Reconnect is called when the address that this node uses is gone:
+	// connections that come from it are dead.
+	Reconnect()
 
 	// List reads the complete set of leases afresh from the store, in the
 	// order of their names.

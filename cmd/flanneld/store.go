@@ -18,6 +18,7 @@ func (d *daemon) newManager() (subnet.Manager, error) {
 		Password:    o.etcdPassword,
 		RenewMargin: o.renewMargin(),
 		Log:         d.log,
+		Check:       checkConfig,
 		Reachable:   d.storeReachable,
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 // Connections are tried again every two seconds at the latest: that costs next
@@ -39,6 +40,7 @@ func (m *Manager) dial() error {
 		}),
 	}
 	files := tlsFiles{m.o.KeyFile, m.o.CertFile, m.o.CAFile}
+	secured := insecure.NewCredentials()
 	switch plain := strings.HasPrefix(m.o.Endpoints[0], "http://"); {
 	case plain && files != (tlsFiles{}):
 		m.log.Warn("certificates are not used, endpoint is not https", "endpoint", m.o.Endpoints[0])
@@ -46,8 +48,9 @@ func (m *Manager) dial() error {
 		if _, err := files.config(); err != nil {
 			m.log.Warn("certificates cannot be used, will read them again", "err", err)
 		}
-		options = append(options, grpc.WithTransportCredentials(newReloading(files)))
+		secured = newReloading(files)
 	}
+	options = append(options, grpc.WithTransportCredentials(tracked{secured, &m.connections}))
 	if m.o.Username != "" {
 		m.token = &token{user: m.o.Username, password: m.o.Password}
 		options = append(options, grpc.WithPerRPCCredentials(m.token))

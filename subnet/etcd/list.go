@@ -171,6 +171,7 @@ func (v *version) atLeast(rev int64) {
 // restored it asks Watch to begin anew.
 func (m *Manager) observe(h *pb.ResponseHeader, floor int64) {
 	if m.version.follow(h, floor) {
+		m.epoch.Add(1)
 		m.log.Warn("etcd was wiped or restored, reading all leases again", "revision", h.Revision, "before", floor)
 		m.listAgain()
 	}

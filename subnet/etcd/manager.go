@@ -39,6 +39,9 @@ type Options struct {
 	// was wiped or restored; a minute when zero.
 	CheckEvery time.Duration
 	Log        *slog.Logger
+	// Check refuses a network configuration, beyond what subnet.ParseConfig
+	// refuses. It may be nil.
+	Check func(*subnet.Config) error
 	// Reachable is called with an error when the store becomes unreachable and
 	// with nil when it is reachable again. It must not block. It may be nil.
 	Reachable func(err error)
@@ -71,6 +74,9 @@ type Manager struct {
 	// asks Watch to begin from a fresh list.
 	version version
 	relist  kick
+	// epoch counts how often the store was found to be another one.
+	epoch       atomic.Uint64
+	connections connections
 	// recent is a list that the next user need not read again.
 	recent atomic.Pointer[snapshot]
 
@@ -106,7 +112,7 @@ func New(o Options) (*Manager, error) {
 		ttl:          leaseTTL,
 		beforeCreate: func(ipfam.Pair[netip.Prefix]) {},
 		afterCreate:  func(ipfam.Pair[netip.Prefix]) {},
-		parse:        func(raw []byte) (*subnet.Config, error) { return subnet.ParseConfig(raw, true) },
+		parse:        o.parse,
 		relist:       newKick(),
 		writing:      make(chan struct{}, 1),
 	}
@@ -114,6 +120,18 @@ func New(o Options) (*Manager, error) {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}
 	return m, nil
+}
+
+// parse reads a network configuration and refuses what cannot work.
+func (o Options) parse(raw []byte) (*subnet.Config, error) {
+	c, err := subnet.ParseConfig(raw, true)
+	if err == nil && o.Check != nil {
+		err = o.Check(c)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // Close ends the connections. No method may be running or be called after.

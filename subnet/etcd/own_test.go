@@ -69,7 +69,7 @@ func renewedBeforeItEnds(t *testing.T, h *harness) {
 	sets := make(chan []subnet.Lease, 100)
 	own := acquire(t, m, subnettest.Attrs(v4, 1))
 	subnettest.Background(t, func(ctx context.Context) error {
-		return m.Watch(ctx, func(s []subnet.Lease) { sets <- s })
+		return m.Watch(ctx, func(s subnet.Snapshot) { sets <- s.Leases })
 	})
 	leases := h.etcdLeases(t)
 	subnettest.Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })

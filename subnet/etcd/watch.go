@@ -16,7 +16,7 @@ import (
 )
 
 // Watch implements subnet.Manager.
-func (m *Manager) Watch(ctx context.Context, set func([]subnet.Lease)) error {
+func (m *Manager) Watch(ctx context.Context, set func(subnet.Snapshot)) error {
 	w := &watcher{m: m, set: set}
 	w.take(m.takeRecent())
 	for {
@@ -50,7 +50,7 @@ var errAnew = errors.New("the store is another one")
 // watcher holds what Watch knows.
 type watcher struct {
 	m   *Manager
-	set func([]subnet.Lease)
+	set func(subnet.Snapshot)
 	// now is the set that is up to date; nil when it must be listed.
 	now *snapshot
 	// told is what set was called with last.
@@ -67,7 +67,7 @@ func (w *watcher) take(s *snapshot) {
 		return
 	}
 	w.told = s
-	w.set(s.leases)
+	w.set(subnet.Snapshot{Leases: s.leases, Epoch: w.m.epoch.Load()})
 }
 
 // catchUp makes the set one that a watch can go on from: a fresh list, or the
@@ -109,14 +109,24 @@ func (w *watcher) sameStore(ctx context.Context) (same bool, err error) {
 			ops = append(ops, clientv3.OpGet(m.leaseKey(s.stored[last].name), clientv3.WithRev(s.rev)))
 		}
 		resp, err := m.kv.Txn(ctx).Then(ops...).Commit()
-		if errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, rpctypes.ErrFutureRev) {
+		if errors.Is(err, rpctypes.ErrCompacted) {
 			same = false
+			return nil
+		}
+		if errors.Is(err, rpctypes.ErrFutureRev) {
+			same = false
+			m.epoch.Add(1)
 			return nil
 		}
 		if err != nil {
 			return err
 		}
 		m.observe(resp.Header, floor)
+		defer func() {
+			if !same {
+				m.epoch.Add(1)
+			}
+		}()
 		same = resp.Header.Revision >= s.rev && resp.Responses[0].GetResponseRange().Count == int64(len(s.leases))
 		if same && known {
 			kvs := resp.Responses[1].GetResponseRange().Kvs

@@ -49,10 +49,10 @@ func Watch(t *testing.T, m subnet.Manager) *Watching {
 	return w
 }
 
-func (w *Watching) set(leases []subnet.Lease) {
+func (w *Watching) set(s subnet.Snapshot) {
 	w.mu.Lock()
-	w.last = leases
-	if leases == nil {
+	w.last = s.Leases
+	if s.Leases == nil {
 		w.last = []subnet.Lease{}
 	}
 	w.mu.Unlock()

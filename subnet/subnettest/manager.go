@@ -225,7 +225,7 @@ func (m *Manager) isOwn(stored, own subnet.Lease) bool {
 }
 
 // Watch implements subnet.Manager.
-func (m *Manager) Watch(ctx context.Context, set func([]subnet.Lease)) error {
+func (m *Manager) Watch(ctx context.Context, set func(subnet.Snapshot)) error {
 	s := m.store
 	var told []subnet.Lease
 	first := true
@@ -241,6 +241,9 @@ func (m *Manager) Watch(ctx context.Context, set func([]subnet.Lease)) error {
 		if err != nil {
 			return err
 		}
-		set(told)
+		set(subnet.Snapshot{Leases: told})
 	}
 }
+
+// Reconnect implements subnet.Manager.
+func (m *Manager) Reconnect() {}
