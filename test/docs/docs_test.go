@@ -1,0 +1,131 @@
+// Package docs compares the program with its documentation, and its imports
+// with the architecture.
+package docs
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"flannel/internal/metrics"
+	"net/http/httptest"
+)
+
+// root is the top folder of the repository.
+const root = "../.."
+
+// pages returns all documentation as one text.
+func pages(t *testing.T) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, "Documentation", "*.md"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no documentation", err)
+	}
+	var b strings.Builder
+	for _, f := range append(files, filepath.Join(root, "README.md"), filepath.Join(root, "CONTRIBUTING.md")) {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Write(text)
+	}
+	return b.String()
+}
+
+func TestEveryFlagIsDocumented(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "cmd/flanneld/testdata/flags.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs := pages(t)
+	for line := range strings.Lines(string(text)) {
+		name, _, _ := strings.Cut(line, "=")
+		if !strings.Contains(docs, "`"+name+"`") {
+			t.Errorf("flag %s is not documented", name)
+		}
+	}
+}
+
+// keyPattern finds the keys that are read with package options.
+var keyPattern = regexp.MustCompile(`o\.(?:Bool|Int|String|Prefix|Addr|Raw)\("([A-Za-z0-9]+)"|: *"((?:EnableIPv|IPv6Network|Network|IPv6Subnet|Subnet)[A-Za-z0-9]*)"`)
+
+func TestEveryKeyIsDocumented(t *testing.T) {
+	docs := pages(t)
+	found := 0
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		if !strings.Contains(path, "/backend/") && !strings.Contains(path, "/subnet/config") {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range keyPattern.FindAllStringSubmatch(string(text), -1) {
+			key := m[1] + m[2]
+			found++
+			if !strings.Contains(docs, "`"+key+"`") && !strings.Contains(docs, `"`+key+`"`) {
+				t.Errorf("%s: key %s is not documented", path, key)
+			}
+		}
+		return nil
+	})
+	if err != nil || found < 15 {
+		t.Errorf("found %d keys: %v", found, err)
+	}
+}
+
+func TestEveryMetricIsDocumented(t *testing.T) {
+	m := metrics.New("test")
+	m.Peers("ipv4", "tunnel", 1)
+	m.Table("routes", 1, 1, 1)
+	m.Pass(1, 1, nil)
+	m.Error("pass")
+	answer := httptest.NewRecorder()
+	m.Handler().ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
+	docs := pages(t)
+	names := regexp.MustCompile(`(?m)^# TYPE (flannel_\w+)`).FindAllStringSubmatch(answer.Body.String(), -1)
+	if len(names) < 10 {
+		t.Fatalf("only %d metrics", len(names))
+	}
+	for _, name := range names {
+		if !strings.Contains(docs, "`"+name[1]+"`") {
+			t.Errorf("metric %s is not documented", name[1])
+		}
+	}
+}
+
+// forbidden says what a package must not depend on, however indirectly.
+var forbidden = map[string][]string{
+	"flannel/internal/ipfam":  {"flannel/subnet", "flannel/network", "flannel/backend"},
+	"flannel/subnet":          {"flannel/network", "flannel/backend", "go.etcd.io", "k8s.io", "netlink"},
+	"flannel/subnet/env":      {"flannel/network", "flannel/backend", "go.etcd.io", "k8s.io", "netlink"},
+	"flannel/subnet/etcd":     {"flannel/network", "flannel/backend", "k8s.io", "netlink"},
+	"flannel/network/kernel":  {"flannel/subnet", "flannel/backend", "go.etcd.io", "k8s.io"},
+	"flannel/backend":         {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
+	"flannel/backend/vxlan":   {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
+	"flannel/network":         {"go.etcd.io", "k8s.io", "flannel/backend/vxlan", "flannel/network/uplink", "flannel/cmd"},
+	"flannel/cmd/flanneld":    {"k8s.io/kubernetes", "go.etcd.io/etcd/server", "helm.sh", "containernetworking/plugins", "flannel/internal/lab"},
+	"flannel/cmd/flannel-lab": {"k8s.io", "go.etcd.io"},
+}
+
+func TestImportsGoOneWay(t *testing.T) {
+	for pkg, banned := range forbidden {
+		out, err := exec.Command("go", "list", "-deps", pkg).Output()
+		if err != nil {
+			t.Fatalf("%s: %v", pkg, err)
+		}
+		for dep := range strings.FieldsSeq(string(out)) {
+			for _, b := range banned {
+				if dep == b || strings.HasPrefix(dep, b+"/") || b == "netlink" && strings.Contains(dep, "vishvananda/netlink") {
+					t.Errorf("%s depends on %s", pkg, dep)
+				}
+			}
+		}
+	}
+}
