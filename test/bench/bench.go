@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"flannel/internal/assets"
+	"flannel/internal/lab"
+)
+
+// measure is one thing to find out. It may need several rounds.
+type measure struct {
+	name string
+	run  func(b *bench, ctx context.Context) ([]row, error)
+}
+
+// measures lists everything in the order in which it is measured: the later
+// ones use the daemon that the earlier ones have started.
+func measures() []measure {
+	return []measure{
+		{"join", (*bench).join},
+		{"further", (*bench).further},
+		{"resync", (*bench).resync},
+		{"idle", (*bench).idle},
+		{"foreign", (*bench).foreign},
+		{"heal", (*bench).heal},
+	}
+}
+
+func names() []string {
+	var out []string
+	for _, m := range measures() {
+		out = append(out, m.name)
+	}
+	return out
+}
+
+func known(name string) bool { return slices.Contains(names(), name) }
+
+// bench is one run.
+type bench struct {
+	settings
+	binaries lab.Binaries
+	progress io.Writer
+	// crowd is the large network, nil until a measure needs it.
+	crowd *crowd
+}
+
+func newBench(s settings, progress io.Writer) (*bench, error) {
+	b := &bench{settings: s, progress: progress}
+	etcd, err := assets.Path("etcd")
+	if err != nil {
+		return nil, err
+	}
+	root := filepath.Dir(filepath.Dir(etcd))
+	b.binaries = lab.Binaries{Etcd: etcd, Flanneld: filepath.Join(root, "bin", "flanneld")}
+	if s.flanneld != "" {
+		if b.binaries.Flanneld, err = filepath.Abs(s.flanneld); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := os.Stat(b.binaries.Flanneld); err != nil {
+		return nil, fmt.Errorf("%w: run make build", err)
+	}
+	return b, nil
+}
+
+// run measures what was asked for. What fails does not stop the rest.
+func (b *bench) run(ctx context.Context) (rows []row, err error) {
+	for _, m := range measures() {
+		if len(b.only) > 0 && !slices.Contains(b.only, m.name) {
+			continue
+		}
+		b.say("%s", m.name)
+		found, failed := m.run(b, ctx)
+		rows = append(rows, found...)
+		if ctx.Err() != nil {
+			return rows, ctx.Err()
+		}
+		if failed != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", m.name, failed))
+		}
+	}
+	return rows, err
+}
+
+// say tells who waits what is going on.
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(b.progress, "... "+format+"\n", args...)
+}
+
+// roundsOr returns how many rounds to make where n are enough by default.
+func (b *bench) roundsOr(n int) int {
+	if b.rounds > 0 {
+		return b.rounds
+	}
+	return n
+}
+
+// close ends what the measures have left running.
+func (b *bench) close() error {
+	if b.crowd == nil {
+		return nil
+	}
+	c := b.crowd
+	b.crowd = nil
+	return c.close()
+}
+
+// pause waits, or returns early with an error when ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// patience bounds every wait; nothing that works takes so long.
+const patience = 20 * time.Second
+
+// until polls a condition. The interval says how precisely the moment is known
+// at which it becomes true.
+func until(ctx context.Context, what string, interval time.Duration, check func() (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		ok, err := check()
+		if ok {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("%s: not within %s", what, patience), err)
+		}
+	}
+}

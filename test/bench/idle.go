@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"flannel/network"
+)
+
+const (
+	idleWindow    = 20 * time.Second
+	foreignWindow = 10 * time.Second
+)
+
+// idle measures the CPU time of a daemon that has nothing to do. A resync is
+// seldom in the window and would then fill it; its share is added instead.
+func (b *bench) idle(ctx context.Context) ([]row, error) {
+	c, err := b.getJoined(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resync, err := c.provokeResync(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := pause(ctx, time.Second); err != nil {
+		return nil, err
+	}
+	used, err := c.load(ctx, idleWindow, func(ctx context.Context) error { return pause(ctx, idleWindow) })
+	if errors.Is(err, errPassed) {
+		used, err = c.load(ctx, idleWindow, func(ctx context.Context) error { return pause(ctx, idleWindow) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	share := 100 * resync.cpu.Seconds() / network.ResyncPeriod.Seconds()
+	return []row{
+		{Measure: fmt.Sprintf("idle with %d peers, of one core", c.peers), Unit: percent,
+			Limit: atMost(0.1), Flannel: "0.55 %", Samples: []float64{used + share}},
+		{Measure: fmt.Sprintf("  without the resync each %s", network.ResyncPeriod), Unit: percent, Samples: []float64{used}},
+	}, nil
+}
+
+// errPassed says that the daemon made a pass although nothing happened.
+var errPassed = errors.New("the daemon made a pass meanwhile")
+
+// load returns which part of one core, in percent, the daemon uses while
+// something happens that takes this long.
+func (c *crowd) load(ctx context.Context, window time.Duration, happen func(context.Context) error) (float64, error) {
+	before, err := c.metrics(ctx)
+	if err != nil {
+		return 0, err
+	}
+	// The answer itself costs something.
+	if err := pause(ctx, 100*time.Millisecond); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	started, err := c.daemon().cpu()
+	if err != nil {
+		return 0, err
+	}
+	if err := happen(ctx); err != nil {
+		return 0, err
+	}
+	ended, err := c.daemon().cpu()
+	if err != nil {
+		return 0, err
+	}
+	took := time.Since(began)
+	if took < window {
+		return 0, fmt.Errorf("%s of load instead of %s", took, window)
+	}
+	after, err := c.metrics(ctx)
+	if err != nil {
+		return 0, err
+	}
+	used := 100 * (ended - started).Seconds() / took.Seconds()
+	if after[passCount] != before[passCount] {
+		return used, errPassed
+	}
+	return used, nil
+}

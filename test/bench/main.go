@@ -1,0 +1,116 @@
+// Command bench measures what this software promises about speed, memory and
+// healing, on the real kernel and a real etcd, and prints one table.
+//
+// It runs itself again inside a sandbox, so nothing of it touches the host's
+// network. Documentation/performance.md says what each line means.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"flannel/internal/lab/sandbox"
+)
+
+// The exit codes: a figure over its limit is no error, a figure that could not
+// be measured is one.
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2
+)
+
+// settings are the flags.
+type settings struct {
+	only     []string
+	peers    int
+	rounds   int
+	json     bool
+	flanneld string
+}
+
+func main() {
+	s, err := parse(os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(exitOK)
+	case err != nil:
+		os.Exit(exitUsage)
+	}
+	code, err := sandbox.Run(func() int { return inside(s) })
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+	}
+	os.Exit(code)
+}
+
+func parse(args []string) (settings, error) {
+	var s settings
+	var only string
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.StringVar(&only, "only", "", "comma list of `measures`, of "+strings.Join(names(), ", "))
+	fs.IntVar(&s.peers, "peers", 5000, "peers of the large network")
+	fs.IntVar(&s.rounds, "rounds", 0, "rounds of each measure that has rounds (default: each its own)")
+	fs.BoolVar(&s.json, "json", false, "print JSON instead of a table")
+	fs.StringVar(&s.flanneld, "flanneld", "", "`path` of the daemon (default bin/flanneld)")
+	if err := fs.Parse(args); err != nil {
+		return s, err
+	}
+	if only != "" {
+		s.only = strings.Split(only, ",")
+	}
+	err := s.check(fs.Args())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+	}
+	return s, err
+}
+
+func (s *settings) check(rest []string) error {
+	if len(rest) > 0 {
+		return fmt.Errorf("unexpected argument %q", rest[0])
+	}
+	if s.peers < 1 || s.peers > maxPeers {
+		return fmt.Errorf("-peers %d: 1 to %d are possible", s.peers, maxPeers)
+	}
+	if s.rounds < 0 {
+		return fmt.Errorf("-rounds %d: it cannot be negative", s.rounds)
+	}
+	for _, name := range s.only {
+		if !known(name) {
+			return fmt.Errorf("-only %s: use %s", name, strings.Join(names(), ", "))
+		}
+	}
+	return nil
+}
+
+// inside measures, in the sandbox, and returns the exit code.
+func inside(s settings) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	start := time.Now()
+	b, err := newBench(s, os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return exitError
+	}
+	rows, err := b.run(ctx)
+	err = errors.Join(err, b.close())
+	report := newReport(rows, time.Since(start))
+	print := report.text
+	if s.json {
+		print = report.json
+	}
+	if err := errors.Join(err, print(os.Stdout)); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return exitError
+	}
+	return exitOK
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"text/tabwriter"
+	"time"
+)
+
+// unit is what a figure is measured in.
+type unit string
+
+const (
+	seconds      unit = "s"
+	milliseconds unit = "ms"
+	megabytes    unit = "MB"
+	kilobytes    unit = "kB"
+	percent      unit = "%"
+	times        unit = "x"
+	count        unit = ""
+)
+
+// text writes a figure with as many digits as its unit deserves.
+func (u unit) text(v float64) string {
+	digits := map[unit]int{seconds: 2, milliseconds: 2, megabytes: 1, kilobytes: 1, percent: 3, times: 2, count: 0}[u]
+	text := fmt.Sprintf("%.*f", digits, v)
+	if u == count {
+		return text
+	}
+	return text + " " + string(u)
+}
+
+// row is one line of the report.
+type row struct {
+	Measure string `json:"measure"`
+	// Samples has one figure per round; their median is the result.
+	Samples []float64 `json:"samples"`
+	Unit    unit      `json:"unit"`
+	// Limit is the most that is allowed; nil means that the row only explains
+	// another one.
+	Limit *float64 `json:"limit,omitempty"`
+	// Flannel is what flannel v0.28.9 needs on a machine of this kind.
+	Flannel string `json:"flannel,omitempty"`
+}
+
+// atMost is a limit.
+func atMost(v float64) *float64 { return &v }
+
+// verdict says whether the median keeps the limit.
+func (r row) verdict() string {
+	switch {
+	case r.Limit == nil:
+		return ""
+	case len(r.Samples) == 0:
+		return "not measured"
+	case median(r.Samples) > *r.Limit:
+		return "OVER"
+	}
+	return "ok"
+}
+
+// report is what a run has found out.
+type report struct {
+	rows []row
+	took time.Duration
+}
+
+func newReport(rows []row, took time.Duration) report { return report{rows, took} }
+
+// text writes a table.
+func (r report) text(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t, "MEASURE\tMEDIAN\tRANGE\tLIMIT\tFLANNEL\tVERDICT")
+	for _, row := range r.rows {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n",
+			row.Measure, row.median(), row.spread(), row.limit(), dash(row.Flannel), row.verdict())
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\nMeasured in %s. Documentation/performance.md says how.\n", r.took.Round(time.Second))
+	return err
+}
+
+// json writes the rows for programs.
+func (r report) json(w io.Writer) error {
+	type line struct {
+		row
+		Median  float64 `json:"median"`
+		Verdict string  `json:"verdict,omitempty"`
+	}
+	lines := make([]line, 0, len(r.rows))
+	for _, row := range r.rows {
+		lines = append(lines, line{row, median(row.Samples), row.verdict()})
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(lines)
+}
+
+func (r row) median() string {
+	if len(r.Samples) == 0 {
+		return "-"
+	}
+	return r.Unit.text(median(r.Samples))
+}
+
+func (r row) spread() string {
+	if len(r.Samples) < 2 {
+		return "-"
+	}
+	return r.Unit.text(slices.Min(r.Samples)) + " .. " + r.Unit.text(slices.Max(r.Samples))
+}
+
+func (r row) limit() string {
+	if r.Limit == nil {
+		return "-"
+	}
+	return r.Unit.text(*r.Limit)
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// median returns the middle of the values, 0 when there are none.
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[middle]
+	}
+	return (sorted[middle-1] + sorted[middle]) / 2
+}
+
+// inSeconds and inMilliseconds make figures of times.
+func inSeconds(d time.Duration) float64 { return d.Seconds() }
+
+func inMilliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
