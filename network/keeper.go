@@ -53,7 +53,7 @@ func (n *Network) setOwn(own subnet.Lease) {
 	before := n.own.Swap(&own)
 	n.checks.lease.OK()
 	if before == nil || before.Subnet != own.Subnet || !before.Attrs.Equal(own.Attrs) {
-		n.Log.Info("lease acquired", "subnet", subnet.SubnetString(own.Subnet), "public", addrs(own.Attrs.PublicIP))
+		n.Log.Info("lease acquired", "subnet", subnet.Join(own.Subnet), "public", addrs(own.Attrs.PublicIP))
 	}
 	n.wake()
 }
@@ -92,7 +92,7 @@ func (n *Network) keepEnded(ctx context.Context, own subnet.Lease, err error) er
 		return ctx.Err()
 	case errors.Is(err, subnet.ErrLeaseLost):
 		n.checks.lease.Fail("the subnet belongs to somebody else; acquiring another")
-		n.Log.Warn("lease lost, acquiring another", "subnet", subnet.SubnetString(own.Subnet), "err", err)
+		n.Log.Warn("lease lost, acquiring another", "subnet", subnet.Join(own.Subnet), "err", err)
 	case err != nil && !errors.Is(err, context.Canceled):
 		n.Log.Warn("lease not kept, acquiring it again", "err", err)
 	}

@@ -103,7 +103,7 @@ func (n *Network) ServeStatus(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	e.Encode(s) // the client is gone when this fails
+	_ = e.Encode(s) // the client is gone when this fails
 }
 
 func errText(err error) string {

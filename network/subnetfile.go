@@ -35,7 +35,7 @@ func (l *looper) writeSubnetFile(r *result) {
 	}
 	l.checks.subnetFile.OK()
 	if changed {
-		l.Log.Info("subnet file written", "path", l.SubnetFile, "subnet", subnet.SubnetString(r.own.Subnet), "mtu", e.MTU)
+		l.Log.Info("subnet file written", "path", l.SubnetFile, "subnet", subnet.Join(r.own.Subnet), "mtu", e.MTU)
 		l.sayOldBridge(r.own)
 	}
 }

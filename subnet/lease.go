@@ -79,9 +79,9 @@ func (a Attrs) Equal(o Attrs) bool {
 		string(a.Data[ipfam.V6]) == string(o.Data[ipfam.V6])
 }
 
-// SubnetString returns the subnets of a lease for people, IPv4 first,
+// Join returns the subnets of a lease for people, IPv4 first,
 // separated by a comma.
-func SubnetString(p ipfam.Pair[netip.Prefix]) string {
+func Join(p ipfam.Pair[netip.Prefix]) string {
 	var parts []string
 	for _, s := range ipfam.Prefixes(p) {
 		parts = append(parts, s.String())

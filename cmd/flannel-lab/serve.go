@@ -91,7 +91,7 @@ func statusOf(ctx context.Context, l *lab.Lab) []hostStatus {
 	for i, h := range l.Hosts {
 		hosts[i] = hostStatus{Name: h.Name, Uplink: uplinkOf(h), Subnet: "-", Missing: missing(ctx, h.Flanneld())}
 		if s, err := h.Subnet(); err == nil {
-			hosts[i].Subnet = subnet.SubnetString(s)
+			hosts[i].Subnet = subnet.Join(s)
 		}
 		var pods []string
 		for _, p := range h.Pods() {

@@ -14,7 +14,7 @@ func TestNamespacesAreApart(t *testing.T) {
 	if !a.HasLink("eth0") || b.HasLink("eth0") {
 		t.Error("eth0 must exist in the first namespace only")
 	}
-	host, err := os.Readlink("/proc/self/ns/net")
+	host, err := os.Readlink("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,8 +34,7 @@ func neighHeader(h *[unix.SizeofNdMsg]byte, family uint8, index int, flags uint8
 	return h[:]
 }
 
-func routeHeader(h *[unix.SizeofRtMsg]byte, family uint8, bits int) []byte {
+func routeHeader(h *[unix.SizeofRtMsg]byte, family uint8, bits int) {
 	h[0], h[1] = family, uint8(bits)
 	h[4] = unix.RT_TABLE_MAIN
-	return h[:]
 }

@@ -143,7 +143,7 @@ func (m *Manager) discard(ctx context.Context, s *snapshot, mine []int, pools al
 		if pools[ipfam.V4].IsOn() && !l.Subnet[ipfam.V4].IsValid() {
 			continue
 		}
-		m.log.Info("own lease does not fit the network, deleting it", "subnet", subnet.SubnetString(l.Subnet))
+		m.log.Info("own lease does not fit the network, deleting it", "subnet", subnet.Join(l.Subnet))
 		if err := m.remove(ctx, s.held(i)); err != nil {
 			return nil, err
 		}

@@ -52,7 +52,7 @@ func (m *Manager) check(ctx context.Context, lease subnet.Lease) (time.Duration,
 		own = held{lease: lease}
 	}
 	if own.lease.Subnet != lease.Subnet {
-		return 0, fmt.Errorf("%w: this node has %s", subnet.ErrLeaseLost, subnet.SubnetString(own.lease.Subnet))
+		return 0, fmt.Errorf("%w: this node has %s", subnet.ErrLeaseLost, subnet.Join(own.lease.Subnet))
 	}
 	own, err := m.settle(ctx, own, own.lease.Attrs)
 	if err != nil {
@@ -110,7 +110,7 @@ func (m *Manager) trySettle(ctx context.Context, own held, want subnet.Attrs) (h
 	}
 	own, err = m.put(ctx, own, want, due)
 	if err == nil && due {
-		m.log.Info("lease renewed", "subnet", subnet.SubnetString(own.lease.Subnet), "until", own.lease.Expires)
+		m.log.Info("lease renewed", "subnet", subnet.Join(own.lease.Subnet), "until", own.lease.Expires)
 	}
 	return own, err
 }
@@ -173,7 +173,7 @@ func (m *Manager) recreate(ctx context.Context, own held, want subnet.Attrs) (he
 		}
 		return held{}, final{fmt.Errorf("%w: an older lease overlaps %s", subnet.ErrLeaseLost, own.name())}
 	}
-	m.log.Warn("own lease was gone, published again", "subnet", subnet.SubnetString(own.lease.Subnet))
+	m.log.Warn("own lease was gone, published again", "subnet", subnet.Join(own.lease.Subnet))
 	return created, nil
 }
 

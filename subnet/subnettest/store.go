@@ -80,7 +80,7 @@ func (s *Store) Get(subnets ipfam.Pair[netip.Prefix]) (l subnet.Lease, reservati
 	return e.lease, e.reservation, true
 }
 
-func name(subnets ipfam.Pair[netip.Prefix]) string { return subnet.SubnetString(subnets) }
+func name(subnets ipfam.Pair[netip.Prefix]) string { return subnet.Join(subnets) }
 
 // put is called with the lock held.
 func (s *Store) put(l subnet.Lease, reservation bool) subnet.Lease {

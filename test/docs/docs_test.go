@@ -3,6 +3,8 @@
 package docs
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,7 +13,6 @@ import (
 	"testing"
 
 	"flannel/internal/metrics"
-	"net/http/httptest"
 )
 
 // root is the top folder of the repository.
@@ -87,7 +88,7 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	m.Pass(1, 1, nil)
 	m.Error("pass")
 	answer := httptest.NewRecorder()
-	m.Handler().ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
+	m.Handler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	docs := pages(t)
 	names := regexp.MustCompile(`(?m)^# TYPE (flannel_\w+)`).FindAllStringSubmatch(answer.Body.String(), -1)
 	if len(names) < 10 {

@@ -90,7 +90,7 @@ func (c *Conn) Close() error { return c.conn.Close() }
 func Once(ctx context.Context, c *Conn, to netip.Addr) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { c.conn.SetReadDeadline(time.Now()) })
+	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetReadDeadline(time.Now()) })
 	defer stop()
 	if ctx.Err() != nil {
 		return 0, fmt.Errorf("ping %s: %w", to, ctx.Err())
