@@ -22,7 +22,7 @@ type Backend interface {
 	// Plan says what the kernel of this node should hold, and for each peer
 	// and family how it is reached. Peers that cannot be used are left out
 	// and have a status that says why; an error means that there is no plan
-	// for this node at all.
+	// for this node at all. peers is the caller's again afterwards.
 	Plan(own subnet.Lease, peers []subnet.Lease, v View) (kernel.State, []PeerStatus, error)
 }
 

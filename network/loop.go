@@ -67,6 +67,7 @@ func rest(ctx context.Context, d time.Duration) bool {
 type looper struct {
 	*Network
 	guard  guard
+	vetter subnet.Vetter
 	retry  *backoff
 	report reporter
 	// lists brings a list that the guard has asked for; listing says that one

@@ -63,7 +63,7 @@ func (l *looper) plan(snapshot subnet.Snapshot, own subnet.Lease, view backend.V
 	r := result{own: own, view: view, leases: len(snapshot.Leases), kept: len(l.guard.kept)}
 	r.hold = l.guard.holdDeletions()
 	var peers []subnet.Lease
-	peers, r.refused = subnet.Vet(l.config.Network, own, leases)
+	peers, r.refused = l.vetter.Vet(l.config.Network, own, leases)
 	r.state, r.peers, r.err = l.backend.Plan(own, peers, view)
 	if l.BlackholeRoute {
 		for _, p := range ipfam.Prefixes(own.Subnet) {

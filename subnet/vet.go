@@ -14,24 +14,37 @@ type Refusal struct {
 	Why   string
 }
 
+// Vetter vets again and again in the same memory. The zero Vetter is ready; it
+// is used by one caller at a time.
+type Vetter struct {
+	peers  []Lease
+	marked []bool
+	seen   map[spot]int32
+}
+
 // Vet separates the leases of other nodes that may be used from those that may
 // not: records that could not be decoded, subnets outside the network or
 // overlapping ours or an older claim's, public addresses that are ours or an
 // older claim's. Records are hostile input; nothing else is assumed of them.
-// The own lease is recognised by its subnet and is in neither result.
-func Vet(network ipfam.Pair[netip.Prefix], own Lease, leases []Lease) (peers []Lease, refused []Refusal) {
-	peers = make([]Lease, 0, len(leases))
-	for _, l := range leases {
+// The own lease is recognised by its subnet and is in neither result. peers is
+// valid until the next call.
+func (v *Vetter) Vet(network ipfam.Pair[netip.Prefix], own Lease, leases []Lease) (peers []Lease, refused []Refusal) {
+	peers = slices.Grow(v.peers[:0], len(leases))
+	for i := range leases {
+		l := &leases[i]
 		if l.Invalid == "" && l.Subnet == own.Subnet {
 			continue
 		}
-		if why := unusable(network, own, l); why != "" {
-			refused = append(refused, Refusal{l, why})
+		if why := unusable(network, &own, l); why != "" {
+			refused = append(refused, Refusal{*l, why})
 			continue
 		}
-		peers = append(peers, l)
+		peers = append(peers, *l)
 	}
-	losers := collisions(peers)
+	// What is left of a longer run would keep leases alive.
+	clear(peers[len(peers):cap(peers)])
+	v.peers = peers
+	losers := v.collisions(peers)
 	if len(losers) == 0 {
 		return peers, refused
 	}
@@ -47,7 +60,7 @@ func Vet(network ipfam.Pair[netip.Prefix], own Lease, leases []Lease) (peers []L
 }
 
 // unusable says why a lease cannot be used whatever the other peers are.
-func unusable(network ipfam.Pair[netip.Prefix], own, l Lease) string {
+func unusable(network ipfam.Pair[netip.Prefix], own, l *Lease) string {
 	if l.Invalid != "" {
 		return l.Invalid
 	}
@@ -94,11 +107,11 @@ func badPublicIP(a netip.Addr) string {
 
 // mayShareAddress reports whether several nodes may have this node's public
 // address: with udp they can be behind one NAT.
-func mayShareAddress(l Lease) bool { return l.Attrs.BackendType == "udp" }
+func mayShareAddress(l *Lease) bool { return l.Attrs.BackendType == "udp" }
 
 // collisions names the leases that want what an older claim has.
-func collisions(leases []Lease) map[string]string {
-	suspects := suspects(leases)
+func (v *Vetter) collisions(leases []Lease) map[string]string {
+	suspects := v.suspects(leases)
 	if len(suspects) == 0 {
 		return nil
 	}
@@ -111,7 +124,7 @@ func collisions(leases []Lease) map[string]string {
 	losers := map[string]string{}
 	var winners []Lease
 	for _, l := range suspects {
-		if why := collides(l, winners); why != "" {
+		if why := collides(&l, winners); why != "" {
 			losers[l.Name] = why
 			continue
 		}
@@ -120,8 +133,9 @@ func collisions(leases []Lease) map[string]string {
 	return losers
 }
 
-func collides(l Lease, older []Lease) string {
-	for _, o := range older {
+func collides(l *Lease, older []Lease) string {
+	for i := range older {
+		o := &older[i]
 		for f, s := range ipfam.Prefixes(l.Subnet) {
 			if o.Subnet[f].IsValid() && o.Subnet[f].Overlaps(s) {
 				return fmt.Sprintf("subnet %s overlaps %s of the older claim %s", s, o.Subnet[f], o.Name)
@@ -139,17 +153,20 @@ func collides(l Lease, older []Lease) string {
 // suspects returns the leases that share something with another one. In a
 // healthy network there are none, and finding that out is one pass without
 // comparisons of pairs.
-func suspects(leases []Lease) []Lease {
-	marked := make([]bool, len(leases))
-	seen := make(map[spot]int, len(leases))
+func (v *Vetter) suspects(leases []Lease) []Lease {
+	if v.seen == nil {
+		v.seen = make(map[spot]int32, len(leases))
+	}
+	v.marked = slices.Grow(v.marked[:0], len(leases))[:len(leases)]
+	clear(v.marked)
 	for _, f := range ipfam.All() {
-		markSameAddress(leases, f, marked, seen)
-		clear(seen)
-		markOverlaps(leases, f, marked, seen)
-		clear(seen)
+		v.markSameAddress(leases, f)
+		clear(v.seen)
+		v.markOverlaps(leases, f)
+		clear(v.seen)
 	}
 	var out []Lease
-	for i, m := range marked {
+	for i, m := range v.marked {
 		if m {
 			out = append(out, leases[i])
 		}
@@ -160,38 +177,45 @@ func suspects(leases []Lease) []Lease {
 // spot is a prefix as a key that is cheap to hash.
 type spot struct {
 	addr [16]byte
-	bits int
+	bits uint8
 }
 
-func markSameAddress(leases []Lease, f ipfam.Family, marked []bool, seen map[spot]int) {
+func (v *Vetter) markSameAddress(leases []Lease, f ipfam.Family) {
 	for i := range leases {
 		a := leases[i].Attrs.PublicIP[f]
 		if !a.IsValid() {
 			continue
 		}
-		mark(spot{a.As16(), a.BitLen()}, i, marked, seen)
+		v.mark(spot{a.As16(), uint8(a.BitLen())}, i)
 	}
 }
 
 // mark marks both who is at this spot already and lease i, or puts i there.
-func mark(at spot, i int, marked []bool, seen map[spot]int) {
-	if j, taken := seen[at]; taken {
-		marked[i], marked[j] = true, true
+func (v *Vetter) mark(at spot, i int) {
+	if j, taken := v.seen[at]; taken {
+		v.marked[i], v.marked[j] = true, true
 		return
 	}
-	seen[at] = i
+	v.seen[at] = int32(i)
 }
 
 // markOverlaps marks the leases whose subnets overlap in one family. Two
 // prefixes overlap only when one holds the other: then the longer one, cut to
 // the length of the shorter one, is the shorter one.
-func markOverlaps(leases []Lease, f ipfam.Family, marked []bool, seen map[spot]int) {
+func (v *Vetter) markOverlaps(leases []Lease, f ipfam.Family) {
 	var lengths [129]bool
+	different := 0
 	for i := range leases {
 		if s := leases[i].Subnet[f]; s.IsValid() {
-			lengths[s.Bits()] = true
-			mark(spot{s.Addr().As16(), s.Bits()}, i, marked, seen)
+			if !lengths[s.Bits()] {
+				lengths[s.Bits()] = true
+				different++
+			}
+			v.mark(spot{s.Addr().As16(), uint8(s.Bits())}, i)
 		}
+	}
+	if different < 2 {
+		return
 	}
 	for i := range leases {
 		s := leases[i].Subnet[f]
@@ -200,8 +224,8 @@ func markOverlaps(leases []Lease, f ipfam.Family, marked []bool, seen map[spot]i
 				continue
 			}
 			outer := netip.PrefixFrom(s.Addr(), bits).Masked()
-			if j, ok := seen[spot{outer.Addr().As16(), bits}]; ok {
-				marked[i], marked[j] = true, true
+			if j, ok := v.seen[spot{outer.Addr().As16(), uint8(bits)}]; ok {
+				v.marked[i], v.marked[j] = true, true
 			}
 		}
 	}

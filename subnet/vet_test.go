@@ -63,7 +63,7 @@ func TestVetLeavesOnlyTheWrongOnesOut(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			peers, refused := subnet.Vet(network, own, tt.leases)
+			peers, refused := new(subnet.Vetter).Vet(network, own, tt.leases)
 			if got, want := len(peers)+len(refused), len(tt.leases)-1; got != want {
 				t.Errorf("got %d leases, want all %d but ours", got, want)
 			}
@@ -79,6 +79,21 @@ func TestVetLeavesOnlyTheWrongOnesOut(t *testing.T) {
 	}
 }
 
+func TestVetterForgetsWhatItSawBefore(t *testing.T) {
+	network := ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.5.0.0/16")}
+	own := lease("own", "10.5.1.0/24", "192.0.2.1", 5)
+	first, second := lease("a", "10.5.2.0/24", "192.0.2.2", 6), lease("b", "10.5.2.0/23", "192.0.2.2", 7)
+	var v subnet.Vetter
+	for range 2 {
+		if peers, refused := v.Vet(network, own, []subnet.Lease{own, first, second}); len(peers) != 1 || len(refused) != 1 {
+			t.Errorf("two that collide: %v, refused %v", peers, refused)
+		}
+		if peers, refused := v.Vet(network, own, []subnet.Lease{second}); len(peers) != 1 || len(refused) != 0 {
+			t.Errorf("the one alone: %v, refused %v", peers, refused)
+		}
+	}
+}
+
 func BenchmarkVet(b *testing.B) {
 	network := ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.0.0.0/8")}
 	leases := make([]subnet.Lease, 5000)
@@ -86,7 +101,9 @@ func BenchmarkVet(b *testing.B) {
 		j := (i * 2741) % len(leases)
 		leases[i] = lease(fmt.Sprint(j), fmt.Sprintf("10.%d.%d.0/24", j>>8, j&255), fmt.Sprintf("172.16.%d.%d", j>>8, j&255), int64(j))
 	}
+	var v subnet.Vetter
+	b.ReportAllocs()
 	for b.Loop() {
-		subnet.Vet(network, leases[0], leases)
+		v.Vet(network, leases[0], leases)
 	}
 }
