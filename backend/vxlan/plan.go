@@ -37,7 +37,7 @@ func (p *planner) family(f ipfam.Family, own subnet.Lease, peers []subnet.Lease)
 	device := p.backend.device(f, own, p.view.Uplink)
 	why := p.reasons(device.Name)
 	p.state.Devices = append(p.state.Devices, device)
-	macs := newClaims(device.MAC, len(peers))
+	macs := newClaims(device.MAC, peers)
 	records := make([]data, len(peers))
 	problems := make([]error, len(peers))
 	for i, l := range peers {
@@ -45,7 +45,7 @@ func (p *planner) family(f ipfam.Family, own subnet.Lease, peers []subnet.Lease)
 			continue
 		}
 		if records[i], problems[i] = parseData(l.Attrs.Data[f]); problems[i] == nil {
-			macs.add(records[i].MAC, l)
+			macs.add(records[i].MAC, i)
 		}
 	}
 	for i, l := range peers {
@@ -53,7 +53,10 @@ func (p *planner) family(f ipfam.Family, own subnet.Lease, peers []subnet.Lease)
 			continue
 		}
 		s := backend.PeerStatus{Name: l.Name, Family: f, Subnet: l.Subnet[f], Via: l.Attrs.PublicIP[f], How: backend.LeftOut}
-		if s.Why = p.refuse(f, l, records[i], problems[i], macs); s.Why == "" {
+		if s.Why = p.refuse(f, l, records[i], problems[i]); s.Why == "" {
+			s.Why = macs.refuse(records[i].MAC, i)
+		}
+		if s.Why == "" {
 			s.How = p.add(f, device.Name, l, records[i].MAC)
 			s.Why = why[s.How]
 		}
@@ -71,7 +74,7 @@ func (p *planner) grow(peers int) {
 }
 
 // refuse says why a peer cannot be used in this family, or nothing.
-func (p *planner) refuse(f ipfam.Family, l subnet.Lease, d data, problem error, macs *claims) string {
+func (p *planner) refuse(f ipfam.Family, l subnet.Lease, d data, problem error) string {
 	switch {
 	case l.Attrs.BackendType != Type:
 		return fmt.Sprintf("its backend is %q, this node's is %q", l.Attrs.BackendType, Type)
@@ -82,7 +85,7 @@ func (p *planner) refuse(f ipfam.Family, l subnet.Lease, d data, problem error, 
 	case d.VNI >= 0 && d.VNI != p.backend.config.VNI:
 		return fmt.Sprintf("its VNI is %d, this node's is %d", d.VNI, p.backend.config.VNI)
 	}
-	return macs.refuse(d.MAC, l)
+	return ""
 }
 
 // reasons says why a peer is reached as it is.
@@ -111,33 +114,41 @@ func (p *planner) add(f ipfam.Family, dev string, l subnet.Lease, mac kernel.MAC
 	return backend.Tunnel
 }
 
-// claims knows who may use which MAC.
+// claims knows who of the peers may use which MAC.
 type claims struct {
-	own    kernel.MAC
-	owners map[kernel.MAC]owner
+	own   kernel.MAC
+	peers []subnet.Lease
+	// owners holds positions in peers.
+	owners map[kernel.MAC]int32
+	// contested says that several peers want the same MAC.
+	contested bool
 }
 
-type owner struct {
-	claim subnet.Claim
-	name  string
+func newClaims(own kernel.MAC, peers []subnet.Lease) *claims {
+	return &claims{own: own, peers: peers, owners: make(map[kernel.MAC]int32, len(peers))}
 }
 
-func newClaims(own kernel.MAC, n int) *claims {
-	return &claims{own: own, owners: make(map[kernel.MAC]owner, n)}
-}
-
-func (c *claims) add(mac kernel.MAC, l subnet.Lease) {
-	if o, taken := c.owners[mac]; !taken || l.Claim.Before(o.claim) {
-		c.owners[mac] = owner{l.Claim, l.Name}
+func (c *claims) add(mac kernel.MAC, i int) {
+	if j, taken := c.owners[mac]; taken {
+		c.contested = true
+		if !c.peers[i].Claim.Before(c.peers[j].Claim) {
+			return
+		}
 	}
+	c.owners[mac] = int32(i)
 }
 
-func (c *claims) refuse(mac kernel.MAC, l subnet.Lease) string {
+// refuse says why peer number i may not use the MAC that it was added with, or
+// nothing.
+func (c *claims) refuse(mac kernel.MAC, i int) string {
 	if mac == c.own {
 		return fmt.Sprintf("VtepMAC %s is this node's", mac)
 	}
-	if o := c.owners[mac]; o.name != l.Name {
-		return fmt.Sprintf("VtepMAC %s belongs to the older claim %s", mac, o.name)
+	if !c.contested {
+		return ""
+	}
+	if o := c.owners[mac]; int(o) != i {
+		return fmt.Sprintf("VtepMAC %s belongs to the older claim %s", mac, c.peers[o].Name)
 	}
 	return ""
 }
