@@ -51,11 +51,10 @@ type peerKey struct {
 // logPeers logs the difference to the peers of the last pass: single peers when
 // they are few, numbers when they are many.
 func (p *reporter) logPeers(peers []backend.PeerStatus) {
-	if slices.Equal(p.peers, peers) {
-		return
-	}
-	before := make(map[peerKey]backend.PeerStatus, len(p.peers))
-	for _, s := range p.peers {
+	all := peers
+	was, peers := different(p.peers, peers)
+	before := make(map[peerKey]backend.PeerStatus, len(was))
+	for _, s := range was {
 		before[peerKey{s.Name, s.Family.String()}] = s
 	}
 	var added, changed, removed []backend.PeerStatus
@@ -76,7 +75,19 @@ func (p *reporter) logPeers(peers []backend.PeerStatus) {
 	logGroup(p.log, "peer added", added)
 	logGroup(p.log, "peer changed", changed)
 	logGroup(p.log, "peer removed", removed)
-	p.peers = peers
+	p.peers = all
+}
+
+// different cuts off what two lists have in common at both ends: of many peers
+// few change at a time.
+func different(a, b []backend.PeerStatus) (restA, restB []backend.PeerStatus) {
+	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return a, b
 }
 
 func logGroup(log *slog.Logger, msg string, group []backend.PeerStatus) {
