@@ -38,6 +38,20 @@ type LinkUser interface {
 	UsesLinks() bool
 }
 
+// UplinkChecker is implemented by a backend that not every uplink suits.
+type UplinkChecker interface {
+	// CheckUplink says what is wrong with the uplink. An uplink that is wrong
+	// at the start ends the daemon; later the plan is an error.
+	CheckUplink(up Uplink) error
+}
+
+// Loner is implemented by a backend that may do without peers.
+type Loner interface {
+	// IgnoresPeers reports whether the plan does not depend on peers. Then
+	// the records of other nodes are not watched.
+	IgnoresPeers() bool
+}
+
 // Env is what a backend is built from.
 type Env struct {
 	Log *slog.Logger

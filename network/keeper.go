@@ -52,6 +52,9 @@ func (n *Network) acquire(ctx context.Context, want ipfam.Pair[netip.Prefix]) er
 func (n *Network) setOwn(own subnet.Lease) {
 	before := n.own.Swap(&own)
 	n.checks.lease.OK()
+	if n.alone() {
+		n.snapshot.Store(&subnet.Snapshot{Leases: []subnet.Lease{own}})
+	}
 	if before == nil || before.Subnet != own.Subnet || !before.Attrs.Equal(own.Attrs) {
 		n.Log.Info("lease acquired", "subnet", subnet.Join(own.Subnet), "public", addrs(own.Attrs.PublicIP))
 	}

@@ -127,7 +127,9 @@ func (n *Network) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return n.uplink.Run(ctx, n.uplinkChanged) })
 	group.Go(func() error { return n.kernel.Run(ctx, n.wake) })
-	group.Go(func() error { return n.Manager.Watch(ctx, n.setSnapshot) })
+	if !n.alone() {
+		group.Go(func() error { return n.Manager.Watch(ctx, n.setSnapshot) })
+	}
 	group.Go(func() error { return n.keepLease(ctx) })
 	group.Go(func() error { return n.loop(ctx) })
 	if r, ok := n.backend.(backend.Runner); ok {
@@ -194,7 +196,19 @@ func (n *Network) prepareBackend(ctx context.Context) error {
 		Previous:  previous,
 		DeviceMAC: n.DeviceMAC,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	if c, ok := n.backend.(backend.UplinkChecker); ok {
+		return c.CheckUplink(view.Uplink)
+	}
+	return nil
+}
+
+// alone reports whether the records of other nodes do not matter.
+func (n *Network) alone() bool {
+	b, ok := n.backend.(backend.Loner)
+	return ok && b.IgnoresPeers()
 }
 
 // NewBackend builds the backend that the configuration names. It completes env
@@ -244,14 +258,16 @@ func (n *Network) readPrevious() {
 
 // scope says which routes in the kernel are ours: those inside the configured
 // networks and those of an earlier run, and, after flannel, those it has made
-// to peers on the uplink's link.
+// to peers on the uplink's link, if the backend makes such routes.
 func (n *Network) scope() kernel.Scope {
 	var s kernel.Scope
+	user, ok := n.backend.(backend.LinkUser)
+	plain := ok && user.UsesLinks()
 	view, _ := n.uplink.Current()
 	own := n.own.Load()
 	for f, p := range ipfam.Prefixes(n.config.Network) {
 		s.Networks = append(s.Networks, p)
-		if own.Subnet[f].IsValid() {
+		if plain && own.Subnet[f].IsValid() {
 			s.Adopt = append(s.Adopt, kernel.Adoption{Network: p, Bits: own.Subnet[f].Bits(), Dev: view.Uplink.Name})
 		}
 	}

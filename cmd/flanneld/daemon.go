@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"flannel/backend"
+	"flannel/backend/alloc"
+	"flannel/backend/hostgw"
 	"flannel/backend/vxlan"
 	"flannel/internal/health"
 	"flannel/internal/ipfam"
@@ -28,7 +30,11 @@ import (
 
 // backends are the types that Backend.Type may name.
 func backends() map[string]backend.Factory {
-	return map[string]backend.Factory{vxlan.Type: vxlan.New}
+	return map[string]backend.Factory{
+		vxlan.Type:  vxlan.New,
+		hostgw.Type: hostgw.New,
+		alloc.Type:  alloc.New,
+	}
 }
 
 // daemon is the whole program, built from its flags.

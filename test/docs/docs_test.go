@@ -109,6 +109,8 @@ var forbidden = map[string][]string{
 	"flannel/subnet/etcd":     {"flannel/network", "flannel/backend", "k8s.io", "netlink"},
 	"flannel/network/kernel":  {"flannel/subnet", "flannel/backend", "go.etcd.io", "k8s.io"},
 	"flannel/backend":         {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
+	"flannel/backend/hostgw":  {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
+	"flannel/backend/alloc":   {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
 	"flannel/backend/vxlan":   {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
 	"flannel/network":         {"go.etcd.io", "k8s.io", "flannel/backend/vxlan", "flannel/network/uplink", "flannel/cmd"},
 	"flannel/cmd/flanneld":    {"k8s.io/kubernetes", "go.etcd.io/etcd/server", "helm.sh", "containernetworking/plugins", "flannel/internal/lab"},

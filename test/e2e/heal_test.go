@@ -17,67 +17,107 @@ type fault struct {
 	do       func(t *testing.T, l *lab.Lab)
 }
 
-// faults are what every backend with a vxlan device must recover from.
-var faults = []fault{
-	{name: "a route is deleted", commands: []string{"ip route del SUBNET", "ip -6 route del SUBNET6"}},
-	{name: "a neighbour is deleted", commands: []string{"ip neigh del VTEP dev flannel.1", "ip -6 neigh del VTEP6 dev flannel-v6.1"}},
-	{name: "a neighbour has another MAC", commands: []string{
-		"ip neigh replace VTEP dev flannel.1 lladdr 02:00:00:00:00:99 nud permanent",
-		"ip -6 neigh replace VTEP6 dev flannel-v6.1 lladdr 02:00:00:00:00:99 nud permanent",
-	}},
-	{name: "all neighbours are flushed", commands: []string{
-		"ip neigh flush nud permanent dev flannel.1", "ip -6 neigh flush nud permanent dev flannel-v6.1",
-	}},
-	{name: "the FDB is emptied", do: func(t *testing.T, l *lab.Lab) {
-		for _, dev := range []string{"flannel.1", "flannel-v6.1"} {
-			for _, line := range strings.Split(onHost(t, l.Hosts[0], "bridge fdb show dev "+dev), "\n") {
-				if fields := strings.Fields(line); len(fields) > 2 {
-					onHost(t, l.Hosts[0], "bridge fdb del "+fields[0]+" dev "+dev+" "+strings.Join(fields[1:3], " "))
+// overlay is a backend to test, and what happens to it.
+type overlay struct {
+	name    string
+	backend string
+	faults  []fault
+}
+
+func overlays() []overlay {
+	return []overlay{
+		{"vxlan", `{"Type": "vxlan"}`, append(vxlanFaults(), hostFaults()...)},
+		{"host-gw", `{"Type": "host-gw"}`, append(plainRouteFaults(), hostFaults()...)},
+	}
+}
+
+// hostFaults are what every backend must recover from.
+func hostFaults() []fault {
+	return []fault{
+		{name: "our routes are flushed", commands: []string{"ip route flush proto 70", "ip -6 route flush proto 70"}},
+		{name: "the uplink is set down and up", do: func(t *testing.T, l *lab.Lab) {
+			onHost(t, l.Hosts[0], "ip link set eth0 down")
+			onHost(t, l.Hosts[0], "ip link set eth0 up")
+			// The kernel drops IPv6 addresses of a link that goes down.
+			must(t, l.Hosts[0].ConfigureUplink())
+		}},
+		{name: "the uplink is deleted and made again", do: func(t *testing.T, l *lab.Lab) {
+			onHost(t, l.Hosts[0], "ip link del eth0")
+			must(t, l.Hosts[0].ConnectUplink())
+		}},
+	}
+}
+
+// plainRouteFaults are about routes to peers on the link.
+func plainRouteFaults() []fault {
+	return []fault{
+		{name: "a route is deleted", commands: []string{"ip route del SUBNET", "ip -6 route del SUBNET6"}},
+		{name: "a route leads elsewhere", commands: []string{
+			"ip route replace SUBNET via 172.31.1.1 dev eth0 proto 70", "ip -6 route replace SUBNET6 via fd00:31:0:1::1 dev eth0 proto 70",
+		}},
+	}
+}
+
+// vxlanFaults are what a backend with vxlan devices must recover from.
+func vxlanFaults() []fault {
+	return []fault{
+		{name: "a route is deleted", commands: []string{"ip route del SUBNET", "ip -6 route del SUBNET6"}},
+		{name: "a neighbour is deleted", commands: []string{"ip neigh del VTEP dev flannel.1", "ip -6 neigh del VTEP6 dev flannel-v6.1"}},
+		{name: "a neighbour has another MAC", commands: []string{
+			"ip neigh replace VTEP dev flannel.1 lladdr 02:00:00:00:00:99 nud permanent",
+			"ip -6 neigh replace VTEP6 dev flannel-v6.1 lladdr 02:00:00:00:00:99 nud permanent",
+		}},
+		{name: "all neighbours are flushed", commands: []string{
+			"ip neigh flush nud permanent dev flannel.1", "ip -6 neigh flush nud permanent dev flannel-v6.1",
+		}},
+		{name: "the FDB is emptied", do: func(t *testing.T, l *lab.Lab) {
+			for _, dev := range []string{"flannel.1", "flannel-v6.1"} {
+				for _, line := range strings.Split(onHost(t, l.Hosts[0], "bridge fdb show dev "+dev), "\n") {
+					if fields := strings.Fields(line); len(fields) > 2 {
+						onHost(t, l.Hosts[0], "bridge fdb del "+fields[0]+" dev "+dev+" "+strings.Join(fields[1:3], " "))
+					}
 				}
 			}
-		}
-	}},
-	{name: "routes are flushed", commands: []string{"ip route flush dev flannel.1", "ip -6 route flush dev flannel-v6.1"}},
-	{name: "the device is deleted", commands: []string{"ip link del flannel.1", "ip link del flannel-v6.1"}},
-	{name: "the device is set down", commands: []string{"ip link set flannel.1 down", "ip link set flannel-v6.1 down"}},
-	{name: "the device loses its address", commands: []string{"ip addr flush dev flannel.1", "ip -6 addr flush dev flannel-v6.1"}},
-	{name: "the device gets another MAC", commands: []string{
-		"ip link set flannel.1 address 02:00:00:00:00:98", "ip link set flannel-v6.1 address 02:00:00:00:00:98",
-	}},
-	{name: "the device gets another MTU", commands: []string{"ip link set flannel.1 mtu 1300", "ip link set flannel-v6.1 mtu 1300"}},
-	{name: "the uplink is set down and up", do: func(t *testing.T, l *lab.Lab) {
-		onHost(t, l.Hosts[0], "ip link set eth0 down")
-		onHost(t, l.Hosts[0], "ip link set eth0 up")
-		// The kernel drops IPv6 addresses of a link that goes down.
-		must(t, l.Hosts[0].ConfigureUplink())
-	}},
-	{name: "the uplink is deleted and made again", do: func(t *testing.T, l *lab.Lab) {
-		onHost(t, l.Hosts[0], "ip link del eth0")
-		must(t, l.Hosts[0].ConnectUplink())
-	}},
+		}},
+		{name: "routes are flushed", commands: []string{"ip route flush dev flannel.1", "ip -6 route flush dev flannel-v6.1"}},
+		{name: "the device is deleted", commands: []string{"ip link del flannel.1", "ip link del flannel-v6.1"}},
+		{name: "the device is set down", commands: []string{"ip link set flannel.1 down", "ip link set flannel-v6.1 down"}},
+		{name: "the device loses its address", commands: []string{"ip addr flush dev flannel.1", "ip -6 addr flush dev flannel-v6.1"}},
+		{name: "the device gets another MAC", commands: []string{
+			"ip link set flannel.1 address 02:00:00:00:00:98", "ip link set flannel-v6.1 address 02:00:00:00:00:98",
+		}},
+		{name: "the device gets another MTU", commands: []string{"ip link set flannel.1 mtu 1300", "ip link set flannel-v6.1 mtu 1300"}},
+	}
 }
 
 func TestWhatVanishesIsPutBack(t *testing.T) {
-	l := newLab(t, lab.Options{Hosts: 3, Families: lab.Dual})
-	up(t, l)
-	before := dataPath(t, l.Hosts[0])
-	for _, f := range faults {
-		t.Run(f.name, func(t *testing.T) {
-			start := time.Now()
-			for _, command := range f.commands {
-				onHost(t, l.Hosts[0], place(t, command, l.Hosts[1]))
+	for _, o := range overlays() {
+		t.Run(o.name, func(t *testing.T) {
+			l := newLab(t, lab.Options{Hosts: 3, Families: lab.Dual, Backend: o.backend})
+			up(t, l)
+			before := dataPath(t, l.Hosts[0])
+			for _, f := range o.faults {
+				t.Run(f.name, func(t *testing.T) { f.healed(t, l, before) })
 			}
-			if f.do != nil {
-				f.do(t, l)
-			}
-			eventually(t, func() (string, bool) {
-				now := dataPath(t, l.Hosts[0])
-				return "before:\n" + before + "\nnow:\n" + now, now == before
-			})
-			connected(t, l)
-			t.Logf("healed after %v", time.Since(start).Round(time.Millisecond))
 		})
 	}
+}
+
+// healed lets the fault happen and waits until all is as before.
+func (f fault) healed(t *testing.T, l *lab.Lab, before string) {
+	start := time.Now()
+	for _, command := range f.commands {
+		onHost(t, l.Hosts[0], place(t, command, l.Hosts[1]))
+	}
+	if f.do != nil {
+		f.do(t, l)
+	}
+	eventually(t, func() (string, bool) {
+		now := dataPath(t, l.Hosts[0])
+		return "before:\n" + before + "\nnow:\n" + now, now == before
+	})
+	connected(t, l)
+	t.Logf("healed after %v", time.Since(start).Round(time.Millisecond))
 }
 
 func TestTheUplinkGetsAnotherAddress(t *testing.T) {

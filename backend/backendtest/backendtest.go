@@ -1,0 +1,84 @@
+// Package backendtest has what the tests of single backends share: nodes, an
+// uplink, and a plan as text.
+package backendtest
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"flannel/backend"
+	"flannel/internal/ipfam"
+	"flannel/network/kernel"
+	"flannel/subnet"
+)
+
+// Env is what a backend is built from when nothing was there before.
+func Env(options string, v4, v6 bool) backend.Env {
+	env := backend.Env{
+		Log:       slog.New(slog.DiscardHandler),
+		Families:  ipfam.Pair[bool]{v4, v6},
+		Options:   json.RawMessage(options),
+		DeviceMAC: func(string) kernel.MAC { return kernel.MAC{} },
+	}
+	if v4 {
+		env.Network[ipfam.V4] = netip.MustParsePrefix("10.5.0.0/16")
+	}
+	if v6 {
+		env.Network[ipfam.V6] = netip.MustParsePrefix("fc00::/48")
+	}
+	return env
+}
+
+// Uplink is that of node 1.
+func Uplink() backend.Uplink {
+	a := ipfam.Pair[netip.Addr]{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+	return backend.Uplink{Name: "eth0", Index: 7, MTU: 1500, Addr: a, Public: a}
+}
+
+// View is that of node 1, which has all nodes on its link.
+func View() backend.View {
+	return backend.View{Uplink: Uplink(), Links: backend.Links{
+		{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Direct: true},
+		{Prefix: netip.MustParsePrefix("2001:db8::/64"), Direct: true},
+	}}
+}
+
+// Node returns the lease of node n with a backend, in both families, changed
+// by what is given.
+func Node(backendType string, n int, changes ...func(*subnet.Lease)) subnet.Lease {
+	l := subnet.Lease{Name: fmt.Sprintf("node%d", n), Claim: subnet.Claim{Age: int64(n)}}
+	l.Subnet = ipfam.Pair[netip.Prefix]{
+		netip.MustParsePrefix(fmt.Sprintf("10.5.%d.0/24", n)), netip.MustParsePrefix(fmt.Sprintf("fc00:0:0:%d::/64", n)),
+	}
+	l.Attrs = subnet.Attrs{BackendType: backendType, PublicIP: ipfam.Pair[netip.Addr]{
+		netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", n)), netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", n)),
+	}}
+	for _, change := range changes {
+		change(&l)
+	}
+	return l
+}
+
+// Text is a plan as a person reviews it.
+func Text(state kernel.State, peers []backend.PeerStatus) string {
+	var b strings.Builder
+	b.WriteString(state.String())
+	for _, p := range peers {
+		fmt.Fprintf(&b, "peer %s %s %s via %s: %s: %s\n", p.Name, p.Family, p.Subnet, p.Via, p.How, p.Why)
+	}
+	return b.String()
+}
+
+// New builds a backend that must be valid.
+func New(t testing.TB, factory backend.Factory, env backend.Env) backend.Backend {
+	t.Helper()
+	b, err := factory(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
