@@ -1,0 +1,185 @@
+// Package ipmasq says which packets of the overlay network are masqueraded and
+// forwarded: the rules themselves, without the tool that puts them into the
+// kernel.
+package ipmasq
+
+import (
+	"net/netip"
+	"slices"
+
+	"flannel/internal/ipfam"
+)
+
+// Table is a table of the packet filter.
+type Table string
+
+// The tables that have rules.
+const (
+	Nat    Table = "nat"
+	Filter Table = "filter"
+)
+
+// Tables lists the tables in the order in which they are written.
+func Tables() [2]Table { return [2]Table{Nat, Filter} }
+
+// Mark is the bit that kube-proxy sets on packets that it masquerades itself.
+const Mark = 0x4000
+
+// Verdict says what happens to a packet that a rule matches.
+type Verdict uint8
+
+// The verdicts.
+const (
+	// Return leaves the packet as it is.
+	Return Verdict = iota
+	// Masquerade gives the packet the address of the interface it leaves by.
+	Masquerade
+	// Accept lets the packet be forwarded.
+	Accept
+)
+
+// Match is a condition on one address of a packet. The zero value holds for
+// every packet.
+type Match struct {
+	Prefix netip.Prefix
+	// Not turns the condition round.
+	Not bool
+}
+
+// Any reports whether the condition holds for every packet.
+func (m Match) Any() bool { return !m.Prefix.IsValid() }
+
+// Rule is one rule. All its conditions must hold.
+type Rule struct {
+	// Marked asks for the bit Mark.
+	Marked   bool
+	Src, Dst Match
+	Do       Verdict
+	// RandomFully makes a masqueraded packet's port unpredictable.
+	RandomFully bool
+}
+
+// Shared reports whether the rule belongs to all daemons of this host: it
+// names no network.
+func (r Rule) Shared() bool { return r.Src.Any() && r.Dst.Any() }
+
+// multicast is never masqueraded.
+var multicast = ipfam.Pair[netip.Prefix]{
+	netip.MustParsePrefix("224.0.0.0/4"),
+	netip.MustParsePrefix("ff00::/8"),
+}
+
+// Config is what the rules of one daemon are about.
+type Config struct {
+	// Network is the overlay network, Subnet this node's part of it. A family
+	// without either has no rules.
+	Network, Subnet ipfam.Pair[netip.Prefix]
+	// Previous are networks of an earlier run, whose rules go.
+	Previous ipfam.Pair[[]netip.Prefix]
+	// Exclude are destinations for which packets are not masqueraded.
+	Exclude []netip.Prefix
+	// Masquerade asks for the rules of Nat, Forward for those of Filter.
+	Masquerade, Forward bool
+	// RandomFully makes ports of masqueraded packets unpredictable.
+	RandomFully bool
+}
+
+// Equal reports whether two configurations say the same.
+func (c Config) Equal(o Config) bool {
+	return c.Network == o.Network && c.Subnet == o.Subnet &&
+		slices.Equal(c.Previous[ipfam.V4], o.Previous[ipfam.V4]) &&
+		slices.Equal(c.Previous[ipfam.V6], o.Previous[ipfam.V6]) &&
+		slices.Equal(c.Exclude, o.Exclude) &&
+		c.Masquerade == o.Masquerade && c.Forward == o.Forward && c.RandomFully == o.RandomFully
+}
+
+// None returns the configuration with the same rules to remove and none to
+// have.
+func (c Config) None() Config {
+	c.Masquerade, c.Forward = false, false
+	return c
+}
+
+// Concerns reports whether a family has, or may have had, rules.
+func (c Config) Concerns(f ipfam.Family) bool {
+	return c.Network[f].IsValid() || len(c.Previous[f]) > 0
+}
+
+// Owns reports whether the rules that name this network are this daemon's.
+func (c Config) Owns(p netip.Prefix) bool {
+	f := ipfam.Of(p.Addr())
+	return p.IsValid() && (p == c.Network[f] || slices.Contains(c.Previous[f], p))
+}
+
+// OwnsRule reports whether a rule is this daemon's.
+func (c Config) OwnsRule(r Rule) bool { return c.Owns(r.Src.Prefix) || c.Owns(r.Dst.Prefix) }
+
+// Rules returns the rules of a table in one family, in their order.
+func (c Config) Rules(f ipfam.Family, t Table) []Rule {
+	network, subnet := c.Network[f], c.Subnet[f]
+	if !network.IsValid() || !subnet.IsValid() {
+		return nil
+	}
+	switch {
+	case t == Nat && c.Masquerade:
+		return c.masquerade(f, network, subnet)
+	case t == Filter && c.Forward:
+		return []Rule{
+			{Src: Match{Prefix: network}, Do: Accept},
+			{Dst: Match{Prefix: network}, Do: Accept},
+		}
+	}
+	return nil
+}
+
+func (c Config) masquerade(f ipfam.Family, network, subnet netip.Prefix) []Rule {
+	inside, outside := Match{Prefix: network}, Match{Prefix: network, Not: true}
+	local := Match{Prefix: subnet}
+	rules := []Rule{
+		// kube-proxy masquerades these itself.
+		{Marked: true, Do: Return},
+		// Pods see each other's addresses.
+		{Src: local, Dst: inside, Do: Return},
+		{Src: inside, Dst: local, Do: Return},
+		// What comes from outside to a pod of this node keeps its source.
+		{Src: outside, Dst: local, Do: Return},
+	}
+	for _, p := range c.excluded(f) {
+		rules = append(rules, Rule{Src: inside, Dst: Match{Prefix: p}, Do: Return})
+	}
+	return append(rules,
+		Rule{Src: inside, Dst: Match{Prefix: multicast[f], Not: true}, Do: Masquerade, RandomFully: c.RandomFully},
+		// From this node to pods elsewhere: the answer must find the tunnel.
+		Rule{Src: outside, Dst: inside, Do: Masquerade, RandomFully: c.RandomFully},
+	)
+}
+
+// excluded returns the excluded destinations of one family, each once. A
+// prefix of length zero is all addresses.
+func (c Config) excluded(f ipfam.Family) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range c.Exclude {
+		switch {
+		case !p.IsValid() || ipfam.Of(p.Addr()) != f || slices.Contains(out, p.Masked()):
+		case p.Bits() == 0:
+			return []netip.Prefix{{}}
+		default:
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}
+
+// Change counts the rules, chains and jumps of one table that were written.
+type Change struct{ Put, Deleted int }
+
+// Changes counts what was written, by table; tables without a change are
+// absent.
+type Changes map[Table]Change
+
+// Add counts a change; none leaves no trace.
+func (c Changes) Add(t Table, put, deleted int) {
+	if put+deleted > 0 {
+		c[t] = Change{c[t].Put + put, c[t].Deleted + deleted}
+	}
+}
