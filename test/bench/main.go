@@ -95,20 +95,21 @@ func (s *settings) check(rest []string) error {
 func inside(s settings) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	r := report{load: loadAverage()}
 	start := time.Now()
 	b, err := newBench(s, os.Stderr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return exitError
 	}
-	rows, err := b.run(ctx)
+	r.rows, err = b.run(ctx)
 	err = errors.Join(err, b.close())
-	report := newReport(rows, time.Since(start))
-	print := report.text
+	r.took = time.Since(start)
+	write := r.text
 	if s.json {
-		print = report.json
+		write = r.json
 	}
-	if err := errors.Join(err, print(os.Stdout)); err != nil {
+	if err := errors.Join(err, write(os.Stdout)); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return exitError
 	}

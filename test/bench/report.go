@@ -65,9 +65,9 @@ func (r row) verdict() string {
 type report struct {
 	rows []row
 	took time.Duration
+	// load is how many programs the machine was busy with before the run.
+	load float64
 }
-
-func newReport(rows []row, took time.Duration) report { return report{rows, took} }
 
 // text writes a table.
 func (r report) text(w io.Writer) error {
@@ -80,9 +80,15 @@ func (r report) text(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	if r.load > quietLoad {
+		fmt.Fprintf(w, "\nThe machine was busy before the run (load %.1f): times are too long.\n", r.load)
+	}
 	_, err := fmt.Fprintf(w, "\nMeasured in %s. Documentation/performance.md says how.\n", r.took.Round(time.Second))
 	return err
 }
+
+// quietLoad is the load average up to which a machine has nothing else to do.
+const quietLoad = 0.7
 
 // json writes the rows for programs.
 func (r report) json(w io.Writer) error {
