@@ -1,0 +1,156 @@
+// Package iptables puts the rules of masquerading and forwarding into the
+// kernel with the iptables programs: it reads chain by chain, and writes one
+// transaction per table and family.
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"flannel/internal/ipfam"
+	"flannel/ipmasq"
+)
+
+// Options is what a Driver is built from.
+type Options struct {
+	Log *slog.Logger
+	// Families that are on.
+	Families ipfam.Pair[bool]
+	// Generation returns a number that changes whenever nf_tables rules do;
+	// nil when that is not known. It saves reading what has not changed.
+	Generation func() (uint32, error)
+}
+
+// Driver keeps the rules with the programs of one mode.
+type Driver struct {
+	log        *slog.Logger
+	tools      tools
+	mode       Mode
+	generation func() (uint32, error)
+
+	// clean is what was found right, and at which generation.
+	clean struct {
+		known      bool
+		config     ipmasq.Config
+		generation uint32
+	}
+}
+
+// New finds the programs and chooses the mode that the host's other rules are
+// in. other keeps the rules of the mode that was not chosen, for removing what
+// an earlier run left there; it is nil when the host does not have it.
+// ErrNoTool is in the error when the programs are not there.
+func New(ctx context.Context, o Options) (chosen, other *Driver, err error) {
+	all, byDefault, err := findAll(o.Families)
+	if err != nil {
+		return nil, nil, err
+	}
+	found := map[Mode]evidence{}
+	for mode, ts := range all {
+		if len(all) > 1 {
+			found[mode] = weighTools(ctx, ts)
+		} else {
+			found[mode] = evidence{}
+		}
+	}
+	mode, why := choose(found, byDefault)
+	o.Log.Info("iptables found", "mode", mode, "why", why)
+	for m, ts := range all {
+		d := &Driver{log: o.Log, tools: ts, mode: m}
+		if m == NFT {
+			d.generation = o.Generation
+		}
+		if m == mode {
+			chosen = d
+		} else {
+			other = d
+		}
+	}
+	return chosen, other, nil
+}
+
+// Mode says where the driver keeps its rules.
+func (d *Driver) Mode() Mode { return d.mode }
+
+// Apply makes the kernel hold the rules, and none of this daemon's beside
+// them. It writes nothing when they are there already.
+func (d *Driver) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
+	before, known := d.now()
+	if known && d.clean.known && d.clean.generation == before && d.clean.config.Equal(c) {
+		return nil, nil
+	}
+	d.clean.known = false
+	changes := ipmasq.Changes{}
+	var errs []error
+	for f, t := range ipfam.Pair[*tool](d.tools).Each() {
+		if t == nil || !c.Concerns(f) {
+			continue
+		}
+		for _, table := range ipmasq.Tables() {
+			if err := d.applyTable(ctx, t, chains[table], c, changes); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", f, err))
+			}
+		}
+	}
+	if known && len(errs) == 0 && len(changes) == 0 {
+		d.clean.known, d.clean.config, d.clean.generation = true, c, before
+	}
+	return changes, errors.Join(errs...)
+}
+
+// now returns the generation, when it is known.
+func (d *Driver) now() (uint32, bool) {
+	if d.generation == nil {
+		return 0, false
+	}
+	n, err := d.generation()
+	return n, err == nil
+}
+
+func (d *Driver) applyTable(ctx context.Context, t *tool, ch chain, c ipmasq.Config, changes ipmasq.Changes) error {
+	c.RandomFully = c.RandomFully && t.randomFully()
+	want := c.Rules(t.family, ch.table)
+	if len(want) == 0 && t.mode == Legacy && !legacyInUse(t.family, ch.table) {
+		return nil // reading would make the table
+	}
+	h, err := t.read(ch)
+	if err != nil {
+		return err
+	}
+	s := plan(ch, h, want, c.OwnsRule)
+	if len(s.lines) == 0 {
+		return nil
+	}
+	d.log.Debug("rules to write", "table", ch.table, "family", t.family, "script", strings.Join(s.lines, "; "))
+	if err := t.write(ctx, s); err != nil {
+		return err
+	}
+	changes.Add(ch.table, s.put, s.deleted)
+	return nil
+}
+
+// Remove takes this daemon's rules out of the kernel.
+func (d *Driver) Remove(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
+	return d.Apply(ctx, c.None())
+}
+
+// Text returns what iptables -S would print of the rules in a kernel that has
+// no others, with the name of the table in front.
+func Text(c ipmasq.Config, f ipfam.Family) string {
+	var lines []string
+	for _, table := range ipmasq.Tables() {
+		want := c.Rules(f, table)
+		if len(want) == 0 {
+			continue
+		}
+		ch := chains[table]
+		lines = append(lines, fmt.Sprintf("%s -A %s %s", table, ch.base, ch.jump))
+		for _, r := range want {
+			lines = append(lines, fmt.Sprintf("%s -A %s %s", table, ch.name, ch.format(r)))
+		}
+	}
+	return strings.Join(lines, "\n") + "\n"
+}

@@ -1,0 +1,230 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"flannel/internal/ipfam"
+	"flannel/internal/nstest"
+	"flannel/ipmasq"
+)
+
+// host is a namespace with a driver of one mode in it.
+type host struct {
+	*nstest.NS
+	t      *testing.T
+	suffix string
+	driver *Driver
+}
+
+// eachMode runs a test in a namespace per mode.
+func eachMode(t *testing.T, test func(t *testing.T, h host)) {
+	for _, mode := range []Mode{NFT, Legacy} {
+		t.Run(string(mode), func(t *testing.T) {
+			h := host{NS: nstest.New(t), t: t, suffix: "-" + string(mode)}
+			var err error
+			var ts tools
+			h.Do(func() { ts, err = find(ipfam.Pair[bool]{true, true}, h.suffix) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.driver = &Driver{log: slog.New(slog.DiscardHandler), tools: ts, mode: mode}
+			test(t, h)
+		})
+	}
+}
+
+func (h host) apply(c ipmasq.Config) ipmasq.Changes {
+	h.t.Helper()
+	var changes ipmasq.Changes
+	var err error
+	h.Do(func() { changes, err = h.driver.Apply(context.Background(), c) })
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return changes
+}
+
+// text is what the kernel holds of our tables, in the form of Text.
+func (h host) text(f ipfam.Family) string {
+	h.t.Helper()
+	var b strings.Builder
+	for _, table := range ipmasq.Tables() {
+		for line := range strings.Lines(h.Tool(names[f]+h.suffix, "-t", string(table), "-S")) {
+			if strings.HasPrefix(line, "-A") {
+				b.WriteString(string(table) + " " + line)
+			}
+		}
+	}
+	return b.String()
+}
+
+// sh runs an iptables command, without quotes, with the programs of the mode.
+func (h host) sh(command string) string {
+	h.t.Helper()
+	name, args, _ := strings.Cut(command, " ")
+	return h.Tool(name+h.suffix, args)
+}
+
+func (h host) right(c ipmasq.Config) {
+	h.t.Helper()
+	for _, f := range ipfam.All() {
+		if got, want := h.text(f), Text(c, f); got != want {
+			h.t.Errorf("%s: got\n%s\nwant\n%s", f, got, want)
+		}
+	}
+	if again := h.apply(c); len(again) > 0 {
+		h.t.Errorf("the second time wrote %v", again)
+	}
+}
+
+func TestApplyAndRemove(t *testing.T) {
+	eachMode(t, func(t *testing.T, h host) {
+		c := dual()
+		c.Exclude = []netip.Prefix{prefix("192.0.2.0/24"), prefix("198.51.100.7/32"), prefix("2001:db8::7/128")}
+		h.apply(c)
+		h.right(c)
+		c.Subnet[ipfam.V4] = prefix("10.244.99.0/24")
+		c.Exclude = c.Exclude[1:]
+		h.apply(c)
+		h.right(c)
+		h.apply(c.None())
+		for _, f := range ipfam.All() {
+			if got := h.text(f); got != "" {
+				t.Errorf("left after removal:\n%s", got)
+			}
+		}
+		if got := h.sh("iptables -t nat -S"); strings.Contains(got, "FLANNEL") {
+			t.Errorf("left after removal:\n%s", got)
+		}
+		if again := h.apply(c.None()); len(again) > 0 {
+			t.Errorf("removed again: %v", again)
+		}
+	})
+}
+
+func TestHealing(t *testing.T) {
+	eachMode(t, func(t *testing.T, h host) {
+		h.apply(dual())
+		for _, commands := range []string{
+			"iptables -t nat -F POSTROUTING", "iptables -t nat -F FLANNEL-POSTRTG", "iptables -F",
+			"iptables -t nat -D FLANNEL-POSTRTG 1", "iptables -t nat -D FLANNEL-POSTRTG 3",
+			"ip6tables -t nat -D FLANNEL-POSTRTG 6", "ip6tables -D FLANNEL-FWD 1",
+			"iptables -t nat -A POSTROUTING -j FLANNEL-POSTRTG;iptables -t nat -F POSTROUTING",
+			"iptables -F FORWARD;iptables -F FLANNEL-FWD;iptables -X FLANNEL-FWD",
+		} {
+			for command := range strings.SplitSeq(commands, ";") {
+				h.sh(command)
+			}
+			if changes := h.apply(dual()); len(changes) == 0 {
+				t.Errorf("%s: nothing written", commands)
+			}
+			h.right(dual())
+		}
+	})
+}
+
+func TestRulesOfOthersStay(t *testing.T) {
+	eachMode(t, func(t *testing.T, h host) {
+		h.sh("iptables -t nat -A POSTROUTING -s 203.0.113.0/24 -j MASQUERADE")
+		h.sh("iptables -P FORWARD DROP")
+		a, b := dual(), dual()
+		b.Network[ipfam.V4], b.Subnet[ipfam.V4] = prefix("10.245.0.0/16"), prefix("10.245.3.0/24")
+		b.Network[ipfam.V6], b.Subnet[ipfam.V6] = prefix("fd00:10:245::/56"), prefix("fd00:10:245:3::/64")
+		h.apply(a)
+		h.apply(b)
+		h.sh("iptables -t nat -A FLANNEL-POSTRTG -s 10.244.0.0/16 -o lo -j RETURN")
+		for _, c := range []ipmasq.Config{a, b} {
+			if changes := h.apply(c); len(changes) > 0 {
+				t.Errorf("wrote %v", changes)
+			}
+		}
+		before := h.text(ipfam.V4)
+		h.apply(b.None())
+		h.apply(b)
+		if got := h.text(ipfam.V4); !same(got, before) {
+			t.Errorf("got\n%s\nwant\n%s", got, before)
+		}
+		h.apply(b.None())
+		h.apply(a.None())
+		got := h.text(ipfam.V4)
+		want := "nat -A POSTROUTING -s 203.0.113.0/24 -j MASQUERADE\n" +
+			"nat -A POSTROUTING " + chains[ipmasq.Nat].jump + "\n" +
+			"nat -A FLANNEL-POSTRTG " + chains[ipmasq.Nat].format(ipmasq.Rule{Marked: true}) + "\n" +
+			"nat -A FLANNEL-POSTRTG -s 10.244.0.0/16 -o lo -j RETURN\n"
+		if got != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+	})
+}
+
+// same compares lines in any order.
+func same(a, b string) bool {
+	x, y := strings.Split(a, "\n"), strings.Split(b, "\n")
+	slices.Sort(x)
+	slices.Sort(y)
+	return slices.Equal(x, y)
+}
+
+func TestNetworkOfAnEarlierRun(t *testing.T) {
+	eachMode(t, func(t *testing.T, h host) {
+		old := dual()
+		old.Network[ipfam.V4], old.Subnet[ipfam.V4] = prefix("10.99.0.0/16"), prefix("10.99.1.0/24")
+		h.apply(old)
+		c := dual()
+		c.Previous[ipfam.V4] = []netip.Prefix{old.Network[ipfam.V4]}
+		h.apply(c)
+		h.right(c)
+	})
+}
+
+func TestTheModeOfOtherRulesIsChosen(t *testing.T) {
+	for _, mode := range []Mode{NFT, Legacy} {
+		t.Run(string(mode), func(t *testing.T) {
+			h := host{NS: nstest.New(t), t: t, suffix: "-" + string(mode)}
+			h.sh("ip6tables -A FORWARD -s 2001:db8::/32 -j ACCEPT")
+			var chosen, other *Driver
+			var err error
+			h.Do(func() {
+				chosen, other, err = New(t.Context(), Options{Log: slog.New(slog.DiscardHandler), Families: ipfam.Pair[bool]{true, true}})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if chosen.Mode() != mode || other.Mode() == mode {
+				t.Errorf("chose %s", chosen.Mode())
+			}
+		})
+	}
+}
+
+func TestNoPrograms(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	_, _, err := New(t.Context(), Options{Log: slog.New(slog.DiscardHandler), Families: ipfam.Pair[bool]{true, true}})
+	if !errors.Is(err, ErrNoTool) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhatHasNotChangedIsNotReadAgain(t *testing.T) {
+	eachMode(t, func(t *testing.T, h host) {
+		generation := uint32(1)
+		h.driver.generation = func() (uint32, error) { return generation, nil }
+		h.apply(dual())
+		h.apply(dual())
+		h.sh("iptables -t nat -F FLANNEL-POSTRTG")
+		if changes := h.apply(dual()); len(changes) > 0 {
+			t.Errorf("wrote %v although the generation is the same", changes)
+		}
+		generation++
+		if changes := h.apply(dual()); len(changes) == 0 {
+			t.Error("wrote nothing although the generation has changed")
+		}
+		h.right(dual())
+	})
+}

@@ -1,0 +1,198 @@
+package iptables
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"flannel/internal/ipfam"
+	"flannel/ipmasq"
+)
+
+// chain is where the rules of one table are: in a chain of our own, which a
+// chain of the kernel jumps to. The names are part of the contract with
+// flannel.
+type chain struct {
+	table         ipmasq.Table
+	base, name    string
+	comment, jump string
+}
+
+// chains are those of each table.
+var chains = map[ipmasq.Table]chain{
+	ipmasq.Nat:    newChain(ipmasq.Nat, "POSTROUTING", "FLANNEL-POSTRTG", "flanneld masq"),
+	ipmasq.Filter: newChain(ipmasq.Filter, "FORWARD", "FLANNEL-FWD", "flanneld forward"),
+}
+
+func newChain(t ipmasq.Table, base, name, comment string) chain {
+	return chain{t, base, name, comment, fmt.Sprintf("-m comment --comment %q -j %s", comment, name)}
+}
+
+// markText is the condition on the mark as iptables prints it.
+var markText = fmt.Sprintf("%#x/%#x", ipmasq.Mark, ipmasq.Mark)
+
+var verdicts = map[ipmasq.Verdict]string{
+	ipmasq.Return: "RETURN", ipmasq.Masquerade: "MASQUERADE", ipmasq.Accept: "ACCEPT",
+}
+
+// format returns a rule without the name of its chain, as iptables takes and
+// prints it.
+func (c chain) format(r ipmasq.Rule) string {
+	var words []string
+	for _, side := range []struct {
+		flag string
+		ipmasq.Match
+	}{{"-s", r.Src}, {"-d", r.Dst}} {
+		if side.Not {
+			words = append(words, "!")
+		}
+		if !side.Any() {
+			words = append(words, side.flag, side.Prefix.String())
+		}
+	}
+	if r.Marked {
+		words = append(words, "-m mark --mark", markText)
+	}
+	words = append(words, fmt.Sprintf("-m comment --comment %q -j", c.comment), verdicts[r.Do])
+	if r.RandomFully {
+		words = append(words, "--random-fully")
+	}
+	return strings.Join(words, " ")
+}
+
+// entry is a rule that iptables has printed.
+type entry struct {
+	// text is the rule without the name of its chain.
+	text string
+	// jump is the target.
+	jump string
+	// rule is meaningful only when plain, that is, when the rule says nothing
+	// but what an ipmasq.Rule can say.
+	rule  ipmasq.Rule
+	plain bool
+	// commented says that the rule has the comment of its chain.
+	commented bool
+}
+
+// parse reads what iptables -S prints for one chain. Lines that are no rules
+// are left out.
+func (c chain) parse(in string, lines []string) []entry {
+	var out []entry
+	for _, line := range lines {
+		if text, ok := strings.CutPrefix(line, "-A "+in+" "); ok {
+			out = append(out, c.parseRule(text))
+		}
+	}
+	return out
+}
+
+func (c chain) parseRule(text string) entry {
+	e := entry{text: text, plain: true}
+	words := &words{list: split(text)}
+	for not := false; words.more(); {
+		word := words.next()
+		if word == "!" {
+			not = true
+			continue
+		}
+		switch word {
+		case "-s":
+			e.rule.Src = e.match(words.next(), not)
+		case "-d":
+			e.rule.Dst = e.match(words.next(), not)
+		case "-m":
+			module := words.next()
+			e.plain = e.plain && (module == "mark" || module == "comment")
+		case "--mark":
+			e.rule.Marked = true
+			mark := words.next()
+			e.plain = e.plain && mark == markText && !not
+		case "--comment":
+			e.commented = words.next() == c.comment
+		case "-j":
+			e.target(words.next())
+		case "--random-fully":
+			e.rule.RandomFully = true
+		default:
+			e.plain = false
+		}
+		not = false
+	}
+	return e
+}
+
+// words hands out the words of a line one by one.
+type words struct{ list []string }
+
+func (w *words) more() bool { return len(w.list) > 0 }
+
+// next returns the next word, or nothing at the end.
+func (w *words) next() string {
+	if !w.more() {
+		return ""
+	}
+	word := w.list[0]
+	w.list = w.list[1:]
+	return word
+}
+
+func (e *entry) match(value string, not bool) ipmasq.Match {
+	p, err := parsePrefix(value)
+	e.plain = e.plain && err == nil
+	return ipmasq.Match{Prefix: p, Not: not}
+}
+
+func (e *entry) target(value string) {
+	e.jump = value
+	for v, name := range verdicts {
+		if name == value {
+			e.rule.Do = v
+			return
+		}
+	}
+	e.plain = false
+}
+
+// parsePrefix reads an address with or without a prefix length.
+func parsePrefix(s string) (netip.Prefix, error) {
+	if strings.Contains(s, "/") {
+		return netip.ParsePrefix(s)
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return ipfam.Host(a), nil
+}
+
+// split cuts a line at blanks as iptables quotes it: double quotes hold words
+// together, a backslash takes the next character as it is.
+func split(line string) []string {
+	var words []string
+	var word strings.Builder
+	open, quoted, escaped := false, false, false
+	for _, r := range line {
+		switch {
+		case escaped:
+			word.WriteRune(r)
+			escaped = false
+		case r == '\\':
+			escaped, open = true, true
+		case r == '"':
+			quoted, open = !quoted, true
+		case r == ' ' && !quoted:
+			if open {
+				words = append(words, word.String())
+			}
+			word.Reset()
+			open = false
+		default:
+			word.WriteRune(r)
+			open = true
+		}
+	}
+	if open {
+		words = append(words, word.String())
+	}
+	return words
+}

@@ -1,0 +1,89 @@
+package iptables
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"flannel/internal/golden"
+	"flannel/internal/ipfam"
+	"flannel/ipmasq"
+)
+
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func dual() ipmasq.Config {
+	return ipmasq.Config{
+		Network:    ipfam.Pair[netip.Prefix]{prefix("10.244.0.0/16"), prefix("fd00:10:244::/56")},
+		Subnet:     ipfam.Pair[netip.Prefix]{prefix("10.244.17.0/24"), prefix("fd00:10:244:3::/64")},
+		Masquerade: true, Forward: true, RandomFully: true,
+	}
+}
+
+func TestText(t *testing.T) {
+	for _, f := range ipfam.All() {
+		golden.Equal(t, Text(dual(), f), "testdata/"+f.String()+".txt")
+	}
+	c := dual()
+	c.RandomFully, c.Forward = false, false
+	c.Exclude = []netip.Prefix{prefix("192.0.2.0/24")}
+	golden.Equal(t, Text(c, ipfam.V4), "testdata/exclude.txt")
+}
+
+func TestWhatIsWrittenIsReadBack(t *testing.T) {
+	c := dual()
+	c.Exclude = []netip.Prefix{prefix("192.0.2.7/32"), prefix("0.0.0.0/0"), prefix("2001:db8::1/128")}
+	for _, f := range ipfam.All() {
+		for _, table := range ipmasq.Tables() {
+			ch := chains[table]
+			for _, r := range c.Rules(f, table) {
+				e := ch.parseRule(ch.format(r))
+				if e.rule != r || !e.plain || !e.commented {
+					t.Errorf("%q: got %+v, want %+v", e.text, e, r)
+				}
+			}
+		}
+	}
+}
+
+func TestRulesThatSayMore(t *testing.T) {
+	ch := chains[ipmasq.Nat]
+	for _, text := range []string{
+		`-s 10.244.0.0/16 -o eth0 -m comment --comment "flanneld masq" -j RETURN`,
+		`-s 10.244.0.0/16 -p tcp -m tcp --dport 80 -m comment --comment "flanneld masq" -j RETURN`,
+		`-m mark --mark 0x1/0x1 -m comment --comment "flanneld masq" -j RETURN`,
+		`-m mark ! --mark 0x4000/0x4000 -m comment --comment "flanneld masq" -j RETURN`,
+		`-s 10.244.0.0/16 -m comment --comment "flanneld masq" -j SNAT --to-source 192.0.2.1`,
+		`-s`, `--mark`, `-j`, `!`,
+	} {
+		if e := ch.parseRule(text); e.plain && text != "!" {
+			t.Errorf("%s: read as %+v", text, e.rule)
+		}
+	}
+	if e := ch.parseRule(`-s 10.244.0.0/16 -m comment --comment "mine \"x\"" -j RETURN`); e.commented || !e.plain {
+		t.Errorf("got %+v", e)
+	}
+}
+
+func TestSplit(t *testing.T) {
+	got := split(`-A X  --comment "a \"b\" c" --x "" -j Y\ Z`)
+	want := []string{"-A", "X", "--comment", `a "b" c`, "--x", "", "-j", "Y Z"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func FuzzParseRule(f *testing.F) {
+	f.Add(`! -s 10.244.0.0/16 -d 10.244.17.0/24 -m comment --comment "flanneld masq" -j RETURN`)
+	f.Add(`-m mark --mark 0x4000/0x4000 -m comment --comment "flanneld masq" -j RETURN`)
+	f.Fuzz(func(t *testing.T, text string) {
+		ch := chains[ipmasq.Nat]
+		e := ch.parseRule(text)
+		if !e.plain || !e.commented {
+			return
+		}
+		if again := ch.parseRule(ch.format(e.rule)); again.rule != e.rule {
+			t.Errorf("%q: %+v becomes %+v", text, e.rule, again.rule)
+		}
+	})
+}

@@ -1,0 +1,135 @@
+package iptables
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	goiptables "github.com/coreos/go-iptables/iptables"
+
+	"flannel/internal/ipfam"
+	"flannel/ipmasq"
+)
+
+// lockWait is for how many seconds a held xtables lock is waited for before
+// the check counts as failed and is tried again.
+const lockWait = 5
+
+// Mode says where a tool keeps its rules.
+type Mode string
+
+// The modes.
+const (
+	NFT    Mode = "nft"
+	Legacy Mode = "legacy"
+)
+
+// protocols are the families as the library names them.
+var protocols = ipfam.Pair[goiptables.Protocol]{goiptables.ProtocolIPv4, goiptables.ProtocolIPv6}
+
+// tool is the pair of programs that read and write the rules of one family.
+type tool struct {
+	family  ipfam.Family
+	reader  *goiptables.IPTables
+	restore string
+	save    string
+	mode    Mode
+}
+
+// openTool finds a tool by the name of its program, such as iptables-nft.
+func openTool(f ipfam.Family, name string) (*tool, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return nil, err
+	}
+	t := &tool{family: f}
+	if t.restore, err = exec.LookPath(name + "-restore"); err != nil {
+		return nil, err
+	}
+	// The program that lists everything is not always there, and not needed.
+	t.save, _ = exec.LookPath(name + "-save")
+	if t.mode, err = modeOf(path); err != nil {
+		return nil, err
+	}
+	t.reader, err = goiptables.New(goiptables.Path(path), goiptables.IPFamily(protocols[f]), goiptables.Timeout(lockWait))
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for its version: %w", path, err)
+	}
+	return t, nil
+}
+
+// modeOf asks a program where it keeps its rules; one that does not say is
+// older than the question.
+func modeOf(path string) (Mode, error) {
+	out, err := exec.Command(path, "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("ask %s for its version: %w", path, err)
+	}
+	if strings.Contains(string(out), "nf_tables") {
+		return NFT, nil
+	}
+	return Legacy, nil
+}
+
+// name is that of the program, for people.
+func (t *tool) name() string { return strings.TrimSuffix(filepath.Base(t.restore), "-restore") }
+
+// randomFully reports whether the tool knows the option.
+func (t *tool) randomFully() bool { return t.reader.HasRandomFully() }
+
+// read returns what the kernel holds of one table.
+func (t *tool) read(c chain) (have, error) {
+	var h have
+	base, _, err := t.list(c.table, c.base)
+	if err != nil {
+		return h, err
+	}
+	own, exists, err := t.list(c.table, c.name)
+	if err != nil {
+		return h, err
+	}
+	return have{base: c.parse(c.base, base), own: c.parse(c.name, own), exists: exists}, nil
+}
+
+// list returns the lines of a chain. The tools say that a chain is not there
+// with exit status 1 and many texts.
+func (t *tool) list(table ipmasq.Table, chain string) (lines []string, exists bool, err error) {
+	lines, err = t.reader.List(string(table), chain)
+	var failed *goiptables.Error
+	switch {
+	case errors.As(err, &failed) && failed.ExitStatus() == 1:
+		return nil, false, nil
+	case err != nil:
+		return nil, false, fmt.Errorf("read chain %s of table %s: %w", chain, table, err)
+	}
+	return lines, true, nil
+}
+
+// write runs a script as one transaction.
+func (t *tool) write(ctx context.Context, s *script) error {
+	args := []string{"--noflush"}
+	if t.waits() {
+		args = append(args, "--wait", strconv.Itoa(lockWait))
+	}
+	cmd := exec.CommandContext(ctx, t.restore, args...)
+	cmd.Stdin = strings.NewReader(s.text())
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil {
+		text := strings.Join(strings.Fields(stderr.String()), " ")
+		return fmt.Errorf("write table %s with %s: %w: %s", s.chain.table, filepath.Base(t.restore), err, text)
+	}
+	return nil
+}
+
+// waits reports whether the tool can wait for the lock when it writes: since
+// version 1.6.2.
+func (t *tool) waits() bool {
+	a, b, c := t.reader.GetIptablesVersion()
+	return a > 1 || a == 1 && (b > 6 || b == 6 && c >= 2)
+}
