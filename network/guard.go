@@ -40,10 +40,9 @@ type guard struct {
 	// epoch is that of the last snapshot, own the claim of this node's record.
 	epoch uint64
 	own   subnet.Claim
-	// first is when the first of the two lists was read; missing is what it
-	// lacked.
-	first   time.Time
+	// missing is what the last list lacked; before next there is no other.
 	missing prefixSet
+	next    time.Time
 }
 
 // start tells the guard which subnets the kernel holds from an earlier run.
@@ -69,7 +68,7 @@ func (g *guard) holdDeletions() bool { return len(g.inKernel) > 0 }
 // published theirs again yet.
 func (g *guard) admit(s subnet.Snapshot, own ipfam.Pair[netip.Prefix]) []subnet.Lease {
 	snapshot := s.Leases
-	mine := slices.IndexFunc(snapshot, func(l subnet.Lease) bool { return l.Invalid == "" && l.Subnet == own })
+	mine := indexOf(snapshot, own)
 	ownListed := mine >= 0
 	believed := ownListed && s.Epoch == g.epoch
 	if ownListed {
@@ -116,6 +115,11 @@ func missing(known, snapshot []subnet.Lease) []subnet.Lease {
 	return lost
 }
 
+// indexOf finds the lease of a subnet, or returns -1.
+func indexOf(leases []subnet.Lease, s ipfam.Pair[netip.Prefix]) int {
+	return slices.IndexFunc(leases, func(l subnet.Lease) bool { return l.Invalid == "" && l.Subnet == s })
+}
+
 // compareKernel strikes from inKernel what the store shows. The first snapshot
 // that can be trusted decides whether the rest is a mass loss.
 func (g *guard) compareKernel(snapshot []subnet.Lease, ownListed bool) {
@@ -136,38 +140,36 @@ func (g *guard) compareKernel(snapshot []subnet.Lease, ownListed bool) {
 // settle forgets the first list when nothing waits for the second.
 func (g *guard) settle() {
 	if !g.holding() {
-		g.first, g.missing = time.Time{}, nil
+		g.next, g.missing = time.Time{}, nil
 	}
 }
 
 // nextList returns when the guard wants to see a list: at once, or agreeAfter
-// past the first one. It reports false when it wants none.
+// past the last one. It reports false when it wants none.
 func (g *guard) nextList() (time.Time, bool) {
-	if !g.holding() {
-		return time.Time{}, false
-	}
-	if g.first.IsZero() {
-		return time.Time{}, true
-	}
-	return g.first.Add(agreeAfter), true
+	return g.next, g.holding()
 }
 
 // listed takes a list that was read from the store at this time. What it lacks
 // and an earlier list, at least agreeAfter older, lacked too is given up: the
-// next pass deletes it.
-func (g *guard) listed(leases []subnet.Lease, at time.Time) {
-	if !g.first.IsZero() && at.Sub(g.first) < agreeAfter {
+// next pass deletes it. A list without the record of the own subnet counts for
+// nothing: such a store is not in order.
+func (g *guard) listed(leases []subnet.Lease, own ipfam.Pair[netip.Prefix], at time.Time) {
+	if at.Before(g.next) {
+		return
+	}
+	g.next = at.Add(agreeAfter)
+	if indexOf(leases, own) < 0 {
+		g.missing = nil
 		return
 	}
 	absent := g.absent(leases)
-	if !g.first.IsZero() {
-		for p := range absent {
-			if g.missing[p] {
-				g.giveUp(p)
-			}
+	for p := range absent {
+		if g.missing[p] {
+			g.giveUp(p)
 		}
 	}
-	g.first, g.missing = at, absent
+	g.missing = absent
 	g.settle()
 }
 

@@ -105,17 +105,38 @@ func TestGuardGivesUpWhenTwoListsAgree(t *testing.T) {
 	if at, ok := g.nextList(); !ok || !at.IsZero() {
 		t.Fatalf("next list at %v %t, want one at once", at, ok)
 	}
-	g.listed(some(0, 5), start)
+	g.listed(some(0, 5), mine, start)
 	if at, _ := g.nextList(); at != start.Add(agreeAfter) {
 		t.Fatalf("next list at %v, want %v later", at, agreeAfter)
 	}
-	g.listed(some(0, 5), start.Add(agreeAfter-1))
+	g.listed(some(0, 5), mine, start.Add(agreeAfter-1))
 	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 5)}, mine), some(0, 20))
 	// Two of them are in the second list: only the others are given up.
-	g.listed(some(0, 7), start.Add(agreeAfter))
+	g.listed(some(0, 7), mine, start.Add(agreeAfter))
 	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 7)}, mine), some(0, 7))
 	if g.holding() {
 		t.Error("still holding")
+	}
+}
+
+func TestGuardGivesNothingUpForListsWithoutTheOwnRecord(t *testing.T) {
+	var running, starting guard
+	running.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
+	starting.start(held(some(1, 20)))
+	for _, g := range []*guard{&running, &starting} {
+		g.admit(subnet.Snapshot{Epoch: 1}, mine)
+		at := time.Unix(1000, 0)
+		for range 3 {
+			g.listed(nil, mine, at)
+			at = at.Add(agreeAfter)
+			if next, ok := g.nextList(); !ok || next != at {
+				t.Errorf("next list at %v %t, want %v", next, ok, at)
+			}
+		}
+	}
+	wantLeases(t, running.admit(subnet.Snapshot{Epoch: 1}, mine), some(0, 20))
+	if !starting.holdDeletions() {
+		t.Error("deletes although the store does not show the own record")
 	}
 }
 
@@ -130,8 +151,8 @@ func TestGuardHoldsDeletionsAtStart(t *testing.T) {
 	if !g.holdDeletions() {
 		t.Error("deletes after a mass loss")
 	}
-	g.listed(some(0, 3), time.Unix(1000, 0))
-	g.listed(some(0, 3), time.Unix(1000, 0).Add(agreeAfter))
+	g.listed(some(0, 3), mine, time.Unix(1000, 0))
+	g.listed(some(0, 3), mine, time.Unix(1000, 0).Add(agreeAfter))
 	if g.holdDeletions() {
 		t.Error("holds although two lists agree")
 	}

@@ -35,8 +35,8 @@ func (n *Network) loop(ctx context.Context) error {
 			return ctx.Err()
 		case list := <-l.lists:
 			l.listing = false
-			if list.err == nil {
-				l.guard.listed(list.leases, list.at)
+			if own := l.own.Load(); list.err == nil && own != nil {
+				l.guard.listed(list.leases, own.Subnet, list.at)
 			}
 		case <-resync.C:
 			n.kernel.Invalidate()

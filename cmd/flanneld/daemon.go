@@ -63,6 +63,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 		}
 	})
 	d.store = d.health.Add(health.Note, "store", "")
+	d.storeReachable(nil) // until a request fails
 	d.notify = &notifier{log: log, sd: sdnotify.New(getenv), health: d.health, changed: changed}
 	manager, err := d.newManager()
 	if err != nil {
@@ -146,5 +147,32 @@ func (d *daemon) uplinkFactory(handle *netlink.Handle) func(ipfam.Pair[bool], ip
 // daemon among others on the same host: no two of them may share it.
 func (d *daemon) newKernel(scope kernel.Scope) (network.Kernel, error) {
 	scope.Instance = d.options.subnetFile
-	return kernel.New(kernel.Options{Log: d.log, Scope: scope})
+	k, err := kernel.New(kernel.Options{Log: d.log, Scope: scope})
+	if err != nil {
+		return nil, err
+	}
+	for name, c := range map[string]struct {
+		help  string
+		value func(kernel.Counters) uint64
+	}{
+		"flannel_misses_answered_total": {
+			"Times the kernel asked for an address and got an answer.",
+			func(c kernel.Counters) uint64 { return c.MissesAnswered },
+		},
+		"flannel_misses_unknown_total": {
+			"Times the kernel asked for an address that no lease has.",
+			func(c kernel.Counters) uint64 { return c.MissesUnknown },
+		},
+		"flannel_event_overruns_total": {
+			"Times events of the kernel were lost; each led to a full pass.",
+			func(c kernel.Counters) uint64 { return c.Overruns },
+		},
+		"flannel_tampering_total": {
+			"Events that showed somebody else's change of ours.",
+			func(c kernel.Counters) uint64 { return c.Tampering },
+		},
+	} {
+		d.metrics.Counter(name, c.help, func() float64 { return float64(c.value(k.Counters())) })
+	}
+	return k, nil
 }

@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -137,7 +136,8 @@ Flags:
 	fs.PrintDefaults()
 }
 
-// fromEnvironment sets the flags that the command line has not set.
+// fromEnvironment sets the flags that the command line has not set. An empty
+// variable counts as none.
 func fromEnvironment(fs *flag.FlagSet, environ []string) error {
 	given := map[string]bool{}
 	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
@@ -145,7 +145,7 @@ func fromEnvironment(fs *flag.FlagSet, environ []string) error {
 	fs.VisitAll(func(f *flag.Flag) {
 		name := envPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 		value, ok := lookup(environ, name)
-		if !ok || given[f.Name] {
+		if !ok || value == "" || given[f.Name] {
 			return
 		}
 		if err := fs.Set(f.Name, value); err != nil {
@@ -175,9 +175,6 @@ func (o *options) check() error {
 		return fmt.Errorf("--healthz-port: %d is not allowed: use 0 (off) to 65535", o.healthzPort)
 	case o.subnetFile == "":
 		return errors.New("--subnet-file: missing: use a path such as /run/flannel/subnet.env")
-	}
-	if _, err := netip.ParseAddr(o.healthzIP); err != nil {
-		return fmt.Errorf("--healthz-ip: %q is not allowed: use an IP address", o.healthzIP)
 	}
 	if _, err := o.uplink.Options(ipfam.Pair[bool]{true, true}); err != nil {
 		return err

@@ -45,7 +45,6 @@ func TestWrongCommandLines(t *testing.T) {
 		"margin too large":       {args: []string{"--subnet-lease-renew-margin=1440"}, code: exitError, want: "1 to 1439"},
 		"resync too small":       {args: []string{"--iptables-resync=0"}, code: exitError, want: "--iptables-resync: 0 is not allowed"},
 		"port too large":         {args: []string{"--healthz-port=65536"}, code: exitError, want: "--healthz-port: 65536"},
-		"health address":         {args: []string{"--healthz-ip=localhost"}, code: exitError, want: `--healthz-ip: "localhost" is not allowed`},
 		"bad regular expression": {args: []string{"--iface-regex=("}, code: exitError, want: "--iface-regex"},
 		"bad public address":     {args: []string{"--public-ip=node1"}, code: exitError, want: "--public-ip"},
 		"wrong family":           {args: []string{"--public-ip=fc00::1"}, code: exitError, want: "IPv4"},
@@ -74,7 +73,7 @@ func TestWrongCommandLines(t *testing.T) {
 
 func TestTheCommandLineWinsOverTheEnvironment(t *testing.T) {
 	environ := []string{
-		"FLANNELD_ETCD_PREFIX=/env", "FLANNELD_SUBNET_FILE=/env/subnet.env", "FLANNELD_IFACE=eth9", "FLANNELD_V=3",
+		"FLANNELD_ETCD_PREFIX=/env", "FLANNELD_SUBNET_FILE=/env/subnet.env", "FLANNELD_IFACE=eth9", "FLANNELD_V=3", "FLANNELD_HEALTHZ_PORT=", "FLANNELD_ETCD_ENDPOINTS=",
 		"EVENT_QUEUE_DEPTH=5", "CONT_WHEN_CACHE_NOT_READY=true",
 	}
 	o, err := parseFlags([]string{"-etcd-prefix", "/line", "--iface=eth0", "--iface=", "-iface=eth1"}, environ)

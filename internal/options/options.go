@@ -29,18 +29,36 @@ func Parse(raw []byte) (*Object, error) {
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return o, nil
 	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &fields); err != nil {
+	if err := json.Unmarshal(raw, &map[string]json.RawMessage{}); err != nil {
 		return nil, fmt.Errorf("not a JSON object: %s", explain(raw, err))
 	}
-	for key, value := range fields {
-		o.given = append(o.given, key)
-		if string(value) != "null" {
-			o.values[strings.ToLower(key)] = value
-		}
+	if err := o.fields(raw); err != nil {
+		return nil, fmt.Errorf("not a JSON object: %w", err)
 	}
-	slices.Sort(o.given)
 	return o, nil
+}
+
+// fields takes the keys in the order in which they are written: of two that
+// differ only in case the last one counts.
+func (o *Object) fields(raw []byte) error {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if _, err := d.Token(); err != nil { // the brace
+		return err
+	}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return err
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return err
+		}
+		name, _ := key.(string)
+		o.given = append(o.given, name)
+		o.values[strings.ToLower(name)] = value
+	}
+	return nil
 }
 
 // explain adds line and column to a syntax error.
@@ -61,7 +79,11 @@ func (o *Object) Raw(key string) json.RawMessage {
 	if !slices.Contains(o.known, key) {
 		o.known = append(o.known, key)
 	}
-	return o.values[strings.ToLower(key)]
+	value := o.values[strings.ToLower(key)]
+	if string(value) == "null" {
+		return nil
+	}
+	return value
 }
 
 // Bool reads true or false.
