@@ -23,6 +23,8 @@ func decideLink(want Device, have *link, alias string) (linkAction, linkChange, 
 		return linkCreate, linkChange{}, nil
 	case have.alias != alias && marks(have.alias):
 		return linkKeep, linkChange{}, fmt.Errorf("device %s belongs to another daemon (its alias is %q)", want.Name, have.alias)
+	case want.TUN && have.alias != alias:
+		return linkKeep, linkChange{}, fmt.Errorf("device %s is there and not ours", want.Name)
 	case !compatible(want, *have):
 		return linkReplace, linkChange{}, nil
 	}
@@ -36,6 +38,9 @@ func decideLink(want Device, have *link, alias string) (linkAction, linkChange, 
 // compatible reports whether the device can be made the wanted one without
 // creating it again.
 func compatible(want Device, have link) bool {
+	if want.TUN {
+		return have.kind == kindTUN
+	}
 	if want.VXLAN == nil {
 		return true
 	}
@@ -93,7 +98,7 @@ func inTheWay(want Device, l link) bool {
 
 // sameDevice compares two wanted devices.
 func sameDevice(a, b Device) bool {
-	if a.Name != b.Name || a.MTU != b.MTU || a.MAC != b.MAC || a.TxChecksumOff != b.TxChecksumOff {
+	if a.Name != b.Name || a.MTU != b.MTU || a.MAC != b.MAC || a.TxChecksumOff != b.TxChecksumOff || a.TUN != b.TUN {
 		return false
 	}
 	if (a.VXLAN == nil) != (b.VXLAN == nil) {

@@ -16,8 +16,9 @@ type edge struct {
 // linkTable lists and changes devices.
 type linkTable interface {
 	List(each func(link)) error
-	// Add creates a device that is down and has no mark.
-	Add(d Device) error
+	// Add creates a device that is down. A TUN device has the mark at once:
+	// one without it is never touched again.
+	Add(d Device, alias string) error
 	Change(index int, c linkChange) error
 	Delete(index int) error
 	// TxChecksum reports whether transmit checksum offload is on.

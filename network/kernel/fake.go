@@ -181,6 +181,7 @@ func (t *fakeTables) linkText(l link) string {
 	if l.kind == kindVXLAN {
 		d.VXLAN = &l.vxlan
 	}
+	d.TUN = l.kind == kindTUN
 	line := d.String()
 	if !l.up {
 		line += " down"

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"errors"
 	"maps"
 	"syscall"
 )
@@ -87,13 +86,18 @@ func (f fakeLinks) List(each func(link)) error {
 	return nil
 }
 
-func (f fakeLinks) Add(d Device) error {
-	if d.VXLAN == nil {
-		return errors.New("it is not there, and only vxlan devices are made here")
-	}
-	l := link{name: d.Name, kind: kindVXLAN, mtu: d.MTU, mac: d.MAC, vxlan: *d.VXLAN}
-	if l.vxlan.Port == 0 {
-		l.vxlan.Port = vxlanPort
+func (f fakeLinks) Add(d Device, alias string) error {
+	l := link{name: d.Name, mtu: d.MTU, mac: d.MAC}
+	switch {
+	case d.TUN:
+		l.kind, l.alias = kindTUN, alias
+	case d.VXLAN != nil:
+		l.kind, l.vxlan = kindVXLAN, *d.VXLAN
+		if l.vxlan.Port == 0 {
+			l.vxlan.Port = vxlanPort
+		}
+	default:
+		return errUnknownKind
 	}
 	return f.t.write(func() string { return f.t.linkText(l) }, func() error {
 		for _, other := range f.t.links {

@@ -6,8 +6,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kindVXLAN is how the kernel calls vxlan devices.
-const kindVXLAN = "vxlan"
+// How the kernel calls the kinds of devices that are made here.
+const (
+	kindVXLAN = "vxlan"
+	kindTUN   = "tun"
+)
 
 // The headers that follow the netlink header, as in rtnetlink(7).
 

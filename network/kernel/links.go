@@ -132,7 +132,7 @@ func (p *pass) createLink(d Device) error {
 			p.stats.Deleted[TableDevices]++
 		}
 	}
-	err := p.edge.links.Add(d)
+	err := p.edge.links.Add(d, p.scope.alias())
 	if errors.Is(err, syscall.EEXIST) {
 		err = fmt.Errorf("%w%s", err, p.culprit(d))
 	}

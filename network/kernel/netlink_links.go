@@ -37,10 +37,16 @@ func (n *netlinkLinks) List(each func(link)) error {
 // counters.
 const extSkipStats = 1 << 3
 
-// Add creates a vxlan device that is down.
-func (n *netlinkLinks) Add(d Device) error {
-	if d.VXLAN == nil {
-		return errors.New("it is not there, and only vxlan devices are made here")
+// errUnknownKind says that a device should have been there already.
+var errUnknownKind = errors.New("it is not there, and devices of its kind are not made here")
+
+// Add creates a device that is down.
+func (n *netlinkLinks) Add(d Device, alias string) error {
+	switch {
+	case d.TUN:
+		return n.addTUN(d.Name, alias)
+	case d.VXLAN == nil:
+		return errUnknownKind
 	}
 	return n.conn.One(func(b *rtnl.Batch) {
 		b.Begin(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, linkHeader(0, 0, 0))

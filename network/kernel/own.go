@@ -13,6 +13,10 @@ const aliasWord = "flanneld"
 // alias is the mark on our devices.
 func (s Scope) alias() string { return strings.TrimSpace(aliasWord + " " + s.Instance) }
 
+// Alias returns the alias of the devices that the daemon with this
+// Scope.Instance has made.
+func Alias(instance string) string { return Scope{Instance: instance}.alias() }
+
 // marks reports whether an alias is a mark of any instance.
 func marks(alias string) bool {
 	return alias == aliasWord || strings.HasPrefix(alias, aliasWord+" ")

@@ -33,6 +33,10 @@ type Device struct {
 	TxChecksumOff bool
 	// VXLAN is set for a vxlan device.
 	VXLAN *VXLAN
+	// TUN says that packets go to user space: the device is made persistent,
+	// without packet information and with virtio-net headers, and whoever
+	// moves the packets attaches to it.
+	TUN bool
 }
 
 // VXLAN holds what cannot be changed on a vxlan device once it exists; a

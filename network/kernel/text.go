@@ -43,6 +43,9 @@ func (d Device) String() string {
 	if d.VXLAN != nil {
 		line += " " + d.VXLAN.String()
 	}
+	if d.TUN {
+		line += " tun"
+	}
 	return line
 }
 
