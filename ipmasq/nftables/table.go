@@ -1,0 +1,126 @@
+package nftables
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+
+	"flannel/internal/ipfam"
+	"flannel/ipmasq"
+)
+
+// families as nf_tables numbers them.
+var families = ipfam.Pair[nftables.TableFamily]{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}
+
+// tableNames are those of our tables. The names are part of the contract with
+// flannel.
+var tableNames = ipfam.Pair[string]{"flannel-ipv4", "flannel-ipv6"}
+
+func ownTable(f ipfam.Family) *nftables.Table {
+	return &nftables.Table{Name: tableNames[f], Family: families[f]}
+}
+
+// chain is where the rules of one table of the contract are.
+type chain struct {
+	table   ipmasq.Table
+	name    string
+	kind    nftables.ChainType
+	hook    *nftables.ChainHook
+	at      *nftables.ChainPriority
+	comment string
+}
+
+// chains are those of each table.
+var chains = map[ipmasq.Table]chain{
+	ipmasq.Nat: {
+		ipmasq.Nat, "postrtg", nftables.ChainTypeNAT,
+		nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, "flanneld masq",
+	},
+	ipmasq.Filter: {
+		ipmasq.Filter, "forward", nftables.ChainTypeFilter,
+		nftables.ChainHookForward, nftables.ChainPriorityFilter, "flanneld forward",
+	},
+}
+
+// in returns the chain as it should be in the table of a family.
+func (c chain) in(f ipfam.Family) *nftables.Chain {
+	accept := nftables.ChainPolicyAccept
+	return &nftables.Chain{
+		Name: c.name, Table: ownTable(f), Type: c.kind, Hooknum: c.hook, Priority: c.at, Policy: &accept,
+	}
+}
+
+// right reports whether an existing chain sees the packets that it should see,
+// and lets them pass.
+func (c chain) right(have *nftables.Chain) bool {
+	return have.Type == c.kind && have.Hooknum != nil && *have.Hooknum == *c.hook &&
+		have.Priority != nil && *have.Priority == *c.at &&
+		have.Policy != nil && *have.Policy == nftables.ChainPolicyAccept
+}
+
+// commentOf is what a rule carries, so that its owner recognises it: the
+// network, unless the rule is shared by all daemons of the host.
+func (c chain) commentOf(r ipmasq.Rule, network netip.Prefix) string {
+	if r.Shared() {
+		return c.comment
+	}
+	return c.comment + " " + network.String()
+}
+
+// owner reads a comment: whether it is one of this chain, and which network it
+// names.
+func (c chain) owner(comment string) (network netip.Prefix, ok bool) {
+	rest, ok := strings.CutPrefix(comment, c.comment)
+	if !ok || rest == "" {
+		return netip.Prefix{}, ok
+	}
+	network, err := netip.ParsePrefix(strings.TrimPrefix(rest, " "))
+	return network, err == nil
+}
+
+// wanted is a rule that should be there.
+type wanted struct {
+	exprs   []expr.Any
+	comment string
+}
+
+// want returns the rules of a chain: those that all daemons share, and ours.
+func (c chain) want(f ipfam.Family, cfg ipmasq.Config) (shared, own []wanted) {
+	for _, r := range cfg.Rules(f, c.table) {
+		w := wanted{exprs(f, r), c.commentOf(r, cfg.Network[f])}
+		if r.Shared() {
+			shared = append(shared, w)
+		} else {
+			own = append(own, w)
+		}
+	}
+	return shared, own
+}
+
+// commentIn returns the comment in a rule's user data; other programs may have
+// put anything there.
+func commentIn(data []byte) string {
+	for len(data) >= 2 && len(data) >= 2+int(data[1]) {
+		value := data[2 : 2+data[1]]
+		if userdata.Type(data[0]) == userdata.TypeComment {
+			return strings.TrimRight(string(value), "\x00")
+		}
+		data = data[2+len(value):]
+	}
+	return ""
+}
+
+// rule returns what AddRule takes.
+func (w wanted) rule(c *nftables.Chain) *nftables.Rule {
+	return &nftables.Rule{
+		Table: c.Table, Chain: c, Exprs: w.exprs,
+		UserData: userdata.AppendString(nil, userdata.TypeComment, w.comment),
+	}
+}
+
+// key names a chain in one of our tables, for people.
+func key(f ipfam.Family, c chain) string { return fmt.Sprintf("%s %s", tableNames[f], c.name) }
