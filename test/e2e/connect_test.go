@@ -12,5 +12,8 @@ func TestAllPodsReachEachOther(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			up(t, newLab(t, lab.Options{Hosts: 3, Families: families}))
 		})
+		t.Run(name+" with a router in between", func(t *testing.T) {
+			up(t, newLab(t, lab.Options{Hosts: 3, Links: 2, Families: families}))
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +81,7 @@ func vxlanFaults() []fault {
 			}
 		}},
 		{name: "routes are flushed", commands: []string{"ip route flush dev flannel.1", "ip -6 route flush dev flannel-v6.1"}},
+		{name: "routes are flushed by protocol", commands: []string{"ip route flush proto 70", "ip -6 route flush proto 70"}},
 		{name: "the device is deleted", commands: []string{"ip link del flannel.1", "ip link del flannel-v6.1"}},
 		{name: "the device is set down", commands: []string{"ip link set flannel.1 down", "ip link set flannel-v6.1 down"}},
 		{name: "the device loses its address", commands: []string{"ip addr flush dev flannel.1", "ip -6 addr flush dev flannel-v6.1"}},
@@ -121,18 +123,44 @@ func (f fault) healed(t *testing.T, l *lab.Lab, before string) {
 }
 
 func TestTheUplinkGetsAnotherAddress(t *testing.T) {
-	l := newLab(t, lab.Options{Hosts: 3})
-	up(t, l)
-	h := l.Hosts[0]
-	subnet := subnetOf(t, h)
+	tests := map[string]string{"vxlan": `{"Type": "vxlan"}`, "direct routing": `{"Type": "vxlan", "DirectRouting": true}`}
+	for name, backend := range tests {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, lab.Options{Hosts: 3, Families: lab.Dual, Backend: backend})
+			up(t, l)
+			h := l.Hosts[0]
+			subnet := subnetOf(t, h)
+			start := time.Now()
+			readdress(t, h)
+			reachedAt(t, l, h, subnet)
+			t.Logf("healed after %v", time.Since(start).Round(time.Millisecond))
+		})
+	}
+}
+
+// readdress gives a host's uplink the addresses 172.31.1.200 and
+// fd00:31:0:1::200 in place of its own.
+func readdress(t *testing.T, h *lab.Host) {
+	t.Helper()
 	onHost(t, h, "ip addr del "+h.Addr(ipfam.V4).String()+"/24 dev eth0")
 	onHost(t, h, "ip addr add 172.31.1.200/24 dev eth0")
+	onHost(t, h, "ip addr del "+h.Addr(ipfam.V6).String()+"/64 dev eth0")
+	onHost(t, h, "ip addr add fd00:31:0:1::200/64 dev eth0 nodad")
+}
+
+// reachedAt waits until the others know the new addresses, and checks that the
+// host has kept its subnet.
+func reachedAt(t *testing.T, l *lab.Lab, h *lab.Host, subnet ipfam.Pair[netip.Prefix]) {
+	t.Helper()
 	eventually(t, func() (string, bool) {
-		text := onHost(t, l.Hosts[1], "bridge fdb show dev flannel.1")
-		return text, strings.Contains(text, "dst 172.31.1.200 ")
+		text := leases(t, l)[keyOf(t, h)]
+		return text, strings.Contains(text, `"172.31.1.200"`) && strings.Contains(text, `"fd00:31:0:1::200"`)
 	})
 	connected(t, l)
 	if got := subnetOf(t, h); got != subnet {
 		t.Errorf("subnet %v, want %v as before", got, subnet)
+	}
+	if n := len(leases(t, l)); n != len(l.Hosts) {
+		t.Errorf("%d leases: %v", n, leases(t, l))
 	}
 }

@@ -143,6 +143,37 @@ func TestAStoreThatForgetsCutsNobodyOff(t *testing.T) {
 	}
 }
 
+// TestAMassLossIsBelievedWhenTwoListsAgree takes longer than the 30 s that the
+// lists are apart.
+func TestAMassLossIsBelievedWhenTwoListsAgree(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 1, Network: `{"Network": "10.244.0.0/16", "SubnetMax": "10.244.90.0", "SubnetMin": "10.244.20.0", "Backend": {"Type": "vxlan"}}`})
+	up(t, l)
+	h := l.Hosts[0]
+	for n := 100; n < 112; n++ {
+		key, value := fakePeer(n)
+		must(t, l.Etcd.Put(t.Context(), key, value))
+	}
+	hasPeer(t, h, 111, true)
+	before := dataPath(t, h)
+	// The same loss is held back when the daemon starts after it.
+	must(t, l.Etcd.DeletePrefix(t.Context(), lab.DefaultPrefix+"/subnets/10.244.1"))
+	restart(t, h, func() {})
+	eventually(t, func() (string, bool) {
+		_, body, err := h.Flanneld().Get(t.Context(), "/readyz")
+		return fmt.Sprint(body, err), strings.Contains(body, "kept although the store does not show them")
+	})
+	if now := dataPath(t, h); now != before {
+		t.Errorf("before:\n%s\nnow:\n%s", before, now)
+	}
+	limit, cancel := context.WithTimeout(t.Context(), 3*waitLimit)
+	defer cancel()
+	for strings.Contains(dataPath(t, h), "10.244.1") {
+		if limit.Err() != nil {
+			t.Fatalf("still there:\n%s", dataPath(t, h))
+		}
+	}
+}
+
 func TestTheOwnKeyDeletedComesBack(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 2})
 	up(t, l)
@@ -204,8 +235,10 @@ func TestAWrongRecordHarmsNobodyElse(t *testing.T) {
 	}
 	_, metrics, err := h.Flanneld().Get(t.Context(), "/metrics")
 	must(t, err)
-	if !strings.Contains(metrics, `flannel_peers{family="ipv4",state="left out"} 6`) {
-		t.Errorf("metrics:\n%s", metrics)
+	for _, want := range []string{`flannel_peers{family="ipv4",state="left out"} 6`, "flannel_store_reachable 1"} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("no %s in metrics:\n%s", want, metrics)
+		}
 	}
 	must(t, l.Etcd.Delete(t.Context(), key))
 	hasPeer(t, h, 98, false)
