@@ -17,10 +17,11 @@ help: ## list the targets
 build: ## build the programs into bin/
 	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
 
-demo: deps assets build ## three hosts on this machine: lease, ping, break, heal
+demo: deps build ## three hosts on this machine: lease, ping, break, heal
+	test/assets/build etcd
 	bin/flannel-lab demo
 
-test: deps assets ## every test, on the real kernel and the real etcd (root)
+test: deps assets ## every test, on the real kernel, etcd and Kubernetes (root)
 	test/run
 
 check: ## formatting, vet and lint
@@ -31,7 +32,7 @@ check: ## formatting, vet and lint
 bench: deps assets build ## measure speed, memory and healing; prints a table
 	go run ./test/bench
 
-assets: ## build the real etcd that tests and demo run against, into .assets/
+assets: ## build the real etcd and Kubernetes that tests run against, into .assets/
 	test/assets/build
 
 deps: ## install the tools that tests and demo need (Debian, root)
