@@ -35,7 +35,10 @@ type Attrs struct {
 	// BackendType is the backend in lower case; an empty type in a record is
 	// read as "udp".
 	BackendType string
-	PublicIP    ipfam.Pair[netip.Addr]
+	// Untyped says that the record itself names no backend, as those of
+	// flannel's udp backend do.
+	Untyped  bool
+	PublicIP ipfam.Pair[netip.Addr]
 	// Data is what the backend publishes, one JSON text per family; nil when
 	// the backend has none.
 	Data ipfam.Pair[json.RawMessage]
@@ -65,6 +68,13 @@ func (c Claim) Before(o Claim) bool {
 	return c.Name < o.Name
 }
 
+// SameNode reports whether two leases are surely of one node: they say the same
+// but for the subnet, and one of them is only kept in grace. That happens when
+// an older state of the store was restored. Two live ones are a collision.
+func (l *Lease) SameNode(o *Lease) bool {
+	return l.Claim.Grace != o.Claim.Grace && l.Attrs.Equal(o.Attrs)
+}
+
 // Equal reports whether two leases say the same to a backend: subnet,
 // attributes, claim and verdict. Expires does not count.
 func (l Lease) Equal(o Lease) bool {
@@ -74,7 +84,7 @@ func (l Lease) Equal(o Lease) bool {
 
 // Equal reports whether two attribute sets are the same, byte for byte.
 func (a Attrs) Equal(o Attrs) bool {
-	return a.BackendType == o.BackendType && a.PublicIP == o.PublicIP &&
+	return a.BackendType == o.BackendType && a.Untyped == o.Untyped && a.PublicIP == o.PublicIP &&
 		string(a.Data[ipfam.V4]) == string(o.Data[ipfam.V4]) &&
 		string(a.Data[ipfam.V6]) == string(o.Data[ipfam.V6])
 }

@@ -86,7 +86,7 @@ func unusable(network ipfam.Pair[netip.Prefix], own, l *Lease) string {
 		if why := badPublicIP(a); why != "" {
 			return why
 		}
-		if a == own.Attrs.PublicIP[f] && !mayShareAddress(l) {
+		if a == own.Attrs.PublicIP[f] && l.Attrs.BackendType != "udp" && !l.SameNode(own) {
 			return fmt.Sprintf("public address %s is this node's", a)
 		}
 	}
@@ -105,9 +105,11 @@ func badPublicIP(a netip.Addr) string {
 	return ""
 }
 
-// mayShareAddress reports whether several nodes may have this node's public
-// address: with udp they can be behind one NAT.
-func mayShareAddress(l *Lease) bool { return l.Attrs.BackendType == "udp" }
+// mayShareAddress reports whether two leases may have the same public address:
+// with udp several nodes can be behind one NAT.
+func mayShareAddress(a, b *Lease) bool {
+	return a.Attrs.BackendType == "udp" && b.Attrs.BackendType == "udp" || a.SameNode(b)
+}
 
 // collisions names the leases that want what an older claim has.
 func (v *Vetter) collisions(leases []Lease) map[string]string {
@@ -122,29 +124,58 @@ func (v *Vetter) collisions(leases []Lease) map[string]string {
 		return 1
 	})
 	losers := map[string]string{}
-	var winners []Lease
-	for _, l := range suspects {
-		if why := collides(&l, winners); why != "" {
+	var w winners
+	for i := range suspects {
+		l := &suspects[i]
+		if why := w.refuse(l); why != "" {
 			losers[l.Name] = why
 			continue
 		}
-		winners = append(winners, l)
+		w.add(l)
 	}
 	return losers
 }
 
-func collides(l *Lease, older []Lease) string {
-	for i := range older {
-		o := &older[i]
-		for f, s := range ipfam.Prefixes(l.Subnet) {
-			if o.Subnet[f].IsValid() && o.Subnet[f].Overlaps(s) {
+// winners are leases that have got what they claim; no two of their subnets
+// overlap.
+type winners struct {
+	// bySubnet are in the order of their subnets.
+	bySubnet  ipfam.Pair[[]*Lease]
+	byAddress map[netip.Addr]*Lease
+}
+
+func (w *winners) add(l *Lease) {
+	if w.byAddress == nil {
+		w.byAddress = map[netip.Addr]*Lease{}
+	}
+	for f, s := range ipfam.Prefixes(l.Subnet) {
+		i, _ := w.find(f, s)
+		w.bySubnet[f] = slices.Insert(w.bySubnet[f], i, l)
+	}
+	for _, a := range ipfam.Addrs(l.Attrs.PublicIP) {
+		w.byAddress[a] = l
+	}
+}
+
+// find returns where a subnet belongs.
+func (w *winners) find(f ipfam.Family, s netip.Prefix) (int, bool) {
+	return slices.BinarySearchFunc(w.bySubnet[f], s, func(l *Lease, s netip.Prefix) int { return l.Subnet[f].Compare(s) })
+}
+
+// refuse says what of a lease an older claim has, or nothing. As the winners'
+// subnets are apart, only the two beside its place can overlap.
+func (w *winners) refuse(l *Lease) string {
+	for f, s := range ipfam.Prefixes(l.Subnet) {
+		i, _ := w.find(f, s)
+		for _, o := range w.bySubnet[f][max(i-1, 0):min(i+1, len(w.bySubnet[f]))] {
+			if o.Subnet[f].Overlaps(s) {
 				return fmt.Sprintf("subnet %s overlaps %s of the older claim %s", s, o.Subnet[f], o.Name)
 			}
 		}
-		for f, a := range ipfam.Addrs(l.Attrs.PublicIP) {
-			if a == o.Attrs.PublicIP[f] && !(mayShareAddress(l) && mayShareAddress(o)) {
-				return fmt.Sprintf("public address %s belongs to the older claim %s", a, o.Name)
-			}
+	}
+	for _, a := range ipfam.Addrs(l.Attrs.PublicIP) {
+		if o := w.byAddress[a]; o != nil && !mayShareAddress(l, o) {
+			return fmt.Sprintf("public address %s belongs to the older claim %s", a, o.Name)
 		}
 	}
 	return ""

@@ -54,6 +54,9 @@ func TestVetLeavesOnlyTheWrongOnesOut(t *testing.T) {
 		"shared address, udp": {[]subnet.Lease{
 			own, with(good, udp), with(lease("x", "10.5.3.0/24", "192.0.2.2", 9), udp), with(lease("y", "10.5.4.0/24", "192.0.2.1", 9), udp),
 		}, nil},
+		"one node, an older record restored": {[]subnet.Lease{
+			own, good, with(lease("x", "10.5.3.0/24", "192.0.2.2", 9), grace),
+		}, nil},
 		"one overlaps many": {[]subnet.Lease{
 			own, good, lease("b", "10.5.3.0/24", "192.0.2.3", 7), lease("x", "10.5.2.0/23", "192.0.2.4", 9),
 		}, map[string]string{"x": "older claim"}},
@@ -90,6 +93,22 @@ func TestVetterForgetsWhatItSawBefore(t *testing.T) {
 		}
 		if peers, refused := v.Vet(network, own, []subnet.Lease{second}); len(peers) != 1 || len(refused) != 0 {
 			t.Errorf("the one alone: %v, refused %v", peers, refused)
+		}
+	}
+}
+
+// A short prefix that overlaps everybody must not cost a comparison of all
+// pairs.
+func BenchmarkVetOneOverlapsAll(b *testing.B) {
+	network := ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.0.0.0/8")}
+	leases := []subnet.Lease{lease("hostile", "10.0.0.0/9", "192.0.2.1", 1<<40)}
+	for i := range 5000 {
+		leases = append(leases, lease(fmt.Sprint(i), fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255), fmt.Sprintf("172.16.%d.%d", i>>8, i&255), int64(i)))
+	}
+	var v subnet.Vetter
+	for b.Loop() {
+		if _, refused := v.Vet(network, lease("own", "10.200.0.0/24", "192.0.2.2", 0), leases); len(refused) != 1 {
+			b.Fatalf("%d refused", len(refused))
 		}
 	}
 }

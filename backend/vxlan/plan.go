@@ -39,25 +39,26 @@ func (p *planner) family(f ipfam.Family, own subnet.Lease, peers []subnet.Lease)
 	p.state.Devices = append(p.state.Devices, device)
 	macs := newClaims(device.MAC, peers)
 	records := make([]data, len(peers))
-	problems := make([]error, len(peers))
-	for i, l := range peers {
-		if !l.Subnet[f].IsValid() || l.Attrs.BackendType != Type {
+	problems := make([]string, len(peers))
+	for i := range peers {
+		if !peers[i].Subnet[f].IsValid() {
 			continue
 		}
-		if records[i], problems[i] = parseData(l.Attrs.Data[f]); problems[i] == nil {
+		if records[i], problems[i] = p.judge(f, &peers[i]); problems[i] == "" {
 			macs.add(records[i].MAC, i)
 		}
 	}
-	for i, l := range peers {
+	for i := range peers {
+		l := &peers[i]
 		if !l.Subnet[f].IsValid() {
 			continue
 		}
-		s := backend.PeerStatus{Name: l.Name, Family: f, Subnet: l.Subnet[f], Via: l.Attrs.PublicIP[f], How: backend.LeftOut}
-		if s.Why = p.refuse(f, l, records[i], problems[i]); s.Why == "" {
+		s := backend.PeerStatus{Name: l.Name, Family: f, Subnet: l.Subnet[f], Via: l.Attrs.PublicIP[f], How: backend.LeftOut, Why: problems[i]}
+		if s.Why == "" {
 			s.Why = macs.refuse(records[i].MAC, i)
 		}
 		if s.Why == "" {
-			s.How = p.add(f, device.Name, l, records[i].MAC)
+			s.How = p.add(f, device.Name, l, records[i].MAC, macs.owns(records[i].MAC, i))
 			s.Why = why[s.How]
 		}
 		p.status = append(p.status, s)
@@ -73,19 +74,23 @@ func (p *planner) grow(peers int) {
 	p.status = slices.Grow(p.status, peers)
 }
 
-// refuse says why a peer cannot be used in this family, or nothing.
-func (p *planner) refuse(f ipfam.Family, l subnet.Lease, d data, problem error) string {
+// judge reads what a peer says about this family and why it cannot be used
+// whatever the other peers say, or nothing.
+func (p *planner) judge(f ipfam.Family, l *subnet.Lease) (data, string) {
 	switch {
 	case l.Attrs.BackendType != Type:
-		return fmt.Sprintf("its backend is %q, this node's is %q", l.Attrs.BackendType, Type)
+		return data{}, fmt.Sprintf("its backend is %q, this node's is %q", l.Attrs.BackendType, Type)
 	case !l.Attrs.PublicIP[f].IsValid():
-		return fmt.Sprintf("no public %s address", f)
-	case problem != nil:
-		return problem.Error()
-	case d.VNI >= 0 && d.VNI != p.backend.config.VNI:
-		return fmt.Sprintf("its VNI is %d, this node's is %d", d.VNI, p.backend.config.VNI)
+		return data{}, fmt.Sprintf("no public %s address", f)
 	}
-	return ""
+	d, err := parseData(l.Attrs.Data[f])
+	switch {
+	case err != nil:
+		return d, err.Error()
+	case d.VNI >= 0 && d.VNI != p.backend.config.VNI:
+		return d, fmt.Sprintf("its VNI is %d, this node's is %d", d.VNI, p.backend.config.VNI)
+	}
+	return d, ""
 }
 
 // reasons says why a peer is reached as it is.
@@ -100,15 +105,18 @@ func (p *planner) reasons(device string) map[backend.How]string {
 	}
 }
 
-// add plans the entries of one peer.
-func (p *planner) add(f ipfam.Family, dev string, l subnet.Lease, mac kernel.MAC) backend.How {
+// add plans the entries of one peer; its FDB entry only if the MAC is not
+// planned already.
+func (p *planner) add(f ipfam.Family, dev string, l *subnet.Lease, mac kernel.MAC, ownsMAC bool) backend.How {
 	dst, public := l.Subnet[f], l.Attrs.PublicIP[f]
 	if p.backend.config.DirectRouting && p.view.Links.Direct(public) {
 		p.state.Routes = append(p.state.Routes, kernel.Route{Dst: dst, Via: public, Dev: p.view.Uplink.Name})
 		return backend.Direct
 	}
 	vtep := dst.Addr()
-	p.state.FDB = append(p.state.FDB, kernel.FDBEntry{Dev: dev, MAC: mac, Dst: public})
+	if ownsMAC {
+		p.state.FDB = append(p.state.FDB, kernel.FDBEntry{Dev: dev, MAC: mac, Dst: public})
+	}
 	p.state.Neighbors = append(p.state.Neighbors, kernel.Neighbor{Dev: dev, Addr: vtep, MAC: mac})
 	p.state.Routes = append(p.state.Routes, kernel.Route{Dst: dst, Via: vtep, Dev: dev, OnLink: true})
 	return backend.Tunnel
@@ -144,11 +152,16 @@ func (c *claims) refuse(mac kernel.MAC, i int) string {
 	if mac == c.own {
 		return fmt.Sprintf("VtepMAC %s is this node's", mac)
 	}
-	if !c.contested {
+	if c.owns(mac, i) {
 		return ""
 	}
-	if o := c.owners[mac]; int(o) != i {
-		return fmt.Sprintf("VtepMAC %s belongs to the older claim %s", mac, c.peers[o].Name)
+	if o := &c.peers[c.owners[mac]]; !c.peers[i].SameNode(o) {
+		return fmt.Sprintf("VtepMAC %s belongs to the older claim %s", mac, o.Name)
 	}
 	return ""
+}
+
+// owns reports whether peer number i is the one that the MAC belongs to.
+func (c *claims) owns(mac kernel.MAC, i int) bool {
+	return !c.contested || int(c.owners[mac]) == i
 }

@@ -3,10 +3,12 @@ package vxlan
 import (
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"net/netip"
 
 	"flannel/backend"
 	"flannel/internal/ipfam"
+	"flannel/internal/logging"
 	"flannel/network/kernel"
 	"flannel/subnet"
 )
@@ -27,6 +29,8 @@ type Backend struct {
 	env    backend.Env
 	config Config
 	mac    ipfam.Pair[kernel.MAC]
+	// repeat says once what the uplink makes of the configuration.
+	repeat *logging.Repeat
 }
 
 // New checks the configuration and chooses the MAC of the devices: the one
@@ -40,7 +44,7 @@ func New(env backend.Env) (backend.Backend, error) {
 	for _, w := range warnings {
 		env.Log.Warn("backend configuration", "problem", w)
 	}
-	b := &Backend{env: env, config: config}
+	b := &Backend{env: env, config: config, repeat: logging.NewRepeat(env.Log, slog.LevelWarn)}
 	for f, on := range env.Families.Each() {
 		if on {
 			b.mac[f] = chooseMAC(env, f, config)
@@ -97,9 +101,10 @@ func (b *Backend) MTU(up backend.Uplink) int {
 }
 
 func (b *Backend) deviceMTU(f ipfam.Family, up backend.Uplink) int {
-	underlay := b.config.MTU
-	if underlay == 0 {
-		underlay = up.MTU
+	underlay := up.MTU
+	if b.config.MTU > 0 {
+		// The kernel refuses a device whose packets do not fit into the uplink.
+		underlay = min(b.config.MTU, up.MTU)
 	}
 	return underlay - overhead[f]
 }
@@ -125,9 +130,19 @@ func (b *Backend) device(f ipfam.Family, own subnet.Lease, up backend.Uplink) ke
 }
 
 func (b *Backend) checkMTU(up backend.Uplink) error {
+	b.repeat.Fail("Backend.MTU", b.mtuTooLarge(up))
 	if mtu := b.MTU(up); b.env.Families[ipfam.V6] && mtu < minIPv6MTU {
 		return fmt.Errorf("MTU %d of the overlay is below %d, the least for IPv6: raise the MTU of %s or Backend.MTU",
 			mtu, minIPv6MTU, up.Name)
 	}
 	return nil
+}
+
+// mtuTooLarge says that the configured MTU cannot be had.
+func (b *Backend) mtuTooLarge(up backend.Uplink) error {
+	if b.config.MTU <= up.MTU {
+		return nil
+	}
+	return fmt.Errorf("%d is more than the %d of %s, which is used instead: raise the MTU of %s or lower the key",
+		b.config.MTU, up.MTU, up.Name, up.Name)
 }

@@ -95,7 +95,7 @@ func TestPlan(t *testing.T) {
 		{"direct_routing", `{"DirectRouting":true}`, false, []subnet.Lease{node(2), node(3), with(node(4), func(l *subnet.Lease) {
 			l.Attrs.PublicIP[ipfam.V4] = netip.MustParseAddr("198.51.100.4")
 		})}},
-		{"every_key", `{"VNI":1,"Port":4789,"MTU":9000,"GBP":true,"Learning":true,"ChecksumOffload":false}`, false, nil},
+		{"every_key", `{"VNI":1,"Port":4789,"MTU":1400,"GBP":true,"Learning":true,"ChecksumOffload":false}`, false, nil},
 		{"wrong_peers", `{}`, false, []subnet.Lease{
 			node(2),
 			change(3, `{"VNI":1,"VtepMAC":"00:00:00:00:00:00"}`),
@@ -109,6 +109,13 @@ func TestPlan(t *testing.T) {
 			with(node(11), func(l *subnet.Lease) { l.Attrs.PublicIP[ipfam.V4] = netip.Addr{} }),
 			change(12, ` {"VNI":1,"VtepMAC":"02:00:00:00:00:12"}`),
 			change(13, `{"vtepmac": "02-00-00-00-00-13"}`),
+			// An older record that cannot be used keeps nobody from its MAC.
+			with(change(14, `{"VNI":2,"VtepMAC":"02:00:00:00:00:15"}`), func(l *subnet.Lease) { l.Claim.Age = 0 }),
+			node(15),
+			// A record that is kept for a node that has another one.
+			with(node(15), func(l *subnet.Lease) {
+				l.Name, l.Claim.Grace, l.Subnet = "node15 before", true, node(16).Subnet
+			}),
 		}},
 	}
 	for _, tt := range tests {
@@ -180,6 +187,16 @@ func TestConfigNamesWhatIsWrong(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", options, err, want)
 		}
+	}
+}
+
+func TestAnMTULargerThanTheUplinksIsCutToIt(t *testing.T) {
+	b, err := New(environment(`{"MTU":9000}`, true, false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := b.MTU(up), 1450; got != want {
+		t.Errorf("got %d, want %d", got, want)
 	}
 }
 

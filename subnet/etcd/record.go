@@ -183,6 +183,7 @@ func decodeValue(value []byte) (subnet.Attrs, error) {
 	}
 	return subnet.Attrs{
 		BackendType: backend,
+		Untyped:     r.BackendType == "",
 		PublicIP:    ipfam.Pair[netip.Addr]{r.PublicIP.Addr, r.PublicIPv6.Addr},
 		Data:        ipfam.Pair[json.RawMessage]{present(r.BackendData), present(r.BackendV6Data)},
 	}, nil
