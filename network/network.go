@@ -187,7 +187,7 @@ func (n *Network) prepareUplink(ctx context.Context) error {
 
 func (n *Network) prepareBackend(ctx context.Context) error {
 	view, _ := n.uplink.Current()
-	previous, err := n.Manager.Previous(ctx, view.Uplink.Public)
+	previous, err := n.Manager.Previous(ctx, view.Uplink.Public, n.previous.Masked())
 	if err != nil {
 		return err
 	}

@@ -35,8 +35,9 @@ type Manager interface {
 	Overrides(ctx context.Context) (ipfam.Pair[netip.Addr], error)
 
 	// Previous returns what an earlier run of the node with these public
-	// addresses has published; zero when there is nothing.
-	Previous(ctx context.Context, public ipfam.Pair[netip.Addr]) (Attrs, error)
+	// addresses has published; zero when there is nothing. prev is the subnet
+	// of that run, if it is known. It is the record that Acquire would re-use.
+	Previous(ctx context.Context, public ipfam.Pair[netip.Addr], prev ipfam.Pair[netip.Prefix]) (Attrs, error)
 
 	// Acquire publishes a and returns the node's lease. When this manager
 	// already holds one, the same subnet is published with the new

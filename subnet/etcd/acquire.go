@@ -67,8 +67,8 @@ func (m *Manager) tryAcquire(ctx context.Context, pools alloc.Pools, a subnet.At
 			return held{}, err
 		}
 	}
-	mine := s.of(a.PublicIP)
-	if i, ok := s.reusable(mine, pools, prev); ok {
+	mine := s.of(a.PublicIP, prev)
+	if i, ok := s.reusable(mine, pools); ok {
 		own, err := m.put(ctx, s.held(i), a, true)
 		if err == nil {
 			m.recent.Store(s)
@@ -107,29 +107,6 @@ func (m *Manager) createAlone(ctx context.Context, pools alloc.Pools, subnets ip
 	}
 	m.recent.Store(after)
 	return own, nil
-}
-
-// reusable picks the lease of mine to go on with: that of the subnet of an
-// earlier run, else the oldest.
-func (s *snapshot) reusable(mine []int, pools alloc.Pools, prev ipfam.Pair[netip.Prefix]) (int, bool) {
-	best, found := 0, false
-	for _, i := range mine {
-		if !pools.Fit(s.leases[i].Subnet) || s.contested(i, pools) {
-			continue
-		}
-		if !found || s.leases[i].Subnet == prev {
-			best, found = i, true
-		}
-	}
-	return best, found
-}
-
-// contested reports whether an older lease overlaps a lease: then the other
-// nodes refuse it.
-func (s *snapshot) contested(i int, pools alloc.Pools) bool {
-	return slices.ContainsFunc(s.leases, func(l subnet.Lease) bool {
-		return l.Invalid == "" && l.Claim.Before(s.leases[i].Claim) && pools.Overlap(s.leases[i].Subnet, l.Subnet)
-	})
 }
 
 // discard deletes leases of this node that it cannot go on with, and returns

@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -12,7 +11,6 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"flannel/internal/ipfam"
 	"flannel/subnet"
 )
 
@@ -96,40 +94,6 @@ func (s *snapshot) find(name string) (int, bool) {
 	return slices.BinarySearchFunc(s.stored, name, func(a stored, name string) int {
 		return strings.Compare(a.name, name)
 	})
-}
-
-// Previous implements subnet.Manager.
-func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr]) (subnet.Attrs, error) {
-	s, err := m.list(ctx)
-	if err != nil {
-		return subnet.Attrs{}, err
-	}
-	m.recent.Store(s)
-	if mine := s.of(public); len(mine) > 0 {
-		return s.leases[mine[0]].Attrs, nil
-	}
-	return subnet.Attrs{}, nil
-}
-
-// of returns the positions of the leases that a node with these public
-// addresses has published, the oldest first. With IPv4 that address decides.
-func (s *snapshot) of(public ipfam.Pair[netip.Addr]) []int {
-	var mine []int
-	for f, addr := range ipfam.Addrs(public) {
-		for i, l := range s.leases {
-			if l.Invalid == "" && l.Attrs.PublicIP[f] == addr {
-				mine = append(mine, i)
-			}
-		}
-		break
-	}
-	slices.SortFunc(mine, func(a, b int) int {
-		if s.leases[a].Claim.Before(s.leases[b].Claim) {
-			return -1
-		}
-		return 1
-	})
-	return mine
 }
 
 // version follows the store's revision.

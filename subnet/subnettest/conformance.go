@@ -41,6 +41,7 @@ func Conformance(t *testing.T, start func(t *testing.T) Harness) {
 		{"a reservation stays one", reservationStaysOne},
 		{"other attributes are published under the same subnet", otherAttributes},
 		{"an earlier run is remembered", previous},
+		{"of two records of a node that of its earlier subnet counts", twoRecords},
 		{"a full network is said", fullNetwork},
 		{"a deleted lease is published again", deletedIsPublishedAgain},
 		{"a lease taken over is lost", takenOverIsLost},
@@ -288,15 +289,44 @@ func previous(t *testing.T, h Harness) {
 	h.SetConfig(t, IPv4Config)
 	a := Attrs(IPv4Config, 1)
 	m := node(t, h)
-	if got, err := m.Previous(limited(t), a.PublicIP); err != nil || !got.Equal(subnet.Attrs{}) {
+	if got, err := m.Previous(limited(t), a.PublicIP, none()); err != nil || !got.Equal(subnet.Attrs{}) {
 		t.Errorf("Previous = %+v, %v before the first run", got, err)
 	}
 	acquire(t, m, a, none())
-	if got, err := node(t, h).Previous(limited(t), a.PublicIP); err != nil || !got.Equal(a) {
+	if got, err := node(t, h).Previous(limited(t), a.PublicIP, none()); err != nil || !got.Equal(a) {
 		t.Errorf("Previous = %+v, %v; want %+v", got, err, a)
 	}
 	if got, err := m.Overrides(limited(t)); err != nil || got != (ipfam.Pair[netip.Addr]{}) {
 		t.Errorf("Overrides = %v, %v", got, err)
+	}
+}
+
+// twoRecords asks what was published, and then for a lease, with and without
+// the subnet of an earlier run: both answers are about the same record.
+func twoRecords(t *testing.T, h Harness) {
+	h.SetConfig(t, IPv4Config)
+	older, younger := Attrs(IPv4Config, 1), Attrs(IPv4Config, 1)
+	older.BackendType, younger.BackendType = "older", "younger"
+	for _, c := range []struct {
+		prev ipfam.Pair[netip.Prefix]
+		want subnet.Attrs
+		at   ipfam.Pair[netip.Prefix]
+	}{
+		{Subnets("10.5.42.0/24"), younger, Subnets("10.5.42.0/24")},
+		{none(), older, Subnets("10.5.77.0/24")},
+	} {
+		h.Put(t, subnet.Lease{Subnet: Subnets("10.5.77.0/24"), Attrs: older}, false)
+		h.Put(t, subnet.Lease{Subnet: Subnets("10.5.42.0/24"), Attrs: younger}, false)
+		m := node(t, h)
+		got, err := m.Previous(limited(t), Attrs(IPv4Config, 1).PublicIP, c.prev)
+		if err != nil || !got.Equal(c.want) {
+			t.Errorf("Previous = %+v, %v; want %+v", got, err, c.want)
+		}
+		if own := acquire(t, m, Attrs(IPv4Config, 1), c.prev); own.Subnet != c.at {
+			t.Errorf("acquired %v, want %v", own.Subnet, c.at)
+		}
+		h.Delete(t, Subnets("10.5.77.0/24"))
+		h.Delete(t, Subnets("10.5.42.0/24"))
 	}
 }
 

@@ -58,17 +58,34 @@ func (m *Manager) Overrides(context.Context) (ipfam.Pair[netip.Addr], error) {
 }
 
 // Previous implements subnet.Manager.
-func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr]) (subnet.Attrs, error) {
+func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr], prev ipfam.Pair[netip.Prefix]) (subnet.Attrs, error) {
 	leases, err := m.List(ctx)
 	if err != nil {
 		return subnet.Attrs{}, err
 	}
-	for _, l := range leases {
-		if sameAddress(l.Attrs.PublicIP, public) {
-			return l.Attrs, nil
-		}
+	if l := former(leases, public, prev); l != nil {
+		return l.Attrs, nil
 	}
 	return subnet.Attrs{}, nil
+}
+
+// former returns the lease that an earlier run of a node has published: that
+// of its subnet, else the oldest.
+func former(leases []subnet.Lease, public ipfam.Pair[netip.Addr], prev ipfam.Pair[netip.Prefix]) *subnet.Lease {
+	var best *subnet.Lease
+	for i := range leases {
+		l := &leases[i]
+		if !sameAddress(l.Attrs.PublicIP, public) {
+			continue
+		}
+		if l.Subnet == prev {
+			return l
+		}
+		if best == nil || l.Claim.Before(best.Claim) {
+			best = l
+		}
+	}
+	return best
 }
 
 func sameAddress(a, b ipfam.Pair[netip.Addr]) bool {
@@ -100,7 +117,7 @@ func (m *Manager) Acquire(ctx context.Context, a subnet.Attrs, prev ipfam.Pair[n
 	defer m.mu.Unlock()
 	pools := alloc.Of(config)
 	for {
-		own, found, err := m.reuse(ctx, pools, a)
+		own, found, err := m.reuse(ctx, pools, a, prev)
 		if err != nil || found {
 			return own, err
 		}
@@ -142,17 +159,15 @@ func subnetsOf(leases []subnet.Lease) []ipfam.Pair[netip.Prefix] {
 
 // reuse publishes a under what this node has already, and deletes what does
 // not fit the configuration.
-func (m *Manager) reuse(ctx context.Context, pools alloc.Pools, a subnet.Attrs) (own subnet.Lease, found bool, err error) {
+func (m *Manager) reuse(ctx context.Context, pools alloc.Pools, a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) (own subnet.Lease, found bool, err error) {
 	s := m.store
 	err = s.reach(ctx, func() bool {
 		var e *entry
 		if m.own != nil {
 			e = s.records[m.own.Name]
 		}
-		for _, l := range s.all() {
-			if e == nil && sameAddress(l.Attrs.PublicIP, a.PublicIP) {
-				e = s.records[l.Name]
-			}
+		if l := former(s.all(), a.PublicIP, prev); e == nil && l != nil {
+			e = s.records[l.Name]
 		}
 		switch {
 		case e == nil:
