@@ -107,10 +107,10 @@ func TestValuesByteForByte(t *testing.T) {
 
 func TestValuesOfOthersAreRead(t *testing.T) {
 	for value, want := range map[string]subnet.Attrs{
-		`{"PublicIP":"172.31.0.2"}`: {BackendType: "udp", PublicIP: addrs("172.31.0.2")},
+		`{"PublicIP":"172.31.0.2"}`: {BackendType: "udp", Untyped: true, PublicIP: addrs("172.31.0.2")},
 		`{"PublicIP":"172.31.0.2","PublicIPv6":"::","BackendType":"HOST-GW"}`:           {BackendType: "host-gw", PublicIP: addrs("172.31.0.2")},
-		` { "publicip" : "172.31.0.2", "BackendData": null, "Later": [1, {"x": "y"}] }`: {BackendType: "udp", PublicIP: addrs("172.31.0.2")},
-		`{}`: {BackendType: "udp"},
+		` { "publicip" : "172.31.0.2", "BackendData": null, "Later": [1, {"x": "y"}] }`: {BackendType: "udp", Untyped: true, PublicIP: addrs("172.31.0.2")},
+		`{}`: {BackendType: "udp", Untyped: true},
 	} {
 		if got, err := decodeValue([]byte(value)); err != nil || !got.Equal(want) {
 			t.Errorf("decodeValue(%s) = %+v, %v", value, got, err)
