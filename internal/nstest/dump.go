@@ -51,6 +51,7 @@ type linkJSON struct {
 	Flags   []string `json:"flags"`
 	Address string   `json:"address"`
 	Alias   string   `json:"ifalias"`
+	Master  string   `json:"master"`
 	Info    struct {
 		Kind string         `json:"info_kind"`
 		Data map[string]any `json:"info_data"`
@@ -70,6 +71,9 @@ func (l linkJSON) text() string {
 				line += fmt.Sprintf(" %s %v", key, v)
 			}
 		}
+	}
+	if l.Master != "" {
+		line += " master " + l.Master
 	}
 	if l.Alias != "" {
 		line += fmt.Sprintf(" alias %q", l.Alias)

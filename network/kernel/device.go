@@ -63,7 +63,7 @@ func difference(want Device, have link, alias string) linkChange {
 	if have.alias != alias {
 		c.alias = alias
 	}
-	c.up = !have.up
+	c.up, c.free = !have.up, have.master != 0
 	return c
 }
 
@@ -79,6 +79,9 @@ func (c linkChange) after(l link) link {
 		l.alias = c.alias
 	}
 	l.up = l.up || c.up
+	if c.free {
+		l.master = 0
+	}
 	return l
 }
 

@@ -1,12 +1,10 @@
 package kernel
 
-import "net/netip"
-
 // edge is where decisions become actions: the kernel, or a fake in memory.
 type edge struct {
 	links     linkTable
 	addrs     table[addrKey, struct{}]
-	fdb       table[fdbKey, netip.Addr]
+	fdb       table[fdbKey, fdbValue]
 	neighbors table[neighKey, MAC]
 	routes    table[routeKey, routeValue]
 	// findRoutes passes the routes of the main table, whoever made them.

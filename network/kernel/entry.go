@@ -21,6 +21,15 @@ type fdbKey struct {
 	mac MAC
 }
 
+// fdbValue is where the packets for a MAC go.
+type fdbValue struct {
+	// dst is not valid for an entry with a nexthop object.
+	dst netip.Addr
+	// other says that the entry names a port, a VNI or a device that is not
+	// the tunnel's own, which State cannot express.
+	other bool
+}
+
 type neighKey struct {
 	dev  int
 	addr netip.Addr
@@ -67,7 +76,9 @@ type link struct {
 	mtu   int
 	mac   MAC
 	up    bool
-	vxlan VXLAN
+	// master is the index of the bridge or bond that the device is part of.
+	master int
+	vxlan  VXLAN
 }
 
 // linkChange says what to change on a device. Zero fields stay as they are.
@@ -76,6 +87,8 @@ type linkChange struct {
 	mac   MAC
 	alias string
 	up    bool
+	// free takes the device out of its bridge or bond.
+	free bool
 }
 
 func isPermanent(state uint16) bool { return state&unix.NUD_PERMANENT != 0 }

@@ -35,8 +35,8 @@ func (p *pass) addrFailed(c change[addrKey, struct{}], err error) {
 	p.deviceFailures.add(fmt.Errorf("put address %s: %w", c.key.prefix, err))
 }
 
-func (p *pass) fdbFailed(c change[fdbKey, netip.Addr], err error) {
-	err = fmt.Errorf("put fdb entry %s dst %s: %w", c.key.mac, c.want, err)
+func (p *pass) fdbFailed(c change[fdbKey, fdbValue], err error) {
+	err = fmt.Errorf("put fdb entry %s dst %s: %w", c.key.mac, c.want.dst, err)
 	p.failures.add(err)
 	for k, mac := range p.neighborEntries(p.want.Neighbors, nil) {
 		if mac == c.key.mac && k.dev == c.key.dev {

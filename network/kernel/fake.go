@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/netip"
 	"strings"
 	"sync"
 )
@@ -20,7 +19,7 @@ type Fake struct {
 // NewFake returns a kernel that has no devices.
 func NewFake(scope Scope) *Fake {
 	t := &fakeTables{
-		links: map[int]link{}, txOff: map[int]bool{}, addrs: map[addrKey]struct{}{}, fdb: map[fdbKey]netip.Addr{},
+		links: map[int]link{}, txOff: map[int]bool{}, addrs: map[addrKey]struct{}{}, fdb: map[fdbKey]fdbValue{},
 		neighbors: map[neighKey]MAC{}, routes: map[routeKey]routeValue{},
 	}
 	return &Fake{newReconciler(slog.New(slog.DiscardHandler), scope, t.edge()), t}
@@ -108,7 +107,7 @@ type fakeTables struct {
 	links     map[int]link
 	txOff     map[int]bool
 	addrs     map[addrKey]struct{}
-	fdb       map[fdbKey]netip.Addr
+	fdb       map[fdbKey]fdbValue
 	neighbors map[neighKey]MAC
 	routes    map[routeKey]routeValue
 }
@@ -171,7 +170,7 @@ func (t *fakeTables) deleteLinkLocked(index int) {
 	delete(t.links, index)
 	delete(t.txOff, index)
 	maps.DeleteFunc(t.addrs, func(k addrKey, _ struct{}) bool { return k.dev == index })
-	maps.DeleteFunc(t.fdb, func(k fdbKey, _ netip.Addr) bool { return k.dev == index })
+	maps.DeleteFunc(t.fdb, func(k fdbKey, _ fdbValue) bool { return k.dev == index })
 	maps.DeleteFunc(t.neighbors, func(k neighKey, _ MAC) bool { return k.dev == index })
 	maps.DeleteFunc(t.routes, func(_ routeKey, v routeValue) bool { return v.dev == index })
 }
@@ -196,8 +195,8 @@ func (t *fakeTables) addrText(k addrKey) string {
 	return fmt.Sprintf("addr %s dev %s", k.prefix, t.links[k.dev].name)
 }
 
-func (t *fakeTables) fdbText(k fdbKey, dst netip.Addr) string {
-	return FDBEntry{t.links[k.dev].name, k.mac, dst}.String()
+func (t *fakeTables) fdbText(k fdbKey, v fdbValue) string {
+	return FDBEntry{t.links[k.dev].name, k.mac, v.dst}.String()
 }
 
 func (t *fakeTables) neighText(k neighKey, mac MAC) string {

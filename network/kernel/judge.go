@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"net/netip"
 	"slices"
 
 	"flannel/network/kernel/rtnl"
@@ -89,6 +88,8 @@ func (r *reconciler) judgeLinkLocked(m rtnl.Message, txChecksum func(name string
 		return r.judgeUplinkLocked(got, w)
 	case !got.up || got.name != w.name || got.mtu != w.mtu || got.mac != w.mac || got.alias != w.alias:
 		return true
+	case got.master != w.master || got.vxlan != w.vxlan:
+		return true
 	case w.txChecksumOff:
 		on, err := txChecksum(w.name)
 		return err != nil || on
@@ -137,9 +138,9 @@ func (r *reconciler) judgeNeighLocked(m rtnl.Message) bool {
 	}
 	var known, same bool
 	if n.family == unix.AF_BRIDGE {
-		var dst netip.Addr
-		dst, known = r.fdb[fdbKey{n.dev, n.mac}]
-		same = dst == n.addr
+		var have fdbValue
+		have, known = r.fdb[fdbKey{n.dev, n.mac}]
+		same = have == n.fdbValue()
 	} else {
 		var mac MAC
 		mac, known = r.neighbors[neighKey{n.dev, n.addr}]

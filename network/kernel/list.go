@@ -2,13 +2,12 @@ package kernel
 
 import (
 	"errors"
-	"net/netip"
 )
 
 // tables are the contents of the four tables of entries.
 type tables struct {
 	addrs     map[addrKey]struct{}
-	fdb       map[fdbKey]netip.Addr
+	fdb       map[fdbKey]fdbValue
 	neighbors map[neighKey]MAC
 	routes    map[routeKey]routeValue
 }
@@ -47,7 +46,7 @@ func (p *pass) read() (t tables, err error) {
 	if err != nil {
 		return t, err
 	}
-	t.fdb, err = collect(p.edge.fdb, s, func(k fdbKey, _ netip.Addr) bool { return p.onOwned(k.dev) })
+	t.fdb, err = collect(p.edge.fdb, s, func(k fdbKey, _ fdbValue) bool { return p.onOwned(k.dev) })
 	if err != nil {
 		return t, err
 	}

@@ -36,7 +36,7 @@ func (r *reconciler) answer(ctx context.Context, m Miss) bool {
 	r.pass.Lock()
 	defer r.pass.Unlock()
 	p := &pass{reconciler: r, ctx: ctx, stats: Stats{Put: map[string]int{}}}
-	fdb := &work[fdbKey, netip.Addr]{p: p, table: r.edge.fdb, memory: r.fdb}
+	fdb := &work[fdbKey, fdbValue]{p: p, table: r.edge.fdb, memory: r.fdb}
 	neighbors := &work[neighKey, MAC]{p: p, table: r.edge.neighbors, memory: r.neighbors}
 	routes := &work[routeKey, routeValue]{p: p, table: r.edge.routes, memory: r.routes}
 	if !p.answerFromMemory(m, fdb, neighbors, routes) && !p.answerFromPlan(m, fdb, neighbors, routes) {
@@ -53,7 +53,7 @@ func (r *reconciler) answer(ctx context.Context, m Miss) bool {
 }
 
 // answerFromMemory finds the gateway of a peer that should be in the kernel.
-func (p *pass) answerFromMemory(m Miss, fdb *work[fdbKey, netip.Addr], neighbors *work[neighKey, MAC], routes *work[routeKey, routeValue]) bool {
+func (p *pass) answerFromMemory(m Miss, fdb *work[fdbKey, fdbValue], neighbors *work[neighKey, MAC], routes *work[routeKey, routeValue]) bool {
 	mac, ok := p.neighbors[neighKey{m.Index, m.Addr}]
 	if !ok {
 		return false
@@ -72,7 +72,7 @@ func (p *pass) answerFromMemory(m Miss, fdb *work[fdbKey, netip.Addr], neighbors
 
 // answerFromPlan finds the peer with the most specific subnet that holds the
 // address.
-func (p *pass) answerFromPlan(m Miss, fdb *work[fdbKey, netip.Addr], neighbors *work[neighKey, MAC], routes *work[routeKey, routeValue]) bool {
+func (p *pass) answerFromPlan(m Miss, fdb *work[fdbKey, fdbValue], neighbors *work[neighKey, MAC], routes *work[routeKey, routeValue]) bool {
 	var best *Answer
 	for i, a := range p.want.Answers {
 		if a.Subnet.Contains(m.Addr) && (best == nil || a.Subnet.Bits() > best.Subnet.Bits()) && p.links[a.Route.Dev].index == m.Index {
@@ -82,7 +82,7 @@ func (p *pass) answerFromPlan(m Miss, fdb *work[fdbKey, netip.Addr], neighbors *
 	if best == nil {
 		return false
 	}
-	again(fdb, fdbKey{m.Index, best.FDB.MAC}, best.FDB.Dst)
+	again(fdb, fdbKey{m.Index, best.FDB.MAC}, fdbValue{dst: best.FDB.Dst})
 	again(neighbors, neighKey{m.Index, best.Neighbor.Addr}, best.Neighbor.MAC)
 	k, v := best.Route.entry(m.Index)
 	have, exists := p.routes[k]

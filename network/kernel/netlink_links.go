@@ -112,6 +112,9 @@ func (n *netlinkLinks) Change(index int, c linkChange) error {
 		if c.alias != "" {
 			b.Bytes(unix.IFLA_IFALIAS, []byte(c.alias))
 		}
+		if c.free {
+			b.Uint32(unix.IFLA_MASTER, 0)
+		}
 	})
 }
 

@@ -18,7 +18,7 @@ func (t netlinkTables) edge(links linkTable) edge {
 	return edge{
 		links:      links,
 		addrs:      table[addrKey, struct{}]{TableAddresses, t.listAddrs, t.putAddrs, t.delAddrs},
-		fdb:        table[fdbKey, netip.Addr]{TableFDB, t.listFDB, t.putFDB, t.delFDB},
+		fdb:        table[fdbKey, fdbValue]{TableFDB, t.listFDB, t.putFDB, t.delFDB},
 		neighbors:  table[neighKey, MAC]{TableNeighbors, t.listNeighbors, t.putNeighbors, t.delNeighbors},
 		routes:     table[routeKey, routeValue]{TableRoutes, t.listRoutes, t.putRoutes, t.delRoutes},
 		findRoutes: func(each func(routeKey, routeValue)) error { return t.dumpRoutes(unix.RTPROT_UNSPEC, each) },
@@ -95,9 +95,9 @@ func (t netlinkTables) dumpNeigh(family uint8, dev int, each func(neighMessage))
 	})
 }
 
-func (t netlinkTables) listFDB(s selection, each func(fdbKey, netip.Addr)) error {
+func (t netlinkTables) listFDB(s selection, each func(fdbKey, fdbValue)) error {
 	for _, dev := range s.devices {
-		err := t.dumpNeigh(unix.AF_BRIDGE, dev, func(n neighMessage) { each(fdbKey{dev, n.mac}, n.addr) })
+		err := t.dumpNeigh(unix.AF_BRIDGE, dev, func(n neighMessage) { each(fdbKey{dev, n.mac}, n.fdbValue()) })
 		if err != nil {
 			return err
 		}
@@ -105,18 +105,32 @@ func (t netlinkTables) listFDB(s selection, each func(fdbKey, netip.Addr)) error
 	return nil
 }
 
-func (t netlinkTables) putFDB(changes []change[fdbKey, netip.Addr], fail func(int, error)) {
+func (t netlinkTables) putFDB(changes []change[fdbKey, fdbValue], fail func(int, error)) {
+	t.delNexthops(changes)
 	t.conn.Do(len(changes), func(b *rtnl.Batch, i int) {
 		c := changes[i]
 		var h [unix.SizeofNdMsg]byte
 		b.Begin(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE,
 			neighHeader(&h, unix.AF_BRIDGE, c.key.dev, unix.NTF_SELF))
 		b.Bytes(unix.NDA_LLADDR, c.key.mac[:])
-		b.Addr(unix.NDA_DST, c.want)
+		b.Addr(unix.NDA_DST, c.want.dst)
 	}, fail)
 }
 
-func (t netlinkTables) delFDB(entries []entry[fdbKey, netip.Addr], fail func(int, error)) {
+// delNexthops deletes the entries with a nexthop object that are to change:
+// the kernel acknowledges their replacement and does nothing.
+func (t netlinkTables) delNexthops(changes []change[fdbKey, fdbValue]) {
+	var stuck []entry[fdbKey, fdbValue]
+	for _, c := range changes {
+		if c.exists && !c.have.dst.IsValid() {
+			stuck = append(stuck, entry[fdbKey, fdbValue]{c.key, c.have})
+		}
+	}
+	// What stays is seen by the next list.
+	t.delFDB(stuck, func(int, error) {})
+}
+
+func (t netlinkTables) delFDB(entries []entry[fdbKey, fdbValue], fail func(int, error)) {
 	t.conn.Do(len(entries), func(b *rtnl.Batch, i int) {
 		k := entries[i].key
 		var h [unix.SizeofNdMsg]byte

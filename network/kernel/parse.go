@@ -15,7 +15,8 @@ const rtaNextHopID = 30
 // when a message is too short or about something else.
 
 func parseLink(body []byte) (l link, ok bool) {
-	if len(body) < unix.SizeofIfInfomsg {
+	// Bridges tell of their ports in messages of their own family.
+	if len(body) < unix.SizeofIfInfomsg || body[0] != unix.AF_UNSPEC {
 		return link{}, false
 	}
 	l.index = int(rtnl.Uint32(body[4:]))
@@ -30,6 +31,8 @@ func parseLink(body []byte) (l link, ok bool) {
 			l.mtu = int(rtnl.Uint32(value))
 		case unix.IFLA_ADDRESS:
 			l.mac = parseMAC(value)
+		case unix.IFLA_MASTER:
+			l.master = int(rtnl.Uint32(value))
 		case unix.IFLA_LINKINFO:
 			l.kind, l.vxlan = parseLinkInfo(value)
 		}
@@ -97,7 +100,11 @@ type neighMessage struct {
 	state  uint16
 	addr   netip.Addr
 	mac    MAC
+	// other says that an FDB entry names a port, a VNI or a device.
+	other bool
 }
+
+func (n neighMessage) fdbValue() fdbValue { return fdbValue{n.addr, n.other} }
 
 func parseNeigh(body []byte) (n neighMessage, ok bool) {
 	if len(body) < unix.SizeofNdMsg {
@@ -112,6 +119,8 @@ func parseNeigh(body []byte) (n neighMessage, ok bool) {
 			n.addr = rtnl.Addr(value)
 		case unix.NDA_LLADDR:
 			n.mac = parseMAC(value)
+		case unix.NDA_PORT, unix.NDA_VNI, unix.NDA_IFINDEX:
+			n.other = true
 		}
 	}
 	return n, true

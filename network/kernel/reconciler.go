@@ -60,7 +60,7 @@ type memory struct {
 	unjudged  []rtnl.Message
 	watched   map[int]watchedLink
 	addrs     map[addrKey]struct{}
-	fdb       map[fdbKey]netip.Addr
+	fdb       map[fdbKey]fdbValue
 	neighbors map[neighKey]MAC
 	routes    map[routeKey]routeValue
 }

@@ -70,6 +70,14 @@ func TestTamperingHeals(t *testing.T) {
 		{"route deleted", func(ns *nstest.NS) { ns.IP("route del 10.5.2.0/24") }},
 		{"IPv6 route deleted", func(ns *nstest.NS) { ns.IP("-6 route del fd00:5:0:2::/64") }},
 		{"routes flushed", func(ns *nstest.NS) { ns.IP("route flush proto 70") }},
+		{"main table flushed", func(ns *nstest.NS) {
+			ns.IP("route flush table main")
+			ns.IP("-6 route flush table main")
+			// What is not ours comes back by other hands.
+			ns.IP("route add 192.0.2.0/24 dev eth0 proto kernel scope link src 192.0.2.1")
+			ns.IP("-6 route add 2001:db8::/64 dev eth0 proto kernel metric 256")
+			ns.IP("-6 route add fd00:5:0:1:: dev flannel-v6.1 proto kernel metric 256")
+		}},
 		{"route sent elsewhere", func(ns *nstest.NS) { ns.IP("route replace 10.5.2.0/24 via 10.5.3.0 dev flannel.1 onlink proto 70") }},
 		{"route replaced by an unmarked one", func(ns *nstest.NS) { ns.IP("route replace 10.5.2.0/24 dev flannel.1") }},
 		{"IPv6 route replaced by an unmarked one", func(ns *nstest.NS) { ns.IP("-6 route replace fd00:5:0:2::/64 dev flannel-v6.1 metric 1024") }},
@@ -86,6 +94,21 @@ func TestTamperingHeals(t *testing.T) {
 		}},
 		{"FDB entry deleted", func(ns *nstest.NS) { ns.Bridge("fdb del 02:00:00:00:00:02 dev flannel.1") }},
 		{"FDB entry with another host", func(ns *nstest.NS) { ns.Bridge("fdb replace 02:00:00:00:00:02 dev flannel.1 dst 192.0.2.99") }},
+		{"FDB entry with another port", func(ns *nstest.NS) {
+			ns.Bridge("fdb replace 02:00:00:00:00:02 dev flannel.1 dst 192.0.2.2 port 4789 self permanent")
+		}},
+		{"FDB entry with another VNI", func(ns *nstest.NS) {
+			ns.Bridge("fdb replace 02:00:00:00:00:02 dev flannel.1 dst 192.0.2.2 vni 9 self permanent")
+		}},
+		{"FDB entry via another device", func(ns *nstest.NS) {
+			ns.Bridge("fdb replace 02:00:00:00:00:02 dev flannel.1 dst 192.0.2.2 via eth0-peer self permanent")
+		}},
+		{"FDB entry with a nexthop", func(ns *nstest.NS) {
+			ns.IP("nexthop add id 1 via 192.0.2.2 fdb")
+			ns.IP("nexthop add id 2 group 1 fdb")
+			ns.Bridge("fdb del 02:00:00:00:00:02 dev flannel.1")
+			ns.Bridge("fdb add 02:00:00:00:00:02 dev flannel.1 nhid 2 self permanent")
+		}},
 		{"FDB entries for every MAC added", func(ns *nstest.NS) {
 			ns.Bridge("fdb append 00:00:00:00:00:00 dev flannel.1 dst 192.0.2.98 self permanent")
 			ns.Bridge("fdb append 00:00:00:00:00:00 dev flannel.1 dst 192.0.2.99 self permanent")
@@ -102,6 +125,9 @@ func TestTamperingHeals(t *testing.T) {
 		{"MTU changed", func(ns *nstest.NS) { ns.IP("link set flannel.1 mtu 1400") }},
 		{"MAC changed", func(ns *nstest.NS) { ns.IP("link set flannel.1 address 02:00:00:00:88:88") }},
 		{"alias changed", func(ns *nstest.NS) { ns.IP("link set flannel.1 alias mine") }},
+		{"tunnel from another address", func(ns *nstest.NS) { ns.IP("link set flannel.1 type vxlan id 1 local 192.0.2.50") }},
+		{"tunnel over another device", func(ns *nstest.NS) { ns.IP("link set flannel.1 type vxlan id 1 dev eth0-peer") }},
+		{"learning turned on", func(ns *nstest.NS) { ns.IP("link set flannel.1 type vxlan id 1 learning") }},
 		{"address removed", func(ns *nstest.NS) { ns.IP("addr del 10.5.1.0/32 dev flannel.1") }},
 		{"IPv6 address removed", func(ns *nstest.NS) { ns.IP("addr del fd00:5:0:1::/128 dev flannel-v6.1") }},
 		{"address added", func(ns *nstest.NS) { ns.IP("addr add 10.5.1.7/32 dev flannel.1") }},
@@ -128,6 +154,28 @@ func TestTamperingHeals(t *testing.T) {
 				t.Errorf("the pass after healing changed something: %+v", stats)
 			}
 		})
+	}
+}
+
+func TestDeviceIsTakenOutOfABridge(t *testing.T) {
+	n := newNode(t)
+	n.AddBridge("br0")
+	changed := follow(t, n.Netlink)
+	state := dual(n.uplink, 2, 3)
+	apply(t, n, state)
+	want := n.Dump()
+	n.IP("link set flannel.1 master br0")
+	if n.Dump() == want {
+		t.Fatal("the dump does not show the bridge")
+	}
+	heal(t, n, changed, state, want)
+	settle(t, n, changed)
+	apply(t, n, state)
+	before := n.Counters().Tampering
+	n.IP("link set eth0-peer master br0") // Nobody's business.
+	settle(t, n, changed)
+	if got := n.Counters().Tampering - before; got != 1 {
+		t.Errorf("got %d events taken for tampering, want only the one of settle", got)
 	}
 }
 

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"iter"
-	"net/netip"
 )
 
 // dev returns the index of a device. The last answer is kept, because long
@@ -39,18 +38,18 @@ func (p *pass) addrEntries(list []Device, _ []Answer) iter.Seq2[addrKey, struct{
 	}
 }
 
-func (p *pass) fdbEntries(list []FDBEntry, answers []Answer) iter.Seq2[fdbKey, netip.Addr] {
-	return func(yield func(fdbKey, netip.Addr) bool) {
+func (p *pass) fdbEntries(list []FDBEntry, answers []Answer) iter.Seq2[fdbKey, fdbValue] {
+	return func(yield func(fdbKey, fdbValue) bool) {
 		for _, e := range list {
 			dev, ok := p.dev(e.Dev)
-			if ok && !yield(fdbKey{dev, e.MAC}, e.Dst) {
+			if ok && !yield(fdbKey{dev, e.MAC}, fdbValue{dst: e.Dst}) {
 				return
 			}
 		}
 		for _, a := range answers {
 			dev, ok := p.dev(a.FDB.Dev)
 			k := fdbKey{dev, a.FDB.MAC}
-			if _, there := p.fdb[k]; ok && there && !yield(k, a.FDB.Dst) {
+			if _, there := p.fdb[k]; ok && there && !yield(k, fdbValue{dst: a.FDB.Dst}) {
 				return
 			}
 		}
