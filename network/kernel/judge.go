@@ -24,7 +24,7 @@ const (
 // transmit checksum offload of a device is on.
 func (r *reconciler) judge(m rtnl.Message, txChecksum func(name string) (bool, error)) (verdict, Miss) {
 	if m.Type == unix.RTM_GETNEIGH {
-		if miss, ok := ParseMiss(m.Body); ok {
+		if miss, ok := ParseMiss(m.Body); ok && r.isOwn(miss.Index) {
 			return missed, miss
 		}
 		return harmless, Miss{}
@@ -39,6 +39,12 @@ func (r *reconciler) judge(m rtnl.Message, txChecksum func(name string) (bool, e
 		r.unjudged = append(r.unjudged, m)
 	}
 	return harmless, Miss{}
+}
+
+func (r *reconciler) isOwn(dev int) bool {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	return r.watched[dev].own
 }
 
 // maxUnjudged bounds the events that are kept while the tables are listed.

@@ -65,6 +65,15 @@ type memory struct {
 	routes    map[routeKey]routeValue
 }
 
+// newMemory remembers nothing. A miss may write to it before anything is
+// listed.
+func newMemory() memory {
+	return memory{
+		watched: map[int]watchedLink{}, addrs: map[addrKey]struct{}{}, fdb: map[fdbKey]fdbValue{},
+		neighbors: map[neighKey]MAC{}, routes: map[routeKey]routeValue{},
+	}
+}
+
 // watchedLink is a device whose events matter.
 type watchedLink struct {
 	link
@@ -78,7 +87,7 @@ type counters struct {
 }
 
 func newReconciler(log *slog.Logger, scope Scope, e edge) *reconciler {
-	r := &reconciler{log: log, scope: scope, edge: e, prepared: map[int]bool{}}
+	r := &reconciler{log: log, scope: scope, edge: e, prepared: map[int]bool{}, memory: newMemory()}
 	r.unsure.Store(true)
 	return r
 }

@@ -26,9 +26,6 @@ func (r *reconciler) forgetLink(index int) {
 // grows it says that another round is needed: what happened before nobody saw.
 func (p *pass) watchOwned(again *bool) error {
 	p.lock.Lock()
-	if p.watched == nil {
-		p.watched = make(map[int]watchedLink)
-	}
 	grown := false
 	for _, l := range p.owned {
 		if w, ok := p.watched[l.index]; ok && w.own {
@@ -52,9 +49,6 @@ func (p *pass) watchUsed() error {
 	grown := false
 	for index, l := range p.used {
 		if _, ok := p.watched[index]; !ok {
-			if p.watched == nil {
-				p.watched = make(map[int]watchedLink)
-			}
 			l.up = true // If it is not, the next event says so.
 			p.watched[index] = watchedLink{link: l}
 			grown = true

@@ -21,11 +21,8 @@ type work[K, V comparable] struct {
 
 // plan compares what is wanted with what is remembered or has just been
 // listed. old is what was remembered before.
-func plan[K, V comparable](p *pass, t table[K, V], memory *map[K]V, old map[K]V, want iter.Seq2[K, V]) *work[K, V] {
-	if *memory == nil {
-		*memory = make(map[K]V)
-	}
-	w := &work[K, V]{p: p, table: t, memory: *memory}
+func plan[K, V comparable](p *pass, t table[K, V], memory, old map[K]V, want iter.Seq2[K, V]) *work[K, V] {
+	w := &work[K, V]{p: p, table: t, memory: memory}
 	w.puts, w.stale = diff(want, w.memory)
 	if p.stats.Listed && p.primed {
 		w.countDrift(old)
@@ -36,7 +33,7 @@ func plan[K, V comparable](p *pass, t table[K, V], memory *map[K]V, old map[K]V,
 // planEntries is plan for the entries of a State, of which before had others.
 // While the tables hold exactly what before says, only the part of the list
 // that differs is looked at.
-func planEntries[E, K, V comparable](p *pass, t table[K, V], memory *map[K]V, old map[K]V,
+func planEntries[E, K, V comparable](p *pass, t table[K, V], memory, old map[K]V,
 	want, before []E, entries func([]E, []Answer) iter.Seq2[K, V],
 ) *work[K, V] {
 	if !p.settledBefore {
@@ -45,11 +42,11 @@ func planEntries[E, K, V comparable](p *pass, t table[K, V], memory *map[K]V, ol
 	want, before = trim(want, before)
 	have := make(map[K]V, len(before))
 	for k := range entries(before, nil) {
-		if v, ok := (*memory)[k]; ok {
+		if v, ok := memory[k]; ok {
 			have[k] = v
 		}
 	}
-	w := &work[K, V]{p: p, table: t, memory: *memory}
+	w := &work[K, V]{p: p, table: t, memory: memory}
 	w.puts, w.stale = diff(entries(want, nil), have)
 	return w
 }
