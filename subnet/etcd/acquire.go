@@ -67,23 +67,33 @@ func (m *Manager) tryAcquire(ctx context.Context, pools alloc.Pools, a subnet.At
 			return held{}, err
 		}
 	}
-	mine := s.of(a.PublicIP, prev)
+	mine := s.of(a, prev)
 	if i, ok := s.reusable(mine, pools); ok {
-		own, err := m.put(ctx, s.held(i), a, true)
-		if err == nil {
-			m.recent.Store(s)
-		}
-		return own, err
+		return m.reuse(ctx, s, i, pools, a)
 	}
-	prefer, err := m.discard(ctx, s, mine, pools)
+	discarded, err := m.discard(ctx, s, mine, pools)
 	if err != nil {
 		return held{}, err
 	}
-	subnets, err := pools.Choose(append(prefer, prev), s.subnetsWithout(mine), m.rnd)
+	prefer := append(s.subnetsOf(discarded), prev)
+	subnets, err := pools.Choose(prefer, s.subnetsWithout(discarded), m.rnd)
 	if err != nil {
 		return held{}, final{err}
 	}
 	return m.createAlone(ctx, pools, subnets, a)
+}
+
+// reuse goes on with a lease that this node has published before.
+func (m *Manager) reuse(ctx context.Context, s *snapshot, i int, pools alloc.Pools, a subnet.Attrs) (held, error) {
+	own, err := m.put(ctx, s.held(i), a, true)
+	if err != nil {
+		return held{}, err
+	}
+	if err := m.removeOthers(ctx, s, own, pools); err != nil {
+		return held{}, err
+	}
+	m.recent.Store(s)
+	return own, nil
 }
 
 // createAlone creates a lease and makes sure that nobody has a better claim.
@@ -109,28 +119,16 @@ func (m *Manager) createAlone(ctx context.Context, pools alloc.Pools, subnets ip
 	return own, nil
 }
 
-// discard deletes leases of this node that it cannot go on with, and returns
-// their subnets: one family may still be good.
-func (m *Manager) discard(ctx context.Context, s *snapshot, mine []int, pools alloc.Pools) ([]ipfam.Pair[netip.Prefix], error) {
-	var subnets []ipfam.Pair[netip.Prefix]
-	for _, i := range mine {
-		l := s.leases[i]
-		// Flannel nodes cannot read a key without IPv4, and forget all their
-		// peers when one is deleted. It ends by itself.
-		if pools[ipfam.V4].IsOn() && !l.Subnet[ipfam.V4].IsValid() {
-			continue
-		}
-		m.log.Info("own lease does not fit the network, deleting it", "subnet", subnet.Join(l.Subnet))
-		if err := m.remove(ctx, s.held(i)); err != nil {
-			return nil, err
-		}
-		subnets = append(subnets, l.Subnet)
-	}
-	return subnets, nil
-}
-
 func (s *snapshot) held(i int) held {
 	return held{s.leases[i], s.stored[i].mod, s.stored[i].etcdLease}
+}
+
+func (s *snapshot) subnetsOf(some []int) []ipfam.Pair[netip.Prefix] {
+	var subnets []ipfam.Pair[netip.Prefix]
+	for _, i := range some {
+		subnets = append(subnets, s.leases[i].Subnet)
+	}
+	return subnets
 }
 
 // subnetsWithout returns the subnets of all leases, also of those with a bad

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"flannel/internal/ipfam"
 	"flannel/subnet"
 	"flannel/subnet/alloc"
@@ -23,7 +25,7 @@ func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr], p
 		return subnet.Attrs{}, err
 	}
 	m.recent.Store(s)
-	mine := s.of(public, prev)
+	mine := s.of(subnet.Attrs{PublicIP: public}, prev)
 	if i, ok := s.reusable(mine, alloc.Of(config)); ok {
 		return s.leases[i].Attrs, nil
 	}
@@ -33,27 +35,57 @@ func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr], p
 	return subnet.Attrs{}, nil
 }
 
-// of returns the positions of the leases that a node with these public
-// addresses has published: first that of the subnet of an earlier run, then
-// the oldest. With IPv4 that address decides.
-func (s *snapshot) of(public ipfam.Pair[netip.Addr], prev ipfam.Pair[netip.Prefix]) []int {
+// of returns the positions of the leases that a node has published, the one to
+// go on with first: a reservation, which cannot be deleted, then that of the
+// subnet of an earlier run, then by the public address, then the oldest.
+func (s *snapshot) of(a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) []int {
 	var mine []int
-	for f, addr := range ipfam.Addrs(public) {
-		for i, l := range s.leases {
-			if l.Invalid == "" && l.Attrs.PublicIP[f] == addr {
-				mine = append(mine, i)
-			}
+	for i, l := range s.leases {
+		byPrev := l.Subnet == prev && sameNode(l.Attrs, a)
+		if l.Invalid == "" && (byPrev || sameAddress(l.Attrs, a) || sameOrigin(l.Attrs, a)) {
+			mine = append(mine, i)
 		}
-		break
 	}
-	slices.SortFunc(mine, func(a, b int) int {
+	slices.SortFunc(mine, func(i, j int) int {
+		k, l := s.leases[i], s.leases[j]
+		age := cmp.Or(cmp.Compare(k.Claim.Age, l.Claim.Age), cmp.Compare(i, j))
+		if s.isReservation(i) && s.isReservation(j) {
+			return age
+		}
 		return cmp.Or(
-			first(s.leases[a].Subnet == prev, s.leases[b].Subnet == prev),
-			cmp.Compare(s.leases[a].Claim.Age, s.leases[b].Claim.Age),
-			cmp.Compare(a, b),
+			first(s.isReservation(i), s.isReservation(j)),
+			first(k.Subnet == prev, l.Subnet == prev),
+			first(sameAddress(k.Attrs, a), sameAddress(l.Attrs, a)),
+			age,
 		)
 	})
 	return mine
+}
+
+func (s *snapshot) isReservation(i int) bool { return s.stored[i].etcdLease == clientv3.NoLease }
+
+// sameAddress reports whether a record has the address that a node is known
+// by: the IPv4 one, if it has one.
+func sameAddress(record, node subnet.Attrs) bool {
+	for f, addr := range ipfam.Addrs(node.PublicIP) {
+		return record.PublicIP[f] == addr
+	}
+	return false
+}
+
+// sameOrigin reports whether two records surely come from one node: they share
+// key material or, where the backend has none, say the very same. With udp
+// several nodes may say the same, from behind one address.
+func sameOrigin(a, b subnet.Attrs) bool {
+	known := false
+	for _, f := range ipfam.All() {
+		x, y := identity(a.Data[f]), identity(b.Data[f])
+		if x != "" && x == y {
+			return true
+		}
+		known = known || x != "" || y != ""
+	}
+	return !known && a.BackendType != subnet.DefaultBackend && a.Equal(b)
 }
 
 // first orders what holds before what does not.
@@ -70,17 +102,63 @@ func first(a, b bool) int {
 // reusable picks the first of mine that this node can go on with.
 func (s *snapshot) reusable(mine []int, pools alloc.Pools) (int, bool) {
 	for _, i := range mine {
-		if pools.Fit(s.leases[i].Subnet) && !s.contested(i, pools) {
+		if pools.Fit(s.leases[i].Subnet) && !s.contested(i, mine, pools) {
 			return i, true
 		}
 	}
 	return 0, false
 }
 
-// contested reports whether an older lease overlaps a lease: then the other
-// nodes refuse it.
-func (s *snapshot) contested(i int, pools alloc.Pools) bool {
-	return slices.ContainsFunc(s.leases, func(l subnet.Lease) bool {
-		return l.Invalid == "" && l.Claim.Before(s.leases[i].Claim) && pools.Overlap(s.leases[i].Subnet, l.Subnet)
-	})
+// contested reports whether an older lease of another node overlaps a lease:
+// then the other nodes refuse it.
+func (s *snapshot) contested(i int, mine []int, pools alloc.Pools) bool {
+	for j, l := range s.leases {
+		if l.Invalid == "" && l.Claim.Before(s.leases[i].Claim) && pools.Overlap(s.leases[i].Subnet, l.Subnet) &&
+			!slices.Contains(mine, j) {
+			return true
+		}
+	}
+	return false
+}
+
+// discard deletes leases of this node that it cannot go on with, and returns
+// them: one family may still be good.
+func (m *Manager) discard(ctx context.Context, s *snapshot, mine []int, pools alloc.Pools) (discarded []int, err error) {
+	for _, i := range mine {
+		l := s.leases[i]
+		if s.isReservation(i) && pools.Fit(l.Subnet) || !decodable(l, pools) {
+			continue
+		}
+		m.log.Info("own lease does not fit the network, deleting it", "subnet", subnet.Join(l.Subnet))
+		if err := m.remove(ctx, s.held(i)); err != nil {
+			return nil, err
+		}
+		discarded = append(discarded, i)
+	}
+	return discarded, nil
+}
+
+// removeOthers deletes the leases that surely are this node's but are not the
+// one that it goes on with: the other nodes would believe the oldest one.
+// Reservations stay, an operator has made them.
+func (m *Manager) removeOthers(ctx context.Context, s *snapshot, own held, pools alloc.Pools) error {
+	for i, l := range s.leases {
+		if l.Name == own.name() || l.Invalid != "" || s.isReservation(i) ||
+			!sameOrigin(l.Attrs, own.lease.Attrs) || !decodable(l, pools) {
+			continue
+		}
+		m.log.Warn("another lease of this node is in the store, deleting it",
+			"subnet", subnet.Join(l.Subnet), "own", subnet.Join(own.lease.Subnet))
+		if err := m.remove(ctx, s.held(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decodable reports whether flannel nodes, if there can be any, can read the
+// key of a lease. When one is deleted that they cannot read they forget all
+// their peers. It ends by itself.
+func decodable(l subnet.Lease, pools alloc.Pools) bool {
+	return !pools[ipfam.V4].IsOn() || l.Subnet[ipfam.V4].IsValid()
 }

@@ -42,6 +42,7 @@ func Conformance(t *testing.T, start func(t *testing.T) Harness) {
 		{"other attributes are published under the same subnet", otherAttributes},
 		{"an earlier run is remembered", previous},
 		{"of two records of a node that of its earlier subnet counts", twoRecords},
+		{"a node that got another address while away keeps its subnet", readdressed},
 		{"a full network is said", fullNetwork},
 		{"a deleted lease is published again", deletedIsPublishedAgain},
 		{"a lease taken over is lost", takenOverIsLost},
@@ -327,6 +328,27 @@ func twoRecords(t *testing.T, h Harness) {
 		}
 		h.Delete(t, Subnets("10.5.77.0/24"))
 		h.Delete(t, Subnets("10.5.42.0/24"))
+	}
+}
+
+func readdressed(t *testing.T, h Harness) {
+	for _, config := range []string{IPv4Config, DualConfig} {
+		h.SetConfig(t, config)
+		first := acquire(t, node(t, h), Attrs(config, 1), none())
+		moved := Attrs(config, 1)
+		moved.PublicIP = Attrs(config, 2).PublicIP
+		m := node(t, h)
+		if got, err := m.Previous(limited(t), moved.PublicIP, first.Subnet); err != nil || !got.Equal(subnet.Attrs{}) {
+			t.Errorf("Previous = %+v, %v; nobody has published this address", got, err)
+		}
+		again := acquire(t, m, moved, first.Subnet)
+		if again.Subnet != first.Subnet || again.Claim != first.Claim {
+			t.Errorf("the second run has %+v, the first had %+v", again, first)
+		}
+		if leases, err := m.List(limited(t)); err != nil || len(leases) != 1 {
+			t.Errorf("the store holds %v, %v", leases, err)
+		}
+		h.Delete(t, again.Subnet)
 	}
 }
 

@@ -63,7 +63,7 @@ func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr], p
 	if err != nil {
 		return subnet.Attrs{}, err
 	}
-	if l := former(leases, public, prev); l != nil {
+	if l := former(leases, subnet.Attrs{PublicIP: public}, prev); l != nil {
 		return l.Attrs, nil
 	}
 	return subnet.Attrs{}, nil
@@ -71,11 +71,11 @@ func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr], p
 
 // former returns the lease that an earlier run of a node has published: that
 // of its subnet, else the oldest.
-func former(leases []subnet.Lease, public ipfam.Pair[netip.Addr], prev ipfam.Pair[netip.Prefix]) *subnet.Lease {
+func former(leases []subnet.Lease, a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) *subnet.Lease {
 	var best *subnet.Lease
 	for i := range leases {
 		l := &leases[i]
-		if !sameAddress(l.Attrs.PublicIP, public) {
+		if !sameNode(l.Attrs, a) {
 			continue
 		}
 		if l.Subnet == prev {
@@ -86,6 +86,20 @@ func former(leases []subnet.Lease, public ipfam.Pair[netip.Addr], prev ipfam.Pai
 		}
 	}
 	return best
+}
+
+// sameNode reports whether two records share a public address or a device.
+func sameNode(a, b subnet.Attrs) bool {
+	return sameAddress(a.PublicIP, b.PublicIP) || sameDevice(a, b)
+}
+
+func sameDevice(a, b subnet.Attrs) bool {
+	for f, data := range a.Data.Each() {
+		if data != nil && string(data) == string(b.Data[f]) {
+			return true
+		}
+	}
+	return false
 }
 
 func sameAddress(a, b ipfam.Pair[netip.Addr]) bool {
@@ -166,7 +180,7 @@ func (m *Manager) reuse(ctx context.Context, pools alloc.Pools, a subnet.Attrs, 
 		if m.own != nil {
 			e = s.records[m.own.Name]
 		}
-		if l := former(s.all(), a.PublicIP, prev); e == nil && l != nil {
+		if l := former(s.all(), a, prev); e == nil && l != nil {
 			e = s.records[l.Name]
 		}
 		switch {
@@ -177,6 +191,7 @@ func (m *Manager) reuse(ctx context.Context, pools alloc.Pools, a subnet.Attrs, 
 		default:
 			own, found = s.put(subnet.Lease{Subnet: e.lease.Subnet, Attrs: a}, e.reservation), true
 			m.own = &own
+			s.removeOthers(own)
 			s.touch()
 		}
 		return true
@@ -206,7 +221,7 @@ func (m *Manager) Keep(ctx context.Context, own subnet.Lease) error {
 		e := s.records[name(own.Subnet)]
 		if e == nil {
 			lost = m.restore(own)
-		} else if !m.isOwn(e.lease, own) {
+		} else if !sameNode(e.lease.Attrs, own.Attrs) {
 			lost = subnet.ErrLeaseLost
 		}
 		return lost != nil
@@ -233,10 +248,6 @@ func (m *Manager) restore(own subnet.Lease) error {
 	m.store.put(own, false)
 	m.store.touch()
 	return nil
-}
-
-func (m *Manager) isOwn(stored, own subnet.Lease) bool {
-	return sameAddress(stored.Attrs.PublicIP, own.Attrs.PublicIP)
 }
 
 // Watch implements subnet.Manager.

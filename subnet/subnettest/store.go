@@ -4,6 +4,7 @@ package subnettest
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -91,6 +92,14 @@ func (s *Store) put(l subnet.Lease, reservation bool) subnet.Lease {
 	}
 	s.records[l.Name] = &entry{l, reservation}
 	return l
+}
+
+// removeOthers deletes the leases of a node's device but for the own one. It is
+// called with the lock held.
+func (s *Store) removeOthers(own subnet.Lease) {
+	maps.DeleteFunc(s.records, func(name string, e *entry) bool {
+		return name != own.Name && !e.reservation && sameDevice(e.lease.Attrs, own.Attrs)
+	})
 }
 
 func (s *Store) change(f func()) {
