@@ -21,6 +21,8 @@ type machine interface {
 	again(s kernel.Scope) machine
 	// uplinkIndex is that of eth0.
 	uplinkIndex() int
+	// device adds a vxlan device as flannel does.
+	device(d kernel.Device)
 	// route adds a route as somebody else.
 	route(r kernel.Route, protocol int)
 	// remove removes entries as somebody else.
@@ -40,6 +42,14 @@ func (m realMachine) text() string     { return m.ns.Dump() }
 
 func (m realMachine) again(s kernel.Scope) machine {
 	return realMachine{open(m.t, m.ns, kernel.Options{Scope: s}), m.t, m.ns}
+}
+
+func (m realMachine) device(d kernel.Device) {
+	v := d.VXLAN
+	m.ns.IP("link add", d.Name, "address", d.MAC.String(), "mtu", strconv.Itoa(d.MTU), "type vxlan nolearning dstport 8472",
+		"id", strconv.Itoa(v.VNI), "local", v.Local.String(), "dev eth0")
+	m.ns.IP("addr add", d.Addrs[0].String(), "dev", d.Name)
+	m.ns.Up(d.Name)
 }
 
 func (m realMachine) route(r kernel.Route, protocol int) {
@@ -64,6 +74,7 @@ type fakeMachine struct {
 func (m fakeMachine) uplinkIndex() int                   { return m.uplink }
 func (m fakeMachine) text() string                       { return m.String() }
 func (m fakeMachine) again(s kernel.Scope) machine       { return fakeMachine{m.Restart(s), m.uplink} }
+func (m fakeMachine) device(d kernel.Device)             { m.AddDevice(d) }
 func (m fakeMachine) route(r kernel.Route, protocol int) { m.AddRoute(r, protocol) }
 func (m fakeMachine) remove(entry string)                { m.Delete(entry) }
 
@@ -213,7 +224,7 @@ func TestFlannelsRoutesAreAdoptedOnce(t *testing.T) {
 	adopting.Adopt = []kernel.Adoption{{Network: network4, Bits: 24, Dev: "eth0"}}
 	onBoth(t, func(t *testing.T, m machine) {
 		up := m.uplinkIndex()
-		apply(t, m.again(kernel.Scope{Instance: "one"}), single(up)) // Only the device.
+		m.device(single(up).Devices[0])
 		m.route(kernel.Route{Dst: subnet4(2), Via: subnet4(2).Addr(), Dev: "flannel.1", OnLink: true}, 3)
 		m.route(kernel.Route{Dst: subnet4(5), Via: subnet4(5).Addr(), Dev: "flannel.1", OnLink: true}, 3)
 		m.route(kernel.Route{Dst: subnet4(6), Via: public4(6), Dev: "eth0"}, 3)
@@ -234,6 +245,60 @@ func TestFlannelsRoutesAreAdoptedOnce(t *testing.T) {
 		apply(t, m.again(adopting), single(up, 2))
 		mustHave(t, m, "route 10.5.6.0/24")
 	})
+}
+
+// Only what is there when this software first looks can be flannel's.
+func TestUsersRoutesAreNotAdopted(t *testing.T) {
+	adopting := scope
+	adopting.Adopt = []kernel.Adoption{{Network: network4, Bits: 24, Dev: "eth0"}}
+	known := adopting
+	known.Known = true
+	users := kernel.Route{Dst: subnet4(250), Via: public4(9), Dev: "eth0"}
+	flannels := kernel.Route{Dst: subnet4(5), Via: public4(5), Dev: "eth0"}
+	tests := []struct {
+		name string
+		run  func(t *testing.T, m machine, state kernel.State)
+	}{
+		{"restart of a node without peers", func(t *testing.T, m machine, state kernel.State) {
+			apply(t, m, state)
+			m.route(users, 3)
+			apply(t, m.again(adopting), state)
+		}},
+		{"restart without a device", func(t *testing.T, m machine, state kernel.State) {
+			m.route(users, 3)
+			apply(t, m.again(known), kernel.State{})
+		}},
+		{"added after the routes were counted", func(t *testing.T, m machine, state kernel.State) {
+			m.device(state.Devices[0])
+			m.route(flannels, 3)
+			first := m.again(adopting)
+			if held, err := first.Held(t.Context()); err != nil || !slices.Equal(held, []netip.Prefix{flannels.Dst}) {
+				t.Errorf("held: got %v, %v, want only flannel's", held, err)
+			}
+			m.route(users, 3)
+			apply(t, first, state)
+		}},
+		{"added while deletions are held back", func(t *testing.T, m machine, state kernel.State) {
+			m.device(state.Devices[0])
+			m.route(flannels, 3)
+			first := m.again(adopting)
+			if _, err := first.Apply(t.Context(), state, true); err != nil {
+				t.Fatal(err)
+			}
+			m.route(users, 3)
+			first.Invalidate()
+			apply(t, first, state)
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, m machine) {
+				test.run(t, m, single(m.uplinkIndex()))
+				mustHave(t, m, users.String())
+				mustLack(t, m, flannels.String())
+			})
+		})
+	}
 }
 
 func TestIncompatibleDeviceIsReplaced(t *testing.T) {

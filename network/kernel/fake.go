@@ -58,6 +58,21 @@ func (f *Fake) AddLink(name string, mtu int) int {
 	return index
 }
 
+// AddDevice adds a device as somebody else would, up and without a mark. It
+// returns its index.
+func (f *Fake) AddDevice(d Device) int {
+	l := newLink(d)
+	l.up = true
+	f.tables.mu.Lock()
+	index := f.tables.addLocked(l)
+	for _, a := range d.Addrs {
+		f.tables.addrs[addrKey{index, a}] = struct{}{}
+	}
+	f.tables.mu.Unlock()
+	f.tampered()
+	return index
+}
+
 // AddRoute adds a route as somebody else with this protocol number would, over
 // a device that exists.
 func (f *Fake) AddRoute(r Route, protocol int) {

@@ -87,16 +87,11 @@ func (f fakeLinks) List(each func(link)) error {
 }
 
 func (f fakeLinks) Add(d Device, alias string) error {
-	l := link{name: d.Name, mtu: d.MTU, mac: d.MAC}
-	switch {
-	case d.TUN:
-		l.kind, l.alias = kindTUN, alias
-	case d.VXLAN != nil:
-		l.kind, l.vxlan = kindVXLAN, *d.VXLAN
-		if l.vxlan.Port == 0 {
-			l.vxlan.Port = vxlanPort
-		}
-	default:
+	l := newLink(d)
+	switch l.kind {
+	case kindTUN:
+		l.alias = alias
+	case "":
 		return errUnknownKind
 	}
 	return f.t.write(func() string { return f.t.linkText(l) }, func() error {
@@ -108,6 +103,21 @@ func (f fakeLinks) Add(d Device, alias string) error {
 		f.t.addLocked(l)
 		return nil
 	})
+}
+
+// newLink is the device as the kernel makes it.
+func newLink(d Device) link {
+	l := link{name: d.Name, mtu: d.MTU, mac: d.MAC}
+	switch {
+	case d.TUN:
+		l.kind = kindTUN
+	case d.VXLAN != nil:
+		l.kind, l.vxlan = kindVXLAN, *d.VXLAN
+		if l.vxlan.Port == 0 {
+			l.vxlan.Port = vxlanPort
+		}
+	}
+	return l
 }
 
 func (f fakeLinks) Change(index int, c linkChange) error {

@@ -69,22 +69,6 @@ func (r *reconciler) listLinks() error {
 	return nil
 }
 
-// decideAdoption decides, once, whether unmarked routes are taken over: when
-// no route of our protocol exists.
-func (r *reconciler) decideAdoption() error {
-	if r.adoptKnown {
-		return nil
-	}
-	found, err := collect(r.edge.routes, selection{}, func(_ routeKey, v routeValue) bool {
-		return v.protocol == RouteProtocol
-	})
-	if err != nil {
-		return err
-	}
-	r.adopting, r.adoptKnown = len(found) == 0, true
-	return nil
-}
-
 // applyLink does the next step for one device and reports whether it did
 // anything. A device that needs nothing more is then among the owned.
 func (p *pass) applyLink(d Device) (bool, error) {

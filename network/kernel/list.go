@@ -38,7 +38,7 @@ func (p *pass) list() error {
 // read lists all tables. Events are kept until remember.
 func (p *pass) read() (t tables, err error) {
 	p.setListing(true)
-	s := selection{adopting: p.adopting}
+	s := selection{unmarked: p.adopting()}
 	for _, l := range p.owned {
 		s.devices = append(s.devices, l.index)
 	}
@@ -55,7 +55,7 @@ func (p *pass) read() (t tables, err error) {
 		return t, err
 	}
 	t.routes, err = collect(p.edge.routes, s, func(k routeKey, v routeValue) bool {
-		return p.ownRoute(k, v) || p.adopting && p.adoptable(k, v)
+		return p.ownRoute(k, v) || p.adoptable(k, v)
 	})
 	return t, err
 }
@@ -113,12 +113,6 @@ func (r *reconciler) onOwned(dev int) bool { return hasIndex(r.owned, dev) }
 func (r *reconciler) ownRoute(k routeKey, v routeValue) bool {
 	return v.protocol == RouteProtocol &&
 		(hasIndex(r.owned, v.dev) || hasIndex(r.former, v.dev) || r.scope.inside(k.dst))
-}
-
-// adoptable reports whether flannel has made the route.
-func (r *reconciler) adoptable(k routeKey, v routeValue) bool {
-	index := func(name string) int { return r.links[name].index }
-	return v.unmarked() && (hasIndex(r.owned, v.dev) || r.scope.adopts(k, v, index))
 }
 
 func hasIndex(links []link, index int) bool {

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listRoutes lists the routes of our protocol, and when adopting those that
+// listRoutes lists the routes of our protocol, and if asked for those that
 // flannel may have made. The kernel sorts out the others.
 func (t netlinkTables) listRoutes(s selection, each func(routeKey, routeValue)) error {
-	if err := t.dumpRoutes(RouteProtocol, each); err != nil || !s.adopting {
+	if err := t.dumpRoutes(RouteProtocol, each); err != nil || !s.unmarked {
 		return err
 	}
 	return t.dumpRoutes(unix.RTPROT_BOOT, each)

@@ -3,8 +3,6 @@ package kernel
 import (
 	"net/netip"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // aliasWord begins the alias of every device that this software makes.
@@ -32,23 +30,6 @@ func (s Scope) inside(dst netip.Prefix) bool {
 	return false
 }
 
-// adopts reports whether a route is one of those that flannel makes on the
-// uplink. index finds a device by name.
-func (s Scope) adopts(k routeKey, v routeValue, index func(string) int) bool {
-	for _, a := range s.Adopt {
-		if within(a.Network, k.dst) && k.dst.Bits() == a.Bits && v.via.IsValid() && !v.onLink && v.dev == index(a.Dev) {
-			return true
-		}
-	}
-	return false
-}
-
 func within(network, p netip.Prefix) bool {
 	return network.Bits() <= p.Bits() && network.Contains(p.Addr())
-}
-
-// unmarked reports whether flannel may have made the route: protocol boot, one
-// next hop.
-func (v routeValue) unmarked() bool {
-	return v.protocol == unix.RTPROT_BOOT && !v.blackhole && !v.other
 }

@@ -57,7 +57,7 @@ func (p *pass) run() error {
 	}
 	p.primed = true
 	if !p.hold && p.failures.count+p.deviceFailures.count == 0 {
-		p.adopting, p.settled = false, true
+		p.left, p.settled = nil, true
 		return p.deleteFormer()
 	}
 	return p.ctx.Err()

@@ -29,9 +29,10 @@ type reconciler struct {
 	want State
 	// primed says that the tables have been listed before.
 	primed bool
-	// adopting says that unmarked routes are taken over; adoptKnown that this
-	// has been decided.
-	adopting, adoptKnown bool
+	// left are the unmarked routes that may be taken over; adoptKnown says
+	// that they have been looked for.
+	left       map[routeKey]routeValue
+	adoptKnown bool
 	// links holds all devices by name as last listed.
 	links map[string]link
 	// owned are the devices in want that are ours, former those of earlier
@@ -107,7 +108,7 @@ func (r *reconciler) Counters() Counters {
 }
 
 // Held returns the destinations of our routes that the kernel holds, those
-// that flannel left included while there are none of ours. It is meant for
+// that flannel may have left included. It is meant for
 // the time before the first Apply.
 func (r *reconciler) Held(ctx context.Context) ([]netip.Prefix, error) {
 	r.pass.Lock()
@@ -126,14 +127,16 @@ func (r *reconciler) Held(ctx context.Context) ([]netip.Prefix, error) {
 		marked[l.index] = true
 	}
 	var held []netip.Prefix
-	found, err := collect(r.edge.routes, selection{adopting: r.adopting}, func(k routeKey, v routeValue) bool {
-		if v.protocol == RouteProtocol {
-			return marked[v.dev] || r.scope.inside(k.dst)
-		}
-		return r.adopting && v.unmarked() && r.scope.inside(k.dst)
+	found, err := collect(r.edge.routes, selection{}, func(k routeKey, v routeValue) bool {
+		return v.protocol == RouteProtocol && (marked[v.dev] || r.scope.inside(k.dst))
 	})
 	for k := range found {
 		held = append(held, k.dst)
+	}
+	for k := range r.left {
+		if r.scope.inside(k.dst) {
+			held = append(held, k.dst)
+		}
 	}
 	return held, err
 }

@@ -100,6 +100,9 @@ type Scope struct {
 	// Instance names this daemon among others on the same host; it is written
 	// into the alias of our devices.
 	Instance string
+	// Known says that an earlier run of this software is known on this host:
+	// then no unmarked route is taken over.
+	Known bool
 	// Adopt says which unmarked routes are taken over on the first start
 	// after flannel, beside those over our own devices.
 	Adopt []Adoption

@@ -17,8 +17,8 @@ type table[K, V comparable] struct {
 // selection says which entries to list.
 type selection struct {
 	devices []int
-	// adopting asks for the routes that flannel may have made, too.
-	adopting bool
+	// unmarked asks for the routes that flannel may have made, too.
+	unmarked bool
 }
 
 type entry[K, V comparable] struct {

@@ -177,7 +177,7 @@ func (p *pass) putRoutes(w *work[routeKey, routeValue]) {
 
 // mayReplace reports whether a route that is in the way is ours to replace.
 func (p *pass) mayReplace(k routeKey, v routeValue) bool {
-	return p.ownRoute(k, v) || p.onOwned(v.dev) || p.adopting && p.adoptable(k, v)
+	return p.ownRoute(k, v) || p.onOwned(v.dev) || p.adoptable(k, v)
 }
 
 func (p *pass) takenError(k routeKey, v routeValue) error {
