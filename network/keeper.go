@@ -52,6 +52,9 @@ func (n *Network) acquire(ctx context.Context, want ipfam.Pair[netip.Prefix]) er
 func (n *Network) setOwn(own subnet.Lease) {
 	before := n.own.Swap(&own)
 	n.checks.lease.OK()
+	if n.filter != nil {
+		n.filter.SetSubnet(own.Subnet)
+	}
 	if n.alone() {
 		n.snapshot.Store(&subnet.Snapshot{Leases: []subnet.Lease{own}})
 	}

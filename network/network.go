@@ -83,9 +83,12 @@ type Options struct {
 	DeviceMAC func(name string) kernel.MAC
 	// DeviceAddrs returns the addresses of a device; none when it is not there.
 	DeviceAddrs func(name string) []netip.Prefix
-	Backends    map[string]backend.Factory
-	Health      *health.Registry
-	Metrics     *metrics.Metrics
+	// NewFilter is called once, when the uplink is known; nil means that
+	// nothing keeps the packet filter.
+	NewFilter func(context.Context, FilterEnv) (Filter, error)
+	Backends  map[string]backend.Factory
+	Health    *health.Registry
+	Metrics   *metrics.Metrics
 	// SubnetFile is the path of subnet.env.
 	SubnetFile string
 	IPMasq     bool
@@ -103,6 +106,7 @@ type Network struct {
 	backend  backend.Backend
 	uplink   Uplink
 	kernel   Kernel
+	filter   Filter // may be nil
 
 	// What the loop works with: the latest of each. kick asks for a pass.
 	snapshot atomic.Pointer[subnet.Snapshot]
@@ -132,6 +136,9 @@ func (n *Network) Run(ctx context.Context) error {
 	}
 	group.Go(func() error { return n.keepLease(ctx) })
 	group.Go(func() error { return n.loop(ctx) })
+	if n.filter != nil {
+		group.Go(func() error { return n.filter.Run(ctx) })
+	}
 	if r, ok := n.backend.(backend.Runner); ok {
 		group.Go(func() error { return r.Run(ctx) })
 	}
@@ -154,6 +161,9 @@ func (n *Network) prepare(ctx context.Context) error {
 		return err
 	}
 	if err := n.prepareBackend(ctx); err != nil {
+		return err
+	}
+	if err := n.prepareFilter(ctx); err != nil {
 		return err
 	}
 	if err := n.acquire(ctx, n.previous.Masked()); err != nil {

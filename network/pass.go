@@ -64,6 +64,7 @@ func (l *looper) plan(snapshot subnet.Snapshot, own subnet.Lease, view backend.V
 	r.hold = l.guard.holdDeletions()
 	var peers []subnet.Lease
 	peers, r.refused = l.vetter.Vet(l.config.Network, own, leases)
+	l.filterNodes(own, peers)
 	r.state, r.peers, r.err = l.backend.Plan(own, peers, view)
 	if l.BlackholeRoute {
 		for _, p := range ipfam.Prefixes(own.Subnet) {

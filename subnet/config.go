@@ -27,6 +27,10 @@ type Config struct {
 	SubnetMax ipfam.Pair[netip.Addr]
 	// EnableNFTables is the key as it stands in the configuration.
 	EnableNFTables bool
+	// MasqueradeExclude are destinations for which pods' packets are not
+	// masqueraded; ExcludeNodes adds the public addresses of all nodes.
+	MasqueradeExclude []netip.Prefix
+	ExcludeNodes      bool
 	// BackendType is in lower case; Backend is the whole object.
 	BackendType string
 	Backend     json.RawMessage
@@ -74,6 +78,7 @@ func ParseConfig(raw []byte, subnets bool) (*Config, error) {
 	}
 	c := &Config{}
 	o.Bool("EnableNFTables", &c.EnableNFTables)
+	c.readExclude(o)
 	for f, k := range keys.Each() {
 		c.readFamily(o, f, k, subnets)
 	}

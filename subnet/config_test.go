@@ -1,6 +1,7 @@
 package subnet_test
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -146,4 +147,25 @@ func FuzzParseConfig(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestMasqueradeExclude(t *testing.T) {
+	parse := func(value string) (*subnet.Config, error) {
+		return subnet.ParseConfig([]byte(`{"Network": "10.5.0.0/16", "masqueradeexclude": `+value+`}`), true)
+	}
+	c, err := parse(`["192.0.2.9/24", "2001:db8::/32", "198.51.100.7", "nodes"]`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(c.MasqueradeExclude, c.ExcludeNodes); got != "[192.0.2.0/24 2001:db8::/32 198.51.100.7/32] true" {
+		t.Errorf("got %s", got)
+	}
+	if c, err = parse("null"); err != nil || c.MasqueradeExclude != nil || c.ExcludeNodes {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	for _, value := range []string{`"192.0.2.0/24"`, `["everything"]`, `["192.0.2.0/33"]`, `["fe80::1%eth0"]`, `["::ffff:192.0.2.1"]`, `[7]`} {
+		if _, err := parse(value); err == nil || !strings.Contains(err.Error(), "MasqueradeExclude: ") || !strings.Contains(err.Error(), "use a list of networks") {
+			t.Errorf("%s: got %v", value, err)
+		}
+	}
 }

@@ -44,6 +44,7 @@ type daemon struct {
 	metrics *metrics.Metrics
 	health  *health.Registry
 	store   *health.Check
+	rules   *health.Check
 	network *network.Network
 	notify  *notifier
 }
@@ -65,6 +66,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 	d.store = d.health.Add(health.Note, "store", "")
 	d.storeReachable(nil) // until a request fails
 	d.notify = &notifier{log: log, sd: sdnotify.New(getenv), health: d.health, changed: changed}
+	d.rules = d.health.Add(health.Required, "rules", "not written yet")
 	manager, err := d.newManager()
 	if err != nil {
 		return nil, err
@@ -74,6 +76,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 		Manager:        manager,
 		NewUplink:      d.uplinkFactory(handle),
 		NewKernel:      d.newKernel,
+		NewFilter:      d.newFilter,
 		DeviceMAC:      deviceMAC(handle),
 		DeviceAddrs:    deviceAddrs(handle),
 		Backends:       backends(),

@@ -184,11 +184,8 @@ func (o *options) check() error {
 
 // notYet refuses flags whose silence would mislead.
 func (o *options) notYet() error {
-	switch {
-	case o.kubeSubnetMgr:
+	if o.kubeSubnetMgr {
 		return errors.New("--kube-subnet-mgr: leases from Kubernetes are not yet there: use etcd")
-	case o.ipMasq:
-		return errors.New("--ip-masq: masquerading is not yet there: leave the flag out and masquerade by other means")
 	}
 	return nil
 }

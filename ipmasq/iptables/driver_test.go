@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -227,4 +228,30 @@ func TestWhatHasNotChangedIsNotReadAgain(t *testing.T) {
 		}
 		h.right(dual())
 	})
+}
+
+func TestWhatIsLeftInLegacyTablesIsSaidOnce(t *testing.T) {
+	h := host{NS: nstest.New(t), t: t, suffix: "-legacy"}
+	var log bytes.Buffer
+	notice := &LegacyNotice{Log: slog.New(slog.NewTextHandler(&log, nil))}
+	look := func() {
+		h.Do(func() {
+			if changes, err := notice.Remove(t.Context(), dual()); changes != nil || err != nil {
+				t.Error(changes, err)
+			}
+		})
+	}
+	look()
+	h.sh("ip6tables -t nat -N FLANNEL-POSTRTG")
+	h.sh("ip6tables -t nat -A FLANNEL-POSTRTG -s fd00:99::/56 -j RETURN")
+	look()
+	if log.Len() > 0 {
+		t.Errorf("said %s", log.String())
+	}
+	h.sh("ip6tables -t nat -A FLANNEL-POSTRTG -s fd00:10:244::/56 -j RETURN")
+	look()
+	look()
+	if got := log.String(); strings.Count(got, "ip6tables-legacy -t nat -X FLANNEL-POSTRTG") != 1 {
+		t.Errorf("said %s", got)
+	}
 }

@@ -35,6 +35,9 @@ func NewCompat(d *Driver) Compat { return Compat{d} }
 // Remove takes this daemon's rules out of the chains that iptables has made,
 // and the chains and jumps with the last of them.
 func (r Compat) Remove(_ context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
+	if r.driver.absent() {
+		return nil, nil
+	}
 	conn, err := r.driver.open()
 	if err != nil {
 		return nil, fmt.Errorf("open nf_tables: %w", err)

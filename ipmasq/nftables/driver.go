@@ -52,12 +52,22 @@ func (d *Driver) open() (*nftables.Conn, error) {
 // Apply makes the tables hold the rules, and none of this daemon's beside
 // them, in one transaction. It writes nothing when they are there already.
 func (d *Driver) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
+	if !c.Masquerade && !c.Forward && d.absent() {
+		return nil, nil
+	}
 	changes, err := d.apply(c)
 	if err != nil && ctx.Err() == nil {
 		// Somebody may have changed the tables between reading and writing.
 		return d.apply(c)
 	}
 	return changes, err
+}
+
+// absent reports whether this kernel has no nf_tables, so that there is nothing
+// to remove.
+func (d *Driver) absent() bool {
+	_, err := d.Generation()
+	return err != nil
 }
 
 func (d *Driver) apply(c ipmasq.Config) (ipmasq.Changes, error) {

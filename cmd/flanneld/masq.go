@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"flannel/internal/ipfam"
+	"flannel/internal/sysctl"
+	"flannel/ipmasq"
+	"flannel/ipmasq/iptables"
+	"flannel/ipmasq/keeper"
+	"flannel/ipmasq/nftables"
+	"flannel/network"
+)
+
+// nftablesResync is how often the tables are looked at although no event asks
+// for it.
+const nftablesResync = 120 * time.Second
+
+// newFilter builds what keeps the rules of masquerading and forwarding.
+func (d *daemon) newFilter(ctx context.Context, env network.FilterEnv) (network.Filter, error) {
+	for _, p := range sysctl.Check(sysctl.Root, env.Config.Enabled(), env.Uplink) {
+		d.log.Warn("a setting of this host is not as pods need it", "problem", p.Text, "command", p.Command)
+	}
+	o := keeper.Options{
+		Log: d.log,
+		Config: ipmasq.Config{
+			Network:     env.Config.Network,
+			Previous:    env.Previous,
+			Exclude:     env.Config.MasqueradeExclude,
+			Masquerade:  d.options.ipMasq,
+			Forward:     d.options.iptablesForwardRules,
+			RandomFully: !d.options.ipMasqFullyRandomDisable,
+		},
+		ExcludeNodes: env.Config.ExcludeNodes,
+		Checked:      d.rulesChecked,
+		Wrote: func(t ipmasq.Table, put, deleted, drift int) {
+			d.metrics.Table(string(t), put, deleted, drift)
+		},
+	}
+	if err := d.chooseDriver(ctx, &o, env.Config.Enabled(), env.Config.EnableNFTables); err != nil {
+		return nil, err
+	}
+	return keeper.New(o), nil
+}
+
+// chooseDriver sets what writes the rules, and what removes those that another
+// mode has left.
+func (d *daemon) chooseDriver(ctx context.Context, o *keeper.Options, families ipfam.Pair[bool], nft bool) error {
+	tables := nftables.New(nftables.Options{Log: d.log})
+	compat := nftables.NewCompat(tables)
+	chosen, other, err := iptables.New(ctx, iptables.Options{Log: d.log, Families: families, Generation: tables.Generation})
+	switch {
+	case errors.Is(err, iptables.ErrNoTool):
+		if !nft {
+			d.log.Warn("no iptables programs on this host: using nftables; EnableNFTables says so in the network configuration", "err", err)
+		}
+		nft = true
+	case err != nil:
+		return fmt.Errorf("find iptables: %w", err)
+	}
+	if !nft {
+		d.log.Info("packet filter", "mode", "iptables", "programs", chosen.Mode())
+		o.Driver = chosen
+		o.Resync = time.Duration(d.options.iptablesResync) * time.Second
+		o.Former = []keeper.Remover{tables}
+		if chosen.Mode() == iptables.NFT {
+			o.Former = append(o.Former, d.legacy(other))
+		} else {
+			o.Former = append(o.Former, compat)
+		}
+		return nil
+	}
+	d.log.Info("packet filter", "mode", "nftables")
+	o.Driver, o.Watch, o.Blocked = tables, tables.Watch, tables.Blocked
+	o.Resync = nftablesResync
+	o.Former = []keeper.Remover{compat, d.legacy(chosen, other)}
+	return nil
+}
+
+// legacy removes what is left in legacy tables with the first of these that
+// can, or says what is left.
+func (d *daemon) legacy(drivers ...*iptables.Driver) keeper.Remover {
+	for _, driver := range drivers {
+		if driver != nil && driver.Mode() == iptables.Legacy {
+			return driver
+		}
+	}
+	return &iptables.LegacyNotice{Log: d.log}
+}
+
+// rulesChecked notes whether the rules are in place.
+func (d *daemon) rulesChecked(err error) {
+	if err != nil {
+		d.metrics.Error("rules")
+		d.rules.Fail(err.Error())
+		return
+	}
+	d.rules.OK()
+}

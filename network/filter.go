@@ -1,0 +1,61 @@
+package network
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+
+	"flannel/internal/ipfam"
+	"flannel/subnet"
+)
+
+// Filter keeps the rules of the packet filter that belong to the overlay. Its
+// methods but Run never block.
+type Filter interface {
+	// SetSubnet says which subnet this node has.
+	SetSubnet(ipfam.Pair[netip.Prefix])
+	// SetNodes says which public addresses the nodes of the overlay have.
+	SetNodes([]netip.Addr)
+	// Run keeps the rules until ctx ends.
+	Run(ctx context.Context) error
+}
+
+// FilterEnv is what a Filter is built from.
+type FilterEnv struct {
+	Config *subnet.Config
+	// Previous are the overlay networks of an earlier run that are not
+	// configured any more.
+	Previous ipfam.Pair[[]netip.Prefix]
+	// Uplink is the name of the interface that carries the overlay.
+	Uplink string
+}
+
+// prepareFilter builds what keeps the rules of the packet filter.
+func (n *Network) prepareFilter(ctx context.Context) error {
+	if n.NewFilter == nil {
+		return nil
+	}
+	view, _ := n.uplink.Current()
+	env := FilterEnv{Config: n.config, Uplink: view.Uplink.Name}
+	for f, list := range n.previous.Network.Each() {
+		env.Previous[f] = slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool { return p == n.config.Network[f] })
+	}
+	var err error
+	n.filter, err = n.NewFilter(ctx, env)
+	return err
+}
+
+// filterNodes tells the filter where the nodes are, when its rules depend on
+// that.
+func (n *Network) filterNodes(own subnet.Lease, peers []subnet.Lease) {
+	if n.filter == nil || !n.config.ExcludeNodes {
+		return
+	}
+	var addrs []netip.Addr
+	for _, l := range append([]subnet.Lease{own}, peers...) {
+		for _, a := range ipfam.Addrs(l.Attrs.PublicIP) {
+			addrs = append(addrs, a)
+		}
+	}
+	n.filter.SetNodes(addrs)
+}
