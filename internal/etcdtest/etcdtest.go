@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"flannel/internal/assets"
+	"flannel/internal/child"
 )
 
 // Options say what kind of etcd a test needs. The zero value is one without
@@ -56,7 +57,7 @@ type Server struct {
 	dir  string
 	addr netip.Addr
 	ca   *authority
-	proc *process
+	proc *child.Process
 }
 
 // Start runs an etcd and waits until it serves.
@@ -121,7 +122,7 @@ func (s *Server) Start() {
 	if s.proc != nil {
 		s.t.Fatal("etcd runs already")
 	}
-	proc, err := startProcess(s.program("etcd"), s.arguments(), s.LogFile())
+	proc, err := child.Start(s.program("etcd"), s.arguments(), s.LogFile())
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -165,7 +166,7 @@ func (s *Server) waitUntilServing() {
 			cancel()
 		case <-ctx.Done():
 		}
-	}(s.proc.exited)
+	}(s.proc.Exited())
 	// The client waits for the connection. Refused credentials are an answer
 	// too: authentication is not what is waited for here.
 	client := s.connect("", "")
@@ -185,13 +186,13 @@ func (s *Server) waitUntilServing() {
 // Stop ends the server in an orderly way.
 func (s *Server) Stop() {
 	s.t.Helper()
-	s.end(s.proc.terminate)
+	s.end(s.proc.Terminate)
 }
 
 // Kill ends the server at once.
 func (s *Server) Kill() {
 	s.t.Helper()
-	s.end(s.proc.kill)
+	s.end(s.proc.Kill)
 }
 
 func (s *Server) end(how func() error) {
@@ -206,7 +207,7 @@ func (s *Server) end(how func() error) {
 // hanging machine would; Resume lets it go on.
 func (s *Server) Pause() {
 	s.t.Helper()
-	if err := s.proc.pause(); err != nil {
+	if err := s.proc.Pause(); err != nil {
 		s.t.Error(err)
 	}
 }
@@ -214,7 +215,7 @@ func (s *Server) Pause() {
 // Resume ends a Pause.
 func (s *Server) Resume() {
 	s.t.Helper()
-	if err := s.proc.resume(); err != nil {
+	if err := s.proc.Resume(); err != nil {
 		s.t.Error(err)
 	}
 }
