@@ -93,6 +93,7 @@ func (m *Manager) reuse(ctx context.Context, s *snapshot, i int, pools alloc.Poo
 		return held{}, err
 	}
 	m.recent.Store(s)
+	own.alone = true
 	return own, nil
 }
 
@@ -116,11 +117,12 @@ func (m *Manager) createAlone(ctx context.Context, pools alloc.Pools, subnets ip
 		return held{}, final{errRaced}
 	}
 	m.recent.Store(after)
+	own.alone = true
 	return own, nil
 }
 
 func (s *snapshot) held(i int) held {
-	return held{s.leases[i], s.stored[i].mod, s.stored[i].etcdLease}
+	return held{lease: s.leases[i], mod: s.stored[i].mod, etcdLease: s.stored[i].etcdLease}
 }
 
 func (s *snapshot) subnetsOf(some []int) []ipfam.Pair[netip.Prefix] {

@@ -98,10 +98,14 @@ func (m *Manager) trySettle(ctx context.Context, own held, want subnet.Attrs) (h
 		return held{}, err
 	}
 	if kv == nil {
-		return m.recreate(ctx, own, want)
+		own, err = m.recreate(ctx, own, want)
+	} else {
+		own, err = m.adopt(own, want, kv)
 	}
-	own, err = m.adopt(own, want, kv)
 	if err != nil {
+		return held{}, err
+	}
+	if own, err = m.verify(ctx, own); err != nil {
 		return held{}, err
 	}
 	due := own.etcdLease != clientv3.NoLease && time.Until(own.lease.Expires) <= m.o.RenewMargin
@@ -148,7 +152,8 @@ func (m *Manager) adopt(own held, want subnet.Attrs, kv *mvccpb.KeyValue) (held,
 	if st.etcdLease == own.etcdLease {
 		l.Expires = own.lease.Expires
 	}
-	return held{l, st.mod, st.etcdLease}, nil
+	alone := own.alone && l.Claim == own.lease.Claim
+	return held{l, st.mod, st.etcdLease, alone}, nil
 }
 
 // recreate publishes the same subnet again after the own key was deleted.
@@ -163,18 +168,28 @@ func (m *Manager) recreate(ctx context.Context, own held, want subnet.Attrs) (he
 	case !ok:
 		return held{}, final{fmt.Errorf("%w: %s was taken after it was deleted", subnet.ErrLeaseLost, own.name())}
 	}
+	m.log.Warn("own lease was gone, published again", "subnet", subnet.Join(own.lease.Subnet))
+	return created, nil
+}
+
+// verify looks, once for each record, whether another one has a better claim
+// to the subnet; then it deletes the record and returns ErrLeaseLost.
+func (m *Manager) verify(ctx context.Context, own held) (held, error) {
+	if own.alone {
+		return own, nil
+	}
 	others, err := m.readNames(ctx)
 	if err != nil {
 		return held{}, err
 	}
-	if yields(m.pools(), created, others) {
-		if err := m.remove(ctx, created); err != nil {
+	if yields(m.pools(), own, others) {
+		if err := m.remove(ctx, own); err != nil {
 			return held{}, err
 		}
-		return held{}, final{fmt.Errorf("%w: an older lease overlaps %s", subnet.ErrLeaseLost, own.name())}
+		return held{}, final{fmt.Errorf("%w: another lease overlaps %s", subnet.ErrLeaseLost, own.name())}
 	}
-	m.log.Warn("own lease was gone, published again", "subnet", subnet.Join(own.lease.Subnet))
-	return created, nil
+	own.alone = true
+	return own, nil
 }
 
 // pools returns those of the configuration in use; none when there is none.

@@ -22,6 +22,9 @@ type held struct {
 	mod int64
 	// etcdLease is zero for a reservation.
 	etcdLease clientv3.LeaseID
+	// alone says that the other records were looked at since this one was
+	// created: none has a better claim to the subnet.
+	alone bool
 }
 
 func (h held) name() string { return encodeName(h.lease.Subnet) }
@@ -73,7 +76,7 @@ func (m *Manager) create(ctx context.Context, subnets ipfam.Pair[netip.Prefix], 
 	m.afterCreate(subnets)
 	lease := decode(encodeName(subnets), value, resp.Header.Revision)
 	lease.Expires = expires
-	return held{lease, resp.Header.Revision, id}, true, false, nil
+	return held{lease: lease, mod: resp.Header.Revision, etcdLease: id}, true, false, nil
 }
 
 // put publishes attributes under the own key if nobody else has changed it;

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -47,6 +48,7 @@ func TestOwnLease(t *testing.T) {
 		{"is granted for a day", grantedForADay},
 		{"yields to a stranger who comes right after", yieldsToStranger},
 		{"yields to an older one that shares the IPv6 subnet", yieldsToOlder},
+		{"yields although the store was away when it looked", yieldsAfterAFailure},
 		{"is recognised by its MAC", recognisedByMAC},
 		{"leaves a key with other things on its etcd lease alone", leavesOtherKeysAlone},
 		{"keeps the family that fits when the other changes", keepsFittingFamily},
@@ -163,6 +165,32 @@ func yieldsToOlder(t *testing.T, h *harness) {
 	}
 	if leases, err := m.List(t.Context()); err != nil || len(leases) != 2 {
 		t.Errorf("the store holds %v, %v", leases, err)
+	}
+}
+
+// yieldsAfterAFailure has a stranger come right after the lease is published
+// again, and the connection break before anybody looks.
+func yieldsAfterAFailure(t *testing.T, h *harness) {
+	h.SetConfig(t, dual)
+	p := newProxy(t, h.server.Endpoint())
+	o := h.options()
+	o.Endpoints = []string{p.Endpoint()}
+	m := newManager(t, o)
+	own := acquire(t, m, subnettest.Attrs(dual, 1))
+	other := stranger(own.Subnet[ipfam.V4].String(), 100)
+	m.afterCreate = func(ipfam.Pair[netip.Prefix]) {
+		h.Put(t, other, false)
+		p.Cut()
+	}
+	result, _ := subnettest.Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	h.Delete(t, own.Subnet)
+	subnettest.Eventually(t, "a vain attempt to connect", func() bool { return p.Refused() > 0 })
+	p.Mend()
+	if err := <-result; !errors.Is(err, subnet.ErrLeaseLost) {
+		t.Errorf("Keep = %v, want ErrLeaseLost", err)
+	}
+	if leases, err := m.List(t.Context()); err != nil || len(leases) != 1 {
+		t.Errorf("the store holds %v, %v; want the stranger's", leases, err)
 	}
 }
 
