@@ -28,8 +28,13 @@ type Backend interface {
 
 // Runner is implemented by a backend that moves packets itself.
 type Runner interface {
-	// Run blocks until ctx ends.
-	Run(ctx context.Context) error
+	// Run moves packets until ctx ends. It calls changed, which never blocks,
+	// when Use would say something else than before.
+	Run(ctx context.Context, changed func()) error
+	// Use is called after each pass with what the plan was made from; the
+	// kernel then holds the plan. It does not block. The error says what keeps
+	// packets from being moved.
+	Use(own subnet.Lease, peers []subnet.Lease, v View) error
 }
 
 // LinkUser is implemented by a backend whose plan may depend on View.Links.
@@ -67,6 +72,10 @@ type Env struct {
 	// DeviceMAC returns the MAC of an existing device of this name, or the
 	// zero MAC. It is asked only while the backend is built.
 	DeviceMAC func(name string) kernel.MAC
+	// TUNName returns the name of the TUN device that this daemon has made
+	// before, else the prefix with the first number that is free. It is asked
+	// only while the backend is built.
+	TUNName func(prefix string) string
 }
 
 // Factory builds a backend. An error names the key and what is allowed.

@@ -81,6 +81,8 @@ type Options struct {
 	NewKernel func(kernel.Scope) (Kernel, error)
 	// DeviceMAC returns the MAC of an existing device, or the zero MAC.
 	DeviceMAC func(name string) kernel.MAC
+	// TUNName is that of backend.Env.
+	TUNName func(prefix string) string
 	// DeviceAddrs returns the addresses of a device; none when it is not there.
 	DeviceAddrs func(name string) []netip.Prefix
 	// NewFilter is called once, when the uplink is known; nil means that
@@ -140,7 +142,7 @@ func (n *Network) Run(ctx context.Context) error {
 		group.Go(func() error { return n.filter.Run(ctx) })
 	}
 	if r, ok := n.backend.(backend.Runner); ok {
-		group.Go(func() error { return r.Run(ctx) })
+		group.Go(func() error { return r.Run(ctx, n.wake) })
 	}
 	return group.Wait()
 }
@@ -205,6 +207,7 @@ func (n *Network) prepareBackend(ctx context.Context) error {
 		Log:       n.Log.With("backend", n.config.BackendType),
 		Previous:  previous,
 		DeviceMAC: n.DeviceMAC,
+		TUNName:   n.TUNName,
 	})
 	if err != nil {
 		return err
@@ -252,6 +255,7 @@ func Dry() backend.Env {
 	return backend.Env{
 		Log:       slog.New(slog.DiscardHandler),
 		DeviceMAC: func(string) kernel.MAC { return kernel.MAC{} },
+		TUNName:   func(prefix string) string { return prefix + "0" },
 	}
 }
 

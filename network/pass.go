@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -26,6 +27,7 @@ func (l *looper) pass(ctx context.Context) <-chan time.Time {
 	if r.err == nil {
 		r.planned = true
 		r.stats, r.err = l.kernel.Apply(ctx, r.state, r.hold)
+		l.use(&r)
 	}
 	if ctx.Err() != nil {
 		return nil
@@ -46,6 +48,7 @@ type result struct {
 	view    backend.View
 	gone    error // what is wrong with the uplink
 	leases  int
+	vetted  []subnet.Lease
 	refused []subnet.Refusal
 	state   kernel.State
 	planned bool
@@ -62,16 +65,22 @@ func (l *looper) plan(snapshot subnet.Snapshot, own subnet.Lease, view backend.V
 	leases := l.guard.admit(snapshot, own.Subnet)
 	r := result{own: own, view: view, leases: len(snapshot.Leases), kept: len(l.guard.kept)}
 	r.hold = l.guard.holdDeletions()
-	var peers []subnet.Lease
-	peers, r.refused = l.vetter.Vet(l.config.Network, own, leases)
-	l.filterNodes(own, peers)
-	r.state, r.peers, r.err = l.backend.Plan(own, peers, view)
+	r.vetted, r.refused = l.vetter.Vet(l.config.Network, own, leases)
+	l.filterNodes(own, r.vetted)
+	r.state, r.peers, r.err = l.backend.Plan(own, r.vetted, view)
 	if l.BlackholeRoute {
 		for _, p := range ipfam.Prefixes(own.Subnet) {
 			r.state.Routes = append(r.state.Routes, kernel.Route{Dst: p, Blackhole: true})
 		}
 	}
 	return r
+}
+
+// use hands the peers to a backend that moves packets itself.
+func (l *looper) use(r *result) {
+	if b, ok := l.backend.(backend.Runner); ok {
+		r.stats.DeviceErr = errors.Join(r.stats.DeviceErr, b.Use(r.own, r.vetted, r.view))
+	}
 }
 
 // nodeErr says what is wrong with this node itself, whatever its peers are.

@@ -16,6 +16,7 @@ import (
 	"flannel/backend"
 	"flannel/backend/alloc"
 	"flannel/backend/hostgw"
+	"flannel/backend/udp"
 	"flannel/backend/vxlan"
 	"flannel/internal/health"
 	"flannel/internal/ipfam"
@@ -33,6 +34,7 @@ func backends() map[string]backend.Factory {
 	return map[string]backend.Factory{
 		vxlan.Type:  vxlan.New,
 		hostgw.Type: hostgw.New,
+		udp.Type:    udp.New,
 		alloc.Type:  alloc.New,
 	}
 }
@@ -78,6 +80,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 		NewKernel:      d.newKernel,
 		NewFilter:      d.newFilter,
 		DeviceMAC:      deviceMAC(handle),
+		TUNName:        tunName(handle, kernel.Alias(o.subnetFile)),
 		DeviceAddrs:    deviceAddrs(handle),
 		Backends:       backends(),
 		Health:         d.health,

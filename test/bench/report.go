@@ -18,13 +18,14 @@ const (
 	megabytes    unit = "MB"
 	kilobytes    unit = "kB"
 	percent      unit = "%"
+	gigabits     unit = "Gbit/s"
 	times        unit = "x"
 	count        unit = ""
 )
 
 // text writes a figure with as many digits as its unit deserves.
 func (u unit) text(v float64) string {
-	digits := map[unit]int{seconds: 2, milliseconds: 2, megabytes: 1, kilobytes: 1, percent: 3, times: 2, count: 0}[u]
+	digits := map[unit]int{seconds: 2, milliseconds: 2, megabytes: 1, kilobytes: 1, percent: 3, gigabits: 2, times: 2, count: 0}[u]
 	text := fmt.Sprintf("%.*f", digits, v)
 	if u == count {
 		return text

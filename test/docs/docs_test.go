@@ -122,6 +122,7 @@ var forbidden = map[string][]string{
 	"flannel/backend":         {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
 	"flannel/backend/hostgw":  {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
 	"flannel/backend/alloc":   {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
+	"flannel/backend/udp":     {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
 	"flannel/backend/vxlan":   {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
 	"flannel/network":         {"go.etcd.io", "k8s.io", "flannel/backend/vxlan", "flannel/network/uplink", "flannel/cmd"},
 	"flannel/cmd/flanneld":    {"k8s.io/kubernetes", "go.etcd.io/etcd/server", "helm.sh", "containernetworking/plugins", "flannel/internal/lab"},

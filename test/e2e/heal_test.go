@@ -29,6 +29,7 @@ func overlays() []overlay {
 	return []overlay{
 		{"vxlan", `{"Type": "vxlan"}`, append(vxlanFaults(), hostFaults()...)},
 		{"host-gw", `{"Type": "host-gw"}`, append(plainRouteFaults(), hostFaults()...)},
+		{"udp", `{"Type": "udp"}`, append(tunFaults(), hostFaults()...)},
 	}
 }
 
@@ -56,6 +57,17 @@ func plainRouteFaults() []fault {
 		{name: "a route leads elsewhere", commands: []string{
 			"ip route replace SUBNET via 172.31.1.1 dev eth0 proto 70", "ip -6 route replace SUBNET6 via fd00:31:0:1::1 dev eth0 proto 70",
 		}},
+	}
+}
+
+// tunFaults are what a backend with a TUN device must recover from.
+func tunFaults() []fault {
+	return []fault{
+		{name: "the route is deleted", commands: []string{"ip route del 10.244.0.0/16 dev flannel0", "ip -6 route del fd00:10:244::/48 dev flannel0"}},
+		{name: "the device is deleted", commands: []string{"ip link del flannel0"}},
+		{name: "the device is set down", commands: []string{"ip link set flannel0 down"}},
+		{name: "the device loses its addresses", commands: []string{"ip addr flush dev flannel0", "ip -6 addr flush dev flannel0"}},
+		{name: "the device gets another MTU", commands: []string{"ip link set flannel0 mtu 1300"}},
 	}
 }
 

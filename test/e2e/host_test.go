@@ -76,6 +76,7 @@ func dataPath(t *testing.T, h *lab.Host) string {
 	for _, command := range []string{
 		"ip route show proto 70", "ip -6 route show proto 70",
 		"ip neigh show nud permanent", "ip -6 neigh show nud permanent",
+		"ip -o link show type tun", "ip -o addr show dev flannel0 scope global",
 		"ip -o link show type vxlan", "ip -o addr show dev flannel.1", "ip -o addr show dev flannel-v6.1",
 		"bridge fdb show dev flannel.1", "bridge fdb show dev flannel-v6.1",
 	} {

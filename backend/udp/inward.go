@@ -1,0 +1,150 @@
+package udp
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+
+	"flannel/backend/udp/packet"
+	"flannel/internal/ipfam"
+
+	"golang.org/x/sys/unix"
+)
+
+// inward moves packets from one socket to the device.
+type inward struct {
+	*session
+	family   ipfam.Family
+	receiver *receiver
+	writer   *writer
+	merger   packet.Merger
+	// merge says that the kernel takes packets of many segments.
+	merge bool
+	table *table
+}
+
+func newInward(s *session, socket *socket) *inward {
+	i := &inward{
+		session: s, family: socket.family, receiver: newReceiver(socket), writer: newWriter(s.tun),
+		merge: s.tun.segments,
+	}
+	i.merger.UDP = s.tun.datagrams
+	return i
+}
+
+// run moves packets until the device or the socket fails.
+func (i *inward) run() error {
+	for {
+		n, err := i.receiver.receive()
+		if err != nil {
+			return err
+		}
+		i.table = i.tables.Load()
+		for m := range n {
+			if err := i.message(m); err != nil {
+				return err
+			}
+		}
+		if err := i.write(); err != nil {
+			return err
+		}
+	}
+}
+
+// message takes the datagrams of one message; they have one sender.
+func (i *inward) message(n int) error {
+	data, control := i.receiver.payload(n)
+	from := i.receiver.from[n].addr()
+	tos, size := incoming(control)
+	here, known := i.table.places[from]
+	if !known && !i.stranger(from) {
+		return nil
+	}
+	if size <= 0 {
+		size = len(data)
+	}
+	for len(data) > 0 {
+		datagram := data[:min(size, len(data))]
+		data = data[len(datagram):]
+		if p := i.accept(datagram, tos, here.subnets); p != nil {
+			if err := i.join(p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// stranger decides about packets from an address that no lease names, and says
+// so once.
+func (i *inward) stranger(from netip.Addr) bool {
+	i.counters.unknownSource.Add(1)
+	drop := i.config.KnownSourcesOnly || i.config.StrictSources
+	i.strangers.say(from, drop)
+	return !drop
+}
+
+// accept looks at the packet in a datagram and returns it as it is to be
+// written, or nil.
+func (i *inward) accept(datagram []byte, tos byte, subnets []netip.Prefix) packet.Packet {
+	p, ok := packet.Parse(datagram)
+	if !ok || p.Family() != i.family || !i.table.network[i.family].Contains(p.Dst()) {
+		i.counters.malformed.Add(1)
+		return nil
+	}
+	if i.config.StrictSources && !holds(subnets, p.Src()) {
+		i.counters.wrongSource.Add(1)
+		return nil
+	}
+	if !p.Arrive(tos) {
+		i.counters.congested.Add(1)
+		return nil
+	}
+	if !p.Hop() {
+		i.counters.expired.Add(1)
+		i.report(packet.TimeExceeded, p, 0)
+		return nil
+	}
+	return p
+}
+
+func holds(subnets []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(subnets, func(s netip.Prefix) bool { return s.Contains(a) })
+}
+
+// join puts a packet to those before it, or writes those and begins anew.
+func (i *inward) join(p packet.Packet) error {
+	if i.merger.Add(p) && i.merge {
+		return nil
+	}
+	if err := i.write(); err != nil || !i.merge {
+		return err
+	}
+	i.merger.Add(p)
+	return nil
+}
+
+func (i *inward) write() error {
+	v, parts := i.merger.Take()
+	if parts == nil {
+		return nil
+	}
+	err := i.writer.write(v, parts)
+	switch {
+	case err == nil, fatal(err):
+		return err
+	}
+	// The device is down, or the packet makes no sense to the kernel.
+	i.counters.unwritten.Add(1)
+	return nil
+}
+
+// fatal reports whether the device is gone or the session has to end.
+func fatal(err error) bool {
+	for _, ordinary := range []error{unix.EIO, unix.EINVAL, unix.ENOBUFS, unix.ENOMEM, unix.EPERM} {
+		if errors.Is(err, ordinary) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,172 @@
+package udp
+
+import (
+	"unsafe"
+
+	"flannel/backend/udp/packet"
+	"flannel/internal/ipfam"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits of one flush.
+const (
+	maxMessages = 128
+	maxPieces   = 1024
+	// maxSegments is how many datagrams the kernel makes of one message.
+	maxSegments = 64
+)
+
+// maxMessage is the longest payload of a message.
+var maxMessage = ipfam.Pair[int]{65535 - 20 - 8, 65535 - 8}
+
+// message is one or more datagrams to one peer. All are equally long but the
+// last, which may be shorter.
+type message struct {
+	peer     *peer
+	tos      byte
+	size     int // of the first datagram
+	count    int
+	total    int
+	closed   bool // the last one is shorter
+	first    int  // piece
+	perPart  int  // pieces per datagram
+	controls control
+}
+
+// sender collects datagrams and sends them with few system calls, in order.
+type sender struct {
+	socket   *socket
+	headers  [maxMessages]mmsghdr
+	messages [maxMessages]message
+	count    int
+	pieces   [maxPieces]unix.Iovec
+	used     int
+
+	// failed is called for a message that the kernel refused.
+	failed func(m *message, err error)
+
+	start, sent int
+	err         unix.Errno
+	try         func(fd uintptr) bool
+}
+
+func newSender(s *socket, failed func(*message, error)) *sender {
+	out := &sender{socket: s, failed: failed}
+	out.try = out.once
+	return out
+}
+
+// full reports whether another datagram may not fit.
+func (s *sender) full() bool { return s.count == maxMessages || s.used+2 > maxPieces }
+
+// add takes a datagram whose payload is header followed by body; one of them
+// may be empty. Both must stay as they are until flush, and there must be room.
+func (s *sender) add(p *peer, tos byte, header, body []byte) {
+	size, pieces := len(header)+len(body), 0
+	first := s.used
+	for _, b := range [2][]byte{header, body} {
+		if len(b) > 0 {
+			s.pieces[s.used].Base = unsafe.SliceData(b)
+			s.pieces[s.used].SetLen(len(b))
+			s.used++
+			pieces++
+		}
+	}
+	if s.joins(p, tos, size, pieces) {
+		m := &s.messages[s.count-1]
+		m.count++
+		m.total += size
+		m.closed = size < m.size
+		return
+	}
+	m := &s.messages[s.count]
+	m.peer, m.tos, m.size, m.count, m.total = p, tos, size, 1, size
+	m.closed, m.first, m.perPart = false, first, pieces
+	s.count++
+}
+
+// joins reports whether a datagram goes into the last message.
+func (s *sender) joins(p *peer, tos byte, size, pieces int) bool {
+	if s.count == 0 || !s.socket.gso {
+		return false
+	}
+	m := &s.messages[s.count-1]
+	return m.peer == p && m.tos == tos && !m.closed && size <= m.size && pieces == m.perPart &&
+		m.count < maxSegments && m.total+size <= maxMessage[s.socket.family]
+}
+
+// flush sends what was collected. What the kernel refuses is given to failed;
+// the others are sent all the same.
+func (s *sender) flush() error {
+	for i := range s.count {
+		s.prepare(i)
+	}
+	s.start = 0
+	for s.start < s.count {
+		s.err = 0
+		if err := s.socket.raw.Write(s.try); err != nil {
+			return err
+		}
+		s.start += s.sent
+		if s.err != 0 {
+			s.failed(&s.messages[s.start], s.err)
+			s.start++
+		}
+	}
+	s.count, s.used = 0, 0
+	return nil
+}
+
+// prepare fills in what the kernel reads.
+func (s *sender) prepare(i int) {
+	m, h := &s.messages[i], &s.headers[i]
+	segment := 0
+	if m.count > 1 {
+		segment = m.size
+	}
+	h.Name = (*byte)(unsafe.Pointer(&m.peer.to.raw))
+	h.Namelen = m.peer.to.length
+	h.Iov = &s.pieces[m.first]
+	h.SetIovlen(m.count * m.perPart)
+	h.Control = nil
+	used := m.controls.outgoing(s.socket.family, m.tos, segment)
+	if used > 0 {
+		h.Control = &m.controls.b[0]
+	}
+	h.SetControllen(used)
+}
+
+// once sends messages from start on. It reports false when the socket is full.
+func (s *sender) once(fd uintptr) bool {
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd,
+			uintptr(unsafe.Pointer(&s.headers[s.start])), uintptr(s.count-s.start), unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		case 0:
+			s.sent = int(n)
+		default:
+			s.sent, s.err = 0, errno
+		}
+		return true
+	}
+}
+
+// datagrams returns copies of the packets in a message.
+func (s *sender) datagrams(m *message) []packet.Packet {
+	var out []packet.Packet
+	for i := range m.count {
+		var b []byte
+		for _, piece := range s.pieces[m.first+i*m.perPart : m.first+(i+1)*m.perPart] {
+			b = append(b, unsafe.Slice(piece.Base, piece.Len)...)
+		}
+		if p, ok := packet.Parse(b); ok {
+			out = append(out, p)
+		}
+	}
+	return out
+}

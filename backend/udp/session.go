@@ -1,0 +1,122 @@
+package udp
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"flannel/backend/udp/packet"
+	"flannel/internal/ipfam"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// session is the time between opening the device and the sockets, and closing
+// them.
+type session struct {
+	*forwarder
+	setup    setup
+	tun      *tun
+	sockets  ipfam.Pair[*socket]
+	reporter *reporter
+}
+
+// open attaches to the device and opens a socket per family.
+func (f *forwarder) open(want setup) (*session, error) {
+	s := &session{forwarder: f, setup: want}
+	var err error
+	if s.tun, err = openTUN(want.device); err != nil {
+		return nil, err
+	}
+	for family, on := range f.env.Families.Each() {
+		if !on {
+			continue
+		}
+		if s.sockets[family], err = listen(want.addrs[family], f.config.Port, want.uplink); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+	}
+	s.reporter = openReporter(f.log, f.env.Families)
+	s.sayOffloads()
+	return s, nil
+}
+
+// sayOffloads tells of an old kernel with which everything is slower.
+func (s *session) sayOffloads() {
+	var lacking []string
+	add := func(has bool, what string) {
+		if !has {
+			lacking = append(lacking, what)
+		}
+	}
+	add(s.tun.segments, "TUN segmentation of TCP")
+	add(s.tun.datagrams, "TUN segmentation of UDP (Linux 6.2)")
+	for family, socket := range s.sockets.Each() {
+		if socket != nil {
+			add(socket.gso, fmt.Sprintf("%s UDP GSO (Linux 4.18)", family))
+			add(socket.gro, fmt.Sprintf("%s UDP GRO (Linux 5.0)", family))
+		}
+	}
+	if lacking != nil {
+		s.log.Warn("the kernel lacks offloads, so packets are moved more slowly", "lacking", lacking)
+	}
+}
+
+// run moves packets until something fails or interrupt is called.
+func (s *session) run() error {
+	var group errgroup.Group
+	move := func(run func() error) {
+		group.Go(func() error {
+			err := run()
+			s.interrupt()
+			return err
+		})
+	}
+	move(newOutward(s).run)
+	for _, socket := range s.sockets {
+		if socket != nil {
+			move(newInward(s, socket).run)
+		}
+	}
+	err := group.Wait()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	return err
+}
+
+// interrupt makes run return.
+func (s *session) interrupt() {
+	past := time.Unix(1, 0)
+	_ = s.tun.file.SetDeadline(past) // fails when closed
+	for _, socket := range s.sockets {
+		if socket != nil {
+			_ = socket.conn.SetDeadline(past)
+		}
+	}
+}
+
+func (s *session) close() error {
+	errs := []error{s.tun.file.Close()}
+	for _, socket := range s.sockets {
+		if socket != nil {
+			errs = append(errs, socket.conn.Close())
+		}
+	}
+	if s.reporter != nil {
+		errs = append(errs, s.reporter.close())
+	}
+	return errors.Join(errs...)
+}
+
+// report tells the sender of a packet about a problem with it.
+func (s *session) report(problem packet.Problem, p packet.Packet, mtu int) {
+	t := s.tables.Load()
+	if !s.reporter.may() {
+		return
+	}
+	if r := packet.Report(problem, p, t.own[p.Family()], mtu); r != nil {
+		s.reporter.send(r)
+	}
+}

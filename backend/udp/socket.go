@@ -1,0 +1,97 @@
+package udp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"unsafe"
+
+	"flannel/internal/ipfam"
+
+	"golang.org/x/sys/unix"
+)
+
+// mmsghdr is struct mmsghdr of recvmmsg(2) and sendmmsg(2).
+type mmsghdr struct {
+	unix.Msghdr
+	n uint32
+}
+
+// socket carries the datagrams of one family.
+type socket struct {
+	conn   *net.UDPConn
+	raw    syscall.RawConn
+	family ipfam.Family
+	// gso says that one send makes many datagrams, gro that one receive gets
+	// many.
+	gso, gro bool
+}
+
+// bufferSize is what the kernel may hold for us while we do something else.
+const bufferSize = 8 << 20
+
+// listen opens the socket on this address, which is also the source of what is
+// sent.
+func listen(addr netip.Addr, port int, zone string) (*socket, error) {
+	s := &socket{family: ipfam.Of(addr)}
+	if addr.IsLinkLocalUnicast() && addr.Is6() {
+		addr = addr.WithZone(zone)
+	}
+	config := net.ListenConfig{Control: s.control}
+	network := ipfam.Pair[string]{"udp4", "udp6"}[s.family]
+	conn, err := config.ListenPacket(context.Background(), network, netip.AddrPortFrom(addr, uint16(port)).String())
+	if err != nil {
+		return nil, fmt.Errorf("open UDP port %d: %w", port, err)
+	}
+	s.conn = conn.(*net.UDPConn)
+	if s.raw, err = s.conn.SyscallConn(); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return s, nil
+}
+
+// control sets what the socket needs. A path that does not take a packet must
+// say so, because the sender of the packet has to know.
+func (s *socket) control(_, _ string, c syscall.RawConn) error {
+	var err error
+	failed := c.Control(func(p uintptr) {
+		fd := int(p)
+		set := func(level, option, value int) error { return unix.SetsockoptInt(fd, level, option, value) }
+		if s.family == ipfam.V4 {
+			err = errors.Join(set(unix.IPPROTO_IP, unix.IP_RECVTOS, 1),
+				set(unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO))
+		} else {
+			err = errors.Join(set(unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1),
+				set(unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO),
+				set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1))
+		}
+		for _, option := range []int{unix.SO_RCVBUF, unix.SO_SNDBUF, unix.SO_RCVBUFFORCE, unix.SO_SNDBUFFORCE} {
+			_ = set(unix.SOL_SOCKET, option, bufferSize) // less does as well
+		}
+		s.gro = set(unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
+		_, noGSO := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
+		s.gso = noGSO == nil
+	})
+	return errors.Join(failed, err)
+}
+
+// pathMTU asks the kernel what fits on the way to an address.
+func pathMTU(from *net.UDPConn, to *address) (int, error) {
+	local := from.LocalAddr().(*net.UDPAddr).AddrPort().Addr()
+	f := ipfam.Of(local)
+	fd, err := unix.Socket(f.AF(), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if _, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&to.raw)), uintptr(to.length)); errno != 0 {
+		return 0, errno
+	}
+	if f == ipfam.V4 {
+		return unix.GetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU)
+	}
+	return unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU)
+}
