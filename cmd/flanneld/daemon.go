@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -46,6 +47,8 @@ type daemon struct {
 	metrics *metrics.Metrics
 	health  *health.Registry
 	store   *health.Check
+	// waiting says what of the configuration is missing or wrong.
+	waiting *health.Check
 	rules   *health.Check
 	network *network.Network
 	notify  *notifier
@@ -66,6 +69,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 		}
 	})
 	d.store = d.health.Add(health.Note, "store", "")
+	d.waiting = d.health.Add(health.Note, "waiting for", "")
 	d.storeReachable(nil) // until a request fails
 	d.notify = &notifier{log: log, sd: sdnotify.New(getenv), health: d.health, changed: changed}
 	d.rules = d.health.Add(health.Required, "rules", "not written yet")
@@ -128,9 +132,22 @@ func (d *daemon) storeReachable(err error) {
 	d.store.OK()
 }
 
-// checkConfig refuses a configuration that no backend can work with.
+// waitingFor notes what the network configuration is waited for.
+func (d *daemon) waitingFor(why error) {
+	if why != nil {
+		d.waiting.Fail(why.Error())
+		return
+	}
+	d.waiting.OK()
+}
+
+// checkConfig refuses a configuration that no backend can work with. What is
+// not known in it may be why.
 func checkConfig(c *subnet.Config) error {
 	_, err := network.NewBackend(backends(), c, network.Dry())
+	if err != nil && len(c.Warnings) > 0 {
+		return fmt.Errorf("%w; %s", err, strings.Join(c.Warnings, "; "))
+	}
 	return err
 }
 

@@ -19,6 +19,7 @@ func (d *daemon) newManager() (subnet.Manager, error) {
 		RenewMargin: o.renewMargin(),
 		Log:         d.log,
 		Check:       checkConfig,
+		Waiting:     d.waitingFor,
 		Reachable:   d.storeReachable,
 	})
 }

@@ -60,10 +60,21 @@ func (m *Manager) awaitConfig(ctx context.Context) (*subnet.Config, error) {
 
 func (m *Manager) sayWaiting(raw []byte, why error) {
 	if raw == nil {
+		why = fmt.Errorf("%w; create it: %s", why, m.putCommand())
+	}
+	m.waiting(why)
+	if raw == nil {
 		m.log.Warn("no network configuration, waiting for it", "key", m.configKey(), "create", m.putCommand())
 		return
 	}
 	m.log.Error("network configuration cannot be used, waiting for another", "key", m.configKey(), "err", why)
+}
+
+// waiting tells what the manager waits for, nil when that is over.
+func (m *Manager) waiting(why error) {
+	if m.o.Waiting != nil {
+		m.o.Waiting(why)
+	}
 }
 
 // putCommand is the command that creates a configuration.
@@ -102,6 +113,7 @@ func (m *Manager) usable(raw []byte) (*subnet.Config, error) {
 }
 
 func (m *Manager) useConfig(raw []byte, c *subnet.Config) *subnet.Config {
+	m.waiting(nil)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.config, m.configRaw, m.configSeen = c, raw, raw

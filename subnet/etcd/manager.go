@@ -42,6 +42,9 @@ type Options struct {
 	// Check refuses a network configuration, beyond what subnet.ParseConfig
 	// refuses. It may be nil.
 	Check func(*subnet.Config) error
+	// Waiting is called with what is missing while Config waits, and with nil
+	// when it is there. It must not block. It may be nil.
+	Waiting func(why error)
 	// Reachable is called with an error when the store becomes unreachable and
 	// with nil when it is reachable again. It must not block. It may be nil.
 	Reachable func(err error)

@@ -97,6 +97,9 @@ func TestAWrongConfigurationIsWaitedOut(t *testing.T) {
 	h := l.Hosts[0]
 	must(t, h.StartFlanneld())
 	eventually(t, func() (string, bool) { return h.Log(), strings.Contains(h.Log(), `VNI: \"one\" is not allowed`) })
+	if _, body, err := h.Flanneld().Get(t.Context(), "/readyz"); err != nil || !strings.Contains(body, `VNI: "one" is not allowed`) {
+		t.Errorf("readyz %v:\n%s", err, body)
+	}
 	putConfig(t, l)
 	ready(t, h)
 	// A change while it runs is said and has no effect.
