@@ -2,6 +2,8 @@ package kernel_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -21,6 +23,8 @@ type machine interface {
 	again(s kernel.Scope) machine
 	// uplinkIndex is that of eth0.
 	uplinkIndex() int
+	// claim says that a daemon with this instance runs.
+	claim(instance string) (io.Closer, error)
 	// device adds a vxlan device as flannel does.
 	device(d kernel.Device)
 	// route adds a route as somebody else.
@@ -42,6 +46,11 @@ func (m realMachine) text() string     { return m.ns.Dump() }
 
 func (m realMachine) again(s kernel.Scope) machine {
 	return realMachine{open(m.t, m.ns, kernel.Options{Scope: s}), m.t, m.ns}
+}
+
+func (m realMachine) claim(instance string) (c io.Closer, err error) {
+	m.ns.Do(func() { c, err = kernel.Claim(instance) })
+	return c, err
 }
 
 func (m realMachine) device(d kernel.Device) {
@@ -74,6 +83,7 @@ type fakeMachine struct {
 func (m fakeMachine) uplinkIndex() int                   { return m.uplink }
 func (m fakeMachine) text() string                       { return m.String() }
 func (m fakeMachine) again(s kernel.Scope) machine       { return fakeMachine{m.Restart(s), m.uplink} }
+func (m fakeMachine) claim(i string) (io.Closer, error)  { return m.Claim(i) }
 func (m fakeMachine) device(d kernel.Device)             { m.AddDevice(d) }
 func (m fakeMachine) route(r kernel.Route, protocol int) { m.AddRoute(r, protocol) }
 func (m fakeMachine) remove(entry string)                { m.Delete(entry) }
@@ -336,6 +346,11 @@ func TestFormerDeviceGoesLast(t *testing.T) {
 func TestTwoInstancesLeaveEachOtherAlone(t *testing.T) {
 	onBoth(t, func(t *testing.T, m machine) {
 		up := m.uplinkIndex()
+		first, err := m.claim("one")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = first.Close() }()
 		apply(t, m, single(up, 2))
 		theirs := m.again(kernel.Scope{Networks: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}, Instance: "two"})
 		state := kernel.State{Devices: []kernel.Device{{
@@ -361,6 +376,104 @@ func TestTwoInstancesLeaveEachOtherAlone(t *testing.T) {
 		}
 		if m.text() != before {
 			t.Errorf("got:\n%s\nwant no change:\n%s", m.text(), before)
+		}
+	})
+}
+
+func TestDeviceOfADaemonThatIsGoneIsTakenOver(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		up := m.uplinkIndex()
+		running, err := m.claim("one")
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply(t, m, single(up, 2))
+		renamed := scope
+		renamed.Instance = "two"
+		other := m.again(renamed)
+		if _, err := other.Apply(t.Context(), single(up, 2), false); err == nil {
+			t.Error("the device of a running daemon was taken")
+		}
+		if err := running.Close(); err != nil {
+			t.Fatal(err)
+		}
+		stats := apply(t, other, single(up, 2))
+		if stats.Put[kernel.TableDevices] != 1 || stats.Changed() != 1 {
+			t.Errorf("got %+v, want only the mark changed", stats)
+		}
+		mustHave(t, m, peerEntries...)
+		mustHave(t, m, `alias "flanneld two"`)
+	})
+}
+
+func TestOnlyOurOwnFormerDevicesGo(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		up := m.uplinkIndex()
+		theirs := m.again(kernel.Scope{Networks: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}, Instance: "two"})
+		state := kernel.State{Devices: []kernel.Device{{
+			Name: "flannel.2", MTU: 1450, MAC: mac(1), Addrs: []netip.Prefix{netip.MustParsePrefix("10.99.1.0/32")},
+			VXLAN: &kernel.VXLAN{VNI: 2, Local: public4(1), Uplink: up},
+		}}}
+		addPeer(&state, "flannel.2", netip.MustParsePrefix("10.99.2.0/24"), public4(2), mac(2))
+		apply(t, theirs, state)
+		before := m.text()
+		apply(t, m, single(up, 2))
+		apply(t, m.again(scope), kernel.State{})
+		if m.text() != before {
+			t.Errorf("got:\n%s\nwant:\n%s", m.text(), before)
+		}
+	})
+}
+
+// A device with another name that has the same VNI is in the way.
+func TestVNIOfADaemonThatIsGoneIsTakenOver(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		up := m.uplinkIndex()
+		running, err := m.claim("one")
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply(t, m, single(up, 2))
+		renamed := scope
+		renamed.Instance = "two"
+		other, state := m.again(renamed), single(up)
+		state.Devices[0].Name = "overlay.1"
+		addPeer(&state, "overlay.1", subnet4(2), public4(2), mac(2))
+		if _, err := other.Apply(t.Context(), state, false); err == nil || !strings.Contains(err.Error(), "device flannel.1 has VNI 1") {
+			t.Errorf("got %v, want an error that names the device in the way", err)
+		}
+		if err := running.Close(); err != nil {
+			t.Fatal(err)
+		}
+		apply(t, other, state)
+		mustLack(t, m, "flannel.1")
+		mustHave(t, m, "route 10.5.2.0/24 via 10.5.2.0 dev overlay.1")
+	})
+}
+
+func TestAnInstanceRunsOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		long := strings.Repeat("/a-long-prefix", 40)
+		for _, instance := range []string{"", "one", long + "/a", long + "/b"} {
+			claim, err := m.claim(instance)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.claim(instance); !errors.Is(err, kernel.ErrClaimed) {
+				t.Errorf("second claim of %q: got %v, want ErrClaimed", instance, err)
+			}
+			if err := claim.Close(); err != nil {
+				t.Error(err)
+			}
+			claim, err = m.claim(instance)
+			if err != nil {
+				t.Errorf("claim after the first ended: %v", err)
+				continue
+			}
+			defer func() { _ = claim.Close() }()
+			named := m.again(kernel.Scope{Instance: instance})
+			apply(t, named, single(m.uplinkIndex()))
+			apply(t, named, kernel.State{})
 		}
 	})
 }

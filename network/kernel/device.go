@@ -16,14 +16,14 @@ const (
 )
 
 // decideLink says how have becomes what want says. have is nil when no device
-// has the name. alias is our mark.
-func decideLink(want Device, have *link, alias string) (linkAction, linkChange, error) {
+// has the name. alias is our mark; taken says that a running daemon has another.
+func decideLink(want Device, have *link, alias string, taken bool) (linkAction, linkChange, error) {
 	switch {
 	case have == nil:
 		return linkCreate, linkChange{}, nil
-	case have.alias != alias && marks(have.alias):
-		return linkKeep, linkChange{}, fmt.Errorf("device %s belongs to another daemon (its alias is %q)", want.Name, have.alias)
-	case want.TUN && have.alias != alias:
+	case taken:
+		return linkKeep, linkChange{}, fmt.Errorf("device %s belongs to another daemon that is running (its alias is %q)", want.Name, have.alias)
+	case want.TUN && !marks(have.alias):
 		return linkKeep, linkChange{}, fmt.Errorf("device %s is there and not ours", want.Name)
 	case !compatible(want, *have):
 		return linkReplace, linkChange{}, nil

@@ -7,6 +7,8 @@ type edge struct {
 	fdb       table[fdbKey, fdbValue]
 	neighbors table[neighKey, MAC]
 	routes    table[routeKey, routeValue]
+	// alive reports whether the daemon with this instance runs on the host.
+	alive func(instance string) bool
 	// findRoutes passes the routes of the main table, whoever made them.
 	findRoutes func(each func(routeKey, routeValue)) error
 }

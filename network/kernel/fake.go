@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"strings"
@@ -19,7 +20,7 @@ type Fake struct {
 // NewFake returns a kernel that has no devices.
 func NewFake(scope Scope) *Fake {
 	t := &fakeTables{
-		links: map[int]link{}, txOff: map[int]bool{}, addrs: map[addrKey]struct{}{}, fdb: map[fdbKey]fdbValue{},
+		alive: map[string]bool{}, links: map[int]link{}, txOff: map[int]bool{}, addrs: map[addrKey]struct{}{}, fdb: map[fdbKey]fdbValue{},
 		neighbors: map[neighKey]MAC{}, routes: map[routeKey]routeValue{},
 	}
 	return &Fake{newReconciler(slog.New(slog.DiscardHandler), scope, t.edge()), t}
@@ -56,6 +57,30 @@ func (f *Fake) AddLink(name string, mtu int) int {
 	f.tables.mu.Unlock()
 	f.tampered()
 	return index
+}
+
+// Claim does what the function Claim does, for this machine.
+func (f *Fake) Claim(instance string) (io.Closer, error) {
+	f.tables.mu.Lock()
+	defer f.tables.mu.Unlock()
+	name := shortName(instance)
+	if f.tables.alive[name] {
+		return nil, fmt.Errorf("claim instance %q: %w", instance, ErrClaimed)
+	}
+	f.tables.alive[name] = true
+	return fakeClaim{f.tables, name}, nil
+}
+
+type fakeClaim struct {
+	tables *fakeTables
+	name   string
+}
+
+func (c fakeClaim) Close() error {
+	c.tables.mu.Lock()
+	defer c.tables.mu.Unlock()
+	delete(c.tables.alive, c.name)
+	return nil
 }
 
 // AddDevice adds a device as somebody else would, up and without a mark. It
@@ -119,6 +144,7 @@ type fakeTables struct {
 	changed   func()
 	refuse    func(entry string) error
 	last      int // The highest index so far.
+	alive     map[string]bool
 	links     map[int]link
 	txOff     map[int]bool
 	addrs     map[addrKey]struct{}

@@ -12,6 +12,11 @@ func (t *fakeTables) edge() edge {
 		fdb:       fakeTable(t, TableFDB, t.fdb, t.fdbText),
 		neighbors: fakeTable(t, TableNeighbors, t.neighbors, t.neighText),
 		routes:    fakeTable(t, TableRoutes, t.routes, t.routeText),
+		alive: func(instance string) bool {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			return t.alive[shortName(instance)]
+		},
 		findRoutes: func(each func(routeKey, routeValue)) error {
 			t.mu.Lock()
 			defer t.mu.Unlock()

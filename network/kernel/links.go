@@ -76,9 +76,12 @@ func (p *pass) applyLink(d Device) (bool, error) {
 	if l, ok := p.links[d.Name]; ok {
 		have = &l
 	}
-	action, c, err := decideLink(d, have, p.scope.alias())
+	action, c, err := decideLink(d, have, p.scope.alias(), have != nil && p.taken(*have))
 	if err != nil {
 		return false, err
+	}
+	if have != nil && marks(have.alias) && have.alias != p.scope.alias() {
+		p.log.Info("device taken over from a daemon that is gone", "dev", d.Name, "alias", have.alias)
 	}
 	switch action {
 	case linkCreate:
@@ -105,10 +108,10 @@ func (p *pass) applyLink(d Device) (bool, error) {
 }
 
 // createLink makes the device after it has removed what is in the way, if that
-// is ours.
+// is ours or that of a daemon that is gone.
 func (p *pass) createLink(d Device) error {
-	for _, l := range p.former {
-		if inTheWay(d, l) && l.name != d.Name {
+	for _, name := range slices.Sorted(maps.Keys(p.links)) {
+		if l := p.links[name]; inTheWay(d, l) && l.name != d.Name && marks(l.alias) && !p.taken(l) {
 			p.forgetLink(l.index)
 			if err := p.edge.links.Delete(l.index); err != nil {
 				return fmt.Errorf("delete device %s, which is in the way of %s: %w", l.name, d.Name, err)

@@ -55,7 +55,7 @@ func New(o Options) (*Netlink, error) {
 	}
 	n := &Netlink{options: o, conn: conn}
 	n.links = &netlinkLinks{conn: conn, namespace: o.Namespace, ioctl: ioctl, watch: n.refilter}
-	n.reconciler = newReconciler(o.Log, o.Scope, netlinkTables{conn}.edge(n.links))
+	n.reconciler = newReconciler(o.Log, o.Scope, netlinkTables{conn, o.Namespace}.edge(n.links))
 	return n, nil
 }
 

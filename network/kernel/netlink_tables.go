@@ -12,7 +12,10 @@ import (
 )
 
 // netlinkTables are the four tables of entries in the kernel.
-type netlinkTables struct{ conn *rtnl.Conn }
+type netlinkTables struct {
+	conn      *rtnl.Conn
+	namespace int
+}
 
 func (t netlinkTables) edge(links linkTable) edge {
 	return edge{
@@ -21,6 +24,7 @@ func (t netlinkTables) edge(links linkTable) edge {
 		fdb:        table[fdbKey, fdbValue]{TableFDB, t.listFDB, t.putFDB, t.delFDB},
 		neighbors:  table[neighKey, MAC]{TableNeighbors, t.listNeighbors, t.putNeighbors, t.delNeighbors},
 		routes:     table[routeKey, routeValue]{TableRoutes, t.listRoutes, t.putRoutes, t.delRoutes},
+		alive:      func(instance string) bool { return alive(t.namespace, instance) },
 		findRoutes: func(each func(routeKey, routeValue)) error { return t.dumpRoutes(unix.RTPROT_UNSPEC, each) },
 	}
 }
