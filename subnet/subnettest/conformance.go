@@ -23,38 +23,6 @@ const (
 	tinyConfig = `{"Network":"10.5.0.0/28","Backend":{"Type":"vxlan"}}`
 )
 
-// Conformance runs the suite. Each test gets a store of its own from start.
-func Conformance(t *testing.T, start func(t *testing.T) Harness) {
-	tests := []struct {
-		name string
-		run  func(*testing.T, Harness)
-	}{
-		{"config is waited for", configIsWaitedFor},
-		{"twenty at once get disjoint IPv4 subnets", func(t *testing.T, h Harness) { twentyAtOnce(t, h, IPv4Config, IPv4Config) }},
-		{"twenty at once get disjoint IPv6 subnets", func(t *testing.T, h Harness) { twentyAtOnce(t, h, IPv6Config, IPv6Config) }},
-		{"twenty at once get disjoint subnets of both families", func(t *testing.T, h Harness) { twentyAtOnce(t, h, DualConfig, DualConfig) }},
-		{"twenty at once get disjoint subnets in a mixture", func(t *testing.T, h Harness) { twentyAtOnce(t, h, IPv4Config, DualConfig) }},
-		{"a subnet is not shared with a stranger", notSharedWithAStranger},
-		{"a node gets its subnet again by its public address", againByPublicAddress},
-		{"a node gets the subnet of an earlier run", againBySubnet},
-		{"a lease that does not fit is replaced", misfitIsReplaced},
-		{"a reservation stays one", reservationStaysOne},
-		{"other attributes are published under the same subnet", otherAttributes},
-		{"an earlier run is remembered", previous},
-		{"of two records of a node that of its earlier subnet counts", twoRecords},
-		{"a node that got another address while away keeps its subnet", readdressed},
-		{"a full network is said", fullNetwork},
-		{"a deleted lease is published again", deletedIsPublishedAgain},
-		{"a lease taken over is lost", takenOverIsLost},
-		{"a lease deleted and taken is lost", deletedAndTakenIsLost},
-		{"a watch sees every change", watchSeesChanges},
-		{"an outage loses nothing", outageLosesNothing},
-	}
-	for _, c := range tests {
-		t.Run(c.name, func(t *testing.T) { c.run(t, start(t)) })
-	}
-}
-
 // Attrs are the attributes of node n, with an address in each family that is
 // on in config.
 func Attrs(config string, n int) subnet.Attrs {

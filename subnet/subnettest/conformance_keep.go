@@ -121,8 +121,9 @@ func outageLosesNothing(t *testing.T, h Harness) {
 	if leases, err := late.List(short); !errors.Is(err, context.DeadlineExceeded) || leases != nil {
 		t.Errorf("List = %v, %v during the outage", leases, err)
 	}
-	waiting, _ := Background(t, func(ctx context.Context) error {
-		_, err := late.Acquire(ctx, Attrs(IPv4Config, 2), Subnets("10.5.99.0/24"))
+	var other subnet.Lease
+	waiting, _ := Background(t, func(ctx context.Context) (err error) {
+		other, err = late.Acquire(ctx, Attrs(IPv4Config, 2), Subnets("10.5.99.0/24"))
 		return err
 	})
 	if last := w.Last(); len(last) != 1 {
@@ -132,7 +133,7 @@ func outageLosesNothing(t *testing.T, h Harness) {
 	if err := <-waiting; err != nil {
 		t.Errorf("Acquire = %v after the outage", err)
 	}
-	w.AwaitSubnets(own.Subnet, Subnets("10.5.99.0/24"))
+	w.AwaitSubnets(own.Subnet, other.Subnet)
 	select {
 	case err := <-result:
 		t.Errorf("Keep = %v", err)
