@@ -60,6 +60,7 @@ func (m *Manager) acquire(ctx context.Context, pools alloc.Pools, a subnet.Attrs
 
 // tryAcquire takes over what this node had, or creates a lease.
 func (m *Manager) tryAcquire(ctx context.Context, pools alloc.Pools, a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) (held, error) {
+	stores := m.stores()
 	s := m.takeRecent()
 	if s == nil {
 		var err error
@@ -69,7 +70,9 @@ func (m *Manager) tryAcquire(ctx context.Context, pools alloc.Pools, a subnet.At
 	}
 	mine := s.of(a, prev)
 	if i, ok := s.reusable(mine, pools); ok {
-		return m.reuse(ctx, s, i, pools, a)
+		own, err := m.reuse(ctx, s, i, pools, a)
+		own.alone = stores
+		return own, err
 	}
 	discarded, err := m.discard(ctx, s, mine, pools)
 	if err != nil {
@@ -89,11 +92,10 @@ func (m *Manager) reuse(ctx context.Context, s *snapshot, i int, pools alloc.Poo
 	if err != nil {
 		return held{}, err
 	}
-	if err := m.removeOthers(ctx, s, own, pools); err != nil {
+	if err := m.removeTwins(ctx, s, own, s.twins(own, a, pools)); err != nil {
 		return held{}, err
 	}
 	m.recent.Store(s)
-	own.alone = true
 	return own, nil
 }
 
@@ -106,19 +108,32 @@ func (m *Manager) createAlone(ctx context.Context, pools alloc.Pools, subnets ip
 	if !created {
 		return held{}, final{errRaced}
 	}
+	stores := m.stores()
 	after, err := m.readAll(ctx)
 	if err != nil {
 		return held{}, err
 	}
-	if yields(pools, own, after.leases) {
-		if err := m.remove(ctx, own); err != nil {
-			return held{}, err
-		}
+	yielded, err := m.standAlone(ctx, after, own, a, pools)
+	switch {
+	case err != nil:
+		return held{}, err
+	case yielded:
 		return held{}, final{errRaced}
 	}
 	m.recent.Store(after)
-	own.alone = true
+	own.alone = stores
 	return own, nil
+}
+
+// standAlone makes sure that no record but the own one takes its subnet or
+// speaks for this node, which publishes a. When another one has a better claim to the subnet it
+// deletes the own one and reports true.
+func (m *Manager) standAlone(ctx context.Context, s *snapshot, own held, a subnet.Attrs, pools alloc.Pools) (yielded bool, err error) {
+	twins := s.twins(own, a, pools)
+	if s.yields(own, twins, pools) {
+		return true, m.remove(ctx, own)
+	}
+	return false, m.removeTwins(ctx, s, own, twins)
 }
 
 func (s *snapshot) held(i int) held {

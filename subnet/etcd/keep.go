@@ -35,6 +35,8 @@ func (m *Manager) Keep(ctx context.Context, own subnet.Lease) error {
 			return ctx.Err()
 		case <-changed:
 			timer.Stop()
+		case <-m.recheck:
+			timer.Stop()
 		case <-timer.C:
 		}
 	}
@@ -105,7 +107,7 @@ func (m *Manager) trySettle(ctx context.Context, own held, want subnet.Attrs) (h
 	if err != nil {
 		return held{}, err
 	}
-	if own, err = m.verify(ctx, own); err != nil {
+	if own, err = m.verify(ctx, own, want); err != nil {
 		return held{}, err
 	}
 	due := own.etcdLease != clientv3.NoLease && time.Until(own.lease.Expires) <= m.o.RenewMargin
@@ -152,8 +154,11 @@ func (m *Manager) adopt(own held, want subnet.Attrs, kv *mvccpb.KeyValue) (held,
 	if st.etcdLease == own.etcdLease {
 		l.Expires = own.lease.Expires
 	}
-	alone := own.alone && l.Claim == own.lease.Claim
-	return held{l, st.mod, st.etcdLease, alone}, nil
+	next := held{lease: l, mod: st.mod, etcdLease: st.etcdLease}
+	if l.Claim == own.lease.Claim {
+		next.alone = own.alone
+	}
+	return next, nil
 }
 
 // recreate publishes the same subnet again after the own key was deleted.
@@ -172,23 +177,26 @@ func (m *Manager) recreate(ctx context.Context, own held, want subnet.Attrs) (he
 	return created, nil
 }
 
-// verify looks, once for each record, whether another one has a better claim
-// to the subnet; then it deletes the record and returns ErrLeaseLost.
-func (m *Manager) verify(ctx context.Context, own held) (held, error) {
-	if own.alone {
+// verify looks, once for each record and store, whether another record has a
+// better claim to the subnet; then it returns ErrLeaseLost. Records of this node
+// that came back with an older state of the store go.
+func (m *Manager) verify(ctx context.Context, own held, want subnet.Attrs) (held, error) {
+	stores := m.stores()
+	if own.alone == stores {
 		return own, nil
 	}
-	others, err := m.readNames(ctx)
+	s, err := m.readAll(ctx)
 	if err != nil {
 		return held{}, err
 	}
-	if yields(m.pools(), own, others) {
-		if err := m.remove(ctx, own); err != nil {
-			return held{}, err
-		}
+	yielded, err := m.standAlone(ctx, s, own, want, m.pools())
+	switch {
+	case err != nil:
+		return held{}, err
+	case yielded:
 		return held{}, final{fmt.Errorf("%w: another lease overlaps %s", subnet.ErrLeaseLost, own.name())}
 	}
-	own.alone = true
+	own.alone = stores
 	return own, nil
 }
 

@@ -135,11 +135,20 @@ func (v *version) atLeast(rev int64) {
 // restored it asks Watch to begin anew.
 func (m *Manager) observe(h *pb.ResponseHeader, floor int64) {
 	if m.version.follow(h, floor) {
-		m.epoch.Add(1)
+		m.otherStore()
 		m.log.Warn("etcd was wiped or restored, reading all leases again", "revision", h.Revision, "before", floor)
 		m.listAgain()
 	}
 }
+
+// otherStore notes that the store is another one than before.
+func (m *Manager) otherStore() {
+	m.epoch.Add(1)
+	m.recheck.give()
+}
+
+// stores counts the stores that were seen, this one included.
+func (m *Manager) stores() uint64 { return m.epoch.Load() + 1 }
 
 // listAgain asks Watch for a fresh list. It never blocks.
 func (m *Manager) listAgain() {

@@ -74,9 +74,9 @@ type Manager struct {
 	parse                     func(raw []byte) (*subnet.Config, error)
 
 	// version is the last revision of the store that was seen, and relist
-	// asks Watch to begin from a fresh list.
-	version version
-	relist  kick
+	// asks Watch to begin from a fresh list. recheck asks Keep to look again.
+	version         version
+	relist, recheck kick
 	// epoch counts how often the store was found to be another one.
 	epoch       atomic.Uint64
 	connections connections
@@ -117,6 +117,7 @@ func New(o Options) (*Manager, error) {
 		afterCreate:  func(ipfam.Pair[netip.Prefix]) {},
 		parse:        o.parse,
 		relist:       newKick(),
+		recheck:      newKick(),
 		writing:      make(chan struct{}, 1),
 	}
 	if err := m.dial(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -138,22 +139,48 @@ func (m *Manager) discard(ctx context.Context, s *snapshot, mine []int, pools al
 	return discarded, nil
 }
 
-// removeOthers deletes the leases that surely are this node's but are not the
-// one that it goes on with: the other nodes would believe the oldest one.
-// Reservations stay, an operator has made them.
-func (m *Manager) removeOthers(ctx context.Context, s *snapshot, own held, pools alloc.Pools) error {
+// twins returns the leases that surely are this node's, which publishes a, but
+// are not the own one. Reservations are none, an operator has made them.
+func (s *snapshot) twins(own held, a subnet.Attrs, pools alloc.Pools) []int {
+	var twins []int
 	for i, l := range s.leases {
-		if l.Name == own.name() || l.Invalid != "" || s.isReservation(i) ||
-			!sameOrigin(l.Attrs, own.lease.Attrs) || !decodable(l, pools) {
-			continue
+		if l.Name != own.name() && l.Invalid == "" && !s.isReservation(i) &&
+			sameOrigin(l.Attrs, a) && decodable(l, pools) {
+			twins = append(twins, i)
 		}
+	}
+	return twins
+}
+
+// removeTwins deletes further leases of this node: the other nodes would
+// believe the oldest one.
+func (m *Manager) removeTwins(ctx context.Context, s *snapshot, own held, twins []int) error {
+	for _, i := range twins {
 		m.log.Warn("another lease of this node is in the store, deleting it",
-			"subnet", subnet.Join(l.Subnet), "own", subnet.Join(own.lease.Subnet))
+			"subnet", subnet.Join(s.leases[i].Subnet), "own", subnet.Join(own.lease.Subnet))
 		if err := m.remove(ctx, s.held(i)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// yields reports whether the own lease, which was just created, has to give
+// way: to an older one that overlaps it, or to any with the same first subnet.
+// The latter came after ours, so its owner does not look for keys like ours and
+// will not give way: flannel takes 10.1.2.0-24 and 10.1.2.0-24&… for different
+// things. Twins are no reason.
+func (s *snapshot) yields(own held, twins []int, pools alloc.Pools) bool {
+	for i, l := range s.leases {
+		if l.Name == own.name() || !pools.Overlap(own.lease.Subnet, l.Subnet) || slices.Contains(twins, i) {
+			continue
+		}
+		older := l.Claim.Age < own.lease.Claim.Age
+		if older || strings.HasPrefix(l.Name, claimPrefix(own.lease.Subnet)) {
+			return true
+		}
+	}
+	return false
 }
 
 // decodable reports whether flannel nodes, if there can be any, can read the

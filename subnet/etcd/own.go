@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -12,7 +11,6 @@ import (
 
 	"flannel/internal/ipfam"
 	"flannel/subnet"
-	"flannel/subnet/alloc"
 )
 
 // held is the own lease as it was last seen in the store.
@@ -22,9 +20,10 @@ type held struct {
 	mod int64
 	// etcdLease is zero for a reservation.
 	etcdLease clientv3.LeaseID
-	// alone says that the other records were looked at since this one was
-	// created: none has a better claim to the subnet.
-	alone bool
+	// alone says when the other records were looked at since this one was
+	// created, and none had a better claim to the subnet: it is the count of
+	// stores seen, see Manager.stores. Zero is never.
+	alone uint64
 }
 
 func (h held) name() string { return encodeName(h.lease.Subnet) }
@@ -161,38 +160,4 @@ func (m *Manager) revoke(ctx context.Context, id clientv3.LeaseID) {
 	if _, err := m.leases.Revoke(ctx, id); err != nil {
 		m.log.Debug("etcd lease not revoked, ends by itself", "err", err)
 	}
-}
-
-// yields reports whether a lease that was just created has to give way: to an
-// older one that overlaps it, or to any with the same first subnet. The latter
-// came after ours, so its owner does not look for keys like ours and will not
-// give way: flannel takes 10.1.2.0-24 and 10.1.2.0-24&… for different things.
-func yields(pools alloc.Pools, own held, others []subnet.Lease) bool {
-	for _, l := range others {
-		if l.Name == own.lease.Name || !pools.Overlap(own.lease.Subnet, l.Subnet) {
-			continue
-		}
-		older := l.Claim.Age < own.lease.Claim.Age
-		if older || strings.HasPrefix(l.Name, claimPrefix(own.lease.Subnet)) {
-			return true
-		}
-	}
-	return false
-}
-
-// readNames reads the keys of all leases, without their values.
-func (m *Manager) readNames(ctx context.Context) ([]subnet.Lease, error) {
-	floor := m.version.floor()
-	resp, err := m.kv.Get(ctx, m.subnetsKey(), clientv3.WithPrefix(), clientv3.WithKeysOnly())
-	if err != nil {
-		return nil, err
-	}
-	m.observe(resp.Header, floor)
-	leases := make([]subnet.Lease, len(resp.Kvs))
-	for i, kv := range resp.Kvs {
-		name := strings.TrimPrefix(string(kv.Key), m.subnetsKey())
-		subnets, _ := decodeName(name) // what can be read counts
-		leases[i] = subnet.Lease{Name: name, Subnet: subnets, Claim: subnet.Claim{Age: kv.CreateRevision, Name: name}}
-	}
-	return leases, nil
 }

@@ -49,6 +49,7 @@ func TestOwnLease(t *testing.T) {
 		{"yields to a stranger who comes right after", yieldsToStranger},
 		{"yields to an older one that shares the IPv6 subnet", yieldsToOlder},
 		{"yields although the store was away when it looked", yieldsAfterAFailure},
+		{"replaces an earlier one that comes back in its place", replacesEarlier},
 		{"is recognised by its MAC", recognisedByMAC},
 		{"leaves a key with other things on its etcd lease alone", leavesOtherKeysAlone},
 		{"keeps the family that fits when the other changes", keepsFittingFamily},
@@ -191,6 +192,28 @@ func yieldsAfterAFailure(t *testing.T, h *harness) {
 	}
 	if leases, err := m.List(t.Context()); err != nil || len(leases) != 1 {
 		t.Errorf("the store holds %v, %v; want the stranger's", leases, err)
+	}
+}
+
+func replacesEarlier(t *testing.T, h *harness) {
+	m := newManager(t, h.options())
+	own, err := m.Acquire(t.Context(), subnettest.Attrs(v4, 1), pair("10.5.10.0/24"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier := stranger("10.5.222.0/24", 1)
+	result, _ := subnettest.Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	h.Put(t, earlier, false)
+	h.Delete(t, own.Subnet)
+	subnettest.Eventually(t, "the present lease alone", func() bool {
+		_, _, found := h.Get(t, own.Subnet)
+		_, _, twin := h.Get(t, earlier.Subnet)
+		return found && !twin
+	})
+	select {
+	case err := <-result:
+		t.Errorf("Keep = %v", err)
+	default:
 	}
 }
 

@@ -140,6 +140,32 @@ func TestRestoredStoreIsBroughtUpToDate(t *testing.T) {
 	})
 }
 
+// A node that has another subnet than in the restored state, or had another
+// address then, ends with one record: the older one would be believed.
+func TestEarlierRecordsOfANodeDoNotComeBack(t *testing.T) {
+	h := newHarness(t, etcdtest.Start(t, etcdtest.Options{}), "/coreos.com/network")
+	h.SetConfig(t, v4)
+	here, there, moved := stranger("10.5.10.0/24", 1), stranger("10.5.20.0/24", 1), stranger("10.5.30.0/24", 2)
+	there.Attrs.PublicIP = addrs("192.0.2.99")
+	reserved := stranger("10.5.40.0/24", 2)
+	for _, l := range []subnet.Lease{there, here, moved} {
+		h.Put(t, l, false)
+	}
+	h.Put(t, reserved, true)
+	snapshot := h.server.Snapshot()
+
+	h.Delete(t, moved.Subnet)
+	h.Delete(t, reserved.Subnet)
+	nodes, subnets := runNodes(t, h.options(), 2)
+	if subnets[0] != here.Subnet {
+		t.Fatalf("the nodes have %v", subnets)
+	}
+	h.server.Kill()
+	h.server.Restore(snapshot)
+	h.server.Start()
+	awaitAll(t, h, nodes, append(subnets, reserved.Subnet))
+}
+
 func runNodesBeside(t *testing.T, h *harness, count int, other subnet.Lease) ([]*runningNode, []ipfam.Pair[netip.Prefix]) {
 	t.Helper()
 	var nodes []*runningNode

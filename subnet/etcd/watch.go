@@ -115,7 +115,7 @@ func (w *watcher) sameStore(ctx context.Context) (same bool, err error) {
 		}
 		if errors.Is(err, rpctypes.ErrFutureRev) {
 			same = false
-			m.epoch.Add(1)
+			m.otherStore()
 			return nil
 		}
 		if err != nil {
@@ -124,7 +124,7 @@ func (w *watcher) sameStore(ctx context.Context) (same bool, err error) {
 		m.observe(resp.Header, floor)
 		defer func() {
 			if !same {
-				m.epoch.Add(1)
+				m.otherStore()
 			}
 		}()
 		same = resp.Header.Revision >= s.rev && resp.Responses[0].GetResponseRange().Count == int64(len(s.leases))
