@@ -1,0 +1,94 @@
+package kubeplane
+
+import (
+	"context"
+	"net/http"
+)
+
+// Node is what tests look at of a Node object.
+type Node struct {
+	Metadata struct {
+		Name, UID   string
+		Annotations map[string]string
+	}
+	Spec struct {
+		PodCIDR  string
+		PodCIDRs []string
+	}
+	Status struct {
+		Conditions []struct{ Type, Status, Reason, Message string }
+	}
+}
+
+const nodesPath = "/api/v1/nodes"
+
+// CreateNode makes a Node; without pod CIDRs the controller manager gives it
+// some.
+func (a *API) CreateNode(ctx context.Context, name string, podCIDRs ...string) error {
+	node := map[string]any{"metadata": map[string]any{"name": name}}
+	if len(podCIDRs) > 0 {
+		node["spec"] = map[string]any{"podCIDR": podCIDRs[0], "podCIDRs": podCIDRs}
+	}
+	_, err := a.Do(ctx, http.MethodPost, nodesPath, JSON, node)
+	return err
+}
+
+// GetNode reads a Node.
+func (a *API) GetNode(ctx context.Context, name string) (Node, error) {
+	var n Node
+	return n, a.Get(ctx, nodesPath+"/"+name, &n)
+}
+
+// Nodes reads all Nodes.
+func (a *API) Nodes(ctx context.Context) ([]Node, error) {
+	var list struct{ Items []Node }
+	return list.Items, a.Get(ctx, nodesPath, &list)
+}
+
+// DeleteNode removes a Node; one that is not there is no error.
+func (a *API) DeleteNode(ctx context.Context, name string) error {
+	_, err := a.Do(ctx, http.MethodDelete, nodesPath+"/"+name, JSON, nil)
+	if IsCode(err, http.StatusNotFound) {
+		return nil
+	}
+	return err
+}
+
+// Annotate sets annotations of a Node; nil values remove them.
+func (a *API) Annotate(ctx context.Context, name string, annotations map[string]any) error {
+	_, err := a.Do(ctx, http.MethodPatch, nodesPath+"/"+name, MergePatch,
+		map[string]any{"metadata": map[string]any{"annotations": annotations}})
+	return err
+}
+
+// daemonRules are what the daemon cannot do without.
+const daemonRules = `[
+	{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
+	{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
+	{"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]}
+]`
+
+const rolePath = "/apis/rbac.authorization.k8s.io/v1/"
+
+// AllowDaemon lets the user Daemon do what the daemon cannot do without.
+func (a *API) AllowDaemon(ctx context.Context) error {
+	objects := map[string]string{
+		"clusterroles": `{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+			"metadata": {"name": "flannel"}, "rules": ` + daemonRules + `}`,
+		"clusterrolebindings": `{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+			"metadata": {"name": "flannel"}, "subjects": [{"kind": "User", "name": "` + Daemon + `"}],
+			"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "flannel"}}`,
+	}
+	for resource, text := range objects {
+		if _, err := a.Do(ctx, http.MethodPatch, rolePath+resource+"/flannel?fieldManager=test&force=true", ApplyPatch, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ForbidDaemon takes it all away again.
+func (a *API) ForbidDaemon(ctx context.Context) error {
+	_, err := a.Do(ctx, http.MethodDelete, rolePath+"clusterrolebindings/flannel", JSON, nil)
+	return err
+}

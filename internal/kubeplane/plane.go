@@ -1,0 +1,137 @@
+// Package kubeplane says how the control plane of a Kubernetes for tests is
+// run: its certificates, its users and the arguments of its programs.
+package kubeplane
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"flannel/internal/atomicfile"
+)
+
+// The users of the cluster; each has a kubeconfig.
+const (
+	// Admin may do everything.
+	Admin = "admin"
+	// Daemon may do what roles let it do; at first there is none.
+	Daemon = "flannel"
+)
+
+// Port is where the API server listens.
+const Port = 6443
+
+// serviceRange is where Services live; its first address is the API server's.
+const (
+	serviceRange   = "10.96.0.0/16"
+	serviceAddress = "10.96.0.1"
+)
+
+// Plane is one control plane.
+type Plane struct {
+	// Dir is where its files are.
+	Dir string
+	// Addr is the address that the API server listens on.
+	Addr netip.Addr
+	// Also are further addresses that it is reached under.
+	Also []netip.Addr
+	// Etcd is the URL of its store.
+	Etcd string
+	// PodRanges are what the controller manager cuts pod CIDRs from, one per
+	// family; none when it is empty.
+	PodRanges []netip.Prefix
+}
+
+// URL is where clients reach the API server.
+func (p *Plane) URL() string { return "https://" + netip.AddrPortFrom(p.Addr, Port).String() }
+
+func (p *Plane) file(name string) string { return filepath.Join(p.Dir, name) }
+
+// CAFile holds the certificate that the API server's is signed with.
+func (p *Plane) CAFile() string { return p.file("ca.pem") }
+
+// Kubeconfig is the file for one of the users.
+func (p *Plane) Kubeconfig(user string) string { return p.file(user + ".kubeconfig") }
+
+// Token is what a user shows to the API server.
+func (p *Plane) Token(user string) string { return user + "-of-the-test" }
+
+// Write makes the files that the programs and their users need.
+func (p *Plane) Write() error {
+	if err := p.writeCertificates(); err != nil {
+		return fmt.Errorf("certificates of the control plane: %w", err)
+	}
+	tokens := fmt.Sprintf("%s,%s,%s,system:masters\n%s,%s,%s\n",
+		p.Token(Admin), Admin, Admin, p.Token(Daemon), Daemon, Daemon)
+	if err := atomicfile.Write(p.file("tokens.csv"), []byte(tokens), 0o600); err != nil {
+		return err
+	}
+	for _, user := range []string{Admin, Daemon} {
+		if err := p.WriteKubeconfig(p.Kubeconfig(user), p.URL(), user); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WriteKubeconfig writes a kubeconfig for a user that reaches the API server
+// under this URL.
+func (p *Plane) WriteKubeconfig(path, url, user string) error {
+	text := fmt.Sprintf(`apiVersion: v1
+kind: Config
+current-context: test
+clusters:
+- name: test
+  cluster: {server: %q, certificate-authority: %q}
+users:
+- name: test
+  user: {token: %q}
+contexts:
+- name: test
+  context: {cluster: test, user: test}
+`, url, p.CAFile(), p.Token(user))
+	return atomicfile.Write(path, []byte(text), 0o600)
+}
+
+// APIServer returns the arguments of kube-apiserver.
+func (p *Plane) APIServer() []string {
+	return []string{
+		"--etcd-servers=" + p.Etcd,
+		"--bind-address=" + p.Addr.String(), fmt.Sprintf("--secure-port=%d", Port),
+		// Nobody watches whether the API server is there.
+		"--endpoint-reconciler-type=none",
+		"--cert-dir=" + p.Dir,
+		"--tls-cert-file=" + p.file("server.pem"), "--tls-private-key-file=" + p.file("server.key"),
+		"--service-account-issuer=https://kubernetes.default.svc",
+		"--service-account-key-file=" + p.file("accounts.key"),
+		"--service-account-signing-key-file=" + p.file("accounts.key"),
+		"--service-cluster-ip-range=" + serviceRange,
+		"--token-auth-file=" + p.file("tokens.csv"), "--authorization-mode=RBAC",
+		"--allow-privileged=true", "--kubelet-preferred-address-types=InternalIP",
+		// Accounts are made by a controller that may not run.
+		"--disable-admission-plugins=ServiceAccount",
+		"--shutdown-delay-duration=0s",
+	}
+}
+
+// ControllerManager returns the arguments of kube-controller-manager.
+func (p *Plane) ControllerManager() []string {
+	args := []string{
+		"--kubeconfig=" + p.Kubeconfig(Admin), "--leader-elect=false",
+		"--bind-address=" + p.Addr.String(), "--cert-dir=" + p.Dir,
+		"--root-ca-file=" + p.CAFile(), "--service-account-private-key-file=" + p.file("accounts.key"),
+	}
+	var ranges []string
+	for _, r := range p.PodRanges {
+		ranges = append(ranges, r.String())
+	}
+	if len(ranges) > 0 {
+		args = append(args, "--allocate-node-cidrs", "--cluster-cidr="+strings.Join(ranges, ","))
+	}
+	return args
+}
+
+// Certificate reads the CA's certificate.
+func (p *Plane) certificate() ([]byte, error) { return os.ReadFile(p.CAFile()) }

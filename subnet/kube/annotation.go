@@ -1,0 +1,218 @@
+package kube
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strings"
+
+	"flannel/internal/ipfam"
+	"flannel/subnet"
+)
+
+// annotations are the keys of what nodes say about themselves, and of what an
+// operator may say about them.
+type annotations struct {
+	// prefix is how all keys start.
+	prefix string
+	// managed is "true" on the Nodes that take part.
+	managed     string
+	backendType string
+	publicIP    ipfam.Pair[string]
+	data        ipfam.Pair[string]
+	// overwrite is published instead of the node's own address.
+	overwrite ipfam.Pair[string]
+	// nodePublicIP replaces the flags public-ip and public-ipv6.
+	nodePublicIP ipfam.Pair[string]
+}
+
+// prefixForm is what the keys of annotations may start with: a lower-case
+// domain, a slash, and perhaps the beginning of the name.
+var prefixForm = regexp.MustCompile(`^([a-z0-9_-]+\.)+[a-z0-9_-]+/([a-z0-9_-]+-)?$`)
+
+func newAnnotations(prefix string) (annotations, error) {
+	full := prefix
+	if !strings.Contains(full, "/") {
+		full += "/"
+	}
+	if !strings.HasSuffix(full, "/") && !strings.HasSuffix(full, "-") {
+		full += "-"
+	}
+	if !prefixForm.MatchString(full) {
+		return annotations{}, fmt.Errorf("%q is not allowed: use a lower-case domain with at most one slash, "+
+			"such as flannel.alpha.coreos.com or example.com/overlay", prefix)
+	}
+	return annotations{
+		prefix:       full,
+		managed:      full + "kube-subnet-manager",
+		backendType:  full + "backend-type",
+		publicIP:     ipfam.Pair[string]{full + "public-ip", full + "public-ipv6"},
+		data:         ipfam.Pair[string]{full + "backend-data", full + "backend-v6-data"},
+		overwrite:    ipfam.Pair[string]{full + "public-ip-overwrite", full + "public-ipv6-overwrite"},
+		nodePublicIP: ipfam.Pair[string]{full + "node-public-ip", full + "node-public-ipv6"},
+	}, nil
+}
+
+// noData is how the data of a backend without any are written.
+const noData = "null"
+
+// encode returns the annotations that say a; those that must not be there are
+// nil. The data of IPv4 are always written, as flannel does.
+func (k *annotations) encode(a subnet.Attrs) map[string]*string {
+	out := map[string]*string{k.managed: text("true"), k.backendType: text(a.BackendType)}
+	for f, key := range k.publicIP.Each() {
+		out[key] = nil
+		if a.PublicIP[f].IsValid() {
+			out[key] = text(a.PublicIP[f].String())
+		}
+	}
+	for f, key := range k.data.Each() {
+		switch {
+		case len(a.Data[f]) > 0:
+			out[key] = text(string(a.Data[f]))
+		case f == ipfam.V4 || a.PublicIP[f].IsValid():
+			out[key] = text(noData)
+		default:
+			out[key] = nil
+		}
+	}
+	return out
+}
+
+func text(s string) *string { return &s }
+
+// says reports whether the annotations of a Node say what is wanted. Blanks
+// around data do not count.
+func says(have map[string]string, want map[string]*string) bool {
+	for key, value := range want {
+		if !same(have, key, value) {
+			return false
+		}
+	}
+	return true
+}
+
+func same(have map[string]string, key string, want *string) bool {
+	value, there := have[key]
+	if want == nil {
+		return !there
+	}
+	return there && strings.TrimSpace(value) == strings.TrimSpace(*want)
+}
+
+// patch returns the annotations to write so that a Node that has these says
+// what is wanted. A flannel peer in dual stack takes a change only if both
+// families have changed: where one has not, a blank before its data is added
+// or taken away, which changes the text and not its meaning.
+func (k *annotations) patch(have map[string]string, want map[string]*string) map[string]*string {
+	out := make(map[string]*string, len(want))
+	for key, value := range want {
+		out[key] = value
+	}
+	dual := want[k.publicIP[ipfam.V4]] != nil && want[k.publicIP[ipfam.V6]] != nil
+	if !dual || !same(have, k.backendType, want[k.backendType]) {
+		return out
+	}
+	var changed ipfam.Pair[bool]
+	for _, f := range ipfam.All() {
+		changed[f] = !same(have, k.publicIP[f], want[k.publicIP[f]]) || !same(have, k.data[f], want[k.data[f]])
+	}
+	for f, c := range changed.Each() {
+		if other := 1 - f; !c && changed[other] {
+			out[k.data[f]] = text(toggleBlank(have[k.data[f]]))
+		}
+	}
+	return out
+}
+
+func toggleBlank(data string) string {
+	if rest, ok := strings.CutPrefix(data, " "); ok {
+		return rest
+	}
+	return " " + data
+}
+
+// Records are hostile input. Real ones are far below these sizes, in bytes.
+const (
+	maxData = 8192
+	maxType = 32
+)
+
+// decode reads what a Node says about itself. With an error it returns what
+// could be read.
+func (k *annotations) decode(have map[string]string) (subnet.Attrs, error) {
+	a := subnet.Attrs{BackendType: subnet.DefaultBackend}
+	if name := have[k.backendType]; name != "" {
+		if len(name) > maxType || strings.TrimFunc(name, isTypeRune) != "" {
+			return a, fmt.Errorf("annotation %s is not a name", k.backendType)
+		}
+		a.BackendType = strings.ToLower(name)
+	}
+	for f, key := range k.publicIP.Each() {
+		addr, err := decodeAddr(f, key, have)
+		if err != nil {
+			return a, err
+		}
+		a.PublicIP[f] = addr
+	}
+	for f, key := range k.data.Each() {
+		data, err := decodeData(key, have[key])
+		if err != nil {
+			return a, err
+		}
+		a.Data[f] = data
+	}
+	return a, nil
+}
+
+func isTypeRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
+}
+
+func decodeAddr(f ipfam.Family, key string, have map[string]string) (netip.Addr, error) {
+	value := have[key]
+	if value == "" {
+		return netip.Addr{}, nil
+	}
+	addr, err := netip.ParseAddr(value)
+	if addr = addr.Unmap(); err != nil || addr.Zone() != "" || ipfam.Of(addr) != f {
+		return netip.Addr{}, fmt.Errorf("annotation %s: %q is not an %s address", key, cut(value), f)
+	}
+	return addr, nil
+}
+
+func decodeData(key, value string) (json.RawMessage, error) {
+	if len(value) > maxData {
+		return nil, fmt.Errorf("annotation %s has %d bytes, at most %d are allowed", key, len(value), maxData)
+	}
+	data := bytes.TrimSpace([]byte(value))
+	if len(data) == 0 || string(data) == noData {
+		return nil, nil
+	}
+	if !json.Valid(data) {
+		return nil, fmt.Errorf("annotation %s is not JSON", key)
+	}
+	return data, nil
+}
+
+// cut keeps a hostile record from filling the log.
+func cut(value string) string {
+	const most = 64
+	return value[:min(len(value), most)]
+}
+
+// addresses reads two annotations with addresses. An operator's mistake leaves
+// that family out and is returned as text for people.
+func (k *annotations) addresses(keys ipfam.Pair[string], have map[string]string) (out ipfam.Pair[netip.Addr], problems []string) {
+	for f, key := range keys.Each() {
+		addr, err := decodeAddr(f, key, have)
+		if err != nil {
+			problems = append(problems, err.Error())
+			continue
+		}
+		out[f] = addr
+	}
+	return out, problems
+}

@@ -1,0 +1,122 @@
+package kube
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"syscall"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// causeError is something that an operator can mend: what is wrong, and the
+// command that shows it.
+type causeError struct {
+	// reason is one word, for Events.
+	reason string
+	text   string
+}
+
+func (e *causeError) Error() string { return e.text }
+
+// rule is what a request needs to be allowed.
+type rule struct{ verb, resource string }
+
+func (r rule) String() string { return fmt.Sprintf("%s %s", r.verb, r.resource) }
+
+// unanswered reports whether a request has failed because nobody could work on
+// it, so that any other would fail too.
+func unanswered(err error) bool {
+	if err == nil || tooLargeVersion(err) {
+		return false
+	}
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return true
+	}
+	code := status.Status().Code
+	return code >= 500 || code == 429
+}
+
+// tooLargeVersion reports whether the server does not know the resource
+// version yet that was asked for.
+func tooLargeVersion(err error) bool {
+	return apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
+}
+
+// refused reports whether the server does not let this node do something.
+func refused(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) }
+
+// explainRefusal says which rule or credential is missing.
+func explainRefusal(err error, need rule) error {
+	if apierrors.IsUnauthorized(err) {
+		return &causeError{reason: "Unauthorized", text: "the API server does not accept this node's credentials: " +
+			"check the token or the certificate of the kubeconfig or of the service account; see: kubectl auth whoami"}
+	}
+	return &causeError{reason: "Forbidden", text: fmt.Sprintf("not allowed to %s: give the ClusterRole of this daemon the rule "+
+		`apiGroups [""], resources [%q], verbs [%q]; see: kubectl auth can-i %s (%v)`,
+		need, need.resource, need.verb, need, plain(err))}
+}
+
+// server is what is known about the way to the API server.
+type server struct {
+	url string
+	// service says that the address is that of a Service.
+	service bool
+}
+
+// explainUnanswered says why the API server does not answer.
+func (s server) explainUnanswered(err error) error {
+	var status apierrors.APIStatus
+	switch {
+	case errors.As(err, &status):
+		return &causeError{reason: "APIServerNotReady", text: fmt.Sprintf("API server %s is not ready: %v; see: curl -k %s/readyz?verbose", s.url, err, s.url)}
+	case untrusted(err):
+		return &causeError{reason: "CertificateNotTrusted", text: fmt.Sprintf("the certificate of API server %s is not trusted: %v; "+
+			"see: openssl s_client -connect %s -showcerts", s.url, plain(err), s.hostPort())}
+	}
+	text := fmt.Sprintf("API server %s cannot be reached: %v; see: curl -k %s/version", s.url, plain(err), s.url)
+	if s.service {
+		text += "; the address is that of a Service: kube-proxy must serve it on this node, " +
+			"or --kube-api-url must name the API server itself; see: kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide"
+	}
+	return &causeError{reason: "APIServerUnreachable", text: text}
+}
+
+func (s server) hostPort() string {
+	u, err := url.Parse(s.url)
+	if err != nil {
+		return s.url
+	}
+	if u.Port() == "" {
+		return net.JoinHostPort(u.Hostname(), "443")
+	}
+	return u.Host
+}
+
+func untrusted(err error) bool {
+	var verification *tls.CertificateVerificationError
+	var authority x509.UnknownAuthorityError
+	var hostname x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	return errors.As(err, &verification) || errors.As(err, &authority) || errors.As(err, &hostname) || errors.As(err, &invalid)
+}
+
+// plain takes off what says the same again or differs from try to try, such as
+// the local port.
+func plain(err error) error {
+	var op *net.OpError
+	var errno syscall.Errno
+	var inURL *url.Error
+	switch {
+	case errors.As(err, &op) && errors.As(op.Err, &errno) && op.Addr != nil:
+		return fmt.Errorf("%s %s: %w", op.Op, op.Addr, errno)
+	case errors.As(err, &inURL):
+		return inURL.Err
+	}
+	return err
+}

@@ -1,0 +1,58 @@
+package kube
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// nodeName says how this node finds the name of its Node.
+type nodeName struct {
+	// name is known from the start.
+	name string
+	// pod and namespace name the pod whose node it is.
+	pod, namespace string
+}
+
+// chooseName follows the environment: NODE_NAME, else the pod, else the host
+// name in lower case.
+func chooseName(getenv func(string) string, hostname string) nodeName {
+	if name := getenv("NODE_NAME"); name != "" {
+		return nodeName{name: name}
+	}
+	if pod, namespace := getenv("POD_NAME"), getenv("POD_NAMESPACE"); pod != "" && namespace != "" {
+		return nodeName{pod: pod, namespace: namespace}
+	}
+	return nodeName{name: strings.ToLower(strings.TrimSpace(hostname))}
+}
+
+// closeMatches returns the names that somebody may have meant: the same in
+// another case, or the same host with or without its domain.
+func closeMatches(name string, names []string) []string {
+	short := func(s string) string {
+		host, _, _ := strings.Cut(strings.ToLower(s), ".")
+		return host
+	}
+	var out []string
+	for _, n := range names {
+		if n != name && short(n) == short(name) {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return out[:min(len(out), mostMatches)]
+}
+
+const mostMatches = 5
+
+// notFound says that there is no Node of this name.
+func notFound(name string, names []string) error {
+	text := fmt.Sprintf("there is no Node %q", name)
+	switch matches := closeMatches(name, names); {
+	case len(matches) > 0:
+		text += fmt.Sprintf(", but %s: set NODE_NAME to the name of this node's Node", strings.Join(matches, ", "))
+	default:
+		text += ": the kubelet makes it when it registers; is its name another, set NODE_NAME"
+	}
+	return &causeError{reason: "NodeNotFound", text: text + "; see: kubectl get nodes"}
+}

@@ -1,0 +1,238 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"flannel/internal/ipfam"
+	"flannel/subnet"
+)
+
+// Watch implements subnet.Manager.
+func (m *Manager) Watch(ctx context.Context, set func(subnet.Snapshot)) error {
+	ctx = klog.NewContext(ctx, quietLogger(m.log))
+	p := newPeers(m.keys, m.families(), m.o.Grace)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		m.newReflector("nodes", topicPeers, "", p).RunWithContext(ctx)
+		return ctx.Err()
+	})
+	group.Go(func() error { return p.tell(ctx, set) })
+	return group.Wait()
+}
+
+// peers turns the Nodes that a reflector finds into leases.
+type peers struct {
+	keys     annotations
+	families ipfam.Pair[bool]
+	grace    time.Duration
+	// changed asks tell to look.
+	changed chan struct{}
+
+	mu sync.Mutex
+	// known is false until the first complete list.
+	known bool
+	all   map[string]peer
+	epoch uint64
+	// version is the highest resource version of a list.
+	version uint64
+}
+
+type peer struct {
+	lease subnet.Lease
+	// until is when the grace time ends of a peer whose annotations are gone;
+	// zero for others.
+	until time.Time
+}
+
+var _ cache.TransformingStore = (*peers)(nil)
+
+func newPeers(keys annotations, families ipfam.Pair[bool], grace time.Duration) *peers {
+	return &peers{keys: keys, families: families, grace: grace, changed: make(chan struct{}, 1), all: map[string]peer{}}
+}
+
+// Transformer drops what no lease is made of.
+func (p *peers) Transformer() cache.TransformFunc {
+	return func(obj any) (any, error) {
+		if n, ok := obj.(*Node); ok {
+			n.strip(p.keys.prefix)
+		}
+		return obj, nil
+	}
+}
+
+// Add implements cache.ReflectorStore.
+func (p *peers) Add(obj any) error { return p.Update(obj) }
+
+// Update implements cache.ReflectorStore.
+func (p *peers) Update(obj any) error {
+	n, ok := obj.(*Node)
+	if !ok {
+		return fmt.Errorf("%T instead of a Node", obj)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was, had := p.all[n.Name]
+	next, has := p.next(was, had, n, time.Now())
+	switch {
+	case has && (!had || !next.lease.Equal(was.lease) || next.until != was.until):
+		p.all[n.Name] = next
+	case had && !has:
+		delete(p.all, n.Name)
+	default:
+		return nil
+	}
+	p.wake()
+	return nil
+}
+
+// Delete implements cache.ReflectorStore.
+func (p *peers) Delete(obj any) error {
+	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = gone.Obj
+	}
+	n, ok := obj.(*Node)
+	if !ok {
+		return fmt.Errorf("%T instead of a Node", obj)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, had := p.all[n.Name]; had {
+		delete(p.all, n.Name)
+		p.wake()
+	}
+	return nil
+}
+
+// Replace implements cache.ReflectorStore. A list that is older than the one
+// before comes from a store that was restored.
+func (p *peers) Replace(list []any, version string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make(map[string]peer, len(list))
+	now := time.Now()
+	for _, obj := range list {
+		n, ok := obj.(*Node)
+		if !ok {
+			return fmt.Errorf("%T instead of a Node", obj)
+		}
+		was, had := p.all[n.Name]
+		if next, has := p.next(was, had, n, now); has {
+			all[n.Name] = next
+		}
+	}
+	if rev := revision(version); rev < p.version {
+		p.epoch++
+		p.version = rev
+	} else {
+		p.version = rev
+	}
+	p.all, p.known = all, true
+	p.wake()
+	return nil
+}
+
+// Resync implements cache.ReflectorStore.
+func (p *peers) Resync() error { return nil }
+
+func (p *peers) wake() {
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
+}
+
+// next returns what a Node makes of its peer, and whether there still is one.
+func (p *peers) next(was peer, had bool, n *Node, now time.Time) (peer, bool) {
+	l, takesPart := decodeLease(n, &p.keys, p.families)
+	if takesPart && !(had && vanished(was.lease, l)) {
+		return peer{lease: l}, true
+	}
+	if !had || was.lease.Invalid != "" || was.lease.Claim.Age != claim(n).Age {
+		return peer{lease: l}, takesPart
+	}
+	if have, err := subnets(n, p.families); err != nil || have != was.lease.Subnet {
+		return peer{lease: l}, takesPart
+	}
+	if was.until.IsZero() {
+		was.until = now.Add(p.grace)
+		was.lease.Claim.Grace = true
+	}
+	return was, now.Before(was.until)
+}
+
+// vanished reports whether what a Node said is gone, and not replaced by
+// something else: a peer always has an address, and a backend that publishes
+// data does so in each family that has one.
+func vanished(was, is subnet.Lease) bool {
+	if is.Invalid != "" || was.Invalid != "" {
+		return false
+	}
+	if is.Attrs.PublicIP == (ipfam.Pair[netip.Addr]{}) {
+		return true
+	}
+	if is.Attrs.BackendType != was.Attrs.BackendType {
+		return false
+	}
+	for f := range ipfam.Addrs(is.Attrs.PublicIP) {
+		if was.Attrs.Data[f] != nil && is.Attrs.Data[f] == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// tell calls set with the complete set after each change, until ctx ends.
+// Changes that come while it works become one set.
+func (p *peers) tell(ctx context.Context, set func(subnet.Snapshot)) error {
+	var last []subnet.Lease
+	told := false
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.changed:
+		case <-timer.C:
+		}
+		leases, epoch, end, known := p.snapshot(time.Now())
+		if !end.IsZero() {
+			timer.Reset(time.Until(end))
+		}
+		if known && !(told && slices.EqualFunc(last, leases, subnet.Lease.Equal)) {
+			last, told = leases, true
+			set(subnet.Snapshot{Leases: leases, Epoch: epoch})
+		}
+	}
+}
+
+// snapshot drops the peers whose grace time is over and returns the others in
+// the order of their names, and when the next grace time ends.
+func (p *peers) snapshot(now time.Time) (leases []subnet.Lease, epoch uint64, end time.Time, known bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	leases = make([]subnet.Lease, 0, len(p.all))
+	for name, each := range p.all {
+		switch {
+		case each.until.IsZero():
+		case !now.Before(each.until):
+			delete(p.all, name)
+			continue
+		case end.IsZero() || each.until.Before(end):
+			end = each.until
+		}
+		leases = append(leases, each.lease)
+	}
+	slices.SortFunc(leases, func(a, b subnet.Lease) int { return strings.Compare(a.Name, b.Name) })
+	return leases, p.epoch, end, p.known
+}

@@ -1,0 +1,208 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"flannel/internal/ipfam"
+	"flannel/subnet"
+)
+
+// watched runs peers inside a bubble of synctest and returns the sets told.
+func watched(t *testing.T, p *peers) (last func() []subnet.Lease, sets *int) {
+	t.Helper()
+	var leases []subnet.Lease
+	sets = new(int)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = p.tell(ctx, func(s subnet.Snapshot) { leases = s.Leases; *sets++ })
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return func() []subnet.Lease {
+		synctest.Wait()
+		return leases
+	}, sets
+}
+
+func put(t *testing.T, p *peers, n *Node) {
+	t.Helper()
+	if err := p.Update(n.deepCopy()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestEachPartOfAPeerIsCompared(t *testing.T) {
+	mac := json.RawMessage(`{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}`)
+	key := json.RawMessage(`{"PublicKey":"k"}`)
+	parts := map[string]func(f ipfam.Family, n *Node, a *subnet.Attrs){
+		"MAC": func(f ipfam.Family, _ *Node, a *subnet.Attrs) { a.Data[f] = mac },
+		"key": func(f ipfam.Family, _ *Node, a *subnet.Attrs) { a.Data[f] = key },
+		"public IP": func(f ipfam.Family, _ *Node, a *subnet.Attrs) {
+			a.PublicIP[f] = ipfam.Pair[netip.Addr]{netip.MustParseAddr("192.0.2.99"), netip.MustParseAddr("2001:db8::99")}[f]
+		},
+		"pod CIDR": func(f ipfam.Family, n *Node, _ *subnet.Attrs) {
+			n.Spec.PodCIDRs[f] = []string{"10.244.9.0/24", "fd00:10:244:9::/64"}[f]
+		},
+		"backend type": func(_ ipfam.Family, _ *Node, a *subnet.Attrs) { a.BackendType = "host-gw" },
+	}
+	families := map[string]ipfam.Pair[bool]{"IPv4": {true, false}, "IPv6": {false, true}, "both": {true, true}}
+	for part, change := range parts {
+		for name, on := range families {
+			t.Run(part+" of "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p := newPeers(keysOf(t), both, time.Minute)
+					last, sets := watched(t, p)
+					n := nodeOf(t, attrs46(), "10.244.3.0/24", "fd00:10:244:3::/64")
+					if err := p.Replace([]any{n}, "1"); err != nil {
+						t.Fatal(err)
+					}
+					before := last()[0]
+					a := attrs46()
+					for f, on := range on.Each() {
+						if on {
+							change(f, n, &a)
+						}
+					}
+					n.Annotations = apply(n.Annotations, p.keys.patch(n.Annotations, p.keys.encode(a)))
+					put(t, p, n)
+					if after := last()[0]; after.Equal(before) || !after.Attrs.Equal(a) || *sets != 2 {
+						t.Errorf("got %+v after %+v, %d sets", after, before, *sets)
+					}
+					put(t, p, n)
+					if last(); *sets != 2 {
+						t.Error("a Node that says the same again makes a set")
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestAPeerWithoutAnnotationsIsKeptForAWhile(t *testing.T) {
+	k := keysOf(t)
+	wipes := map[string]func(n *Node){
+		"all":          func(n *Node) { n.Annotations = nil },
+		"the mark":     func(n *Node) { n.Annotations[k.managed] = "" },
+		"the address":  func(n *Node) { delete(n.Annotations, k.publicIP[ipfam.V4]) },
+		"the data":     func(n *Node) { delete(n.Annotations, k.data[ipfam.V4]) },
+		"data as null": func(n *Node) { n.Annotations[k.data[ipfam.V4]] = "null" },
+	}
+	for name, wipe := range wipes {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPeers(k, both, 5*time.Minute)
+				last, _ := watched(t, p)
+				whole := nodeOf(t, attrs4(), "10.244.3.0/24")
+				if err := p.Replace([]any{whole.deepCopy()}, "1"); err != nil {
+					t.Fatal(err)
+				}
+				last()
+				wiped := whole.deepCopy()
+				wipe(wiped)
+				put(t, p, wiped)
+				time.Sleep(4 * time.Minute)
+				put(t, p, wiped)
+				if err := p.Replace([]any{wiped.deepCopy()}, "2"); err != nil {
+					t.Fatal(err)
+				}
+				if l := last(); len(l) != 1 || !l[0].Claim.Grace || !l[0].Attrs.Equal(attrs4()) {
+					t.Fatalf("after four minutes: %+v", l)
+				}
+				put(t, p, whole)
+				if l := last(); len(l) != 1 || l[0].Claim.Grace {
+					t.Fatalf("after it came back: %+v", l)
+				}
+				put(t, p, wiped)
+				time.Sleep(5*time.Minute + time.Second)
+				if l := last(); len(l) != 0 {
+					t.Fatalf("after the grace time: %+v", l)
+				}
+			})
+		})
+	}
+}
+
+func TestGraceEnds(t *testing.T) {
+	ends := map[string]func(t *testing.T, p *peers, n *Node){
+		"with the Node": func(t *testing.T, p *peers, n *Node) {
+			if err := p.Delete(n); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"with another pod CIDR": func(t *testing.T, p *peers, n *Node) {
+			n.Spec.PodCIDRs = []string{"10.244.9.0/24"}
+			put(t, p, n)
+		},
+		"when another list lacks the Node": func(t *testing.T, p *peers, _ *Node) {
+			if err := p.Replace(nil, "3"); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"when the Node is another one": func(t *testing.T, p *peers, n *Node) {
+			n.CreationTimestamp.Time = n.CreationTimestamp.Add(time.Second)
+			put(t, p, n)
+		},
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPeers(keysOf(t), both, 5*time.Minute)
+				last, _ := watched(t, p)
+				n := nodeOf(t, attrs4(), "10.244.3.0/24")
+				if err := p.Replace([]any{n.deepCopy()}, "1"); err != nil {
+					t.Fatal(err)
+				}
+				n.Annotations = nil
+				put(t, p, n)
+				if l := last(); len(l) != 1 {
+					t.Fatalf("got %+v", l)
+				}
+				end(t, p, n)
+				if l := last(); len(l) != 0 {
+					t.Errorf("got %+v", l)
+				}
+			})
+		})
+	}
+}
+
+func TestManyChangesBecomeFewSets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeers(keysOf(t), both, time.Minute)
+		if err := p.Replace(nil, "1"); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 200 {
+			n := nodeOf(t, attrs4(), fmt.Sprintf("10.244.%d.0/24", i))
+			n.Name = fmt.Sprintf("n%03d", i)
+			put(t, p, n)
+		}
+		last, sets := watched(t, p)
+		l := last()
+		if len(l) != 200 || l[0].Name != "n000" || l[199].Name != "n199" || *sets > 2 {
+			t.Errorf("%d leases in %d sets", len(l), *sets)
+		}
+	})
+}
+
+func TestARestoredStoreIsAnotherOne(t *testing.T) {
+	p := newPeers(keysOf(t), both, time.Minute)
+	for i, version := range []string{"10", "20", "15"} {
+		if err := p.Replace(nil, version); err != nil {
+			t.Fatal(err)
+		}
+		if want := uint64(i / 2); p.epoch != want {
+			t.Errorf("epoch %d after version %s, want %d", p.epoch, version, want)
+		}
+	}
+}
