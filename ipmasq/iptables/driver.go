@@ -90,7 +90,11 @@ func (d *Driver) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, er
 			continue
 		}
 		for _, table := range ipmasq.Tables() {
-			if err := d.applyTable(ctx, t, chains[table], c, changes); err != nil {
+			err := d.applyTable(ctx, t, chains[table], c, changes)
+			if errors.Is(err, errLocked) {
+				return changes, err // for the other tables, too
+			}
+			if err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", f, err))
 			}
 		}

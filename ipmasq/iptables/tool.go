@@ -29,6 +29,16 @@ const (
 	Legacy Mode = "legacy"
 )
 
+// errLocked says that somebody else works on the legacy tables for longer than
+// lockWait.
+var errLocked = errors.New("another program holds the xtables lock")
+
+// lockHeld reads the exit status of a program.
+func (t *tool) lockHeld(status int) bool {
+	const resourceProblem = 4
+	return t.mode == Legacy && status == resourceProblem
+}
+
 // protocols are the families as the library names them.
 var protocols = ipfam.Pair[goiptables.Protocol]{goiptables.ProtocolIPv4, goiptables.ProtocolIPv6}
 
@@ -104,6 +114,8 @@ func (t *tool) list(table ipmasq.Table, chain string) (lines []string, exists bo
 	switch {
 	case errors.As(err, &failed) && failed.ExitStatus() == 1:
 		return nil, false, nil
+	case errors.As(err, &failed) && t.lockHeld(failed.ExitStatus()):
+		return nil, false, errLocked
 	case err != nil:
 		return nil, false, fmt.Errorf("read chain %s of table %s: %w", chain, table, err)
 	}
@@ -120,7 +132,11 @@ func (t *tool) write(ctx context.Context, s *script) error {
 	cmd.Stdin = strings.NewReader(s.text())
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	if err := cmd.Run(); err != nil {
+	err := cmd.Run()
+	if t.lockHeld(cmd.ProcessState.ExitCode()) {
+		return errLocked
+	}
+	if err != nil {
 		text := strings.Join(strings.Fields(stderr.String()), " ")
 		return fmt.Errorf("write table %s with %s: %w: %s", s.chain.table, filepath.Base(t.restore), err, text)
 	}

@@ -229,3 +229,19 @@ func chainOf(line string) string {
 	words := strings.Fields(line)
 	return strings.Join(words[:min(3, len(words))], " ")
 }
+
+// sortedOwn picks our rules out of a ruleset.
+func sortedOwn(ruleset string) string {
+	var lines []string
+	table := ""
+	for line := range strings.Lines(ruleset) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "table ") || strings.HasPrefix(line, "chain ") {
+			table = line
+		}
+		if strings.Contains(line, "flanneld ") || strings.Contains(line, "10.244.") || strings.Contains(line, "FLANNEL-") || strings.Contains(line, "10:244:") {
+			lines = append(lines, table+" "+line)
+		}
+	}
+	return sortedByTable(lines)
+}

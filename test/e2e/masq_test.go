@@ -108,18 +108,7 @@ func iptablesFaults(suffix string) []ruleFault {
 // ownRules is what a host holds of our rules, in the order of the kernel.
 func ownRules(t *testing.T, h *lab.Host) string {
 	t.Helper()
-	var lines []string
-	table := ""
-	for line := range strings.Lines(ruleText(t, h)) {
-		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "table ") || strings.HasPrefix(line, "chain ") {
-			table = line
-		}
-		if strings.Contains(line, "flanneld ") || strings.Contains(line, "10.244.") || strings.Contains(line, "FLANNEL-") || strings.Contains(line, "10:244:") {
-			lines = append(lines, table+" "+line)
-		}
-	}
-	return sortedByTable(lines)
+	return sortedOwn(ruleText(t, h))
 }
 
 func TestRulesThatVanishArePutBack(t *testing.T) {
