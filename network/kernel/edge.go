@@ -9,8 +9,9 @@ type edge struct {
 	routes    table[routeKey, routeValue]
 	// alive reports whether the daemon with this instance runs on the host.
 	alive func(instance string) bool
-	// findRoutes passes the routes of the main table, whoever made them.
-	findRoutes func(each func(routeKey, routeValue)) error
+	// findRoutes returns those of the routes that are in the main table,
+	// whoever made them.
+	findRoutes func(keys []routeKey) (map[routeKey]routeValue, error)
 }
 
 // linkTable lists and changes devices.

@@ -17,13 +17,10 @@ func (t *fakeTables) edge() edge {
 			defer t.mu.Unlock()
 			return t.alive[shortName(instance)]
 		},
-		findRoutes: func(each func(routeKey, routeValue)) error {
+		findRoutes: func([]routeKey) (map[routeKey]routeValue, error) {
 			t.mu.Lock()
 			defer t.mu.Unlock()
-			for k, v := range t.routes {
-				each(k, v)
-			}
-			return nil
+			return maps.Clone(t.routes), nil
 		},
 	}
 }

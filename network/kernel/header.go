@@ -37,6 +37,10 @@ func neighHeader(h *[unix.SizeofNdMsg]byte, family uint8, index int, flags uint8
 	return h[:]
 }
 
+func putRouteFlags(h *[unix.SizeofRtMsg]byte, flags uint32) {
+	binary.NativeEndian.PutUint32(h[8:], flags)
+}
+
 func routeHeader(h *[unix.SizeofRtMsg]byte, family uint8, bits int) {
 	h[0], h[1] = family, uint8(bits)
 	h[4] = unix.RT_TABLE_MAIN

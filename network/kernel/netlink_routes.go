@@ -1,8 +1,8 @@
 package kernel
 
 import (
-	"encoding/binary"
 	"errors"
+	"net/netip"
 
 	"flannel/internal/ipfam"
 	"flannel/network/kernel/rtnl"
@@ -41,6 +41,48 @@ func (t netlinkTables) dumpRoutes(protocol uint8, each func(routeKey, routeValue
 }
 
 func (t netlinkTables) putRoutes(changes []change[routeKey, routeValue], fail func(int, error)) {
+	var refused []int
+	t.writeRoutes(changes, func(i int, err error) {
+		c := &changes[i]
+		if errors.Is(err, unix.EINVAL) && c.want.onLink && c.key.dst.Addr().Is6() {
+			refused = append(refused, i)
+			return
+		}
+		fail(i, err)
+	})
+	if len(refused) > 0 {
+		t.putInSteps(changes, refused, fail)
+	}
+}
+
+// putInSteps puts IPv6 routes whose gateway lies under a route over another
+// device, for example their own earlier selves: the kernel refuses such a
+// gateway, onlink or not. It lies under the route itself once that leads
+// straight to the device.
+func (t netlinkTables) putInSteps(changes []change[routeKey, routeValue], refused []int, fail func(int, error)) {
+	straight := make([]change[routeKey, routeValue], len(refused))
+	for i, n := range refused {
+		straight[i] = changes[n]
+		straight[i].want.via, straight[i].want.onLink = netip.Addr{}, false
+	}
+	failed := make([]bool, len(refused))
+	t.writeRoutes(straight, func(i int, err error) {
+		failed[i] = true
+		fail(refused[i], err)
+	})
+	var final []change[routeKey, routeValue]
+	var numbers []int
+	for i, n := range refused {
+		if !failed[i] {
+			c := changes[n]
+			c.exists = true
+			final, numbers = append(final, c), append(numbers, n)
+		}
+	}
+	t.writeRoutes(final, func(i int, err error) { fail(numbers[i], err) })
+}
+
+func (t netlinkTables) writeRoutes(changes []change[routeKey, routeValue], fail func(int, error)) {
 	t.conn.Do(len(changes), func(b *rtnl.Batch, i int) {
 		c := &changes[i]
 		flags := uint16(unix.NLM_F_CREATE | unix.NLM_F_EXCL)
@@ -79,7 +121,7 @@ func (t netlinkTables) route(b *rtnl.Batch, typ, flags uint16, k routeKey, v rou
 		h[6] = unix.RT_SCOPE_LINK
 	}
 	if v.onLink && typ == unix.RTM_NEWROUTE {
-		binary.NativeEndian.PutUint32(h[8:], unix.RTNH_F_ONLINK)
+		putRouteFlags(&h, unix.RTNH_F_ONLINK)
 	}
 	b.Begin(typ, flags, h[:])
 	b.Addr(unix.RTA_DST, k.dst.Addr())

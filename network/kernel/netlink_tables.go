@@ -25,7 +25,7 @@ func (t netlinkTables) edge(links linkTable) edge {
 		neighbors:  table[neighKey, MAC]{TableNeighbors, t.listNeighbors, t.putNeighbors, t.delNeighbors},
 		routes:     table[routeKey, routeValue]{TableRoutes, t.listRoutes, t.putRoutes, t.delRoutes},
 		alive:      func(instance string) bool { return alive(t.namespace, instance) },
-		findRoutes: func(each func(routeKey, routeValue)) error { return t.dumpRoutes(unix.RTPROT_UNSPEC, each) },
+		findRoutes: t.findRoutes,
 	}
 }
 

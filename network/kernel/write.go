@@ -4,9 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
+	"slices"
 	"syscall"
 
 	"flannel/network/kernel/rtnl"
+
+	"golang.org/x/sys/unix"
 )
 
 // work is what a pass has to do in one table.
@@ -153,17 +157,12 @@ func (p *pass) putRoutes(w *work[routeKey, routeValue]) {
 	if len(taken) == 0 {
 		return
 	}
-	holders := make(map[routeKey]routeValue, len(taken))
-	err := p.edge.findRoutes(func(k routeKey, v routeValue) {
-		if _, ok := taken[k]; ok {
-			holders[k] = v
-		}
-	})
+	holders, err := p.edge.findRoutes(slices.Collect(maps.Keys(taken)))
 	var again []change[routeKey, routeValue]
 	for k, c := range taken {
 		holder, there := holders[k]
 		switch {
-		case err != nil:
+		case !there && err != nil:
 			p.routeFailed(c, fmt.Errorf("find out who has the route: %w", err))
 		case there && !p.mayReplace(k, holder):
 			p.routeFailed(c, p.takenError(k, holder))
@@ -189,6 +188,9 @@ func (p *pass) takenError(k routeKey, v routeValue) error {
 		if l.index == v.dev {
 			by += " dev " + name
 		}
+	}
+	if v.protocol == unix.RTPROT_KERNEL {
+		return fmt.Errorf("the route is taken by a network of this host (%s); one of the two needs another range", by)
 	}
 	return fmt.Errorf("the route is taken by another (%s); remove it with `ip route del %s metric %d`", by, k.dst, k.metric)
 }

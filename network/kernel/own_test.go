@@ -1,0 +1,273 @@
+package kernel_test
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"flannel/network/kernel"
+)
+
+func TestFlannelsRoutesAreAdoptedOnce(t *testing.T) {
+	adopting := scope
+	adopting.Adopt = []kernel.Adoption{{Network: network4, Bits: 24, Dev: "eth0"}}
+	onBoth(t, func(t *testing.T, m machine) {
+		up := m.uplinkIndex()
+		m.device(single(up).Devices[0])
+		m.route(kernel.Route{Dst: subnet4(2), Via: subnet4(2).Addr(), Dev: "flannel.1", OnLink: true}, 3)
+		m.route(kernel.Route{Dst: subnet4(5), Via: subnet4(5).Addr(), Dev: "flannel.1", OnLink: true}, 3)
+		m.route(kernel.Route{Dst: subnet4(6), Via: public4(6), Dev: "eth0"}, 3)
+		m.route(kernel.Route{Dst: netip.MustParsePrefix("10.5.7.0/25"), Via: public4(7), Dev: "eth0"}, 3)
+		m.route(kernel.Route{Dst: subnet4(8), Via: public4(8), Dev: "eth0"}, 4)
+
+		first := m.again(adopting)
+		if stats, err := first.Apply(t.Context(), single(up, 2), true); err != nil || stats.Held != 2 {
+			t.Errorf("held: got %+v, %v, want two", stats, err)
+		}
+		mustHave(t, m, "route 10.5.5.0/24", "route 10.5.6.0/24")
+		apply(t, first, single(up, 2))
+		mustHave(t, m, peerEntries...)
+		mustLack(t, m, "route 10.5.5.0/24", "route 10.5.6.0/24", "10.5.2.0/24 via 10.5.2.0 dev flannel.1 onlink proto 3")
+		mustHave(t, m, "route 10.5.7.0/25", "route 10.5.8.0/24")
+
+		m.route(kernel.Route{Dst: subnet4(6), Via: public4(6), Dev: "eth0"}, 3)
+		apply(t, m.again(adopting), single(up, 2))
+		mustHave(t, m, "route 10.5.6.0/24")
+	})
+}
+
+// Only what is there when this software first looks can be flannel's.
+func TestUsersRoutesAreNotAdopted(t *testing.T) {
+	adopting := scope
+	adopting.Adopt = []kernel.Adoption{{Network: network4, Bits: 24, Dev: "eth0"}}
+	known := adopting
+	known.Known = true
+	users := kernel.Route{Dst: subnet4(250), Via: public4(9), Dev: "eth0"}
+	flannels := kernel.Route{Dst: subnet4(5), Via: public4(5), Dev: "eth0"}
+	tests := []struct {
+		name string
+		run  func(t *testing.T, m machine, state kernel.State)
+	}{
+		{"restart of a node without peers", func(t *testing.T, m machine, state kernel.State) {
+			apply(t, m, state)
+			m.route(users, 3)
+			apply(t, m.again(adopting), state)
+		}},
+		{"restart without a device", func(t *testing.T, m machine, state kernel.State) {
+			m.route(users, 3)
+			apply(t, m.again(known), kernel.State{})
+		}},
+		{"added after the routes were counted", func(t *testing.T, m machine, state kernel.State) {
+			m.device(state.Devices[0])
+			m.route(flannels, 3)
+			first := m.again(adopting)
+			if held, err := first.Held(t.Context()); err != nil || !slices.Equal(held, []netip.Prefix{flannels.Dst}) {
+				t.Errorf("held: got %v, %v, want only flannel's", held, err)
+			}
+			m.route(users, 3)
+			apply(t, first, state)
+		}},
+		{"added while deletions are held back", func(t *testing.T, m machine, state kernel.State) {
+			m.device(state.Devices[0])
+			m.route(flannels, 3)
+			first := m.again(adopting)
+			if _, err := first.Apply(t.Context(), state, true); err != nil {
+				t.Fatal(err)
+			}
+			m.route(users, 3)
+			first.Invalidate()
+			apply(t, first, state)
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, m machine) {
+				test.run(t, m, single(m.uplinkIndex()))
+				mustHave(t, m, users.String())
+				mustLack(t, m, flannels.String())
+			})
+		})
+	}
+}
+
+func TestTwoInstancesLeaveEachOtherAlone(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		up := m.uplinkIndex()
+		first, err := m.claim("one")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = first.Close() }()
+		apply(t, m, single(up, 2))
+		theirs := m.again(kernel.Scope{Networks: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}, Instance: "two"})
+		state := kernel.State{Devices: []kernel.Device{{
+			Name: "flannel.2", MTU: 1450, MAC: mac(1), Addrs: []netip.Prefix{netip.MustParsePrefix("10.99.1.0/32")},
+			VXLAN: &kernel.VXLAN{VNI: 2, Local: public4(1), Uplink: up},
+		}}}
+		addPeer(&state, "flannel.2", netip.MustParsePrefix("10.99.2.0/24"), public4(2), mac(2))
+		apply(t, theirs, state)
+		m.Invalidate()
+		if stats := apply(t, m, single(up, 2)); stats.Changed() != 0 {
+			t.Errorf("the second instance disturbed the first: %+v", stats)
+		}
+		mustHave(t, m, peerEntries...)
+		mustHave(t, m, "route 10.99.2.0/24 via 10.99.2.0 dev flannel.2")
+
+		before := m.text()
+		stats, err := theirs.Apply(t.Context(), single(up, 3), false)
+		if err == nil || stats.DeviceErr == nil || !strings.Contains(err.Error(), `its alias is "flanneld one"`) {
+			t.Errorf("got %v, want an error that names the other instance", err)
+		}
+		if stats.Failed[subnet4(3)] == nil {
+			t.Error("the peer behind the device must have failed")
+		}
+		if m.text() != before {
+			t.Errorf("got:\n%s\nwant no change:\n%s", m.text(), before)
+		}
+	})
+}
+
+func TestDeviceOfADaemonThatIsGoneIsTakenOver(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		up := m.uplinkIndex()
+		running, err := m.claim("one")
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply(t, m, single(up, 2))
+		renamed := scope
+		renamed.Instance = "two"
+		other := m.again(renamed)
+		if _, err := other.Apply(t.Context(), single(up, 2), false); err == nil {
+			t.Error("the device of a running daemon was taken")
+		}
+		if err := running.Close(); err != nil {
+			t.Fatal(err)
+		}
+		stats := apply(t, other, single(up, 2))
+		if stats.Put[kernel.TableDevices] != 1 || stats.Changed() != 1 {
+			t.Errorf("got %+v, want only the mark changed", stats)
+		}
+		mustHave(t, m, peerEntries...)
+		mustHave(t, m, `alias "flanneld two"`)
+	})
+}
+
+func TestOnlyOurOwnFormerDevicesGo(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		up := m.uplinkIndex()
+		theirs := m.again(kernel.Scope{Networks: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}, Instance: "two"})
+		state := kernel.State{Devices: []kernel.Device{{
+			Name: "flannel.2", MTU: 1450, MAC: mac(1), Addrs: []netip.Prefix{netip.MustParsePrefix("10.99.1.0/32")},
+			VXLAN: &kernel.VXLAN{VNI: 2, Local: public4(1), Uplink: up},
+		}}}
+		addPeer(&state, "flannel.2", netip.MustParsePrefix("10.99.2.0/24"), public4(2), mac(2))
+		apply(t, theirs, state)
+		before := m.text()
+		apply(t, m, single(up, 2))
+		apply(t, m.again(scope), kernel.State{})
+		if m.text() != before {
+			t.Errorf("got:\n%s\nwant:\n%s", m.text(), before)
+		}
+	})
+}
+
+// A device with another name that has the same VNI is in the way.
+func TestVNIOfADaemonThatIsGoneIsTakenOver(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		up := m.uplinkIndex()
+		running, err := m.claim("one")
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply(t, m, single(up, 2))
+		renamed := scope
+		renamed.Instance = "two"
+		other, state := m.again(renamed), single(up)
+		state.Devices[0].Name = "overlay.1"
+		addPeer(&state, "overlay.1", subnet4(2), public4(2), mac(2))
+		if _, err := other.Apply(t.Context(), state, false); err == nil || !strings.Contains(err.Error(), "device flannel.1 has VNI 1") {
+			t.Errorf("got %v, want an error that names the device in the way", err)
+		}
+		if err := running.Close(); err != nil {
+			t.Fatal(err)
+		}
+		apply(t, other, state)
+		mustLack(t, m, "flannel.1")
+		mustHave(t, m, "route 10.5.2.0/24 via 10.5.2.0 dev overlay.1")
+	})
+}
+
+func TestAnInstanceRunsOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		long := strings.Repeat("/a-long-prefix", 40)
+		for _, instance := range []string{"", "one", long + "/a", long + "/b"} {
+			claim, err := m.claim(instance)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.claim(instance); !errors.Is(err, kernel.ErrClaimed) {
+				t.Errorf("second claim of %q: got %v, want ErrClaimed", instance, err)
+			}
+			if err := claim.Close(); err != nil {
+				t.Error(err)
+			}
+			claim, err = m.claim(instance)
+			if err != nil {
+				t.Errorf("claim after the first ended: %v", err)
+				continue
+			}
+			defer func() { _ = claim.Close() }()
+			named := m.again(kernel.Scope{Instance: instance})
+			apply(t, named, single(m.uplinkIndex()))
+			apply(t, named, kernel.State{})
+		}
+	})
+}
+
+func TestOnlyOurOwnIsDeletedAfterRestart(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		up := m.uplinkIndex()
+		keep := []kernel.Route{
+			{Dst: netip.MustParsePrefix("198.51.100.0/24"), Via: public4(9), Dev: "eth0"},
+			{Dst: subnet4(77), Via: public4(9), Dev: "eth0"},
+			{Dst: subnet4(78), Dev: "flannel.1"},
+		}
+		stale := kernel.Route{Dst: subnet4(66), Via: public4(9), Dev: "eth0"}
+		apply(t, m, single(up, 2, 3))
+		m.route(keep[0], kernel.RouteProtocol) // Our number, outside our networks.
+		m.route(keep[1], 4)
+		m.route(keep[2], 3) // On our device, but this is not the first start.
+		m.route(stale, kernel.RouteProtocol)
+
+		restarted := m.again(scope)
+		held, err := restarted.Held(t.Context())
+		slices.SortFunc(held, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+		if want := []netip.Prefix{subnet4(2), subnet4(3), subnet4(66)}; err != nil || !slices.Equal(held, want) {
+			t.Errorf("held: got %v, %v, want %v", held, err, want)
+		}
+		apply(t, restarted, single(up, 3))
+		mustLack(t, m, peerEntries...)
+		mustLack(t, m, "route 10.5.66.0/24")
+		mustHave(t, m, "route 10.5.3.0/24", "198.51.100.0/24", "10.5.77.0/24", "10.5.78.0/24")
+	})
+}
+
+func TestFormerDeviceGoesLast(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		apply(t, m, single(m.uplinkIndex(), 2))
+		other := single(m.uplinkIndex())
+		other.Devices[0].Name, other.Devices[0].VXLAN.VNI = "flannel.7", 7
+		addPeer(&other, "flannel.7", subnet4(2), public4(2), mac(2))
+		restarted := m.again(scope)
+		if _, err := restarted.Apply(t.Context(), other, true); err != nil {
+			t.Fatal(err)
+		}
+		mustHave(t, m, "link flannel.1 ", "link flannel.7 ", "route 10.5.2.0/24 via 10.5.2.0 dev flannel.7")
+		apply(t, restarted, other)
+		mustLack(t, m, "flannel.1 ")
+		mustHave(t, m, "route 10.5.2.0/24 via 10.5.2.0 dev flannel.7")
+	})
+}
