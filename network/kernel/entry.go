@@ -54,10 +54,19 @@ type routeValue struct {
 // Metric of IPv6 routes that are made without one.
 const ipv6Metric = 1024
 
+// blackholeMetric is that of blackhole routes that are made without one. It is
+// so high that any other route to the same destination wins: above all the
+// bridge's own, which the kernel would otherwise put behind the blackhole.
+const blackholeMetric = 1 << 30
+
 // entry returns what the kernel holds for a route over the device dev.
 func (r Route) entry(dev int) (routeKey, routeValue) {
 	k := routeKey{dst: r.Dst, metric: r.Metric}
-	if k.metric == 0 && ipfam.Of(r.Dst.Addr()) == ipfam.V6 {
+	switch {
+	case k.metric != 0:
+	case r.Blackhole:
+		k.metric = blackholeMetric
+	case ipfam.Of(r.Dst.Addr()) == ipfam.V6:
 		k.metric = ipv6Metric
 	}
 	v := routeValue{via: r.Via, dev: dev, onLink: r.OnLink, protocol: RouteProtocol}

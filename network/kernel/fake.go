@@ -246,7 +246,7 @@ func (t *fakeTables) neighText(k neighKey, mac MAC) string {
 
 func (t *fakeTables) routeText(k routeKey, v routeValue) string {
 	r := Route{k.dst, v.via, t.links[v.dev].name, v.onLink, k.metric, v.blackhole}
-	if r.Dst.Addr().Is6() && r.Metric == ipv6Metric {
+	if standard, _ := (Route{Dst: r.Dst, Blackhole: r.Blackhole}).entry(0); r.Metric == standard.metric {
 		r.Metric = 0
 	}
 	line := r.String()

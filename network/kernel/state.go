@@ -77,7 +77,8 @@ type Route struct {
 	// of Dev says so.
 	OnLink bool
 	// Metric is the kernel's priority of the route; 0 is the kernel's default
-	// (for IPv6: 1024).
+	// (for IPv6: 1024), for a blackhole one that every other route to Dst
+	// wins against.
 	Metric int
 	// Blackhole drops what matches; Via and Dev are then empty.
 	Blackhole bool
