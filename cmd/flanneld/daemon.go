@@ -47,6 +47,7 @@ type daemon struct {
 	metrics *metrics.Metrics
 	health  *health.Registry
 	store   *health.Check
+	record  *health.Check
 	// waiting says what of the configuration is missing or wrong.
 	waiting *health.Check
 	rules   *health.Check
@@ -70,6 +71,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 	})
 	d.store = d.health.Add(health.Note, "store", "")
 	d.waiting = d.health.Add(health.Note, "waiting for", "")
+	d.record = d.health.Add(health.Note, "own record", "")
 	d.storeReachable(nil) // until a request fails
 	d.notify = &notifier{log: log, sd: sdnotify.New(getenv), health: d.health, changed: changed}
 	d.rules = d.health.Add(health.Required, "rules", "not written yet")
@@ -139,6 +141,16 @@ func (d *daemon) waitingFor(why error) {
 		return
 	}
 	d.waiting.OK()
+}
+
+// recordConflict notes whether others change this node's record.
+func (d *daemon) recordConflict(err error) {
+	if err != nil {
+		d.metrics.Error("own-record")
+		d.record.Fail("is changed again and again, perhaps by a node with the same public address; the log says more")
+		return
+	}
+	d.record.OK()
 }
 
 // checkConfig refuses a configuration that no backend can work with. What is

@@ -21,5 +21,6 @@ func (d *daemon) newManager() (subnet.Manager, error) {
 		Check:       checkConfig,
 		Waiting:     d.waitingFor,
 		Reachable:   d.storeReachable,
+		Conflict:    d.recordConflict,
 	})
 }

@@ -25,6 +25,7 @@ func (m *Manager) Acquire(ctx context.Context, a subnet.Attrs, prev ipfam.Pair[n
 	}
 	defer m.unlock()
 	if own, have := m.currentOwn(); have {
+		m.dispute.hurry()
 		own, err := m.settle(ctx, own, a)
 		if !errors.Is(err, subnet.ErrLeaseLost) {
 			return own.lease, err

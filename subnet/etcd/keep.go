@@ -57,10 +57,17 @@ func (m *Manager) check(ctx context.Context, lease subnet.Lease) (time.Duration,
 		return 0, fmt.Errorf("%w: this node has %s", subnet.ErrLeaseLost, subnet.Join(own.lease.Subnet))
 	}
 	own, err := m.settle(ctx, own, own.lease.Attrs)
+	var wait later
+	if errors.As(err, &wait) {
+		return time.Until(wait.until), nil
+	}
 	if err != nil {
 		return 0, err
 	}
 	next := m.o.CheckEvery - rand.N(m.o.CheckEvery/10+1)
+	if quiet := m.leftAlone(); !quiet.IsZero() {
+		next = min(next, time.Until(quiet))
+	}
 	if own.etcdLease != clientv3.NoLease {
 		next = min(next, max(0, time.Until(own.lease.Expires)-m.o.RenewMargin))
 	}
@@ -69,7 +76,8 @@ func (m *Manager) check(ctx context.Context, lease subnet.Lease) (time.Duration,
 
 // settle makes the store say what this node wants to say under its own key,
 // and remembers the outcome. It returns ErrLeaseLost when the subnet is
-// another node's. The caller holds the lock.
+// another node's, and a later when the record has to be put right, but not yet.
+// The caller holds the lock.
 func (m *Manager) settle(ctx context.Context, own held, want subnet.Attrs) (held, error) {
 	for {
 		next := own
@@ -87,6 +95,7 @@ func (m *Manager) settle(ctx context.Context, own held, want subnet.Attrs) (held
 			}
 		case errors.Is(err, subnet.ErrLeaseLost):
 			m.setOwn(nil)
+			m.endDispute()
 			return held{}, err
 		default:
 			return held{}, err
@@ -100,25 +109,35 @@ func (m *Manager) trySettle(ctx context.Context, own held, want subnet.Attrs) (h
 		return held{}, err
 	}
 	if kv == nil {
-		own, err = m.recreate(ctx, own, want)
-	} else {
-		own, err = m.adopt(own, want, kv)
+		return m.recreate(ctx, own, want)
 	}
+	changed := own.mod != 0 && kv.ModRevision != own.mod
+	own, err = m.adopt(own, want, kv)
 	if err != nil {
-		return held{}, err
-	}
-	if own, err = m.verify(ctx, own, want); err != nil {
 		return held{}, err
 	}
 	due := own.etcdLease != clientv3.NoLease && time.Until(own.lease.Expires) <= m.o.RenewMargin
 	if !due && own.lease.Attrs.Equal(want) {
-		return own, nil
+		return m.verify(ctx, own, want)
 	}
-	own, err = m.put(ctx, own, want, due)
-	if err == nil && due {
-		m.log.Info("lease renewed", "subnet", subnet.Join(own.lease.Subnet), "until", own.lease.Expires)
+	if changed {
+		if err := m.mayAnswer(false); err != nil {
+			return held{}, err
+		}
 	}
-	return own, err
+	if own, err = m.verify(ctx, own, want); err != nil {
+		return held{}, err
+	}
+	next, err := m.put(ctx, own, want, due)
+	switch {
+	case err != nil:
+		return held{}, err
+	case changed:
+		m.answered(next, disagreement(want, own.lease.Attrs))
+	case due:
+		m.log.Info("lease renewed", "subnet", subnet.Join(next.lease.Subnet), "until", next.lease.Expires)
+	}
+	return next, nil
 }
 
 // readOwn reads a record, nil when there is none. In the same request it
@@ -163,6 +182,9 @@ func (m *Manager) adopt(own held, want subnet.Attrs, kv *mvccpb.KeyValue) (held,
 
 // recreate publishes the same subnet again after the own key was deleted.
 func (m *Manager) recreate(ctx context.Context, own held, want subnet.Attrs) (held, error) {
+	if err := m.mayAnswer(true); err != nil {
+		return held{}, err
+	}
 	m.listAgain() // the store may have lost more than this key
 	created, ok, taken, err := m.create(ctx, own.lease.Subnet, want)
 	switch {
@@ -173,8 +195,8 @@ func (m *Manager) recreate(ctx context.Context, own held, want subnet.Attrs) (he
 	case !ok:
 		return held{}, final{fmt.Errorf("%w: %s was taken after it was deleted", subnet.ErrLeaseLost, own.name())}
 	}
-	m.log.Warn("own lease was gone, published again", "subnet", subnet.Join(own.lease.Subnet))
-	return created, nil
+	m.answered(created, errDeleted)
+	return m.verify(ctx, created, want)
 }
 
 // verify looks, once for each record and store, whether another record has a

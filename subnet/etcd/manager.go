@@ -48,6 +48,10 @@ type Options struct {
 	// Reachable is called with an error when the store becomes unreachable and
 	// with nil when it is reachable again. It must not block. It may be nil.
 	Reachable func(err error)
+	// Conflict is called with an error when somebody else changes this node's
+	// record again and again, and with nil when that has ended. It must not
+	// block. It may be nil.
+	Conflict func(err error)
 }
 
 // leaseTTL is how long a lease outlives its node.
@@ -86,6 +90,8 @@ type Manager struct {
 	// writing is held by whoever changes the own lease, from the request to
 	// the record of it in own.
 	writing chan struct{}
+	// dispute is guarded by writing.
+	dispute dispute
 	// mu guards the fields below.
 	mu     sync.Mutex
 	own    *held
@@ -118,6 +124,7 @@ func New(o Options) (*Manager, error) {
 		parse:        o.parse,
 		relist:       newKick(),
 		recheck:      newKick(),
+		dispute:      dispute{first: firstAnswer, last: lastAnswer},
 		writing:      make(chan struct{}, 1),
 	}
 	if err := m.dial(); err != nil {
