@@ -271,3 +271,23 @@ func TestFormerDeviceGoesLast(t *testing.T) {
 		mustHave(t, m, "route 10.5.2.0/24 via 10.5.2.0 dev flannel.7")
 	})
 }
+
+func TestTUNDeviceOfADaemonThatIsGoneIsTakenOver(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		running, err := m.claim("one")
+		if err != nil {
+			t.Fatal(err)
+		}
+		apply(t, m, overTUN())
+		other := m.again(kernel.Scope{Networks: scope.Networks, Instance: "two"})
+		if _, err := other.Apply(t.Context(), overTUN(), false); err == nil || !strings.Contains(err.Error(), "another daemon that is running") {
+			t.Errorf("got %v, want that the device is taken", err)
+		}
+		if err := running.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if stats := apply(t, other, overTUN()); stats.Changed() != 1 {
+			t.Errorf("got %+v, want only the mark changed", stats)
+		}
+	})
+}
