@@ -31,18 +31,16 @@ type FilterEnv struct {
 }
 
 // prepareFilter builds what keeps the rules of the packet filter.
-func (n *Network) prepareFilter(ctx context.Context) error {
+func (n *Network) prepareFilter() {
 	if n.NewFilter == nil {
-		return nil
+		return
 	}
 	view, _ := n.uplink.Current()
 	env := FilterEnv{Config: n.config, Uplink: view.Uplink.Name}
 	for f, list := range n.previous.Network.Each() {
 		env.Previous[f] = slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool { return p == n.config.Network[f] })
 	}
-	var err error
-	n.filter, err = n.NewFilter(ctx, env)
-	return err
+	n.filter = n.NewFilter(env)
 }
 
 // filterNodes tells the filter where the nodes are, when its rules depend on

@@ -87,7 +87,7 @@ type Options struct {
 	DeviceAddrs func(name string) []netip.Prefix
 	// NewFilter is called once, when the uplink is known; nil means that
 	// nothing keeps the packet filter.
-	NewFilter func(context.Context, FilterEnv) (Filter, error)
+	NewFilter func(FilterEnv) Filter
 	Backends  map[string]backend.Factory
 	Health    *health.Registry
 	Metrics   *metrics.Metrics
@@ -165,9 +165,7 @@ func (n *Network) prepare(ctx context.Context) error {
 	if err := n.prepareBackend(ctx); err != nil {
 		return err
 	}
-	if err := n.prepareFilter(ctx); err != nil {
-		return err
-	}
+	n.prepareFilter()
 	if err := n.acquire(ctx, n.previous.Masked()); err != nil {
 		return err
 	}

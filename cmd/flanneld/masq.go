@@ -20,12 +20,15 @@ import (
 const nftablesResync = 120 * time.Second
 
 // newFilter builds what keeps the rules of masquerading and forwarding.
-func (d *daemon) newFilter(ctx context.Context, env network.FilterEnv) (network.Filter, error) {
+func (d *daemon) newFilter(env network.FilterEnv) network.Filter {
 	for _, p := range sysctl.Check(sysctl.Root, env.Config.Enabled(), env.Uplink) {
 		d.log.Warn("a setting of this host is not as pods need it", "problem", p.Text, "command", p.Command)
 	}
-	o := keeper.Options{
+	return keeper.New(keeper.Options{
 		Log: d.log,
+		Choose: func(ctx context.Context) (keeper.Mode, error) {
+			return d.chooseMode(ctx, env.Config.Enabled(), env.Config.EnableNFTables)
+		},
 		Config: ipmasq.Config{
 			Network:     env.Config.Network,
 			Previous:    env.Previous,
@@ -39,19 +42,15 @@ func (d *daemon) newFilter(ctx context.Context, env network.FilterEnv) (network.
 		Wrote: func(t ipmasq.Table, put, deleted, drift int) {
 			d.metrics.Table(string(t), put, deleted, drift)
 		},
-	}
-	if err := d.chooseDriver(ctx, &o, env.Config.Enabled(), env.Config.EnableNFTables); err != nil {
-		return nil, err
-	}
-	return keeper.New(o), nil
+	})
 }
 
-// chooseDriver sets what writes the rules, and what removes those that another
+// chooseMode says what writes the rules, and what removes those that another
 // mode has left.
-func (d *daemon) chooseDriver(ctx context.Context, o *keeper.Options, families ipfam.Pair[bool], nft bool) error {
+func (d *daemon) chooseMode(ctx context.Context, families ipfam.Pair[bool], nft bool) (keeper.Mode, error) {
 	tables := nftables.New(nftables.Options{Log: d.log})
 	compat := nftables.NewCompat(tables)
-	chosen, other, err := iptables.New(ctx, iptables.Options{Log: d.log, Families: families, Generation: tables.Generation})
+	chosen, other, err := iptables.New(ctx, iptables.Options{Families: families, Generation: tables.Generation, Log: d.log})
 	switch {
 	case errors.Is(err, iptables.ErrNoTool):
 		if !nft {
@@ -59,25 +58,23 @@ func (d *daemon) chooseDriver(ctx context.Context, o *keeper.Options, families i
 		}
 		nft = true
 	case err != nil:
-		return fmt.Errorf("find iptables: %w", err)
+		return keeper.Mode{}, fmt.Errorf("find iptables: %w", err)
 	}
-	if !nft {
-		d.log.Info("packet filter", "mode", "iptables", "programs", chosen.Mode())
-		o.Driver = chosen
-		o.Resync = time.Duration(d.options.iptablesResync) * time.Second
-		o.Former = []keeper.Remover{tables}
-		if chosen.Mode() == iptables.NFT {
-			o.Former = append(o.Former, d.legacy(other))
-		} else {
-			o.Former = append(o.Former, compat)
-		}
-		return nil
+	if nft {
+		d.log.Info("packet filter", "mode", "nftables")
+		return keeper.Mode{
+			Driver: tables, Watch: tables.Watch, Blocked: tables.Blocked, Resync: nftablesResync,
+			Former: []keeper.Remover{compat, d.legacy(chosen, other)},
+		}, nil
 	}
-	d.log.Info("packet filter", "mode", "nftables")
-	o.Driver, o.Watch, o.Blocked = tables, tables.Watch, tables.Blocked
-	o.Resync = nftablesResync
-	o.Former = []keeper.Remover{compat, d.legacy(chosen, other)}
-	return nil
+	d.log.Info("packet filter", "mode", "iptables", "programs", chosen.Mode(), "why", chosen.Why())
+	former := []keeper.Remover{tables, compat}
+	if chosen.Mode() == iptables.NFT {
+		former[1] = d.legacy(other)
+	}
+	return keeper.Mode{
+		Driver: chosen, Resync: time.Duration(d.options.iptablesResync) * time.Second, Former: former,
+	}, nil
 }
 
 // legacy removes what is left in legacy tables with the first of these that

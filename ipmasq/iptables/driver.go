@@ -29,6 +29,7 @@ type Driver struct {
 	log        *slog.Logger
 	tools      tools
 	mode       Mode
+	why        string
 	generation func() (uint32, error)
 
 	// clean is what was found right, and at which generation.
@@ -57,9 +58,8 @@ func New(ctx context.Context, o Options) (chosen, other *Driver, err error) {
 		}
 	}
 	mode, why := choose(found, byDefault)
-	o.Log.Info("iptables found", "mode", mode, "why", why)
 	for m, ts := range all {
-		d := &Driver{log: o.Log, tools: ts, mode: m}
+		d := &Driver{log: o.Log, tools: ts, mode: m, why: why}
 		if m == NFT {
 			d.generation = o.Generation
 		}
@@ -74,6 +74,9 @@ func New(ctx context.Context, o Options) (chosen, other *Driver, err error) {
 
 // Mode says where the driver keeps its rules.
 func (d *Driver) Mode() Mode { return d.mode }
+
+// Why says in words why this mode was chosen.
+func (d *Driver) Why() string { return d.why }
 
 // Apply makes the kernel hold the rules, and none of this daemon's beside
 // them. It writes nothing when they are there already.

@@ -86,9 +86,6 @@ func modeOf(path string) (Mode, error) {
 	return Legacy, nil
 }
 
-// name is that of the program, for people.
-func (t *tool) name() string { return strings.TrimSuffix(filepath.Base(t.restore), "-restore") }
-
 // randomFully reports whether the tool knows the option.
 func (t *tool) randomFully() bool { return t.reader.HasRandomFully() }
 

@@ -30,15 +30,9 @@ type Remover interface {
 	Remove(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error)
 }
 
-// Options is what a Keeper is built from.
-type Options struct {
-	Log    *slog.Logger
+// Mode is one way of getting rules into the kernel.
+type Mode struct {
 	Driver Driver
-	// Config is what the rules are about but for the subnet, which comes
-	// later.
-	Config ipmasq.Config
-	// ExcludeNodes adds the addresses of all nodes to Config.Exclude.
-	ExcludeNodes bool
 	// Resync is how often the rules are looked at although nothing asks for it.
 	Resync time.Duration
 	// Watch calls own when somebody may have touched the rules, and other when
@@ -50,6 +44,19 @@ type Options struct {
 	// Blocked returns lines about what drops the overlay's packets all the
 	// same; nil when that cannot happen.
 	Blocked func(ctx context.Context, c ipmasq.Config) ([]string, error)
+}
+
+// Options is what a Keeper is built from.
+type Options struct {
+	Log *slog.Logger
+	// Choose looks at the host and chooses the mode. It is asked until it
+	// answers.
+	Choose func(ctx context.Context) (Mode, error)
+	// Config is what the rules are about but for the subnet, which comes
+	// later.
+	Config ipmasq.Config
+	// ExcludeNodes adds the addresses of all nodes to Config.Exclude.
+	ExcludeNodes bool
 	// Checked is told how each look at the rules has ended.
 	Checked func(error)
 	// Wrote is told what was written to a table; drift is how much of it
@@ -138,19 +145,45 @@ func (k *Keeper) config() (ipmasq.Config, bool) {
 
 // Run keeps the rules until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
+	mode, err := k.choose(ctx)
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
-	if k.Watch != nil {
+	if mode.Watch != nil {
 		group.Go(func() error {
-			return k.Watch(ctx, func() { signal(k.kick) }, func() { signal(k.other) })
+			return mode.Watch(ctx, func() { signal(k.kick) }, func() { signal(k.other) })
 		})
 	}
-	group.Go(func() error { return k.loop(ctx) })
+	group.Go(func() error { return k.loop(ctx, mode) })
 	return group.Wait()
+}
+
+// choose asks for the mode until there is one; an error means that ctx has
+// ended.
+func (k *Keeper) choose(ctx context.Context) (Mode, error) {
+	for delay := firstRetry; ; delay = min(2*delay, lastRetry) {
+		mode, err := k.Choose(ctx)
+		if ctx.Err() != nil {
+			return mode, ctx.Err()
+		}
+		k.repeat.Fail("choose how rules are written", err)
+		if err == nil {
+			return mode, nil
+		}
+		k.Checked(err)
+		select {
+		case <-ctx.Done():
+			return mode, ctx.Err()
+		case <-time.After(delay):
+		}
+	}
 }
 
 // looper is what the loop remembers.
 type looper struct {
 	*Keeper
+	mode Mode
 	// last is what was applied without an error.
 	last    ipmasq.Config
 	applied bool
@@ -161,9 +194,9 @@ type looper struct {
 	judged  time.Time
 }
 
-func (k *Keeper) loop(ctx context.Context) error {
-	l := &looper{Keeper: k, retry: firstRetry}
-	resync := time.NewTicker(k.Resync)
+func (k *Keeper) loop(ctx context.Context, mode Mode) error {
+	l := &looper{Keeper: k, mode: mode, retry: firstRetry}
+	resync := time.NewTicker(mode.Resync)
 	defer resync.Stop()
 	var again, judge <-chan time.Time
 	for {
@@ -171,7 +204,7 @@ func (k *Keeper) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-k.other:
-			if judge == nil && k.Blocked != nil {
+			if judge == nil && mode.Blocked != nil {
 				judge = time.After(time.Until(l.judged.Add(blockedEvery)))
 			}
 			continue
@@ -200,7 +233,7 @@ func (l *looper) pass(ctx context.Context) <-chan time.Time {
 	if !ok {
 		return nil
 	}
-	changes, err := l.Driver.Apply(ctx, c)
+	changes, err := l.mode.Driver.Apply(ctx, c)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -226,7 +259,7 @@ func (l *looper) clean(ctx context.Context, c ipmasq.Config) error {
 		return nil
 	}
 	var failed error
-	for _, r := range l.Former {
+	for _, r := range l.mode.Former {
 		changes, err := r.Remove(ctx, c)
 		if len(changes) > 0 {
 			l.Log.Info("rules of an earlier run removed", "from", describe(changes))
@@ -272,7 +305,7 @@ func (l *looper) judge(ctx context.Context) {
 	if !ok || !c.Forward {
 		return
 	}
-	lines, err := l.Blocked(ctx, c)
+	lines, err := l.mode.Blocked(ctx, c)
 	l.repeat.Fail("look for rules that drop the overlay's packets", err)
 	if err != nil {
 		return

@@ -22,6 +22,7 @@ type fake struct {
 	sync.Mutex
 	held    *ipmasq.Config
 	applies int
+	chosen  int
 	removed int
 	err     error
 	lines   []string
@@ -69,6 +70,15 @@ func (f *fake) watch(ctx context.Context, own, other func()) error {
 
 var subnet = ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.244.17.0/24")}
 
+func (f *fake) choose(context.Context) (Mode, error) {
+	f.Lock()
+	defer f.Unlock()
+	if f.chosen++; f.chosen == 1 {
+		return Mode{}, errors.New("not yet")
+	}
+	return Mode{Driver: f, Resync: 5 * time.Second, Watch: f.watch, Former: []Remover{f}, Blocked: f.blocked}, nil
+}
+
 func (f *fake) blocked(context.Context, ipmasq.Config) ([]string, error) {
 	f.Lock()
 	defer f.Unlock()
@@ -107,16 +117,20 @@ func run(t *testing.T, test func(t *testing.T, f *fake, k *Keeper)) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{}
 		k := New(Options{
-			Log: slog.New(slog.NewTextHandler(f, nil)), Driver: f, Resync: 5 * time.Second,
+			Log: slog.New(slog.NewTextHandler(f, nil)), Choose: f.choose,
 			Config:       ipmasq.Config{Masquerade: true, Forward: true},
-			ExcludeNodes: true, Watch: f.watch, Former: []Remover{f},
-			Blocked: f.blocked, Checked: f.check, Wrote: f.wrote,
+			ExcludeNodes: true, Checked: f.check, Wrote: f.wrote,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- k.Run(ctx) }()
-		synctest.Wait()
 		f.Lock()
+		f.wait(2 * time.Second)
+		if len(f.checked) != 1 || f.checked[0] == nil {
+			t.Errorf("checked %v before there is a mode", f.checked)
+		}
+		f.checked = nil
+		f.log.Reset()
 		test(t, f, k)
 		f.Unlock()
 		cancel()

@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"regexp"
@@ -294,7 +295,7 @@ func TestWatch(t *testing.T) {
 	h.Tool("nft", "flush ruleset")
 	next(other)
 	cancel()
-	if err := <-done; err != context.Canceled {
+	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
