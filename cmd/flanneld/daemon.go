@@ -53,6 +53,8 @@ type daemon struct {
 	rules   *health.Check
 	network *network.Network
 	notify  *notifier
+	// background runs beside the network for as long as the daemon runs.
+	background []func(context.Context) error
 }
 
 // newDaemon builds everything and starts nothing.
@@ -75,7 +77,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 	d.storeReachable(nil) // until a request fails
 	d.notify = &notifier{log: log, sd: sdnotify.New(getenv), health: d.health, changed: changed}
 	d.rules = d.health.Add(health.Required, "rules", "not written yet")
-	manager, err := d.newManager()
+	manager, err := d.newManager(getenv)
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +107,9 @@ func (d *daemon) run(ctx context.Context) error {
 	group.Go(func() error { return d.notify.run(ctx) })
 	if d.options.healthzPort != 0 {
 		group.Go(func() error { return d.server().Run(ctx) })
+	}
+	for _, run := range d.background {
+		group.Go(func() error { return run(ctx) })
 	}
 	group.Go(func() error { return d.network.Run(ctx) })
 	return group.Wait()

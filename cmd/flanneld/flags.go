@@ -179,14 +179,6 @@ func (o *options) check() error {
 	if _, err := o.uplink.Options(ipfam.Pair[bool]{true, true}); err != nil {
 		return err
 	}
-	return o.notYet()
-}
-
-// notYet refuses flags whose silence would mislead.
-func (o *options) notYet() error {
-	if o.kubeSubnetMgr {
-		return errors.New("--kube-subnet-mgr: leases from Kubernetes are not yet there: use etcd")
-	}
 	return nil
 }
 

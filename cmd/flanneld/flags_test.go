@@ -50,7 +50,10 @@ func TestWrongCommandLines(t *testing.T) {
 		"wrong family":           {args: []string{"--public-ip=fc00::1"}, code: exitError, want: "IPv4"},
 		"bad vmodule":            {args: []string{"--vmodule=x"}, code: exitError, want: "--vmodule"},
 		"bad environment":        {environ: []string{"FLANNELD_IPTABLES_RESYNC=often"}, code: exitError, want: `FLANNELD_IPTABLES_RESYNC: "often" is not allowed`},
-		"not yet there":          {args: []string{"--kube-subnet-mgr"}, code: exitError, want: "--kube-subnet-mgr: leases from Kubernetes are not yet there"},
+		"no API server":          {args: []string{"--kube-subnet-mgr"}, code: exitError, want: "--kubeconfig-file: missing: outside a pod use"},
+		"no such kubeconfig":     {args: []string{"--kube-subnet-mgr", "--kubeconfig-file=/nowhere"}, code: exitError, want: "--kubeconfig-file: "},
+		"no network file":        {args: []string{"--kube-subnet-mgr", "--kube-api-url=http://127.0.0.1:1", "--net-config-path=/nowhere"}, code: exitError, want: "--net-config-path: open /nowhere"},
+		"wrong prefix":           {args: []string{"--kube-subnet-mgr", "--kube-annotation-prefix=a/b/c"}, code: exitError, want: `--kube-annotation-prefix: "a/b/c" is not allowed`},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -60,12 +60,15 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprintf(stderr, "flanneld: %v\n", err)
 		return exitError
 	}
-	d, err := newDaemon(o, log, os.Getenv)
-	if err != nil {
-		fmt.Fprintf(stderr, "flanneld: %v\n", err)
-		return exitError
+	for err = errStartOver; errors.Is(err, errStartOver); {
+		d, buildErr := newDaemon(o, log, os.Getenv)
+		if buildErr != nil {
+			fmt.Fprintf(stderr, "flanneld: %v\n", buildErr)
+			return exitError
+		}
+		err = runUntilStopped(ctx, d.run)
 	}
-	if err := runUntilStopped(ctx, d.run); err != nil {
+	if err != nil {
 		log.Error("flanneld ends", "err", err)
 		return exitError
 	}

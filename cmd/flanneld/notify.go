@@ -24,6 +24,9 @@ type notifier struct {
 	health *health.Registry
 	// changed is signalled when the health has changed.
 	changed <-chan struct{}
+	// onReady is called when the node is ready for the first time. It must not
+	// block and may be nil.
+	onReady func()
 }
 
 // run blocks until ctx ends.
@@ -36,6 +39,9 @@ func (n *notifier) run(ctx context.Context) error {
 		if n.health.Ready() && !ready {
 			ready = true
 			n.log.Info("node ready")
+			if n.onReady != nil {
+				n.onReady()
+			}
 			n.send(n.sd.Ready())
 			extend.Stop()
 		}

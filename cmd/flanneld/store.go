@@ -6,8 +6,11 @@ import (
 )
 
 // newManager opens the store of leases that the flags name.
-func (d *daemon) newManager() (subnet.Manager, error) {
+func (d *daemon) newManager(getenv func(string) string) (subnet.Manager, error) {
 	o := d.options
+	if o.kubeSubnetMgr {
+		return d.newKubeManager(getenv)
+	}
 	return etcd.New(etcd.Options{
 		Endpoints:   o.endpoints(),
 		Prefix:      o.etcdPrefix,

@@ -89,14 +89,11 @@ func (h *harness) options(t *testing.T, node string) Options {
 	}
 }
 
-// start runs a manager that has read its configuration.
+// start runs a manager.
 func start(t *testing.T, o Options) *Manager {
 	t.Helper()
 	m, err := New(o)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := m.Config(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	subnettest.Background(t, m.Run)

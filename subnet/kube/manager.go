@@ -47,12 +47,12 @@ type Options struct {
 	// Check refuses a network configuration, beyond what subnet.ParseConfig
 	// refuses. It may be nil.
 	Check func(*subnet.Config) error
-	// Reachable is called with an error when the API server becomes
+	// Reachable is called with the cause when the API server becomes
 	// unreachable and with nil when it is reachable again. Waiting is called
-	// with all that is waited for in one line, "" when nothing is. They must
-	// not block and may be nil.
+	// with all else that is waited for, nil when nothing is. They must not
+	// block and may be nil.
 	Reachable func(error)
-	Waiting   func(string)
+	Waiting   func(error)
 	// Grace is how long a peer is kept whose annotations are gone; five
 	// minutes when zero.
 	Grace time.Duration
@@ -74,7 +74,10 @@ type Manager struct {
 	client *client
 	gate   *gate
 	voice  *voice
-	odd    *logging.Repeat // mistakes of operators that nothing waits for
+	config *subnet.Config
+	// configRaw is the text of config.
+	configRaw []byte
+	odd       *logging.Repeat // mistakes of operators that nothing waits for
 
 	name latest[string]
 	// own is this node's Node, nil while there is none.
@@ -83,16 +86,16 @@ type Manager struct {
 	ready     chan struct{}
 	readyOnce sync.Once
 	events    chan event
-	config    atomic.Pointer[subnet.Config]
-	configRaw atomic.Pointer[[]byte]
-	// asked are the attributes of the last Acquire, before overwriting.
-	asked atomic.Pointer[subnet.Attrs]
+	// asked are the attributes of the last Acquire, before overwriting;
+	// overridden is what Overrides has returned.
+	asked      atomic.Pointer[subnet.Attrs]
+	overridden atomic.Pointer[ipfam.Pair[netip.Addr]]
 }
 
 var _ subnet.Manager = (*Manager)(nil)
 
-// New returns a manager. It does not wait for the API server. An error names
-// the flag and what is allowed.
+// New returns a manager and reads the network configuration. It does not wait
+// for the API server. An error names the flag or the file and what is allowed.
 func New(o Options) (*Manager, error) {
 	keys, err := newAnnotations(o.AnnotationPrefix)
 	if err != nil {
@@ -116,6 +119,9 @@ func New(o Options) (*Manager, error) {
 		events: make(chan event, 8),
 	}
 	m.gate = newGate(c.probe, m.serverGone, m.serverBack)
+	if err := m.readConfig(); err != nil {
+		return nil, err
+	}
 	return m, nil
 }
 
@@ -145,23 +151,24 @@ func (m *Manager) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// Config implements subnet.Manager: it reads the file.
-func (m *Manager) Config(context.Context) (*subnet.Config, error) {
+func (m *Manager) readConfig() error {
 	raw, err := os.ReadFile(m.o.NetConfigPath)
 	if err != nil {
-		return nil, fmt.Errorf("--net-config-path: %w", err)
+		return fmt.Errorf("--net-config-path: %w", err)
 	}
 	c, err := subnet.ParseConfig(raw, false)
 	if err == nil && m.o.Check != nil {
 		err = m.o.Check(c)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", m.o.NetConfigPath, err)
+		return fmt.Errorf("%s: %w", m.o.NetConfigPath, err)
 	}
-	m.configRaw.Store(&raw)
-	m.config.Store(c)
-	return c, nil
+	m.config, m.configRaw = c, raw
+	return nil
 }
+
+// Config implements subnet.Manager: what New has read.
+func (m *Manager) Config(context.Context) (*subnet.Config, error) { return m.config, nil }
 
 // followConfig says when the file has changed.
 func (m *Manager) followConfig(ctx context.Context) error {
@@ -169,8 +176,7 @@ func (m *Manager) followConfig(ctx context.Context) error {
 		if err := sleep(ctx, configEvery); err != nil {
 			return err
 		}
-		used := m.configRaw.Load()
-		if raw, err := os.ReadFile(m.o.NetConfigPath); err == nil && used != nil && !bytes.Equal(raw, *used) {
+		if raw, err := os.ReadFile(m.o.NetConfigPath); err == nil && !bytes.Equal(raw, m.configRaw) {
 			m.odd.Fail("network configuration", errors.New("the file has changed; it is used after a restart"))
 		} else if err == nil {
 			m.odd.OK("network configuration")
@@ -178,17 +184,9 @@ func (m *Manager) followConfig(ctx context.Context) error {
 	}
 }
 
-func (m *Manager) network() ipfam.Pair[netip.Prefix] {
-	if c := m.config.Load(); c != nil {
-		return c.Network
-	}
-	return ipfam.Pair[netip.Prefix]{}
-}
+func (m *Manager) network() ipfam.Pair[netip.Prefix] { return m.config.Network }
 
-func (m *Manager) families() ipfam.Pair[bool] {
-	network := m.network()
-	return ipfam.Pair[bool]{network[ipfam.V4].IsValid(), network[ipfam.V6].IsValid()}
-}
+func (m *Manager) families() ipfam.Pair[bool] { return m.config.Enabled() }
 
 // Overrides implements subnet.Manager: the addresses that replace the flags.
 // It waits for this node's Node.
@@ -197,7 +195,9 @@ func (m *Manager) Overrides(ctx context.Context) (ipfam.Pair[netip.Addr], error)
 	if err != nil {
 		return ipfam.Pair[netip.Addr]{}, err
 	}
-	return m.overrides(n), nil
+	addrs := m.overrides(n)
+	m.overridden.Store(&addrs)
+	return addrs, nil
 }
 
 func (m *Manager) overrides(n *Node) ipfam.Pair[netip.Addr] {
@@ -214,10 +214,13 @@ func (m *Manager) sayOdd(what string, problems []string) {
 	m.odd.Fail(what, errors.New(strings.Join(problems, "; ")))
 }
 
-// AwaitOverrides blocks until Overrides would say something else than from. An
-// error means that ctx has ended.
-func (m *Manager) AwaitOverrides(ctx context.Context, from ipfam.Pair[netip.Addr]) error {
-	_, err := m.own.await(ctx, func(n *Node) bool { return n != nil && m.overrides(n) != from })
+// OverridesChanged blocks until Overrides would say something else than it has
+// said. An error means that ctx has ended.
+func (m *Manager) OverridesChanged(ctx context.Context) error {
+	_, err := m.own.await(ctx, func(n *Node) bool {
+		told := m.overridden.Load()
+		return n != nil && told != nil && m.overrides(n) != *told
+	})
 	return err
 }
 

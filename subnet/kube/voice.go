@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -22,9 +23,9 @@ const (
 // voice says each cause of waiting once, and when it has passed.
 type voice struct {
 	log *slog.Logger
-	// told gets all causes in one line, "" when there is none. It must not
-	// block.
-	told func(string)
+	// told gets all causes but that of the API server, nil when there is none.
+	// It must not block.
+	told func(error)
 
 	mu     sync.Mutex
 	causes map[string]cause
@@ -35,9 +36,9 @@ type cause struct {
 	since time.Time
 }
 
-func newVoice(log *slog.Logger, told func(string)) *voice {
+func newVoice(log *slog.Logger, told func(error)) *voice {
 	if told == nil {
-		told = func(string) {}
+		told = func(error) {}
 	}
 	return &voice{log: log, told: told, causes: map[string]cause{}}
 }
@@ -52,7 +53,7 @@ func (v *voice) say(topic string, err error) bool {
 		if waiting {
 			delete(v.causes, topic)
 			v.log.Info("goes on", "what", topic, "after", time.Since(was.since).Round(time.Millisecond))
-			v.told(v.lineLocked())
+			v.told(v.causesLocked())
 		}
 		return waiting
 	}
@@ -65,14 +66,19 @@ func (v *voice) say(topic string, err error) bool {
 	}
 	v.causes[topic] = next
 	v.log.Warn("waiting", "what", topic, "err", err)
-	v.told(v.lineLocked())
+	v.told(v.causesLocked())
 	return true
 }
 
-func (v *voice) lineLocked() string {
+func (v *voice) causesLocked() error {
 	var parts []string
 	for _, topic := range slices.Sorted(maps.Keys(v.causes)) {
-		parts = append(parts, v.causes[topic].text)
+		if topic != topicServer {
+			parts = append(parts, v.causes[topic].text)
+		}
 	}
-	return strings.Join(parts, "; ")
+	if len(parts) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(parts, "; "))
 }

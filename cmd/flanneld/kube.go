@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"k8s.io/klog/v2"
+
+	"flannel/internal/version"
+	"flannel/subnet"
+	"flannel/subnet/kube"
+)
+
+// errStartOver ends a daemon that is to be built and run again, because what
+// it was built from has changed.
+var errStartOver = errors.New("start over")
+
+// newKubeManager takes leases from Node objects.
+func (d *daemon) newKubeManager(getenv func(string) string) (subnet.Manager, error) {
+	o := d.options
+	klog.SetSlogLogger(d.log)
+	hostname, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("host name: %w", err)
+	}
+	m, err := kube.New(kube.Options{
+		Kubeconfig:            o.kubeConfigFile,
+		APIURL:                o.kubeAPIURL,
+		AnnotationPrefix:      o.kubeAnnotationPrefix,
+		NetConfigPath:         o.netConfigPath,
+		Getenv:                getenv,
+		Hostname:              hostname,
+		Version:               version.String(),
+		SetNetworkUnavailable: o.setNodeNetworkUnavailable,
+		Log:                   d.log,
+		Check:                 checkConfig,
+		Reachable:             d.apiServerReachable,
+		Waiting:               d.waitingFor,
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.notify.onReady = m.NetworkReady
+	d.background = append(d.background, m.Run, func(ctx context.Context) error {
+		if err := m.OverridesChanged(ctx); err != nil {
+			return err
+		}
+		d.log.Info("the public address that the Node gives has changed, starting over")
+		return errStartOver
+	})
+	return m, nil
+}
+
+// apiServerReachable notes whether the API server answers.
+func (d *daemon) apiServerReachable(err error) {
+	d.storeReachable(err)
+	if err != nil {
+		d.store.Fail(err.Error())
+	}
+}
