@@ -72,7 +72,7 @@ func (n *Network) keepUntilChange(ctx context.Context, own subnet.Lease) error {
 	keeping, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1) // closed by nobody: one send
-	go func() { done <- n.Manager.Keep(keeping, own) }()
+	go func() { done <- n.Manager.Keep(keeping, own, n.setOwn) }()
 	for {
 		select {
 		case err := <-done:

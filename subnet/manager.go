@@ -46,9 +46,11 @@ type Manager interface {
 	Acquire(ctx context.Context, a Attrs, prev ipfam.Pair[netip.Prefix]) (Lease, error)
 
 	// Keep holds the lease that Acquire returned: it renews it and publishes
-	// it again when it was wiped. It blocks until ctx ends, then returns
-	// ctx.Err(), or until the subnet is lost, then returns ErrLeaseLost.
-	Keep(ctx context.Context, own Lease) error
+	// it again when it was wiped; then it tells the lease as it is from there
+	// on, with its end and its claim. tell must not block. Keep blocks until
+	// ctx ends, then returns ctx.Err(), or until the subnet is lost, then
+	// returns ErrLeaseLost.
+	Keep(ctx context.Context, own Lease, tell func(Lease)) error
 
 	// Watch calls set with the complete set of leases, the own one included,
 	// once at the start and after every change. It blocks until ctx ends. A

@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"context"
 	"errors"
 	"net/netip"
 	"strings"
@@ -65,7 +64,7 @@ func newDisputant(t *testing.T, h *harness, a subnet.Attrs, first time.Duration)
 		t.Fatal(err)
 	}
 	d.own = own
-	_, d.stop = subnettest.Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	_, d.stop = subnettest.Background(t, subnettest.Keep(m, own))
 	return d
 }
 

@@ -16,7 +16,7 @@ import (
 )
 
 // Keep implements subnet.Manager.
-func (m *Manager) Keep(ctx context.Context, own subnet.Lease) error {
+func (m *Manager) Keep(ctx context.Context, own subnet.Lease, tell func(subnet.Lease)) error {
 	watching, cancel := context.WithCancel(ctx)
 	changed := newKick()
 	var group sync.WaitGroup
@@ -24,9 +24,13 @@ func (m *Manager) Keep(ctx context.Context, own subnet.Lease) error {
 	defer group.Wait()
 	defer cancel()
 	for {
-		next, err := m.check(ctx, own)
+		present, next, err := m.check(ctx, own)
 		if err != nil {
 			return err
+		}
+		if !present.Equal(own) || !present.Expires.Equal(own.Expires) {
+			own = present
+			tell(own)
 		}
 		timer := time.NewTimer(next)
 		select {
@@ -42,11 +46,11 @@ func (m *Manager) Keep(ctx context.Context, own subnet.Lease) error {
 	}
 }
 
-// check puts the own record right and returns when to look again at the
-// latest.
-func (m *Manager) check(ctx context.Context, lease subnet.Lease) (time.Duration, error) {
+// check puts the own record right. It returns the lease, and when to look again
+// at the latest.
+func (m *Manager) check(ctx context.Context, lease subnet.Lease) (subnet.Lease, time.Duration, error) {
 	if err := m.lock(ctx); err != nil {
-		return 0, err
+		return subnet.Lease{}, 0, err
 	}
 	defer m.unlock()
 	own, have := m.currentOwn()
@@ -54,15 +58,15 @@ func (m *Manager) check(ctx context.Context, lease subnet.Lease) (time.Duration,
 		own = held{lease: lease}
 	}
 	if own.lease.Subnet != lease.Subnet {
-		return 0, fmt.Errorf("%w: this node has %s", subnet.ErrLeaseLost, subnet.Join(own.lease.Subnet))
+		return subnet.Lease{}, 0, fmt.Errorf("%w: this node has %s", subnet.ErrLeaseLost, subnet.Join(own.lease.Subnet))
 	}
 	own, err := m.settle(ctx, own, own.lease.Attrs)
 	var wait later
 	if errors.As(err, &wait) {
-		return time.Until(wait.until), nil
+		return lease, time.Until(wait.until), nil
 	}
 	if err != nil {
-		return 0, err
+		return subnet.Lease{}, 0, err
 	}
 	next := m.o.CheckEvery - rand.N(m.o.CheckEvery/10+1)
 	if quiet := m.leftAlone(); !quiet.IsZero() {
@@ -71,7 +75,7 @@ func (m *Manager) check(ctx context.Context, lease subnet.Lease) (time.Duration,
 	if own.etcdLease != clientv3.NoLease {
 		next = min(next, max(0, time.Until(own.lease.Expires)-m.o.RenewMargin))
 	}
-	return next, nil
+	return own.lease, next, nil
 }
 
 // settle makes the store say what this node wants to say under its own key,

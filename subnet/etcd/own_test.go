@@ -75,7 +75,10 @@ func renewedBeforeItEnds(t *testing.T, h *harness) {
 		return m.Watch(ctx, func(s subnet.Snapshot) { sets <- s.Leases })
 	})
 	leases := h.etcdLeases(t)
-	subnettest.Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	told := make(chan subnet.Lease, 100)
+	subnettest.Background(t, func(ctx context.Context) error {
+		return m.Keep(ctx, own, func(l subnet.Lease) { told <- l })
+	})
 	first, id := h.stored(t, own.Subnet)
 	for range 2 {
 		subnettest.Eventually(t, "renewal", func() bool {
@@ -90,6 +93,9 @@ func renewedBeforeItEnds(t *testing.T, h *harness) {
 	l, _, _ := h.Get(t, own.Subnet)
 	if l.Claim != own.Claim || !l.Attrs.Equal(own.Attrs) {
 		t.Errorf("the record became %+v, was %+v", l, own)
+	}
+	if present := <-told; !present.Expires.After(own.Expires) || !present.Equal(own) {
+		t.Errorf("told %+v after %+v", present, own)
 	}
 	if n := len(sets); n != 1 {
 		t.Errorf("the watch told %d sets, want one: a renewal is no change", n)
@@ -183,7 +189,7 @@ func yieldsAfterAFailure(t *testing.T, h *harness) {
 		h.Put(t, other, false)
 		p.Cut()
 	}
-	result, _ := subnettest.Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	result, _ := subnettest.Background(t, subnettest.Keep(m, own))
 	h.Delete(t, own.Subnet)
 	subnettest.Eventually(t, "a vain attempt to connect", func() bool { return p.Refused() > 0 })
 	p.Mend()
@@ -202,7 +208,7 @@ func replacesEarlier(t *testing.T, h *harness) {
 		t.Fatal(err)
 	}
 	earlier := stranger("10.5.222.0/24", 1)
-	result, _ := subnettest.Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	result, _ := subnettest.Background(t, subnettest.Keep(m, own))
 	h.Put(t, earlier, false)
 	h.Delete(t, own.Subnet)
 	subnettest.Eventually(t, "the present lease alone", func() bool {
@@ -220,7 +226,7 @@ func replacesEarlier(t *testing.T, h *harness) {
 func recognisedByMAC(t *testing.T, h *harness) {
 	m := newManager(t, h.options())
 	own := acquire(t, m, subnettest.Attrs(v4, 1))
-	result, _ := subnettest.Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	result, _ := subnettest.Background(t, subnettest.Keep(m, own))
 	other := own
 	other.Attrs.PublicIP = addrs("192.0.2.99")
 	h.Put(t, other, false)
@@ -274,7 +280,7 @@ func undecodableStays(t *testing.T, h *harness) {
 func keptByAnother(t *testing.T, h *harness) {
 	own := acquire(t, newManager(t, h.options()), subnettest.Attrs(v4, 1))
 	m := newManager(t, h.options())
-	subnettest.Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	subnettest.Background(t, subnettest.Keep(m, own))
 	h.Delete(t, own.Subnet)
 	subnettest.Eventually(t, "the lease is there again", func() bool {
 		_, _, found := h.Get(t, own.Subnet)
@@ -305,7 +311,7 @@ func TestConfigIsTalkedAboutOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	own := acquire(t, m, subnettest.Attrs(v4, 1))
-	subnettest.Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	subnettest.Background(t, subnettest.Keep(m, own))
 	h.SetConfig(t, dual)
 	said("takes effect at restart", 1)
 	h.SetConfig(t, v4)

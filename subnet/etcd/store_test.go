@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -49,7 +48,7 @@ func runNode(t *testing.T, o Options, n int) *runningNode {
 	m := newManager(t, o)
 	r := &runningNode{m: m, own: acquire(t, m, subnettest.Attrs(v4, n))}
 	r.watch = subnettest.Watch(t, m)
-	r.kept, _ = subnettest.Background(t, func(ctx context.Context) error { return m.Keep(ctx, r.own) })
+	r.kept, _ = subnettest.Background(t, subnettest.Keep(m, r.own))
 	return r
 }
 

@@ -79,8 +79,9 @@ func (m *Manager) publish(ctx context.Context, n *Node, a subnet.Attrs) error {
 
 // Keep implements subnet.Manager: it publishes again what was wiped or changed
 // by somebody. It returns nil when the lease is to be acquired again because
-// what is to be published has changed.
-func (m *Manager) Keep(ctx context.Context, own subnet.Lease) error {
+// what is to be published has changed. A Node's lease has no end, and its claim
+// stays, so there is nothing to tell.
+func (m *Manager) Keep(ctx context.Context, own subnet.Lease, _ func(subnet.Lease)) error {
 	k := keeper{m: m, own: own, retry: newRetry()}
 	for {
 		n, known, changed := m.own.get()

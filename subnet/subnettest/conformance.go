@@ -242,7 +242,7 @@ func otherAttributes(t *testing.T, h Harness) {
 	h.SetConfig(t, DualConfig)
 	m := node(t, h)
 	first := acquire(t, m, Attrs(DualConfig, 1), none())
-	_, stop := Background(t, func(ctx context.Context) error { return m.Keep(ctx, first) })
+	_, stop := Background(t, Keep(m, first))
 	other := Attrs(DualConfig, 2)
 	second := acquire(t, m, other, none())
 	stop()

@@ -16,7 +16,7 @@ func deletedIsPublishedAgain(t *testing.T, h Harness) {
 		h.SetConfig(t, config)
 		m := node(t, h)
 		own := acquire(t, m, Attrs(config, 1), none())
-		_, stop := Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+		_, stop := Background(t, Keep(m, own))
 		for range 2 {
 			h.Delete(t, own.Subnet)
 			Eventually(t, "the lease is there again", func() bool {
@@ -26,6 +26,25 @@ func deletedIsPublishedAgain(t *testing.T, h Harness) {
 		}
 		stop()
 		h.Delete(t, own.Subnet)
+	}
+}
+
+func createdAgainIsTold(t *testing.T, h Harness) {
+	h.SetConfig(t, IPv4Config)
+	m := node(t, h)
+	own := acquire(t, m, Attrs(IPv4Config, 1), none())
+	told := make(chan subnet.Lease, 10)
+	Background(t, func(ctx context.Context) error {
+		return m.Keep(ctx, own, func(l subnet.Lease) { told <- l })
+	})
+	h.Delete(t, own.Subnet)
+	select {
+	case got := <-told:
+		if l, _, found := h.Get(t, own.Subnet); !found || got.Claim != l.Claim || got.Subnet != own.Subnet {
+			t.Errorf("told %+v, the store has %+v", got, l)
+		}
+	case <-time.After(patience):
+		t.Error("nothing was told")
 	}
 }
 
@@ -46,7 +65,7 @@ func takenOverIsLost(t *testing.T, h Harness) {
 	h.SetConfig(t, IPv4Config)
 	m := node(t, h)
 	own := acquire(t, m, Attrs(IPv4Config, 1), none())
-	result, _ := Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	result, _ := Background(t, Keep(m, own))
 	thief := subnet.Lease{Subnet: own.Subnet, Attrs: Attrs(IPv4Config, 66)}
 	h.Put(t, thief, false)
 	awaitLoss(t, result)
@@ -66,7 +85,7 @@ func deletedAndTakenIsLost(t *testing.T, h Harness) {
 	thief := subnet.Lease{Attrs: Attrs(IPv4Config, 66)}
 	thief.Subnet[ipfam.V4] = own.Subnet[ipfam.V4]
 	h.Put(t, thief, false)
-	result, _ := Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	result, _ := Background(t, Keep(m, own))
 	awaitLoss(t, result)
 	disjoint(t, []subnet.Lease{thief, acquire(t, m, Attrs(DualConfig, 1), own.Subnet)})
 }
@@ -111,7 +130,7 @@ func outageLosesNothing(t *testing.T, h Harness) {
 	m, late := node(t, h), node(t, h)
 	w := Watch(t, m)
 	own := acquire(t, m, Attrs(IPv4Config, 1), none())
-	result, _ := Background(t, func(ctx context.Context) error { return m.Keep(ctx, own) })
+	result, _ := Background(t, Keep(m, own))
 	w.AwaitSubnets(own.Subnet)
 
 	h.SetReachable(t, false)

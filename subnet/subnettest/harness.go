@@ -113,6 +113,11 @@ func Background(t *testing.T, f func(context.Context) error) (result <-chan erro
 	return out, stop
 }
 
+// Keep returns a function for Background that keeps a lease.
+func Keep(m subnet.Manager, own subnet.Lease) func(context.Context) error {
+	return func(ctx context.Context) error { return m.Keep(ctx, own, func(subnet.Lease) {}) }
+}
+
 // Eventually waits until ok holds.
 func Eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()

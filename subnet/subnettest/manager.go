@@ -214,13 +214,13 @@ func (m *Manager) create(ctx context.Context, pools alloc.Pools, subnets ipfam.P
 }
 
 // Keep implements subnet.Manager.
-func (m *Manager) Keep(ctx context.Context, own subnet.Lease) error {
+func (m *Manager) Keep(ctx context.Context, own subnet.Lease, tell func(subnet.Lease)) error {
 	s := m.store
 	var lost error
 	err := s.reach(ctx, func() bool {
 		e := s.records[name(own.Subnet)]
 		if e == nil {
-			lost = m.restore(own)
+			lost = m.restore(own, tell)
 		} else if !sameNode(e.lease.Attrs, own.Attrs) {
 			lost = subnet.ErrLeaseLost
 		}
@@ -237,7 +237,7 @@ func (m *Manager) Keep(ctx context.Context, own subnet.Lease) error {
 
 // restore publishes a deleted lease again. It is called with the store's lock
 // held.
-func (m *Manager) restore(own subnet.Lease) error {
+func (m *Manager) restore(own subnet.Lease, tell func(subnet.Lease)) error {
 	for _, l := range m.store.all() {
 		for f, p := range ipfam.Prefixes(own.Subnet) {
 			if l.Subnet[f].IsValid() && l.Subnet[f].Overlaps(p) {
@@ -245,8 +245,9 @@ func (m *Manager) restore(own subnet.Lease) error {
 			}
 		}
 	}
-	m.store.put(own, false)
+	own = m.store.put(own, false)
 	m.store.touch()
+	tell(own)
 	return nil
 }
 

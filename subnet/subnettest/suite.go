@@ -39,6 +39,7 @@ func choosing() []test {
 		{"of two records of a node that of its earlier subnet counts", twoRecords},
 		{"a node that got another address while away keeps its subnet", readdressed},
 		{"a full network is said", fullNetwork},
+		{"the lease is told when it was created again", createdAgainIsTold},
 		{"a lease taken over is lost", takenOverIsLost},
 		{"a lease deleted and taken is lost", deletedAndTakenIsLost},
 	}
