@@ -61,16 +61,18 @@ func (a *API) Annotate(ctx context.Context, name string, annotations map[string]
 	return err
 }
 
-// daemonRules are what the daemon cannot do without.
+// daemonRules are what the manifest lets the daemon do. It works without the
+// last one.
 const daemonRules = `[
 	{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
 	{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
-	{"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]}
+	{"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
+	{"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]}
 ]`
 
 const rolePath = "/apis/rbac.authorization.k8s.io/v1/"
 
-// AllowDaemon lets the user Daemon do what the daemon cannot do without.
+// AllowDaemon lets the user Daemon do what the manifest lets the daemon do.
 func (a *API) AllowDaemon(ctx context.Context) error {
 	objects := map[string]string{
 		"clusterroles": `{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",

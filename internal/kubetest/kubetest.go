@@ -43,7 +43,7 @@ type Server struct {
 }
 
 // Start runs a control plane and waits until it serves. The user
-// kubeplane.Daemon may do what the daemon cannot do without.
+// kubeplane.Daemon may do what the manifest lets the daemon do.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
 	s := &Server{t: t, Plane: &kubeplane.Plane{

@@ -1,0 +1,218 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"flannel/internal/ipfam"
+	"flannel/internal/kubeplane"
+	"flannel/subnet"
+	"flannel/subnet/subnettest"
+)
+
+// heard collects what a manager waits for.
+type heard struct{ waiting, reachable latest[error] }
+
+func (h *heard) listen(o *Options) {
+	to := func(l *latest[error]) func(error) {
+		return func(err error) { l.update(func(error, bool) (error, bool) { return err, true }) }
+	}
+	o.Waiting, o.Reachable = to(&h.waiting), to(&h.reachable)
+}
+
+// await waits until the cause contains the text; none when it is empty.
+func await(t *testing.T, l *latest[error], want string) time.Duration {
+	t.Helper()
+	start := time.Now()
+	said := ""
+	subnettest.Eventually(t, fmt.Sprintf("the cause %q", want), func() bool {
+		if err, _, _ := l.get(); err != nil {
+			said = err.Error()
+			return want != "" && strings.Contains(said, want)
+		}
+		return want == ""
+	})
+	return time.Since(start)
+}
+
+// acquiring starts Acquire for a node; the channel gives the lease.
+func acquiring(t *testing.T, m *Manager) <-chan subnet.Lease {
+	leases := make(chan subnet.Lease, 1)
+	subnettest.Background(t, func(ctx context.Context) error {
+		l, err := m.Acquire(ctx, attrs4(), ipfam.Pair[netip.Prefix]{})
+		if err == nil {
+			leases <- l
+		}
+		return err
+	})
+	return leases
+}
+
+// quickly returns the lease, which must be there within two seconds.
+func quickly(t *testing.T, leases <-chan subnet.Lease) subnet.Lease {
+	t.Helper()
+	start := time.Now()
+	select {
+	case l := <-leases:
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("went on after %v", took)
+		}
+		return l
+	case <-time.After(30 * time.Second):
+		t.Fatal("does not go on")
+		return subnet.Lease{}
+	}
+}
+
+func (h *harness) must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// causes are what a manager waits for, entered and left.
+func causes() map[string]func(t *testing.T, h *harness) {
+	return map[string]func(t *testing.T, h *harness){
+		"there is no Node, but one that comes close": func(t *testing.T, h *harness) {
+			h.must(t, h.server.API.CreateNode(h.ctx(t), "web1.example.com"))
+			said, m := h.listening(t, "Web1")
+			acquiring(t, m)
+			await(t, &said.waiting, `there is no Node "Web1", but web1.example.com: set NODE_NAME`)
+		},
+		"the Node comes late": func(t *testing.T, h *harness) {
+			said, m := h.listening(t, "late")
+			leases := acquiring(t, m)
+			await(t, &said.waiting, `there is no Node "late": the kubelet makes it`)
+			h.must(t, h.server.API.CreateNode(h.ctx(t), "late", "10.5.1.0/24"))
+			quickly(t, leases)
+			await(t, &said.waiting, "")
+		},
+		"the pod CIDR comes late": func(t *testing.T, h *harness) {
+			h.must(t, h.server.API.CreateNode(h.ctx(t), "bare"))
+			said, m := h.listening(t, "bare")
+			leases := acquiring(t, m)
+			await(t, &said.waiting, `Node "bare" has no pod CIDR: give the cluster one with kubeadm init --pod-network-cidr`)
+			h.awaitEvent(t, "bare", "NoPodCIDR")
+			h.patch(t, "bare", `{"spec":{"podCIDR":"10.5.2.0/24","podCIDRs":["10.5.2.0/24"]}}`)
+			quickly(t, leases)
+			await(t, &said.waiting, "")
+		},
+		"the pod CIDR is outside Network": func(t *testing.T, h *harness) {
+			h.must(t, h.server.API.CreateNode(h.ctx(t), "outside", "10.9.2.0/24"))
+			said, m := h.listening(t, "outside")
+			leases := acquiring(t, m)
+			await(t, &said.waiting, `pod CIDR 10.9.2.0/24 of Node "outside" is outside the Network 10.5.0.0/16`)
+			h.awaitEvent(t, "outside", "PodCIDROutsideNetwork")
+			h.must(t, h.server.API.DeleteNode(h.ctx(t), "outside"))
+			await(t, &said.waiting, "there is no Node")
+			h.must(t, h.server.API.CreateNode(h.ctx(t), "outside", "10.5.2.0/24"))
+			quickly(t, leases)
+		},
+		"it is forbidden": func(t *testing.T, h *harness) {
+			h.must(t, h.server.API.CreateNode(h.ctx(t), "forbidden", "10.5.3.0/24"))
+			h.must(t, h.server.API.ForbidDaemon(h.ctx(t)))
+			t.Cleanup(func() { h.must(t, h.server.API.AllowDaemon(h.ctx(t))) })
+			said, m := h.listening(t, "forbidden")
+			leases := acquiring(t, m)
+			await(t, &said.waiting, `not allowed to watch nodes: give the ClusterRole of this daemon the rule apiGroups [""], resources ["nodes"], verbs ["watch"]`)
+			h.must(t, h.server.API.AllowDaemon(h.ctx(t)))
+			<-leases
+			await(t, &said.waiting, "")
+		},
+		"the credentials are wrong": func(t *testing.T, h *harness) {
+			said := &heard{}
+			o := h.options(t, "unknown")
+			said.listen(&o)
+			h.must(t, h.server.WriteKubeconfig(o.Kubeconfig, "https://"+h.front.addr, "nobody"))
+			acquiring(t, start(t, o))
+			await(t, &said.waiting, "the API server does not accept this node's credentials")
+		},
+		"the API server cannot be reached": func(t *testing.T, h *harness) {
+			h.must(t, h.server.API.CreateNode(h.ctx(t), "alone", "10.5.4.0/24"))
+			h.SetReachable(t, false)
+			said, m := h.listening(t, "alone")
+			leases := acquiring(t, m)
+			await(t, &said.reachable, "cannot be reached: dial "+h.front.addr+": connection refused; see: curl -k https://"+h.front.addr+"/version")
+			h.SetReachable(t, true)
+			<-leases
+			await(t, &said.reachable, "")
+		},
+		"the certificate is not trusted": func(t *testing.T, h *harness) {
+			said := &heard{}
+			o := h.options(t, "distrustful")
+			said.listen(&o)
+			other := &kubeplane.Plane{Dir: t.TempDir(), Addr: h.server.Addr}
+			h.must(t, other.Write())
+			h.must(t, other.WriteKubeconfig(o.Kubeconfig, "https://"+h.front.addr, kubeplane.Daemon))
+			acquiring(t, start(t, o))
+			await(t, &said.reachable, "the certificate of API server https://"+h.front.addr+" is not trusted")
+		},
+	}
+}
+
+// listening starts a manager whose causes are collected.
+func (h *harness) listening(t *testing.T, node string) (*heard, *Manager) {
+	t.Helper()
+	said := &heard{}
+	o := h.options(t, node)
+	said.listen(&o)
+	return said, start(t, o)
+}
+
+func (h *harness) patch(t *testing.T, node, text string) {
+	t.Helper()
+	_, err := h.server.API.Do(h.ctx(t), http.MethodPatch, "/api/v1/nodes/"+node, kubeplane.MergePatch, text)
+	h.must(t, err)
+}
+
+// awaitEvent waits until there is an Event about a Node.
+func (h *harness) awaitEvent(t *testing.T, node, reason string) {
+	t.Helper()
+	subnettest.Eventually(t, "an Event "+reason, func() bool {
+		var list struct{ Items []struct{ Reason, Message string } }
+		h.must(t, h.server.API.Get(h.ctx(t), "/api/v1/namespaces/default/events?fieldSelector=involvedObject.name="+node, &list))
+		for _, e := range list.Items {
+			if e.Reason == reason && e.Message != "" {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func TestAddressOfTheService(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+	t.Setenv("KUBERNETES_SERVICE_PORT", "443")
+	for url, want := range map[string]bool{"https://10.96.0.1:443": true, "https://192.0.2.1:6443": false} {
+		s := server{url: url, service: isService(url)}
+		text := s.explainUnanswered(errors.New("timeout")).Error()
+		if got := strings.Contains(text, "kube-proxy must serve it on this node, or --kube-api-url"); got != want {
+			t.Errorf("%s: %s", url, text)
+		}
+	}
+}
+
+func TestWhereTheAPIServerIs(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	if _, err := restConfig(Options{}); err == nil || !strings.Contains(err.Error(), "--kubeconfig-file: missing") {
+		t.Errorf("outside a pod: %v", err)
+	}
+	if c, err := restConfig(Options{APIURL: "http://192.0.2.1:8080"}); err != nil || c.Host != "http://192.0.2.1:8080" {
+		t.Errorf("a URL alone: %+v, %v", c, err)
+	}
+	bad := t.TempDir() + "/kubeconfig"
+	if err := os.WriteFile(bad, []byte("]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := restConfig(Options{Kubeconfig: bad}); err == nil || !strings.HasPrefix(err.Error(), "--kubeconfig-file: ") {
+		t.Errorf("a broken kubeconfig: %v", err)
+	}
+}
