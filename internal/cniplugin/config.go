@@ -1,0 +1,128 @@
+package cniplugin
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+const (
+	defaultSubnetFile = "/run/flannel/subnet.env"
+	defaultDataDir    = "/var/lib/cni/flannel"
+
+	ownType       = "flannel"
+	defaultType   = "bridge"
+	defaultIPAM   = "host-local"
+	keyAttached   = "cni.dev/valid-attachments"
+	keyAttachedV0 = "cni.dev/attachments"
+)
+
+// object is a JSON object whose values stay as they were written.
+type object map[string]json.RawMessage
+
+// config is the network configuration that the runtime gives to the plugin.
+type config struct {
+	Name          string          `json:"name"`
+	CNIVersion    string          `json:"cniVersion"`
+	SubnetFile    string          `json:"subnetFile"`
+	DataDir       string          `json:"dataDir"`
+	Delegate      object          `json:"delegate"`
+	IPAM          object          `json:"ipam"`
+	RuntimeConfig json.RawMessage `json:"runtimeConfig"`
+	PrevResult    json.RawMessage `json:"prevResult"`
+	// Attached and AttachedV0 are one list under two names: early runtimes
+	// took the second one.
+	Attached   json.RawMessage `json:"cni.dev/valid-attachments"`
+	AttachedV0 json.RawMessage `json:"cni.dev/attachments"`
+}
+
+// parseConfig reads a configuration, fills in the defaults and checks what the
+// plugin itself looks at.
+func parseConfig(text []byte) (config, error) {
+	c := config{SubnetFile: defaultSubnetFile, DataDir: defaultDataDir}
+	if err := json.Unmarshal(text, &c); err != nil {
+		return config{}, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("read the network configuration: %v", err), "")
+	}
+	if c.SubnetFile == "" {
+		c.SubnetFile = defaultSubnetFile
+	}
+	if c.DataDir == "" {
+		c.DataDir = defaultDataDir
+	}
+	if wrong := c.check(); wrong != "" {
+		return config{}, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("network %s: %s", c.Name, wrong), "")
+	}
+	return c, nil
+}
+
+// check returns what is wrong with the configuration, and the remedy.
+func (c config) check() string {
+	for _, key := range []string{"name", "ipam"} {
+		if _, found := c.Delegate[key]; found {
+			return fmt.Sprintf("delegate.%s is not allowed: flannel sets it; put it beside delegate", key)
+		}
+	}
+	kind, err := c.Delegate.text("type", defaultType)
+	switch {
+	case err != nil || kind == "":
+		return "delegate.type is not allowed: use the name of a plugin such as " + defaultType
+	case kind == ownType:
+		return "delegate.type is not allowed: flannel cannot call itself; use the name of a plugin such as " + defaultType
+	}
+	if kind, err := c.IPAM.text("type", defaultIPAM); err != nil || kind == "" {
+		return "ipam.type is not allowed: use the name of a plugin such as " + defaultIPAM
+	}
+	if _, err := c.routes(); err != nil {
+		return "ipam.routes is not allowed: use a list such as [{\"dst\": \"192.0.2.0/24\"}]"
+	}
+	return ""
+}
+
+// routes returns the routes that the configuration itself asks for.
+func (c config) routes() ([]json.RawMessage, error) {
+	var list []json.RawMessage
+	if raw, found := c.IPAM["routes"]; found {
+		if err := json.Unmarshal(raw, &list); err != nil {
+			return nil, err
+		}
+	}
+	for _, raw := range list {
+		if err := json.Unmarshal(raw, new(types.Route)); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// attachments returns what the runtime says is still in use. Without such a
+// list, which is not the same as an empty one, found is false.
+func (c config) attachments() (list []types.GCAttachment, found bool, err error) {
+	raw := c.Attached
+	if raw == nil {
+		raw = c.AttachedV0
+	}
+	if raw == nil {
+		return nil, false, nil
+	}
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return nil, false, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("read %s: %v", keyAttached, err), "")
+	}
+	return list, true, nil
+}
+
+// text returns a value that must be text when it is there.
+func (o object) text(key, absent string) (string, error) {
+	raw, found := o[key]
+	if !found {
+		return absent, nil
+	}
+	var value *string
+	if err := json.Unmarshal(raw, &value); err != nil || value == nil {
+		return "", fmt.Errorf("%s is not a text", key)
+	}
+	return *value, nil
+}
+
+// isSet reports whether a value is there and not null.
+func isSet(raw json.RawMessage) bool { return raw != nil && string(raw) != "null" }

@@ -1,0 +1,138 @@
+// Package cniplugin is the CNI plugin: it puts the node's subnet into the
+// configuration of another plugin, the delegate, and lets that one work.
+package cniplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"flannel/subnet/env"
+)
+
+const (
+	// patience is how long ADD waits for the daemon to write subnet.env.
+	patience = 5 * time.Second
+	poll     = 50 * time.Millisecond
+)
+
+// Plugin answers the verbs of CNI. Results go to Stdout; Stderr gets warnings
+// only, one line each.
+type Plugin struct {
+	Stdout, Stderr io.Writer
+	// Patience is how long ADD waits for subnet.env; 0 means 5 seconds, less
+	// than 0 not at all.
+	Patience time.Duration
+}
+
+// Funcs returns the verbs in the form that the CNI library calls. They end
+// with ctx.
+func (p Plugin) Funcs(ctx context.Context) skel.CNIFuncs {
+	with := func(verb func(context.Context, *skel.CmdArgs) error) func(*skel.CmdArgs) error {
+		return func(args *skel.CmdArgs) error { return verb(ctx, args) }
+	}
+	return skel.CNIFuncs{
+		Add: with(p.Add), Del: with(p.Del), Check: with(p.Check), Status: with(p.Status), GC: with(p.GC),
+	}
+}
+
+// Add attaches a container and prints the delegate's result.
+func (p Plugin) Add(ctx context.Context, args *skel.CmdArgs) error {
+	c, err := parseConfig(args.StdinData)
+	if err != nil {
+		return err
+	}
+	e, err := p.await(ctx, c.SubnetFile)
+	if err != nil {
+		return err
+	}
+	d, err := c.delegate(e)
+	if err != nil {
+		return err
+	}
+	// The file goes first: a plugin killed half-way leaves what DEL needs.
+	if err := (scratch{c.DataDir}).save(args.ContainerID, d.Config); err != nil {
+		return types.NewError(types.ErrIOFailure, err.Error(), "")
+	}
+	result, err := invoke.DelegateAdd(ctx, d.Type, d.Config, nil)
+	if err != nil {
+		return delegateError(d.Type, err)
+	}
+	if c.CNIVersion != "" {
+		if result, err = result.GetAsVersion(c.CNIVersion); err != nil {
+			return fmt.Errorf("result of delegate %s: %w", d.Type, err)
+		}
+	}
+	return result.PrintTo(p.Stdout)
+}
+
+// Del detaches a container with the configuration that ADD used. A container
+// that is not known is detached already.
+func (p Plugin) Del(ctx context.Context, args *skel.CmdArgs) error {
+	c, err := parseConfig(args.StdinData)
+	if err != nil {
+		return err
+	}
+	files := scratch{c.DataDir}
+	r, err := files.load(args.ContainerID)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, errGarbled):
+		// Nobody can use it any more, and DEL must not fail for ever.
+		p.warn("%v: removed; an address may stay reserved until GC", err)
+		return files.remove(args.ContainerID)
+	case err != nil:
+		return types.NewError(types.ErrIOFailure, err.Error(), "")
+	}
+	if err := invoke.DelegateDel(ctx, r.Type, r.text, nil); err != nil {
+		return delegateError(r.Type, err)
+	}
+	return files.remove(args.ContainerID)
+}
+
+// await reads subnet.env and gives the daemon some time to write it.
+func (p Plugin) await(ctx context.Context, path string) (env.Env, error) {
+	limit := p.Patience
+	if limit == 0 {
+		limit = patience
+	}
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for {
+		e, err := env.Read(path)
+		if err == nil {
+			return e, nil
+		}
+		select {
+		case <-ctx.Done():
+			return env.Env{}, ctx.Err()
+		case <-deadline.C:
+			return env.Env{}, subnetFileError(err)
+		case <-tick.C:
+		}
+	}
+}
+
+// subnetFileError tells the runtime to come back when the daemon has not
+// written the file yet.
+func subnetFileError(err error) error {
+	code := types.ErrInternal
+	if errors.Is(err, fs.ErrNotExist) {
+		code = types.ErrTryAgainLater
+	}
+	return types.NewError(code, err.Error(), "")
+}
+
+func (p Plugin) warn(format string, args ...any) {
+	fmt.Fprintf(p.Stderr, "flannel: "+format+"\n", args...)
+}
