@@ -51,6 +51,8 @@ type daemon struct {
 	// waiting says what of the configuration is missing or wrong.
 	waiting *health.Check
 	rules   *health.Check
+	// alone says that no other daemon runs as the same instance.
+	alone   *health.Check
 	network *network.Network
 	notify  *notifier
 	// background runs beside the network for as long as the daemon runs.
@@ -74,6 +76,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 	d.store = d.health.Add(health.Note, "store", "")
 	d.waiting = d.health.Add(health.Note, "waiting for", "")
 	d.record = d.health.Add(health.Note, "own record", "")
+	d.alone = d.health.Add(health.Required, "instance", "not claimed yet")
 	d.storeReachable(nil) // until a request fails
 	d.notify = &notifier{log: log, sd: sdnotify.New(getenv), health: d.health, changed: changed}
 	d.rules = d.health.Add(health.Required, "rules", "not written yet")
@@ -88,7 +91,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 		NewKernel:      d.newKernel,
 		NewFilter:      d.newFilter,
 		DeviceMAC:      deviceMAC(handle),
-		TUNName:        tunName(handle, kernel.Alias(o.subnetFile)),
+		TUNName:        tunName(handle, kernel.Alias(o.instance())),
 		DeviceAddrs:    deviceAddrs(handle),
 		Backends:       backends(),
 		Health:         d.health,
@@ -111,7 +114,14 @@ func (d *daemon) run(ctx context.Context) error {
 	for _, run := range d.background {
 		group.Go(func() error { return run(ctx) })
 	}
-	group.Go(func() error { return d.network.Run(ctx) })
+	group.Go(func() error {
+		claim, err := d.claim(ctx)
+		if err != nil {
+			return err
+		}
+		defer claim.Close()
+		return d.network.Run(ctx)
+	})
 	return group.Wait()
 }
 
@@ -183,10 +193,9 @@ func (d *daemon) uplinkFactory(handle *netlink.Handle) func(ipfam.Pair[bool], ip
 	}
 }
 
-// newKernel opens the kernel's tables. The path of the subnet file names this
-// daemon among others on the same host: no two of them may share it.
+// newKernel opens the kernel's tables.
 func (d *daemon) newKernel(scope kernel.Scope) (network.Kernel, error) {
-	scope.Instance = d.options.subnetFile
+	scope.Instance = d.options.instance()
 	k, err := kernel.New(kernel.Options{Log: d.log, Scope: scope})
 	if err != nil {
 		return nil, err

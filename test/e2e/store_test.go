@@ -99,6 +99,30 @@ func sameSubnets(t *testing.T, l *lab.Lab, before map[string]string) {
 	})
 }
 
+// olderSnapshot takes a snapshot that lacks the lease of the last host and has
+// another subnet for the first one. The hosts have the leases that they had.
+func olderSnapshot(t *testing.T, l *lab.Lab) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "snapshot.db")
+	first, last := l.Hosts[0], l.Hosts[len(l.Hosts)-1]
+	restart(t, last, func() {
+		must(t, l.Etcd.Delete(t.Context(), keyOf(t, last)))
+		restart(t, first, func() {
+			key := keyOf(t, first)
+			earlier, _ := fakePeer(2)
+			must(t, l.Etcd.PutLeased(t.Context(), earlier, leases(t, l)[key]))
+			must(t, l.Etcd.Delete(t.Context(), key))
+			must(t, l.Etcd.Snapshot(t.Context(), path))
+			must(t, l.Etcd.Delete(t.Context(), earlier))
+		})
+	})
+	connected(t, l)
+	return path
+}
+
+// aboveFakePeers keeps the subnets of the hosts away from those of fake peers.
+const aboveFakePeers = `{"Network": "10.244.0.0/16", "SubnetMin": "10.244.100.0", "Backend": {"Type": "vxlan"}}`
+
 // Ten nodes are enough for a mass loss.
 func TestAStoreThatForgetsCutsNobodyOff(t *testing.T) {
 	tests := map[string]func(t *testing.T, l *lab.Lab, snapshot string){
@@ -109,7 +133,7 @@ func TestAStoreThatForgetsCutsNobodyOff(t *testing.T) {
 			must(t, l.Etcd.Kill())
 			must(t, l.Etcd.Wipe())
 			startStore(t, l)
-			putConfig(t, l)
+			must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config", aboveFakePeers))
 		},
 		"older snapshot restored": func(t *testing.T, l *lab.Lab, snapshot string) {
 			must(t, l.Etcd.Kill())
@@ -119,11 +143,11 @@ func TestAStoreThatForgetsCutsNobodyOff(t *testing.T) {
 	}
 	for name, forget := range tests {
 		t.Run(name, func(t *testing.T) {
-			l := newLab(t, lab.Options{Hosts: 10})
-			snapshot := filepath.Join(t.TempDir(), "snapshot.db")
-			must(t, l.Etcd.Snapshot(t.Context(), snapshot))
+			l := newLab(t, lab.Options{Hosts: 10, Network: aboveFakePeers})
 			up(t, l)
 			before := leases(t, l)
+			snapshot := olderSnapshot(t, l)
+			sameSubnets(t, l, before)
 			var pings []func()
 			for i, h := range l.Hosts {
 				series := startPing(t, h, l.Hosts[(i+1)%len(l.Hosts)], ipfam.V4)
@@ -136,6 +160,7 @@ func TestAStoreThatForgetsCutsNobodyOff(t *testing.T) {
 			for _, h := range l.Hosts {
 				hasPeer(t, h, 1, true)
 			}
+			connected(t, l)
 			for _, end := range pings {
 				end()
 			}
@@ -246,6 +271,22 @@ func TestAWrongRecordHarmsNobodyElse(t *testing.T) {
 		t.Errorf("before:\n%s\nnow:\n%s", before, now)
 	}
 	connected(t, l)
+}
+
+func TestASecondDaemonOfTheSameOverlayWaits(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 1})
+	up(t, l)
+	h := l.Hosts[0]
+	second, err := h.StartDaemon(lab.DaemonOptions{Name: "second", SubnetFile: "/run/flannel/second.env", HealthPort: 8082})
+	must(t, err)
+	eventually(t, func() (string, bool) {
+		_, body, err := second.Get(t.Context(), "/readyz")
+		return fmt.Sprint(body, err), strings.Contains(body, "instance: another flanneld on this host uses "+lab.DefaultPrefix)
+	})
+	must(t, h.Kill())
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+	defer cancel()
+	must(t, second.WaitReady(ctx))
 }
 
 func TestOneDaemonPerPrefix(t *testing.T) {
