@@ -255,3 +255,25 @@ func TestWhatIsLeftInLegacyTablesIsSaidOnce(t *testing.T) {
 		t.Errorf("said %s", got)
 	}
 }
+
+// Rules in the words of nft make a chain unreadable for iptables; a jump that
+// is not seen must not be added again and again.
+func TestAChainThatCannotBeReadIsLeftAlone(t *testing.T) {
+	h := host{NS: nstest.New(t), t: t, suffix: "-nft"}
+	ts, err := find(ipfam.Pair[bool]{true, true}, h.suffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.driver = &Driver{log: slog.New(slog.DiscardHandler), tools: ts, mode: NFT}
+	h.apply(dual())
+	h.Tool("nft", "add set ip nat some { type ipv4_addr ; }")
+	h.Tool("nft", "add rule ip nat POSTROUTING ip saddr @some masquerade")
+	before := h.Tool("nft", "list ruleset")
+	h.Do(func() { _, err = h.driver.Apply(t.Context(), dual()) })
+	if err == nil || !strings.Contains(err.Error(), "nft list table ip nat") {
+		t.Errorf("got %v", err)
+	}
+	if now := h.Tool("nft", "list ruleset"); now != before {
+		t.Errorf("before\n%s\nnow\n%s", before, now)
+	}
+}

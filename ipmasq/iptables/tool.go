@@ -92,7 +92,13 @@ func (t *tool) randomFully() bool { return t.reader.HasRandomFully() }
 // read returns what the kernel holds of one table.
 func (t *tool) read(c chain) (have, error) {
 	var h have
-	base, _, err := t.list(c.table, c.base)
+	base, exists, err := t.list(c.table, c.base)
+	if err == nil && !exists {
+		// The kernel's own chains are always there, but the nft programs refuse
+		// a chain with rules that they cannot show.
+		err = fmt.Errorf("read chain %s of table %s: %s cannot show it; look with: nft list table %s %s",
+			c.base, c.table, filepath.Base(t.restore), map[bool]string{true: "ip", false: "ip6"}[t.family == ipfam.V4], c.table)
+	}
 	if err != nil {
 		return h, err
 	}
