@@ -38,6 +38,7 @@ func (d *daemon) newKubeManager(getenv func(string) string) (subnet.Manager, err
 		Check:                 checkConfig,
 		Reachable:             d.apiServerReachable,
 		Waiting:               d.waitingFor,
+		Conflict:              d.recordConflict,
 	})
 	if err != nil {
 		return nil, err

@@ -143,7 +143,7 @@ const (
 // decode reads what a Node says about itself. With an error it returns what
 // could be read.
 func (k *annotations) decode(have map[string]string) (subnet.Attrs, error) {
-	a := subnet.Attrs{BackendType: subnet.DefaultBackend}
+	a := subnet.Attrs{BackendType: subnet.DefaultBackend, Untyped: have[k.backendType] == ""}
 	if name := have[k.backendType]; name != "" {
 		if len(name) > maxType || strings.TrimFunc(name, isTypeRune) != "" {
 			return a, fmt.Errorf("annotation %s is not a name", k.backendType)

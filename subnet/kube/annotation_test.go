@@ -197,7 +197,7 @@ func TestWrongAnnotations(t *testing.T) {
 func TestFlannelsUDPHasNoType(t *testing.T) {
 	k := keysOf(t)
 	a, err := k.decode(map[string]string{k.managed: "true", k.backendType: "", k.publicIP[ipfam.V4]: "192.0.2.1", k.data[ipfam.V4]: "null"})
-	if err != nil || a.BackendType != "udp" || a.Data[ipfam.V4] != nil {
+	if err != nil || a.BackendType != "udp" || !a.Untyped || a.Data[ipfam.V4] != nil {
 		t.Errorf("got %+v, %v", a, err)
 	}
 }

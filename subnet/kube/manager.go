@@ -53,6 +53,10 @@ type Options struct {
 	// block and may be nil.
 	Reachable func(error)
 	Waiting   func(error)
+	// Conflict is called with an error when somebody else changes this node's
+	// annotations again and again, and with nil when that has ended. It must
+	// not block and may be nil.
+	Conflict func(error)
 	// Grace is how long a peer is kept whose annotations are gone; five
 	// minutes when zero.
 	Grace time.Duration
@@ -110,6 +114,9 @@ func New(o Options) (*Manager, error) {
 	}
 	if o.Reachable == nil {
 		o.Reachable = func(error) {}
+	}
+	if o.Conflict == nil {
+		o.Conflict = func(error) {}
 	}
 	m := &Manager{
 		o: o, log: o.Log, keys: keys, client: c,

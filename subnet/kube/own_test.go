@@ -68,7 +68,11 @@ func owns() map[string]func(t *testing.T, h *harness) {
 			}
 		},
 		"a fight is said on the Node": func(t *testing.T, h *harness) {
-			m := h.onNode(t, "fought", "10.5.1.0/24")
+			h.must(t, h.server.API.CreateNode(h.ctx(t), "fought", "10.5.1.0/24"))
+			o := h.options(t, "fought")
+			conflicts := make(chan error, 8)
+			o.Conflict = func(err error) { conflicts <- err }
+			m := start(t, o)
 			_, stop := keeping(t, m, h.acquire(t, m))
 			defer stop()
 			for range quickRounds {
@@ -76,6 +80,9 @@ func owns() map[string]func(t *testing.T, h *harness) {
 				h.awaitAnnotation(t, "fought", "public-ip", "192.0.2.1")
 			}
 			h.awaitEvent(t, "fought", "AnnotationsChanged")
+			if err := <-conflicts; err == nil {
+				t.Error("the conflict is not told")
+			}
 		},
 		"a Node made again with another pod CIDR is a lost lease": func(t *testing.T, h *harness) {
 			m := h.onNode(t, "again", "10.5.1.0/24")

@@ -177,7 +177,9 @@ func (h *harness) patch(t *testing.T, node, text string) {
 func (h *harness) awaitEvent(t *testing.T, node, reason string) {
 	t.Helper()
 	subnettest.Eventually(t, "an Event "+reason, func() bool {
-		var list struct{ Items []struct{ Reason, Message string } }
+		var list struct {
+			Items []struct{ Reason, Message string }
+		}
 		h.must(t, h.server.API.Get(h.ctx(t), "/api/v1/namespaces/default/events?fieldSelector=involvedObject.name="+node, &list))
 		for _, e := range list.Items {
 			if e.Reason == reason && e.Message != "" {
