@@ -44,6 +44,20 @@ func (e *Etcd) Put(ctx context.Context, key, value string) error {
 	return e.call(ctx, "kv/put", keyValue{[]byte(key), []byte(value)}, nil)
 }
 
+// PutLeased writes a key that the store drops after a day.
+func (e *Etcd) PutLeased(ctx context.Context, key, value string) error {
+	var lease struct {
+		ID string `json:"ID"`
+	}
+	if err := e.call(ctx, "lease/grant", map[string]int{"TTL": 86400}, &lease); err != nil {
+		return err
+	}
+	return e.call(ctx, "kv/put", struct {
+		keyValue
+		Lease string `json:"lease"`
+	}{keyValue{[]byte(key), []byte(value)}, lease.ID}, nil)
+}
+
 // Delete removes a key.
 func (e *Etcd) Delete(ctx context.Context, key string) error {
 	return e.call(ctx, "kv/deleterange", keyRange{Key: []byte(key)}, nil)

@@ -102,7 +102,7 @@ func (m *Manager) reuse(ctx context.Context, s *snapshot, i int, pools alloc.Poo
 
 // createAlone creates a lease and makes sure that nobody has a better claim.
 func (m *Manager) createAlone(ctx context.Context, pools alloc.Pools, subnets ipfam.Pair[netip.Prefix], a subnet.Attrs) (held, error) {
-	own, created, _, err := m.create(ctx, subnets, a)
+	own, created, _, err := m.create(ctx, subnets, a, nil)
 	if err != nil {
 		return held{}, err
 	}
@@ -139,6 +139,14 @@ func (m *Manager) standAlone(ctx context.Context, s *snapshot, own held, a subne
 
 func (s *snapshot) held(i int) held {
 	return held{lease: s.leases[i], mod: s.stored[i].mod, etcdLease: s.stored[i].etcdLease}
+}
+
+func (s *snapshot) heldAll(some []int) []held {
+	var all []held
+	for _, i := range some {
+		all = append(all, s.held(i))
+	}
+	return all
 }
 
 func (s *snapshot) subnetsOf(some []int) []ipfam.Pair[netip.Prefix] {

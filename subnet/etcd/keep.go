@@ -184,13 +184,20 @@ func (m *Manager) adopt(own held, want subnet.Attrs, kv *mvccpb.KeyValue) (held,
 	return next, nil
 }
 
-// recreate publishes the same subnet again after the own key was deleted.
+// recreate publishes the same subnet again after the own key was deleted. What
+// else there is of this node goes in the same transaction: the other nodes
+// would believe an older record, be it for a moment.
 func (m *Manager) recreate(ctx context.Context, own held, want subnet.Attrs) (held, error) {
 	if err := m.mayAnswer(true); err != nil {
 		return held{}, err
 	}
 	m.listAgain() // the store may have lost more than this key
-	created, ok, taken, err := m.create(ctx, own.lease.Subnet, want)
+	s, err := m.readAll(ctx)
+	if err != nil {
+		return held{}, err
+	}
+	twins := s.twins(own, want, m.pools())
+	created, ok, taken, err := m.create(ctx, own.lease.Subnet, want, s.heldAll(twins))
 	switch {
 	case err != nil:
 		return held{}, err
@@ -199,6 +206,7 @@ func (m *Manager) recreate(ctx context.Context, own held, want subnet.Attrs) (he
 	case !ok:
 		return held{}, final{fmt.Errorf("%w: %s was taken after it was deleted", subnet.ErrLeaseLost, own.name())}
 	}
+	m.sayTwins(s, created, twins)
 	m.answered(created, errDeleted)
 	return m.verify(ctx, created, want)
 }

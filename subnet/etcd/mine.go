@@ -155,14 +155,20 @@ func (s *snapshot) twins(own held, a subnet.Attrs, pools alloc.Pools) []int {
 // removeTwins deletes further leases of this node: the other nodes would
 // believe the oldest one.
 func (m *Manager) removeTwins(ctx context.Context, s *snapshot, own held, twins []int) error {
+	m.sayTwins(s, own, twins)
 	for _, i := range twins {
-		m.log.Warn("another lease of this node is in the store, deleting it",
-			"subnet", subnet.Join(s.leases[i].Subnet), "own", subnet.Join(own.lease.Subnet))
 		if err := m.remove(ctx, s.held(i)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (m *Manager) sayTwins(s *snapshot, own held, twins []int) {
+	for _, i := range twins {
+		m.log.Warn("another lease of this node is in the store, deleting it",
+			"subnet", subnet.Join(s.leases[i].Subnet), "own", subnet.Join(own.lease.Subnet))
+	}
 }
 
 // yields reports whether the own lease, which was just created, has to give

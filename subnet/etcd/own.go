@@ -46,10 +46,10 @@ func (m *Manager) setOwn(own *held) {
 	m.own = own
 }
 
-// create publishes a lease that nobody else has a claim to. Without an error
-// it may return false: then a key with the same first subnet exists, and taken
-// says whether that is the very key.
-func (m *Manager) create(ctx context.Context, subnets ipfam.Pair[netip.Prefix], a subnet.Attrs) (own held, created, taken bool, err error) {
+// create publishes a lease that nobody else has a claim to, in place of others
+// of this node. Without an error it may return false: then a key with the same
+// first subnet exists, and taken says whether that is the very key.
+func (m *Manager) create(ctx context.Context, subnets ipfam.Pair[netip.Prefix], a subnet.Attrs, replaced []held) (own held, created, taken bool, err error) {
 	value, err := encodeValue(a)
 	if err != nil {
 		return held{}, false, false, final{err}
@@ -60,16 +60,28 @@ func (m *Manager) create(ctx context.Context, subnets ipfam.Pair[netip.Prefix], 
 	}
 	m.beforeCreate(subnets)
 	key := m.leaseKey(encodeName(subnets))
-	unclaimed := clientv3.Compare(clientv3.CreateRevision(m.leaseKey(claimPrefix(subnets))), "=", 0).WithPrefix()
-	resp, err := m.kv.Txn(ctx).If(unclaimed).
-		Then(clientv3.OpPut(key, string(value), clientv3.WithLease(id))).
-		Else(clientv3.OpGet(key, clientv3.WithCountOnly())).Commit()
+	claim := m.leaseKey(claimPrefix(subnets))
+	onlyIf := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(claim), "=", 0).WithPrefix()}
+	ops := []clientv3.Op{clientv3.OpPut(key, string(value), clientv3.WithLease(id))}
+	for _, r := range replaced {
+		onlyIf = append(onlyIf, clientv3.Compare(clientv3.ModRevision(m.leaseKey(r.name())), "=", r.mod))
+		ops = append(ops, clientv3.OpDelete(m.leaseKey(r.name())))
+	}
+	count := clientv3.WithCountOnly()
+	resp, err := m.kv.Txn(ctx).If(onlyIf...).Then(ops...).
+		Else(clientv3.OpGet(key, count), clientv3.OpGet(claim, count, clientv3.WithPrefix())).Commit()
 	if err != nil {
 		return held{}, false, false, err
 	}
 	if !resp.Succeeded {
 		m.revoke(ctx, id)
+		if claimed := resp.Responses[1].GetResponseRange().Count > 0; !claimed {
+			return held{}, false, false, final{errRaced}
+		}
 		return held{}, false, resp.Responses[0].GetResponseRange().Count > 0, nil
+	}
+	for _, r := range replaced {
+		m.release(ctx, r.etcdLease)
 	}
 	m.version.atLeast(resp.Header.Revision)
 	m.afterCreate(subnets)

@@ -208,14 +208,18 @@ func replacesEarlier(t *testing.T, h *harness) {
 		t.Fatal(err)
 	}
 	earlier := stranger("10.5.222.0/24", 1)
-	result, _ := subnettest.Background(t, subnettest.Keep(m, own))
 	h.Put(t, earlier, false)
 	h.Delete(t, own.Subnet)
-	subnettest.Eventually(t, "the present lease alone", func() bool {
+	result, _ := subnettest.Background(t, subnettest.Keep(m, own))
+	subnettest.Eventually(t, "the lease is there again", func() bool {
 		_, _, found := h.Get(t, own.Subnet)
-		_, _, twin := h.Get(t, earlier.Subnet)
-		return found && !twin
+		return found
 	})
+	l, _, _ := h.Get(t, own.Subnet)
+	resp, err := h.client.Get(h.ctx(t), h.key(earlier.Subnet), clientv3.WithRev(l.Claim.Age))
+	if err != nil || len(resp.Kvs) > 0 {
+		t.Errorf("both records were there together: %v, %v", resp, err)
+	}
 	select {
 	case err := <-result:
 		t.Errorf("Keep = %v", err)
