@@ -63,7 +63,7 @@ func (d *daemon) chooseMode(ctx context.Context, families ipfam.Pair[bool], nft 
 	if nft {
 		d.log.Info("packet filter", "mode", "nftables")
 		return keeper.Mode{
-			Driver: tables, Watch: tables.Watch, Blocked: tables.Blocked, Resync: nftablesResync,
+			Driver: tables, Watch: tables.Watch, Blocked: blocked(tables, chosen, other), Resync: nftablesResync,
 			Former: []keeper.Remover{compat, d.legacy(chosen, other)},
 		}, nil
 	}
@@ -75,6 +75,22 @@ func (d *daemon) chooseMode(ctx context.Context, families ipfam.Pair[bool], nft 
 	return keeper.Mode{
 		Driver: chosen, Resync: time.Duration(d.options.iptablesResync) * time.Second, Former: former,
 	}, nil
+}
+
+// blocked finds drops of others in nf_tables and, where its programs are, in
+// legacy iptables.
+func blocked(tables *nftables.Driver, drivers ...*iptables.Driver) func(context.Context, ipmasq.Config) ([]string, error) {
+	return func(ctx context.Context, c ipmasq.Config) ([]string, error) {
+		lines, err := tables.Blocked(ctx, c)
+		for _, d := range drivers {
+			if d == nil || d.Mode() != iptables.Legacy {
+				continue
+			}
+			more, failed := d.Blocked(ctx, c)
+			lines, err = append(lines, more...), errors.Join(err, failed)
+		}
+		return lines, err
+	}
 }
 
 // legacy removes what is left in legacy tables with the first of these that

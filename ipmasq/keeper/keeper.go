@@ -213,6 +213,7 @@ func (k *Keeper) loop(ctx context.Context, mode Mode) error {
 			l.judge(ctx)
 			continue
 		case <-resync.C:
+			signal(k.other) // not all that drops packets has events
 		case <-k.kick:
 		case <-again:
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -37,11 +36,11 @@ func (d *Driver) Blocked(_ context.Context, c ipmasq.Config) ([]string, error) {
 			if !forwards(base, f) {
 				continue
 			}
-			j := judge{conn: conn, family: f, network: network}
+			j := judge{conn: conn, family: f, network: network, unsure: new(bool)}
 			// From a pod and to a pod: both must pass.
 			verdict := max(j.base(base, true), j.base(base, false))
 			if verdict == drops {
-				lines = append(lines, explain(base, network))
+				lines = append(lines, explain(base, network, *j.unsure))
 			}
 		}
 	}
@@ -75,6 +74,8 @@ type judge struct {
 	family  ipfam.Family
 	network netip.Prefix
 	src     bool
+	// unsure is set when a rule that was not judged may accept.
+	unsure *bool
 }
 
 // base says what a chain of the kernel, with its policy, does.
@@ -130,6 +131,7 @@ func (j judge) verdict(list []expr.Any) action {
 		switch e := e.(type) {
 		case *expr.Verdict:
 			if !j.always(list, conditions) {
+				*j.unsure = *j.unsure || e.Kind == expr.VerdictAccept || e.Chain != ""
 				return nothing
 			}
 			return action{e.Kind, e.Chain}
@@ -179,7 +181,7 @@ func (j judge) always(list []expr.Any, conditions int) bool {
 }
 
 // explain says which chain drops, and what helps.
-func explain(c *nftables.Chain, network netip.Prefix) string {
+func explain(c *nftables.Chain, network netip.Prefix, unsure bool) string {
 	t := c.Table
 	family := map[nftables.TableFamily]string{
 		nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet",
@@ -196,6 +198,10 @@ func explain(c *nftables.Chain, network netip.Prefix) string {
 		rule := fmt.Sprintf("nft insert rule %s %s %s %s", family, t.Name, c.Name, word)
 		command = fmt.Sprintf("%s saddr %s accept && %s daddr %s accept", rule, network, rule, network)
 	}
-	return fmt.Sprintf("chain %s of table %s %s drops forwarded packets of %s; let them pass with: %s",
-		c.Name, family, t.Name, network, strings.TrimSpace(command))
+	unless := ""
+	if unsure {
+		unless = " that no rule with other conditions accepts"
+	}
+	return fmt.Sprintf("chain %s of table %s %s drops forwarded packets of %s%s; let them pass with: %s",
+		c.Name, family, t.Name, network, unless, command)
 }
