@@ -22,6 +22,9 @@ type Config struct {
 	DirectRouting bool
 	// ChecksumOffload false turns off transmit checksum offload on the device.
 	ChecksumOffload bool
+	// OnDemand has the entries of a peer in the kernel only while somebody
+	// talks to it.
+	OnDemand bool
 }
 
 // maxVNI is the largest network identifier (RFC 7348, section 5: 24 bits).
@@ -47,6 +50,7 @@ func ParseConfig(raw json.RawMessage, families ipfam.Pair[bool]) (Config, []stri
 	o.Bool("Learning", &c.Learning)
 	o.Bool("DirectRouting", &c.DirectRouting)
 	o.Bool("ChecksumOffload", &c.ChecksumOffload)
+	o.Bool("OnDemand", &c.OnDemand)
 	for f, on := range families.Each() {
 		if name := deviceName(f, c.VNI); on && len(name) > maxName {
 			o.Refuse("VNI", fmt.Sprint(c.VNI), fmt.Sprintf("fewer digits: the device name %s is longer than %d", name, maxName))

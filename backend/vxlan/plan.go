@@ -33,8 +33,11 @@ type planner struct {
 }
 
 func (p *planner) family(f ipfam.Family, own subnet.Lease, peers []subnet.Lease) {
-	p.grow(len(peers))
 	device := p.backend.device(f, own, p.view.Uplink)
+	if p.backend.config.OnDemand {
+		p.catch(f, device.Name, own)
+	}
+	p.grow(len(peers))
 	why := p.reasons(device.Name)
 	p.state.Devices = append(p.state.Devices, device)
 	macs := newClaims(device.MAC, peers)
@@ -68,10 +71,21 @@ func (p *planner) family(f ipfam.Family, own subnet.Lease, peers []subnet.Lease)
 // grow makes room for a family's entries at once.
 func (p *planner) grow(peers int) {
 	s := &p.state
+	p.status = slices.Grow(p.status, peers)
+	if p.backend.config.OnDemand {
+		s.Answers = slices.Grow(s.Answers, peers)
+		return
+	}
 	s.FDB = slices.Grow(s.FDB, peers)
 	s.Neighbors = slices.Grow(s.Neighbors, peers)
 	s.Routes = slices.Grow(s.Routes, peers)
-	p.status = slices.Grow(p.status, peers)
+}
+
+// catch plans the route that the first packet to a peer takes.
+func (p *planner) catch(f ipfam.Family, dev string, own subnet.Lease) {
+	network := p.backend.env.Network[f]
+	p.state.Routes = append(p.state.Routes, kernel.Route{Dst: network, Dev: dev})
+	p.state.Catches = append(p.state.Catches, kernel.Catch{Dev: dev, Network: network, Own: own.Subnet[f]})
 }
 
 // judge reads what a peer says about this family and why it cannot be used
@@ -96,6 +110,9 @@ func (p *planner) judge(f ipfam.Family, l *subnet.Lease) (data, string) {
 // reasons says why a peer is reached as it is.
 func (p *planner) reasons(device string) map[backend.How]string {
 	up := p.view.Uplink.Name
+	if p.backend.config.OnDemand {
+		device += " on demand"
+	}
 	if !p.backend.config.DirectRouting {
 		return map[backend.How]string{backend.Tunnel: "over " + device}
 	}
@@ -114,11 +131,20 @@ func (p *planner) add(f ipfam.Family, dev string, l *subnet.Lease, mac kernel.MA
 		return backend.Direct
 	}
 	vtep := dst.Addr()
-	if ownsMAC {
-		p.state.FDB = append(p.state.FDB, kernel.FDBEntry{Dev: dev, MAC: mac, Dst: public})
+	fdb := kernel.FDBEntry{Dev: dev, MAC: mac, Dst: public}
+	neighbor := kernel.Neighbor{Dev: dev, Addr: vtep, MAC: mac}
+	route := kernel.Route{Dst: dst, Via: vtep, Dev: dev, OnLink: true}
+	if p.backend.config.OnDemand {
+		if ownsMAC {
+			p.state.Answers = append(p.state.Answers, kernel.Answer{Subnet: dst, Route: route, Neighbor: neighbor, FDB: fdb})
+		}
+		return backend.Tunnel
 	}
-	p.state.Neighbors = append(p.state.Neighbors, kernel.Neighbor{Dev: dev, Addr: vtep, MAC: mac})
-	p.state.Routes = append(p.state.Routes, kernel.Route{Dst: dst, Via: vtep, Dev: dev, OnLink: true})
+	if ownsMAC {
+		p.state.FDB = append(p.state.FDB, fdb)
+	}
+	p.state.Neighbors = append(p.state.Neighbors, neighbor)
+	p.state.Routes = append(p.state.Routes, route)
 	return backend.Tunnel
 }
 

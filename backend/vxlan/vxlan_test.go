@@ -30,6 +30,7 @@ func environment(options string, v4, v6 bool) backend.Env {
 	return backend.Env{
 		Log:       slog.New(slog.DiscardHandler),
 		Families:  ipfam.Pair[bool]{v4, v6},
+		Network:   ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("fc00::/48")},
 		Options:   json.RawMessage(options),
 		Previous:  published,
 		DeviceMAC: func(string) kernel.MAC { return kernel.MAC{} },
@@ -93,6 +94,9 @@ func TestPlan(t *testing.T) {
 			with(node(4), func(l *subnet.Lease) { l.Subnet[ipfam.V6] = netip.Prefix{} }),
 		}},
 		{"direct_routing", `{"DirectRouting":true}`, false, []subnet.Lease{node(2), node(3), with(node(4), func(l *subnet.Lease) {
+			l.Attrs.PublicIP[ipfam.V4] = netip.MustParseAddr("198.51.100.4")
+		})}},
+		{"on_demand", `{"OnDemand":true,"DirectRouting":true}`, true, []subnet.Lease{node(2), with(node(4), func(l *subnet.Lease) {
 			l.Attrs.PublicIP[ipfam.V4] = netip.MustParseAddr("198.51.100.4")
 		})}},
 		{"every_key", `{"VNI":1,"Port":4789,"MTU":1400,"GBP":true,"Learning":true,"ChecksumOffload":false}`, false, nil},

@@ -1,5 +1,7 @@
 package kernel
 
+import "time"
+
 // edge is where decisions become actions: the kernel, or a fake in memory.
 type edge struct {
 	links     linkTable
@@ -9,6 +11,12 @@ type edge struct {
 	routes    table[routeKey, routeValue]
 	// alive reports whether the daemon with this instance runs on the host.
 	alive func(instance string) bool
+	// fdbAges passes the FDB entries of a device with the time since the last
+	// packet that used them.
+	fdbAges func(dev int, each func(k fdbKey, unused time.Duration)) error
+	// release lets the packets go that wait for an address, or drops them, and
+	// forgets the address. Nothing depends on its success.
+	release func([]waiting)
 	// findRoutes returns those of the routes that are in the main table,
 	// whoever made them.
 	findRoutes func(keys []routeKey) (map[routeKey]routeValue, error)

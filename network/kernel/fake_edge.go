@@ -3,6 +3,7 @@ package kernel
 import (
 	"maps"
 	"syscall"
+	"time"
 )
 
 func (t *fakeTables) edge() edge {
@@ -17,6 +18,8 @@ func (t *fakeTables) edge() edge {
 			defer t.mu.Unlock()
 			return t.alive[shortName(instance)]
 		},
+		fdbAges: func(int, func(fdbKey, time.Duration)) error { return nil },
+		release: func([]waiting) {},
 		findRoutes: func([]routeKey) (map[routeKey]routeValue, error) {
 			t.mu.Lock()
 			defer t.mu.Unlock()

@@ -30,6 +30,9 @@ func eventFilter(port uint32, indexes []int) []bpf.Instruction {
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: native32(port), SkipTrue: 1},
 		bpf.RetConstant{Val: reject},
 		bpf.LoadAbsolute{Off: offType, Size: 2},
+		// Misses have a socket of their own.
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: native16(unix.RTM_GETNEIGH), SkipTrue: 1},
+		bpf.RetConstant{Val: reject},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: native16(unix.RTM_NEWROUTE), SkipTrue: 1},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: native16(unix.RTM_DELROUTE), SkipTrue: 6},
 		bpf.LoadAbsolute{Off: offProtocol, Size: 1},
@@ -39,9 +42,26 @@ func eventFilter(port uint32, indexes []int) []bpf.Instruction {
 		bpf.RetConstant{Val: reject},
 		bpf.RetConstant{Val: accept},
 	}
+	return append(f, onDevices(indexes)...)
+}
+
+// missFilter returns a socket filter that lets only questions for addresses on
+// these devices pass.
+func missFilter(indexes []int) []bpf.Instruction {
+	return append([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: offType, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: native16(unix.RTM_GETNEIGH), SkipTrue: 1},
+		bpf.RetConstant{Val: 0},
+	}, onDevices(indexes)...)
+}
+
+// onDevices ends a filter: what is about these devices passes.
+func onDevices(indexes []int) []bpf.Instruction {
+	const accept, reject = 1 << 18, 0
 	if len(indexes) > maxFiltered {
-		return append(f, bpf.RetConstant{Val: accept})
+		return []bpf.Instruction{bpf.RetConstant{Val: accept}}
 	}
+	var f []bpf.Instruction
 	f = append(f, bpf.LoadAbsolute{Off: offIndex, Size: 4})
 	for i, index := range indexes {
 		f = append(f, bpf.JumpIf{Cond: bpf.JumpEqual, Val: native32(uint32(index)), SkipTrue: uint8(len(indexes) - i)})

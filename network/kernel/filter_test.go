@@ -36,7 +36,7 @@ func TestEventFilter(t *testing.T) {
 		{"foreign route", event(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, 1, routeOf(unix.RTPROT_BGP)...), false},
 		{"foreign route that replaces", event(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, 1, routeOf(unix.RTPROT_BGP)...), true},
 		{"neighbour on ours", event(unix.RTM_DELNEIGH, 0, 1, onDevice(ours)...), true},
-		{"miss on ours", event(unix.RTM_GETNEIGH, 0, 0, onDevice(ours)...), true},
+		{"miss on ours", event(unix.RTM_GETNEIGH, 0, 0, onDevice(ours)...), false},
 		{"neighbour elsewhere", event(unix.RTM_NEWNEIGH, 0, 1, onDevice(8)...), false},
 		{"uplink", event(unix.RTM_NEWLINK, 0, 0, onDevice(uplink)...), true},
 		{"foreign device", event(unix.RTM_NEWLINK, 0, 0, onDevice(uplink+1)...), false},
@@ -56,5 +56,25 @@ func TestEventFilter(t *testing.T) {
 				t.Errorf("got %v, want %v", got, test.want)
 			}
 		})
+	}
+}
+
+func TestMissFilter(t *testing.T) {
+	vm, err := bpf.NewVM(missFilter([]int{7, 9}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		event []byte
+		want  bool
+	}{
+		"miss on ours":      {event(unix.RTM_GETNEIGH, 0, 0, onDevice(9)...), true},
+		"miss elsewhere":    {event(unix.RTM_GETNEIGH, 0, 0, onDevice(8)...), false},
+		"neighbour on ours": {event(unix.RTM_NEWNEIGH, 0, 0, onDevice(7)...), false},
+	} {
+		n, err := vm.Run(test.event)
+		if got := n > 0; err != nil || got != test.want {
+			t.Errorf("%s: got %v, %v", name, got, err)
+		}
 	}
 }

@@ -29,64 +29,50 @@ func ParseMiss(body []byte) (m Miss, ok bool) {
 	return Miss{Index: n.dev, Addr: n.addr.Unmap()}, true
 }
 
-// answer puts the entries that an address needs and reports whether a peer has
-// it. They are put although they are remembered: the kernel would not ask if
-// it had them.
-func (r *reconciler) answer(ctx context.Context, m Miss) bool {
+// answer puts the entries that some addresses need and counts those that a
+// peer has, and the others; it returns the last of these. What should be in the
+// kernel is put although it is remembered: the kernel would not ask if it had it.
+func (r *reconciler) answer(ctx context.Context, list []Miss) (answered, unknown int, last Miss) {
 	r.pass.Lock()
 	defer r.pass.Unlock()
 	p := &pass{reconciler: r, ctx: ctx, stats: Stats{Put: map[string]int{}}}
-	fdb := &work[fdbKey, fdbValue]{p: p, table: r.edge.fdb, memory: r.fdb}
-	neighbors := &work[neighKey, MAC]{p: p, table: r.edge.neighbors, memory: r.neighbors}
-	routes := &work[routeKey, routeValue]{p: p, table: r.edge.routes, memory: r.routes}
-	if !p.answerFromMemory(m, fdb, neighbors, routes) && !p.answerFromPlan(m, fdb, neighbors, routes) {
-		return false
+	w := newMissWork(p)
+	seen := make(map[Miss]bool, len(list))
+	for _, m := range list {
+		if seen[m] {
+			continue
+		}
+		seen[m] = true
+		if p.answerFromMemory(m, w) || p.answerOnDemand(m, w) {
+			answered++
+			continue
+		}
+		unknown++
+		last = m
 	}
-	fdb.write(fdb.puts, p.fdbFailed)
-	neighbors.write(neighbors.puts, p.neighborFailed)
-	p.putRoutes(routes)
+	w.write(p)
 	if err := p.failures.err(); err != nil {
-		r.log.Warn("miss not answered", "addr", m.Addr, "err", err)
+		r.log.Warn("miss not answered", "addr", list[0].Addr, "err", err)
 		r.Invalidate()
 	}
-	return true
+	return answered, unknown, last
 }
 
 // answerFromMemory finds the gateway of a peer that should be in the kernel.
-func (p *pass) answerFromMemory(m Miss, fdb *work[fdbKey, fdbValue], neighbors *work[neighKey, MAC], routes *work[routeKey, routeValue]) bool {
+func (p *pass) answerFromMemory(m Miss, w *missWork) bool {
 	mac, ok := p.neighbors[neighKey{m.Index, m.Addr}]
 	if !ok {
 		return false
 	}
-	again(neighbors, neighKey{m.Index, m.Addr}, mac)
+	again(w.neighbors, neighKey{m.Index, m.Addr}, mac)
 	if v, ok := p.fdb[fdbKey{m.Index, mac}]; ok {
-		again(fdb, fdbKey{m.Index, mac}, v)
+		again(w.fdb, fdbKey{m.Index, mac}, v)
 	}
 	for k, v := range p.routes {
 		if v.dev == m.Index && v.via == m.Addr {
-			again(routes, k, v)
+			again(w.routes, k, v)
 		}
 	}
-	return true
-}
-
-// answerFromPlan finds the peer with the most specific subnet that holds the
-// address.
-func (p *pass) answerFromPlan(m Miss, fdb *work[fdbKey, fdbValue], neighbors *work[neighKey, MAC], routes *work[routeKey, routeValue]) bool {
-	var best *Answer
-	for i, a := range p.want.Answers {
-		if a.Subnet.Contains(m.Addr) && (best == nil || a.Subnet.Bits() > best.Subnet.Bits()) && p.links[a.Route.Dev].index == m.Index {
-			best = &p.want.Answers[i]
-		}
-	}
-	if best == nil {
-		return false
-	}
-	again(fdb, fdbKey{m.Index, best.FDB.MAC}, fdbValue{dst: best.FDB.Dst})
-	again(neighbors, neighKey{m.Index, best.Neighbor.Addr}, best.Neighbor.MAC)
-	k, v := best.Route.entry(m.Index)
-	have, exists := p.routes[k]
-	routes.puts = append(routes.puts, change[routeKey, routeValue]{key: k, want: v, have: have, exists: exists})
 	return true
 }
 
@@ -107,7 +93,7 @@ type misses struct {
 
 // More misses than this wait for a long pass only in vain: the kernel asks
 // again.
-const missQueue = 64
+const missQueue = 1024
 
 // Unknown addresses are logged at most this often.
 const missLogPeriod = time.Minute
@@ -122,27 +108,42 @@ func (q *misses) add(m Miss) {
 
 // run answers until ctx ends.
 func (q *misses) run(ctx context.Context) {
+	var list []Miss
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case m := <-q.queue:
-			if q.answer(ctx, m) {
-				q.counters.missesAnswered.Add(1)
-				q.log.Debug("miss answered", "addr", m.Addr)
-				continue
+			list = q.more(append(list[:0], m))
+			answered, unknown, last := q.answer(ctx, list)
+			q.counters.missesAnswered.Add(uint64(answered))
+			q.counters.missesUnknown.Add(uint64(unknown))
+			q.log.Debug("misses answered", "answered", answered, "unknown", unknown)
+			if unknown > 0 {
+				q.sayUnknown(last, unknown, time.Now())
 			}
-			q.counters.missesUnknown.Add(1)
-			q.sayUnknown(m, time.Now())
 		}
 	}
 }
 
-func (q *misses) sayUnknown(m Miss, now time.Time) {
+// more takes what else is in the queue.
+func (q *misses) more(list []Miss) []Miss {
+	for len(list) < missQueue {
+		select {
+		case m := <-q.queue:
+			list = append(list, m)
+		default:
+			return list
+		}
+	}
+	return list
+}
+
+func (q *misses) sayUnknown(m Miss, n int, now time.Time) {
 	if !q.said.IsZero() && now.Sub(q.said) < missLogPeriod {
-		q.silent++
+		q.silent += n
 		return
 	}
-	q.log.Info("no lease for an address that was asked for", "addr", m.Addr, "others", q.silent)
+	q.log.Info("no lease for an address that was asked for", "addr", m.Addr, "others", q.silent+n-1)
 	q.said, q.silent = now, 0
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"flannel/internal/nstest"
 	"flannel/network/kernel"
 )
 
@@ -142,4 +143,59 @@ func FuzzMiss(f *testing.F) {
 			t.Errorf("got %v, %v", m, ok)
 		}
 	})
+}
+
+// demanding is a node that reaches these peers on demand.
+func demanding(uplink int, peers ...int) kernel.State {
+	state := single(uplink)
+	state.Routes = []kernel.Route{{Dst: network4, Dev: "flannel.1"}}
+	state.Catches = []kernel.Catch{{Dev: "flannel.1", Network: network4, Own: subnet4(1)}}
+	for _, peer := range peers {
+		var full kernel.State
+		addPeer(&full, "flannel.1", subnet4(peer), public4(peer), mac(peer))
+		state.Answers = append(state.Answers, kernel.Answer{
+			Subnet: subnet4(peer), Route: full.Routes[0], Neighbor: full.Neighbors[0], FDB: full.FDB[0],
+		})
+	}
+	return state
+}
+
+func TestPeersGoWhenNobodyTalksToThem(t *testing.T) {
+	ns := nstest.New(t)
+	uplink := ns.AddUplink("eth0", "192.0.2.1/24")
+	n := &node{NS: ns, Netlink: open(t, ns, kernel.Options{Scope: scope, Unused: 300 * time.Millisecond}), uplink: uplink}
+	follow(t, n.Netlink)
+	apply(t, n, demanding(uplink, 2, 3))
+	idle := n.Dump()
+	n.send(t, "10.5.2.9")
+	eventually(t, "the peer", func() bool { return strings.Contains(n.Dump(), peerEntries[0]) })
+	eventually(t, "its end", func() bool { return n.Dump() == idle })
+	n.Invalidate()
+	if stats := apply(t, n, demanding(uplink, 2, 3)); stats.Changed() != 0 {
+		t.Errorf("a resync changed %+v", stats)
+	}
+	// It comes back when somebody asks again.
+	n.send(t, "10.5.2.9")
+	eventually(t, "the peer again", func() bool { return strings.Contains(n.Dump(), peerEntries[0]) })
+}
+
+func TestWhatNobodyHasIsClosed(t *testing.T) {
+	n := newNode(t)
+	follow(t, n.Netlink)
+	apply(t, n, demanding(n.uplink, 2, 3))
+	n.send(t, "10.5.200.9")
+	eventually(t, "the gap", func() bool { return strings.Contains(n.Dump(), "blackhole 10.5.128.0/17") })
+	if text := n.IP("neigh show dev flannel.1"); strings.Contains(text, "10.5.200.9") {
+		t.Errorf("the address stays:\n%s", text)
+	}
+	n.Invalidate()
+	if stats := apply(t, n, demanding(n.uplink, 2, 3)); stats.Changed() != 0 {
+		t.Errorf("a resync changed %+v", stats)
+	}
+	apply(t, n, demanding(n.uplink, 2, 3, 200))
+	if strings.Contains(n.Dump(), "blackhole") {
+		t.Errorf("a gap stays where a lease is:\n%s", n.Dump())
+	}
+	n.send(t, "10.5.200.9")
+	eventually(t, "the new peer", func() bool { return strings.Contains(n.Dump(), "10.5.200.0/24 via 10.5.200.0") })
 }

@@ -11,6 +11,7 @@ import (
 
 	"flannel/network/kernel/rtnl"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,7 +25,12 @@ type Options struct {
 	// EventBuffer is how many bytes of events the kernel keeps until they are
 	// read; zero means a buffer that is large enough for a flushed table.
 	EventBuffer int
+	// Unused is after which time without traffic the entries of a peer go that
+	// was reached on demand; zero means five minutes.
+	Unused time.Duration
 }
+
+const defaultUnused = 5 * time.Minute
 
 const defaultEventBuffer = 4 << 20
 
@@ -36,14 +42,18 @@ type Netlink struct {
 	conn    *rtnl.Conn
 	links   *netlinkLinks
 
-	mu     sync.Mutex
-	events *rtnl.Events // nil while nobody listens
+	mu sync.Mutex
+	// nil while nobody listens
+	events, questions *rtnl.Events
 }
 
 // New opens the connection to the kernel. Close ends it.
 func New(o Options) (*Netlink, error) {
 	if o.EventBuffer == 0 {
 		o.EventBuffer = defaultEventBuffer
+	}
+	if o.Unused == 0 {
+		o.Unused = defaultUnused
 	}
 	conn, err := rtnl.Dial(o.Namespace)
 	if err != nil {
@@ -80,32 +90,40 @@ const reopenAfter = time.Second
 // is ours. The next Apply then lists the tables.
 func (n *Netlink) Run(ctx context.Context, changed func()) error {
 	q := &misses{reconciler: n.reconciler, queue: make(chan Miss, missQueue)}
-	var answering sync.WaitGroup
-	answering.Go(func() { q.run(ctx) })
-	defer answering.Wait()
+	var others sync.WaitGroup
+	others.Go(func() { q.run(ctx) })
+	others.Go(func() { n.keepOn(ctx, "misses", func() error { return n.followMisses(ctx, q) }) })
+	others.Go(func() { n.expireUnused(ctx) })
+	defer others.Wait()
+	n.keepOn(ctx, "events", func() error { return n.follow(ctx, changed) })
+	return ctx.Err()
+}
+
+// keepOn runs follow again whenever it breaks, until ctx ends.
+func (n *Netlink) keepOn(ctx context.Context, what string, follow func() error) {
 	for {
-		err := n.follow(ctx, q, changed)
+		err := follow()
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return
 		}
-		n.log.Warn("kernel events interrupted, will listen again", "err", err)
+		n.log.Warn("messages of the kernel interrupted, will listen again", "about", what, "err", err)
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return
 		case <-time.After(reopenAfter):
 		}
 	}
 }
 
 // follow listens on one socket until it breaks or ctx ends.
-func (n *Netlink) follow(ctx context.Context, q *misses, changed func()) error {
+func (n *Netlink) follow(ctx context.Context, changed func()) error {
 	events, err := rtnl.Listen(n.options.Namespace, n.options.EventBuffer, groups()...)
 	if err != nil {
 		return fmt.Errorf("listen for kernel events: %w", err)
 	}
 	defer func() { _ = events.Close() }()
-	n.setEvents(events)
-	defer n.setEvents(nil)
+	n.setSocket(&n.events, events)
+	defer n.setSocket(&n.events, nil)
 	if err := n.refilter(); err != nil {
 		return err
 	}
@@ -115,7 +133,7 @@ func (n *Netlink) follow(ctx context.Context, q *misses, changed func()) error {
 	n.Invalidate()
 	changed()
 	for {
-		err := events.Read(ctx, func(m rtnl.Message) { n.event(m, q, changed) })
+		err := events.Read(ctx, func(m rtnl.Message) { n.event(m, changed) })
 		switch {
 		case errors.Is(err, rtnl.ErrOverrun):
 			n.counters.overruns.Add(1)
@@ -129,22 +147,18 @@ func (n *Netlink) follow(ctx context.Context, q *misses, changed func()) error {
 }
 
 // event acts on one message. It is quick: what takes long is left to others.
-func (n *Netlink) event(m rtnl.Message, q *misses, changed func()) {
-	verdict, miss := n.judge(m, n.links.TxChecksum)
-	switch verdict {
-	case missed:
-		q.add(miss)
-	case tampered:
+func (n *Netlink) event(m rtnl.Message, changed func()) {
+	if verdict, _ := n.judge(m, n.links.TxChecksum); verdict == tampered {
 		n.counters.tampering.Add(1)
 		n.Invalidate()
 		changed()
 	}
 }
 
-func (n *Netlink) setEvents(e *rtnl.Events) {
+func (n *Netlink) setSocket(at **rtnl.Events, e *rtnl.Events) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.events = e
+	*at = e
 }
 
 // refilter makes only events of the watched devices pass, beside those of
@@ -152,10 +166,15 @@ func (n *Netlink) setEvents(e *rtnl.Events) {
 func (n *Netlink) refilter() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.events == nil {
+	indexes := n.watchedIndexes()
+	return errors.Join(refilter(n.events, eventFilter(n.conn.Port(), indexes)), refilter(n.questions, missFilter(indexes)))
+}
+
+func refilter(e *rtnl.Events, program []bpf.Instruction) error {
+	if e == nil {
 		return nil
 	}
-	err := n.events.Filter(eventFilter(n.conn.Port(), n.watchedIndexes()))
+	err := e.Filter(program)
 	if errors.Is(err, os.ErrClosed) {
 		return nil
 	}

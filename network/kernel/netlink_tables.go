@@ -25,6 +25,8 @@ func (t netlinkTables) edge(links linkTable) edge {
 		neighbors:  table[neighKey, MAC]{TableNeighbors, t.listNeighbors, t.putNeighbors, t.delNeighbors},
 		routes:     table[routeKey, routeValue]{TableRoutes, t.listRoutes, t.putRoutes, t.delRoutes},
 		alive:      func(instance string) bool { return alive(t.namespace, instance) },
+		fdbAges:    t.fdbAges,
+		release:    t.release,
 		findRoutes: t.findRoutes,
 	}
 }

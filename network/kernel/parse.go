@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"net/netip"
+	"time"
 
 	"flannel/network/kernel/rtnl"
 
@@ -102,7 +103,12 @@ type neighMessage struct {
 	mac    MAC
 	// other says that an FDB entry names a port, a VNI or a device.
 	other bool
+	// unused is the time since the entry was last used.
+	unused time.Duration
 }
+
+// userHertz is the unit of times that the kernel tells user space.
+const userHertz = 100
 
 func (n neighMessage) fdbValue() fdbValue { return fdbValue{n.addr, n.other} }
 
@@ -121,6 +127,10 @@ func parseNeigh(body []byte) (n neighMessage, ok bool) {
 			n.mac = parseMAC(value)
 		case unix.NDA_PORT, unix.NDA_VNI, unix.NDA_IFINDEX:
 			n.other = true
+		case unix.NDA_CACHEINFO:
+			if len(value) >= 8 { // confirmed, used
+				n.unused = time.Duration(rtnl.Uint32(value[4:])) * time.Second / userHertz
+			}
 		}
 	}
 	return n, true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // pass is one run of Apply.
@@ -43,7 +44,8 @@ func (p *pass) run() error {
 			return err
 		}
 	}
-	p.settledBefore = p.settled && !p.unsure && len(p.want.Answers)+len(p.before.Answers) == 0
+	p.index(time.Now())
+	p.settledBefore = p.settled && !p.unsure && !p.onDemand()
 	p.settled = false
 	old := p.snapshot()
 	if p.unsure {
@@ -61,6 +63,11 @@ func (p *pass) run() error {
 		return p.deleteFormer()
 	}
 	return p.ctx.Err()
+}
+
+// onDemand reports whether the tables may hold less or more than the plan says.
+func (p *pass) onDemand() bool {
+	return len(p.want.Answers)+len(p.before.Answers)+len(p.want.Catches)+len(p.before.Catches) > 0
 }
 
 // writeTables puts what is missing in the order in which entries rely on each

@@ -46,6 +46,7 @@ type reconciler struct {
 	// unresolved says that a device was missing in the last pass.
 	unresolved bool
 
+	demand
 	memory
 }
 

@@ -21,6 +21,8 @@ type State struct {
 	// Answers are the entries that answer an L3 miss but need not be in the
 	// kernel until somebody asks.
 	Answers []Answer
+	// Catches are the routes of Routes that catch what Answers are for.
+	Catches []Catch
 }
 
 // Device is a network interface of ours. Fields of State refer to it by name.
@@ -91,6 +93,15 @@ type Answer struct {
 	Route    Route
 	Neighbor Neighbor
 	FDB      FDBEntry
+}
+
+// Catch says that a route leads the addresses of Network to the device Dev
+// although it has no entry for most of them. Answers are given for them when the
+// kernel asks; what is neither in an answer nor in the own subnet nobody has.
+type Catch struct {
+	Dev     string
+	Network netip.Prefix
+	Own     netip.Prefix
 }
 
 // Scope says what on the host is ours beyond what carries our mark.

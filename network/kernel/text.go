@@ -28,6 +28,9 @@ func (s State) String() string {
 	for _, a := range s.Answers {
 		t.add(5, a.String())
 	}
+	for _, c := range s.Catches {
+		t.add(5, fmt.Sprintf("catch %s dev %s own %s", c.Network, c.Dev, c.Own))
+	}
 	return t.String()
 }
 

@@ -87,6 +87,11 @@ func (p *pass) routeEntries(list []Route, answers []Answer) iter.Seq2[routeKey, 
 				return
 			}
 		}
+		for k := range p.gaps {
+			if v, there := p.routes[k]; there && !yield(k, v) {
+				return
+			}
+		}
 	}
 }
 
