@@ -99,8 +99,8 @@ func (s *Server) Restore(snapshot string) {
 	s.t.Helper()
 	s.Wipe()
 	out, err := exec.CommandContext(s.t.Context(), s.program("etcdutl"), "snapshot", "restore", snapshot,
-		"--name=test", "--data-dir="+s.dataDir(),
-		"--initial-cluster=test="+s.url(peerPort),
+		"--name="+s.name, "--data-dir="+s.dataDir(),
+		"--initial-cluster="+s.members,
 		"--initial-advertise-peer-urls="+s.url(peerPort)).CombinedOutput()
 	if err != nil {
 		s.t.Fatalf("restore: %v\n%s", err, out)

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,6 +58,10 @@ type Server struct {
 	o    Options
 	dir  string
 	addr netip.Addr
+	// name is that of the member, members are all of the cluster, as etcd
+	// wants them.
+	name, members string
+
 	ca   *authority
 	proc *child.Process
 }
@@ -63,23 +69,67 @@ type Server struct {
 // Start runs an etcd and waits until it serves.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
-	s := &Server{t: t, o: o, dir: t.TempDir(), addr: loopbackAddr(t)}
+	s := newServer(t, o, "test")
+	s.members = s.member()
 	if o.TLS {
 		s.CAFile = filepath.Join(s.dir, "ca.pem")
 		s.CertFile = filepath.Join(s.dir, "client.pem")
 		s.KeyFile = filepath.Join(s.dir, "client.key")
 		s.writeCertificates()
 	}
-	t.Cleanup(func() {
-		if s.proc != nil {
-			s.Kill()
-		}
-	})
 	s.Start()
 	if o.User != "" {
 		s.enableAuth()
 	}
 	return s
+}
+
+// StartCluster runs a cluster of so many members, without TLS and without
+// users, and waits until all of them serve. A member that is started again
+// waits until the cluster has a leader.
+func StartCluster(t testing.TB, size int) []*Server {
+	t.Helper()
+	servers := make([]*Server, size)
+	members := make([]string, size)
+	for i := range servers {
+		servers[i] = newServer(t, Options{}, "member"+strconv.Itoa(i+1))
+		members[i] = servers[i].member()
+	}
+	for _, s := range servers {
+		s.members = strings.Join(members, ",")
+		s.launch()
+	}
+	for _, s := range servers {
+		s.waitUntilServing()
+	}
+	return servers
+}
+
+func newServer(t testing.TB, o Options, name string) *Server {
+	t.Helper()
+	s := &Server{t: t, o: o, dir: t.TempDir(), addr: loopbackAddr(t), name: name}
+	t.Cleanup(func() {
+		if s.proc != nil {
+			s.Kill()
+		}
+	})
+	return s
+}
+
+func (s *Server) member() string { return s.name + "=" + s.url(peerPort) }
+
+// IsLeader reports whether the running server leads its cluster.
+func (s *Server) IsLeader() bool {
+	s.t.Helper()
+	c := s.connect("", "")
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(s.t.Context(), startTimeout)
+	defer cancel()
+	status, err := c.Status(ctx, s.Endpoint())
+	if err != nil {
+		s.t.Fatalf("ask for the leader: %v", err)
+	}
+	return status.Leader == status.Header.MemberId
 }
 
 // loopbackAddr draws an address of 127.0.0.0/8 and holds it until the test
@@ -119,6 +169,12 @@ func (s *Server) LogFile() string { return filepath.Join(s.dir, "etcd.log") }
 // it serves.
 func (s *Server) Start() {
 	s.t.Helper()
+	s.launch()
+	s.waitUntilServing()
+}
+
+func (s *Server) launch() {
+	s.t.Helper()
 	if s.proc != nil {
 		s.t.Fatal("etcd runs already")
 	}
@@ -127,7 +183,6 @@ func (s *Server) Start() {
 		s.t.Fatal(err)
 	}
 	s.proc = proc
-	s.waitUntilServing()
 }
 
 func (s *Server) program(name string) string {
@@ -141,10 +196,10 @@ func (s *Server) program(name string) string {
 
 func (s *Server) arguments() []string {
 	args := []string{
-		"--name=test", "--data-dir=" + s.dataDir(),
+		"--name=" + s.name, "--data-dir=" + s.dataDir(),
 		"--listen-client-urls=" + s.url(clientPort), "--advertise-client-urls=" + s.url(clientPort),
 		"--listen-peer-urls=" + s.url(peerPort), "--initial-advertise-peer-urls=" + s.url(peerPort),
-		"--initial-cluster=test=" + s.url(peerPort),
+		"--initial-cluster=" + s.members,
 		"--unsafe-no-fsync", "--log-level=warn", "--bcrypt-cost=4",
 	}
 	if s.o.TLS {
