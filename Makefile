@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 # template packages: 4 MB of the binary.
 TAGS := grpcnotrace
 LDFLAGS := -s -w -X flannel/internal/version.linked=$(VERSION)
-PROGRAMS := flanneld flannel-lab
+PROGRAMS := flanneld flannel flannel-lab
 
 .PHONY: help build demo test check bench assets deps clean
 

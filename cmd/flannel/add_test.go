@@ -1,0 +1,265 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestDualStack(t *testing.T) {
+	for _, cniVersion := range []string{"0.3.1", "0.4.0", "1.0.0"} {
+		t.Run(cniVersion, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, cniVersion)
+			h.writeSubnet(subnetDual)
+			a, b := newPod(t, "a"), newPod(t, "b")
+			h.mustAdd(a)
+			addrs := h.mustAdd(b)
+			if got, want := fmt.Sprint(addrs), "[10.244.17.3 fd00:10:244:3::3]"; got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+			for _, addr := range addrs {
+				a.IP("route get", addr.String())
+				a.Tool("ping", "-c1 -W5", addr.String())
+			}
+			if got := b.IP("link show eth0"); !strings.Contains(got, "mtu 1450") {
+				t.Errorf("got %s, want the MTU of subnet.env", got)
+			}
+			if got := b.IP("route show 10.244.0.0/16"); !strings.Contains(got, "via 10.244.17.1") {
+				t.Errorf("got %q, want a route to the whole network", got)
+			}
+			want(t, "scratch", h.scratch(), "a", "b")
+			h.mustDel(a)
+			h.mustDel(b)
+			want(t, "scratch", h.scratch())
+			want(t, "reserved", h.reserved())
+		})
+	}
+}
+
+func TestOneFamilyWithEveryVersion(t *testing.T) {
+	for _, cniVersion := range []string{"", "0.1.0", "0.2.0", "0.3.0"} {
+		t.Run("version "+cniVersion, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, cniVersion)
+			h.writeSubnet(subnetV4)
+			p := newPod(t, "a")
+			if got := fmt.Sprint(h.mustAdd(p)); got != "[10.244.17.2]" {
+				t.Errorf("got %s", got)
+			}
+			h.mustDel(p)
+		})
+	}
+}
+
+func TestPortsAreMapped(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "0.3.1", `{"type": "portmap", "capabilities": {"portMappings": true}}`)
+	h.writeSubnet(subnetV4)
+	h.AddUplink("eth0", "192.0.2.1/24")
+	p := newPod(t, "a")
+	p.runtime.CapabilityArgs = map[string]any{"portMappings": []map[string]any{
+		{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+	}}
+	h.mustAdd(p)
+	serve(t, p, ":80")
+	for _, addr := range []string{"192.0.2.1:8080", "10.244.17.1:8080"} {
+		if got := read(t, h, addr); got != "hello" {
+			t.Errorf("%s: got %q", addr, got)
+		}
+	}
+	// A pod reaches itself through its port of the host: that is the hairpin.
+	if got := read(t, p, "192.0.2.1:8080"); got != "hello" {
+		t.Errorf("through the hairpin: got %q", got)
+	}
+	if got := h.Bridge("-d link show master cni0"); !strings.Contains(got, "hairpin on") {
+		t.Errorf("got %s, want hairpin on", got)
+	}
+	h.mustDel(p)
+}
+
+// serve says hello to everyone who connects.
+func serve(t *testing.T, p *pod, addr string) {
+	var l net.Listener
+	var err error
+	p.Do(func() { l, err = net.Listen("tcp4", addr) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { l.Close(); <-done })
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, "hello")
+			c.Close()
+		}
+	}()
+}
+
+// read connects from inside a namespace.
+func read(t *testing.T, from interface{ Do(func()) }, addr string) string {
+	t.Helper()
+	var text []byte
+	var err error
+	from.Do(func() {
+		var c net.Conn
+		if c, err = net.DialTimeout("tcp4", addr, 5*time.Second); err == nil {
+			defer c.Close()
+			text, err = io.ReadAll(c)
+		}
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return string(text)
+}
+
+func TestTenAtOnce(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "1.0.0")
+	h.writeSubnet(subnetDual)
+	const count = 10
+	pods := make([]*pod, count)
+	for i := range pods {
+		pods[i] = newPod(t, fmt.Sprint("pod", i))
+	}
+	var mu sync.Mutex
+	seen := map[netip.Addr]bool{}
+	var group sync.WaitGroup
+	for _, p := range pods {
+		group.Go(func() {
+			addrs, err := h.add(p)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				t.Error(err)
+			}
+			for _, a := range addrs {
+				seen[a] = true
+			}
+		})
+	}
+	group.Wait()
+	if len(seen) != 2*count {
+		t.Errorf("got %d addresses, want %d", len(seen), 2*count)
+	}
+	for _, p := range pods {
+		group.Go(func() {
+			if err := h.cni.DelNetworkList(t.Context(), h.list(), p.runtime); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	want(t, "reserved", h.reserved())
+	want(t, "scratch", h.scratch())
+}
+
+func TestAddWaitsForSubnetEnv(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "1.0.0")
+	h.writeSubnet("FLANNEL_NETWORK=10.244.0.0/16\n")
+	p := newPod(t, "a")
+	added := make(chan error)
+	go func() { _, err := h.add(p); added <- err }()
+	select {
+	case err := <-added:
+		t.Fatalf("got %v, want it to wait", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	h.writeSubnet(subnetV4)
+	if err := <-added; err != nil {
+		t.Error(err)
+	}
+	h.mustDel(p)
+}
+
+func TestDelTwiceAndDelOfTheUnknown(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "1.0.0")
+	h.writeSubnet(subnetV4)
+	p := newPod(t, "a")
+	h.mustDel(p)
+	h.mustAdd(p)
+	h.mustDel(p)
+	h.mustDel(p)
+	want(t, "reserved", h.reserved())
+}
+
+func TestDelAfterTheSubnetChanged(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "1.0.0")
+	h.writeSubnet(subnetV4)
+	p := newPod(t, "a")
+	h.mustAdd(p)
+	want(t, "reserved", h.reserved(), "10.244.17.2")
+	h.writeSubnet(strings.Replace(subnetV4, "10.244.17", "10.244.99", 1))
+	h.mustDel(p)
+	want(t, "reserved", h.reserved())
+	if p.HasLink("eth0") {
+		t.Error("the pod still has eth0")
+	}
+	// Also without subnet.env, and when the namespace is gone.
+	h.DelLink("cni0")
+	h.mustAdd(p)
+	if err := os.Remove(h.subnetFile()); err != nil {
+		t.Fatal(err)
+	}
+	p.runtime.NetNS = ""
+	h.mustDel(p)
+	want(t, "reserved", h.reserved())
+	want(t, "scratch", h.scratch())
+}
+
+func TestDelOfAGarbledScratchFile(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "1.0.0")
+	h.writeSubnet(subnetV4)
+	p := newPod(t, "a")
+	h.mustAdd(p)
+	if err := os.WriteFile(filepath.Join(h.scratchDir(), "a"), []byte(`{"name": "cbr`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.mustDel(p)
+	want(t, "scratch", h.scratch())
+}
+
+func TestKilledHalfWay(t *testing.T) {
+	tests := []struct{ name, before string }{
+		{"before the delegate works", ""},
+		{"after the delegate has worked", pluginDir + "/bridge >/dev/null"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, "1.0.0")
+			h.writeSubnet(subnetV4)
+			h.script("bridge", `if [ "$CNI_COMMAND" = ADD ]; then
+				`+test.before+`
+				kill -9 $PPID
+				exit
+			fi
+			exec `+pluginDir+`/bridge`)
+			p := newPod(t, "a")
+			if _, err := h.add(p); err == nil || !strings.Contains(err.Error(), "killed") {
+				t.Fatalf("got %v, want it killed", err)
+			}
+			want(t, "scratch", h.scratch(), "a")
+			h.mustDel(p)
+			want(t, "scratch", h.scratch())
+			want(t, "reserved", h.reserved())
+		})
+	}
+}

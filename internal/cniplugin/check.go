@@ -1,0 +1,128 @@
+package cniplugin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"flannel/internal/ipfam"
+	"flannel/subnet/env"
+)
+
+// Check asks the delegate whether a container is still attached as ADD said.
+// An address outside of the node's present subnet is a warning.
+func (p Plugin) Check(ctx context.Context, args *skel.CmdArgs) error {
+	c, err := parseConfig(args.StdinData)
+	if err != nil {
+		return err
+	}
+	r, err := (scratch{c.DataDir}).load(args.ContainerID)
+	if errors.Is(err, fs.ErrNotExist) {
+		return types.NewError(types.ErrUnknownContainer,
+			fmt.Sprintf("container %s was not attached by flannel: %v; make the pod anew", args.ContainerID, err), "")
+	}
+	if err != nil {
+		return types.NewError(types.ErrIOFailure, fmt.Sprintf("%v; make the pod anew", err), "")
+	}
+	p.warnOutside(c)
+	conf, err := c.checkConfig(r)
+	if err != nil {
+		return err
+	}
+	return ask(ctx, invoke.DelegateCheck, sinceCheck, r.Type, args.Path, conf)
+}
+
+// checkConfig is the configuration of ADD with what the runtime adds for CHECK.
+func (c config) checkConfig(r record) ([]byte, error) {
+	conf := object{}
+	if err := json.Unmarshal(r.text, &conf); err != nil {
+		return nil, fmt.Errorf("read the delegate's configuration: %w", err)
+	}
+	if isSet(c.PrevResult) {
+		result, err := withGateways(c.PrevResult)
+		if err != nil {
+			return nil, err
+		}
+		conf["prevResult"] = result
+	}
+	if c.CNIVersion != "" {
+		if err := conf.set("cniVersion", c.CNIVersion); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(conf)
+}
+
+// withGateways writes into a result's routes the gateways that they use: that
+// of their family's address, where they name none. The plugin bridge installs
+// them so, and its CHECK looks for just what the result says.
+func withGateways(text json.RawMessage) (json.RawMessage, error) {
+	var result object
+	var addrs struct {
+		IPs []struct {
+			Address netip.Prefix `json:"address"`
+			Gateway netip.Addr   `json:"gateway"`
+		} `json:"ips"`
+		Routes []object `json:"routes"`
+	}
+	if err := errors.Join(json.Unmarshal(text, &result), json.Unmarshal(text, &addrs)); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("read prevResult: %v", oneLine(err)), "")
+	}
+	var gateways ipfam.Pair[netip.Addr]
+	for _, ip := range addrs.IPs {
+		if f := ipfam.Of(ip.Address.Addr()); !gateways[f].IsValid() {
+			gateways[f] = ip.Gateway
+		}
+	}
+	for _, r := range addrs.Routes {
+		var dst netip.Prefix
+		if isSet(r["gw"]) || json.Unmarshal(r["dst"], &dst) != nil {
+			continue
+		}
+		if g := gateways[ipfam.Of(dst.Addr())]; g.IsValid() {
+			if err := r.set("gw", g); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if len(addrs.Routes) > 0 {
+		if err := result.set("routes", addrs.Routes); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(result)
+}
+
+// warnOutside names the addresses that are not in the node's present subnet:
+// they work here, and other nodes do not find them.
+func (p Plugin) warnOutside(c config) {
+	e, err := env.Read(c.SubnetFile)
+	if err != nil {
+		return
+	}
+	var result struct {
+		IPs []struct {
+			Address netip.Prefix `json:"address"`
+		} `json:"ips"`
+	}
+	if json.Unmarshal(c.PrevResult, &result) != nil {
+		return
+	}
+	subnets := e.Masked()
+	for _, ip := range result.IPs {
+		a := ip.Address.Addr()
+		if !a.IsValid() {
+			continue
+		}
+		if s := subnets[ipfam.Of(a)]; !s.IsValid() || !s.Contains(a) {
+			p.warn("%s is outside of this node's subnet %s: other nodes do not reach it; make the pod anew", a, s)
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package cniplugin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/skel"
+
+	"flannel/subnet/env"
+)
+
+// GC removes what containers left behind that are gone: first the delegate
+// does, then the scratch files and the addresses that host-local has reserved.
+// Without a list of what is in use nothing is removed.
+func (p Plugin) GC(ctx context.Context, args *skel.CmdArgs) error {
+	c, err := parseConfig(args.StdinData)
+	if err != nil {
+		return err
+	}
+	inUse, found, err := c.attachments()
+	if err != nil {
+		return err
+	}
+	errs := []error{delegateGC(ctx, c, args.Path)}
+	if found {
+		containers := map[string]bool{}
+		for _, a := range inUse {
+			containers[a.ContainerID] = true
+		}
+		errs = append(errs, (scratch{c.DataDir}).sweep(c.Name, containers, p.warn))
+		if r, ok := c.reservations(); ok {
+			errs = append(errs, r.sweep(ctx, inUse, p.warn))
+		}
+	}
+	return oneLine(errs...)
+}
+
+// delegateGC passes the verb on. Before the first subnet.env the delegate has
+// done nothing yet.
+func delegateGC(ctx context.Context, c config, path string) error {
+	e, err := env.Read(c.SubnetFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	d, err := c.delegate(e)
+	if err != nil {
+		return err
+	}
+	conf := object{}
+	if err := json.Unmarshal(d.Config, &conf); err != nil {
+		return err
+	}
+	for key, raw := range map[string]json.RawMessage{keyAttached: c.Attached, keyAttachedV0: c.AttachedV0} {
+		if raw != nil {
+			conf[key] = raw
+		}
+	}
+	text, err := json.Marshal(conf)
+	if err != nil {
+		return err
+	}
+	return ask(ctx, invoke.DelegateGC, sinceGC, d.Type, path, text)
+}
