@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"flannel/internal/atomicfile"
+	"flannel/internal/ipfam"
 )
 
 // writeCertificates makes a CA, the API server's certificate and the key that
@@ -35,7 +36,8 @@ func (p *Plane) writeCertificates() error {
 	}
 	server := template("kube-apiserver")
 	server.DNSNames = []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"}
-	for _, a := range append([]netip.Addr{p.Addr, netip.MustParseAddr(serviceAddress), netip.MustParseAddr("127.0.0.1")}, p.Also...) {
+	addrs := []netip.Addr{p.Addr, netip.MustParseAddr(services[ipfam.Of(p.Addr)].first), netip.MustParseAddr("127.0.0.1")}
+	for _, a := range append(addrs, p.Also...) {
 		server.IPAddresses = append(server.IPAddresses, net.IP(a.AsSlice()))
 	}
 	if err := p.writeCertificate("server.pem", server, ca, key.Public(), caKey); err != nil {

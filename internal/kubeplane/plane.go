@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"flannel/internal/atomicfile"
+	"flannel/internal/ipfam"
 )
 
 // The users of the cluster; each has a kubeconfig.
@@ -23,11 +24,12 @@ const (
 // Port is where the API server listens.
 const Port = 6443
 
-// serviceRange is where Services live; its first address is the API server's.
-const (
-	serviceRange   = "10.96.0.0/16"
-	serviceAddress = "10.96.0.1"
-)
+// services are where Services live, and the first address, which is the API
+// server's.
+var services = ipfam.Pair[struct{ cidr, first string }]{
+	{"10.96.0.0/16", "10.96.0.1"},
+	{"fd00:10:96::/112", "fd00:10:96::1"},
+}
 
 // Plane is one control plane.
 type Plane struct {
@@ -107,7 +109,7 @@ func (p *Plane) APIServer() []string {
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + p.file("accounts.key"),
 		"--service-account-signing-key-file=" + p.file("accounts.key"),
-		"--service-cluster-ip-range=" + serviceRange,
+		"--service-cluster-ip-range=" + services[ipfam.Of(p.Addr)].cidr,
 		"--token-auth-file=" + p.file("tokens.csv"), "--authorization-mode=RBAC",
 		"--allow-privileged=true", "--kubelet-preferred-address-types=InternalIP",
 		// Accounts are made by a controller that may not run.

@@ -68,21 +68,30 @@ func (d *Daemon) Start() error {
 	if d.options.Binary == "" {
 		return errors.New("the lab was made without a flanneld binary")
 	}
-	return d.process.start(d.args(), d.options.Env)
+	return d.process.start(d.args(), append([]string{"NODE_NAME=" + d.host.Name}, d.options.Env...))
 }
 
 func (d *Daemon) args() []string {
-	args := []string{
-		d.options.Binary,
-		"--etcd-endpoints=" + d.host.lab.Etcd.Endpoint(),
-		"--etcd-prefix=" + d.options.Prefix,
-		"--iface=" + Uplink,
-		"--subnet-file=" + d.options.SubnetFile,
+	args := append([]string{d.options.Binary}, d.storeArgs()...)
+	args = append(args,
+		"--iface="+Uplink,
+		"--subnet-file="+d.options.SubnetFile,
 		"--healthz-ip=127.0.0.1",
-		"--healthz-port=" + strconv.Itoa(d.options.HealthPort),
-	}
+		"--healthz-port="+strconv.Itoa(d.options.HealthPort),
+	)
 	args = append(args, d.host.lab.options.Flags...)
 	return append(args, d.options.Flags...)
+}
+
+// storeArgs say where the leases are.
+func (d *Daemon) storeArgs() []string {
+	if k := d.host.lab.Kubernetes; k != nil {
+		return k.daemonArgs()
+	}
+	return []string{
+		"--etcd-endpoints=" + d.host.lab.Etcd.Endpoint(),
+		"--etcd-prefix=" + d.options.Prefix,
+	}
 }
 
 // Stop ends the daemon with SIGTERM and waits for it. A daemon that does not

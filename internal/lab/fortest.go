@@ -68,6 +68,9 @@ func (l *Lab) logTails(t TB) {
 			}
 		}
 	}
+	if l.Kubernetes != nil {
+		t.Logf("end of the log of the API server:\n%s", lastLines(l.Kubernetes.api.log(), 10))
+	}
 	if text := lastLines(l.Etcd.Log(), 10); text != "" {
 		t.Logf("end of the log of etcd:\n%s", text)
 	}

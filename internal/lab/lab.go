@@ -45,6 +45,10 @@ type Options struct {
 	NoConfig bool
 	// NoEtcd starts no etcd; Lab.Etcd is there and can be started.
 	NoEtcd bool
+	// Kubernetes makes Node objects the store of the leases: an API server and
+	// a controller manager run in a namespace of their own, every host is a
+	// Node, and the network configuration is a file.
+	Kubernetes bool
 	// Flags are further flags of every flanneld, see also Host.Flags.
 	Flags []string
 	// Binaries are the programs to run.
@@ -54,6 +58,8 @@ type Options struct {
 // Binaries are paths of programs. Only those that are used are needed.
 type Binaries struct {
 	Flanneld, Etcd, Etcdutl string
+	// For a lab with Kubernetes.
+	APIServer, ControllerManager string
 }
 
 // Lab is a running lab. Close ends it.
@@ -61,6 +67,8 @@ type Lab struct {
 	Hosts []*Host
 	// Etcd is the cluster's store.
 	Etcd *Etcd
+	// Kubernetes is the cluster's control plane, nil without one.
+	Kubernetes *Kubernetes
 	// Router joins the links.
 	Router *node.Node
 
@@ -144,8 +152,14 @@ func (l *Lab) build(ctx context.Context) error {
 	if l.options.NoEtcd {
 		return nil
 	}
-	if err := l.Etcd.waitReady(ctx); err != nil || l.options.NoConfig {
+	if err := l.Etcd.waitReady(ctx); err != nil {
 		return err
+	}
+	if l.options.Kubernetes {
+		return l.buildKubernetes(ctx)
+	}
+	if l.options.NoConfig {
+		return nil
 	}
 	return l.Etcd.Put(ctx, DefaultPrefix+"/config", l.options.Network)
 }
@@ -200,6 +214,9 @@ func (l *Lab) Close() error { return l.closing() }
 
 func (l *Lab) close() error {
 	errs := []error{l.eachHost((*Host).close)}
+	if l.Kubernetes != nil {
+		errs = append(errs, l.Kubernetes.close())
+	}
 	if l.Etcd != nil {
 		errs = append(errs, l.Etcd.close())
 	}

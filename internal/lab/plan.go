@@ -22,9 +22,10 @@ func (fs Families) Has(f ipfam.Family) bool { return fs&(1<<f) != 0 }
 
 // The numbers of the machines on a link. Host n has the number firstHost+n.
 const (
-	routerNumber = 1
-	etcdNumber   = 2
-	firstHost    = 10
+	routerNumber  = 1
+	etcdNumber    = 2
+	controlNumber = 3
+	firstHost     = 10
 )
 
 // address returns the address of machine number n on a link, with the link's
@@ -49,6 +50,19 @@ func (fs Families) addresses(link, n int) ipfam.Pair[netip.Prefix] {
 	return p
 }
 
+// podRanges are the overlay networks of the default network configuration.
+func (fs Families) podRanges() []netip.Prefix {
+	var out []netip.Prefix
+	for f, text := range defaultNetworks.Each() {
+		if fs.Has(f) {
+			out = append(out, netip.MustParsePrefix(text))
+		}
+	}
+	return out
+}
+
+var defaultNetworks = ipfam.Pair[string]{"10.244.0.0/16", "fd00:10:244::/48"}
+
 // config returns the default network configuration.
 func (fs Families) config(backend string) string {
 	if backend == "" {
@@ -56,12 +70,12 @@ func (fs Families) config(backend string) string {
 	}
 	text := "{"
 	if fs.Has(ipfam.V4) {
-		text += `"Network": "10.244.0.0/16", `
+		text += `"Network": "` + defaultNetworks[ipfam.V4] + `", `
 	} else {
 		text += `"EnableIPv4": false, `
 	}
 	if fs.Has(ipfam.V6) {
-		text += `"EnableIPv6": true, "IPv6Network": "fd00:10:244::/48", `
+		text += `"EnableIPv6": true, "IPv6Network": "` + defaultNetworks[ipfam.V6] + `", `
 	}
 	return text + `"Backend": ` + backend + "}"
 }

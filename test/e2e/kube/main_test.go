@@ -1,0 +1,189 @@
+// Package kube tests whole clusters whose leases are Node objects: real
+// flanneld processes on hosts of the lab, and a real API server and controller
+// manager. The daemons may do what the manifest lets them do.
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"flannel/internal/assets"
+	"flannel/internal/ipfam"
+	"flannel/internal/lab"
+	"flannel/internal/lab/ping"
+	"flannel/internal/lab/sandbox"
+)
+
+// flanneldVariable tells the tests inside the sandbox where the daemon is that
+// was built outside of it.
+const flanneldVariable = "FLANNEL_E2E_KUBE_FLANNELD"
+
+func TestMain(m *testing.M) {
+	if sandbox.Active() {
+		lab.Main(m)
+	}
+	remove, err := buildFlanneld()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		os.Exit(1)
+	}
+	code, err := sandbox.Run(m.Run)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+	}
+	remove()
+	os.Exit(code)
+}
+
+// buildFlanneld builds the daemon with the race detector.
+func buildFlanneld() (remove func(), err error) {
+	dir, err := os.MkdirTemp("", "flannel-e2e-")
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "flanneld")
+	out, err := exec.Command("go", "build", "-race", "-o", path, "flannel/cmd/flanneld").CombinedOutput()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("build flanneld: %w\n%s", err, out), os.RemoveAll(dir))
+	}
+	return func() { os.RemoveAll(dir) }, os.Setenv(flanneldVariable, path)
+}
+
+// waitLimit bounds every wait: far more than anything takes.
+const waitLimit = 40 * time.Second
+
+// annotation is how the daemon's annotations start.
+const annotation = "flannel.alpha.coreos.com/"
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func limited(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// newLab returns a cluster in which no flanneld runs yet.
+func newLab(t *testing.T, o lab.Options) *lab.Lab {
+	t.Helper()
+	asset := func(name string) string {
+		path, err := assets.Path(name)
+		must(t, err)
+		return path
+	}
+	o.Kubernetes = true
+	o.Binaries = lab.Binaries{
+		Flanneld: os.Getenv(flanneldVariable), Etcd: asset("etcd"), Etcdutl: asset("etcdutl"),
+		APIServer: asset("kube-apiserver"), ControllerManager: asset("kube-controller-manager"),
+	}
+	return lab.ForTest(t, o)
+}
+
+// up starts flanneld on every host, and waits until every pod reaches every
+// other.
+func up(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	must(t, l.Up(limited(t)))
+	connected(t, l)
+}
+
+func connected(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	if err := l.WaitConnected(limited(t)); err != nil {
+		t.Fatalf("%v\n%s", err, l.PingAll(t.Context()))
+	}
+}
+
+// eventually waits until check holds; its text says what was seen instead.
+func eventually(t *testing.T, check func() (string, bool)) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for timeout := time.After(waitLimit); ; {
+		text, ok := check()
+		if ok {
+			return
+		}
+		select {
+		case <-timeout:
+			t.Fatalf("not within %v\n%s", waitLimit, text)
+		case <-tick.C:
+		}
+	}
+}
+
+// says waits until a page of the host's daemon contains a text, or does not
+// when the text starts with "!".
+func says(t *testing.T, h *lab.Host, page, text string) {
+	t.Helper()
+	text, without := strings.CutPrefix(text, "!")
+	eventually(t, func() (string, bool) {
+		_, body, err := h.Flanneld().Get(t.Context(), page)
+		if err != nil {
+			body = err.Error()
+		}
+		return body, err == nil && strings.Contains(body, text) != without
+	})
+}
+
+func ready(t *testing.T, h *lab.Host) {
+	t.Helper()
+	must(t, h.WaitReady(limited(t)))
+}
+
+// annotationOf returns an annotation of a host's Node.
+func annotationOf(t *testing.T, l *lab.Lab, h *lab.Host, key string) string {
+	t.Helper()
+	n, err := l.Kubernetes.API.GetNode(t.Context(), h.Name)
+	must(t, err)
+	return n.Metadata.Annotations[annotation+key]
+}
+
+func annotate(t *testing.T, l *lab.Lab, h *lab.Host, annotations map[string]any) {
+	t.Helper()
+	full := map[string]any{}
+	for key, value := range annotations {
+		full[annotation+key] = value
+	}
+	must(t, l.Kubernetes.API.Annotate(t.Context(), h.Name, full))
+}
+
+func awaitAnnotation(t *testing.T, l *lab.Lab, h *lab.Host, key, want string) {
+	t.Helper()
+	eventually(t, func() (string, bool) {
+		got := annotationOf(t, l, h, key)
+		return got, got == want
+	})
+}
+
+// startPing lets the pod of one host ping the one of another without a break.
+func startPing(t *testing.T, from, to *lab.Host) *ping.Series {
+	t.Helper()
+	series, err := from.Pods()[0].StartPing(to.Pods()[0].Addr(ipfam.V4), 5*time.Millisecond)
+	must(t, err)
+	return series
+}
+
+// nothingLost ends a continuous ping and fails the test when a packet is
+// missing.
+func nothingLost(t *testing.T, series *ping.Series) {
+	t.Helper()
+	result := series.Stop()
+	t.Logf("%d pings, %d lost", result.Sent, result.Lost)
+	if result.Lost > 0 || result.Sent == 0 {
+		t.Errorf("%d of %d pings lost", result.Lost, result.Sent)
+	}
+}

@@ -1,0 +1,103 @@
+package kube
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"flannel/internal/kubeplane"
+	"flannel/internal/lab"
+)
+
+// TestWaiting enters and leaves what a daemon waits for, one after the other
+// on the same host.
+func TestWaiting(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 1})
+	h, api := l.Hosts[0], l.Kubernetes.API
+	must(t, api.DeleteNode(t.Context(), h.Name))
+	must(t, api.ForbidDaemon(t.Context()))
+	must(t, l.Kubernetes.Stop())
+
+	must(t, h.StartFlanneld())
+	says(t, h, "/readyz", "cannot be reached: dial")
+	must(t, l.Kubernetes.Start(limited(t)))
+	says(t, h, "/readyz", "not allowed to watch nodes")
+	must(t, api.AllowDaemon(t.Context()))
+	says(t, h, "/readyz", fmt.Sprintf("there is no Node %q", h.Name))
+	must(t, api.CreateNode(t.Context(), h.Name, "10.9.1.0/24"))
+	says(t, h, "/readyz", "pod CIDR 10.9.1.0/24 of Node \"host1\" is outside the Network 10.244.0.0/16")
+	must(t, api.DeleteNode(t.Context(), h.Name))
+	says(t, h, "/readyz", "there is no Node")
+	must(t, api.CreateNode(t.Context(), h.Name, "10.244.77.0/24"))
+	start := time.Now()
+	ready(t, h)
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("ready %v after the Node was there", took)
+	}
+	says(t, h, "/readyz", "!waiting for")
+	for _, cause := range []string{"cannot be reached", "not allowed to watch", "outside the Network"} {
+		if n := countLines(h.Log(), "level=WARN", cause); n != 1 {
+			t.Errorf("%q is said %d times:\n%s", cause, n, h.Log())
+		}
+	}
+}
+
+func countLines(text string, parts ...string) int {
+	n := 0
+	for line := range strings.Lines(text) {
+		all := true
+		for _, p := range parts {
+			all = all && strings.Contains(line, p)
+		}
+		if all {
+			n++
+		}
+	}
+	return n
+}
+
+// TestNoPodCIDR runs without what gives Nodes their pod CIDRs.
+func TestNoPodCIDR(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 1})
+	h, api := l.Hosts[0], l.Kubernetes.API
+	must(t, l.Kubernetes.StopControllerManager())
+	must(t, api.DeleteNode(t.Context(), h.Name))
+	must(t, api.CreateNode(t.Context(), h.Name))
+	must(t, h.StartFlanneld())
+	says(t, h, "/readyz", "has no pod CIDR: give the cluster one with kubeadm init --pod-network-cidr")
+	must(t, l.Kubernetes.StartControllerManager())
+	ready(t, h)
+}
+
+func TestACertificateThatIsNotTrusted(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 1})
+	h := l.Hosts[0]
+	other := *l.Kubernetes.Plane
+	other.Dir = t.TempDir()
+	must(t, other.Write())
+	h.Flags = []string{"--kubeconfig-file=" + other.Kubeconfig(kubeplane.Daemon)}
+	must(t, h.StartFlanneld())
+	says(t, h, "/readyz", "is not trusted")
+	must(t, l.Kubernetes.Plane.WriteKubeconfig(other.Kubeconfig(kubeplane.Daemon), l.Kubernetes.Plane.URL(), kubeplane.Daemon))
+	must(t, h.Stop())
+	must(t, h.StartFlanneld())
+	ready(t, h)
+}
+
+func TestABadFileEndsTheDaemon(t *testing.T) {
+	for text, want := range map[string]string{
+		"{": "net-conf.json: network configuration",
+		`{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "VNI": -1}}`: "VNI",
+	} {
+		l := newLab(t, lab.Options{Hosts: 1})
+		h := l.Hosts[0]
+		must(t, l.Kubernetes.SetConfig(text))
+		must(t, h.StartFlanneld())
+		<-h.Flanneld().Exited()
+		if log := h.Log(); h.Flanneld().ExitCode() != 1 || strings.Count(log, "\n") != 1 || !strings.Contains(log, want) {
+			t.Errorf("code %d:\n%s", h.Flanneld().ExitCode(), log)
+		}
+		must(t, l.Close())
+	}
+}
