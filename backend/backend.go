@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/netip"
+	"sync/atomic"
 
 	"flannel/internal/ipfam"
 	"flannel/network/kernel"
@@ -35,6 +36,13 @@ type Runner interface {
 	// kernel then holds the plan. It does not block. The error says what keeps
 	// packets from being moved.
 	Use(own subnet.Lease, peers []subnet.Lease, v View) error
+}
+
+// Counter is implemented by a backend that counts packets.
+type Counter interface {
+	// Counters returns a counter for each reason to note a packet. They may be
+	// read at any time.
+	Counters() map[string]*atomic.Uint64
 }
 
 // LinkUser is implemented by a backend whose plan may depend on View.Links.

@@ -210,6 +210,11 @@ func (n *Network) prepareBackend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if c, ok := n.backend.(backend.Counter); ok {
+		for why, counter := range c.Counters() {
+			n.Metrics.Packets(why, counter.Load)
+		}
+	}
 	if c, ok := n.backend.(backend.UplinkChecker); ok {
 		return c.CheckUplink(view.Uplink)
 	}

@@ -14,12 +14,12 @@ type counters struct {
 }
 
 // Counters implements backend.Counter.
-func (f *forwarder) Counters() map[string]uint64 {
+func (f *forwarder) Counters() map[string]*atomic.Uint64 {
 	c := &f.counters
-	return map[string]uint64{
-		"no-lease": c.noLease.Load(), "time-exceeded": c.expired.Load(), "too-big": c.tooBig.Load(),
-		"malformed": c.malformed.Load(), "unsent": c.unsent.Load(), "unwritten": c.unwritten.Load(),
-		"unknown-source": c.unknownSource.Load(), "wrong-source": c.wrongSource.Load(), "congested": c.congested.Load(),
+	return map[string]*atomic.Uint64{
+		"no-lease": &c.noLease, "time-exceeded": &c.expired, "too-big": &c.tooBig,
+		"malformed": &c.malformed, "unsent": &c.unsent, "unwritten": &c.unwritten,
+		"unknown-source": &c.unknownSource, "wrong-source": &c.wrongSource, "congested": &c.congested,
 	}
 }
 

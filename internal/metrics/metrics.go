@@ -83,6 +83,15 @@ func (m *Metrics) Counter(name, help string, value func() float64) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value))
 }
 
+// Packets adds a counter of packets that a backend notes for a reason.
+func (m *Metrics) Packets(why string, value func() uint64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name:        "flannel_packets_noted_total",
+		Help:        "Packets that did not simply pass through the daemon, by reason.",
+		ConstLabels: prometheus.Labels{"why": why},
+	}, func() float64 { return float64(value()) }))
+}
+
 // Leases reports how many leases the latest snapshot has, how many of them are
 // refused, and how many stale entries are kept.
 func (m *Metrics) Leases(all, refused, held int) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -166,5 +168,29 @@ func scan(conn *net.UDPConn, tried *atomic.Int64, stop <-chan struct{}) {
 		}
 		_, _ = conn.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(a, 9))
 		tried.Add(1)
+	}
+}
+
+// TestOnDemandNeedsNoMoreThanNetAdmin runs the daemon as an unprivileged
+// container would: with one capability, and /proc/sys read-only.
+func TestOnDemandNeedsNoMoreThanNetAdmin(t *testing.T) {
+	programs := binaries(t)
+	confined := filepath.Join(t.TempDir(), "flanneld")
+	must(t, os.WriteFile(confined, []byte(`#!/bin/sh
+exec unshare --mount sh -c 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys &&
+	exec setpriv --bounding-set=-all,+net_admin --inh-caps=-all,+net_admin "$@"' sh '`+programs.Flanneld+`' "$@"
+`), 0o755))
+	programs.Flanneld = confined
+	l := lab.ForTest(t, lab.Options{Hosts: 2, Families: lab.Dual, Backend: onDemandBackend, Binaries: programs})
+	must(t, l.Up(t.Context()))
+	h := l.Hosts[0]
+	out := onHost(t, h, fmt.Sprintf("grep CapEff /proc/%d/status", h.Flanneld().PID()))
+	if !strings.HasSuffix(strings.TrimSpace(out), "0000000000001000") {
+		t.Fatalf("the test is pointless: %s", out)
+	}
+	for f := range (ipfam.Pair[int]{}).Each() {
+		if _, err := h.Pods()[0].Ping(t.Context(), l.Hosts[1].Pods()[0].Addr(f)); err != nil {
+			t.Errorf("the first packet: %v", err)
+		}
 	}
 }

@@ -320,6 +320,10 @@ func TestUDPSources(t *testing.T) {
 			elsewhere := dialFrom(t, pod, netip.AddrPortFrom(netip.MustParseAddr("10.244.249.5"), 9))
 			port := uint16(elsewhere.LocalAddr().(*net.UDPAddr).Port)
 			arrivesOn(t, elsewhere, func() { far.send(t, redirect(reply, 249, port), 0) }, tt.inside)
+			_, numbers, err := h.Flanneld().Get(t.Context(), "/metrics")
+			if must(t, err); !strings.Contains(numbers, `flannel_packets_noted_total{why="unknown-source"} 1`+"\n") {
+				t.Error("the stranger's packet is not counted")
+			}
 			said := strings.Count(h.Log(), "packets from an address that no lease names")
 			if said != 1 {
 				t.Errorf("said %d times", said)
