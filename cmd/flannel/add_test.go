@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
 )
 
 func TestDualStack(t *testing.T) {
@@ -212,7 +214,6 @@ func TestDelAfterTheSubnetChanged(t *testing.T) {
 		t.Error("the pod still has eth0")
 	}
 	// Also without subnet.env, and when the namespace is gone.
-	h.DelLink("cni0")
 	h.mustAdd(p)
 	if err := os.Remove(h.subnetFile()); err != nil {
 		t.Fatal(err)
@@ -221,6 +222,25 @@ func TestDelAfterTheSubnetChanged(t *testing.T) {
 	h.mustDel(p)
 	want(t, "reserved", h.reserved())
 	want(t, "scratch", h.scratch())
+}
+
+func TestTheBridgeFollowsTheSubnet(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "1.0.0")
+	h.writeSubnet(subnetV4)
+	a, b := newPod(t, "aaaaaaaaaaaaaaaa"), newPod(t, "b")
+	h.mustAdd(a)
+	h.writeSubnet(strings.Replace(subnetV4, "10.244.17", "10.244.99", 1))
+	_, err := h.add(b)
+	wantError(t, err, types.ErrInternal, "cni0 has 10.244.17.1/24 of a former subnet and is in use (10.244.17.2 container aaaaaaaaaaaa): delete these pods")
+	h.mustDel(b)
+	h.mustDel(a)
+	if got := fmt.Sprint(h.mustAdd(b)); !strings.HasPrefix(got, "[10.244.99.") {
+		t.Errorf("got %s", got)
+	}
+	if got := h.IP("-4 addr show dev cni0"); strings.Contains(got, "10.244.17") || !strings.Contains(got, "10.244.99.1/24") {
+		t.Errorf("got %s, want the present address only", got)
+	}
 }
 
 func TestDelOfAGarbledScratchFile(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,6 +80,31 @@ func (r reservations) sweep(ctx context.Context, inUse []types.GCAttachment, log
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// within lists the reservations inside of prefixes, as "10.244.17.2 container
+// 0123456789ab".
+func (r reservations) within(prefixes []netip.Prefix) []string {
+	entries, err := os.ReadDir(r.dir)
+	if err != nil {
+		return nil
+	}
+	const shortID = 12
+	var list []string
+	for _, entry := range entries {
+		addr, err := netip.ParseAddr(entry.Name())
+		inside := func(p netip.Prefix) bool { return p.Masked().Contains(addr) }
+		if err != nil || !slices.ContainsFunc(prefixes, inside) {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(r.dir, entry.Name()))
+		if err != nil {
+			continue
+		}
+		id := firstLine(string(text))
+		list = append(list, fmt.Sprintf("%s container %s", addr, id[:min(len(id), shortID)]))
+	}
+	return list
 }
 
 // ownerIn reports whether a reservation's owner is in use. A file without

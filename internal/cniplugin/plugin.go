@@ -61,9 +61,10 @@ func (p Plugin) Add(ctx context.Context, args *skel.CmdArgs) error {
 	if err := (scratch{c.DataDir}).save(args.ContainerID, d.Config); err != nil {
 		return types.NewError(types.ErrIOFailure, err.Error(), "")
 	}
+	hint := p.readdress(c, e)
 	result, err := invoke.DelegateAdd(ctx, d.Type, d.Config, nil)
 	if err != nil {
-		return delegateError(d.Type, err)
+		return explain(delegateError(d.Type, err), hint)
 	}
 	if c.CNIVersion != "" {
 		if result, err = result.GetAsVersion(c.CNIVersion); err != nil {
