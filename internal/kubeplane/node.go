@@ -61,28 +61,31 @@ func (a *API) Annotate(ctx context.Context, name string, annotations map[string]
 	return err
 }
 
-// daemonRules are what the manifest lets the daemon do. It works without the
+// DaemonRules are what the manifest lets the daemon do. It works without the
 // last one.
-const daemonRules = `[
+const DaemonRules = `[
 	{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
 	{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
 	{"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
-	{"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]}
+	{"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}
 ]`
 
 const rolePath = "/apis/rbac.authorization.k8s.io/v1/"
+
+// roleName is that of the role of the user Daemon; it is not the manifest's.
+const roleName = "test-daemon"
 
 // AllowDaemon lets the user Daemon do what the manifest lets the daemon do.
 func (a *API) AllowDaemon(ctx context.Context) error {
 	objects := map[string]string{
 		"clusterroles": `{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-			"metadata": {"name": "flannel"}, "rules": ` + daemonRules + `}`,
+			"metadata": {"name": "` + roleName + `"}, "rules": ` + DaemonRules + `}`,
 		"clusterrolebindings": `{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-			"metadata": {"name": "flannel"}, "subjects": [{"kind": "User", "name": "` + Daemon + `"}],
-			"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "flannel"}}`,
+			"metadata": {"name": "` + roleName + `"}, "subjects": [{"kind": "User", "name": "` + Daemon + `"}],
+			"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "` + roleName + `"}}`,
 	}
 	for resource, text := range objects {
-		if _, err := a.Do(ctx, http.MethodPatch, rolePath+resource+"/flannel?fieldManager=test&force=true", ApplyPatch, text); err != nil {
+		if _, err := a.Do(ctx, http.MethodPatch, rolePath+resource+"/"+roleName+"?fieldManager=test&force=true", ApplyPatch, text); err != nil {
 			return err
 		}
 	}
@@ -91,6 +94,6 @@ func (a *API) AllowDaemon(ctx context.Context) error {
 
 // ForbidDaemon takes it all away again.
 func (a *API) ForbidDaemon(ctx context.Context) error {
-	_, err := a.Do(ctx, http.MethodDelete, rolePath+"clusterrolebindings/flannel", JSON, nil)
+	_, err := a.Do(ctx, http.MethodDelete, rolePath+"clusterrolebindings/"+roleName, JSON, nil)
 	return err
 }

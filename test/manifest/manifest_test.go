@@ -1,0 +1,186 @@
+// Package manifest applies the manifests of Documentation/ to a real API
+// server.
+package manifest
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"flannel/internal/assets"
+	"flannel/internal/golden"
+	"flannel/internal/kubeplane"
+	"flannel/internal/kubetest"
+	"flannel/subnet"
+)
+
+const (
+	docs     = "../../Documentation"
+	manifest = docs + "/kube-flannel.yml"
+	variants = docs + "/kustomization"
+)
+
+// kubectl runs the real one against a server and returns what it prints.
+func kubectl(t *testing.T, s *kubetest.Server, args ...string) (string, error) {
+	t.Helper()
+	path, err := assets.Path("kubectl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), path, append([]string{"--kubeconfig=" + s.Kubeconfig(kubeplane.Admin)}, args...)...)
+	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "KUBECACHEDIR="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func apply(t *testing.T, s *kubetest.Server, args ...string) {
+	t.Helper()
+	out, err := kubectl(t, s, append([]string{"apply", "--validate=strict"}, args...)...)
+	if err != nil || strings.Contains(strings.ToLower(out), "warning") {
+		t.Fatalf("apply %v: %v\n%s", args, err, out)
+	}
+}
+
+// object is what is looked at of what the server holds.
+type object struct {
+	Rules []any
+	Data  map[string]string
+	Spec  struct {
+		Template struct{ Spec podSpec }
+	}
+}
+
+type podSpec struct {
+	Affinity       any
+	Containers     []container
+	InitContainers []container
+	Volumes        []struct{ Name string }
+}
+
+type container struct {
+	Name            string
+	Args            []string
+	Env             []struct{ Name string }
+	SecurityContext struct {
+		Privileged, ReadOnlyRootFilesystem bool
+		Capabilities                       struct{ Add, Drop []string }
+	}
+}
+
+func get(t *testing.T, s *kubetest.Server, path string) object {
+	t.Helper()
+	var o object
+	if err := s.API.Get(t.Context(), path, &o); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+const (
+	daemonSetPath = "/apis/apps/v1/namespaces/kube-flannel/daemonsets/kube-flannel-ds"
+	configMapPath = "/api/v1/namespaces/kube-flannel/configmaps/kube-flannel-cfg"
+	rolePath      = "/apis/rbac.authorization.k8s.io/v1/clusterroles/flannel"
+)
+
+func TestManifest(t *testing.T) {
+	s := kubetest.Start(t, kubetest.Options{})
+	t.Run("over objects of flannel's shape", func(t *testing.T) {
+		apply(t, s, "-f", "testdata/before.yml")
+		apply(t, s, "-f", manifest)
+		pod := get(t, s, daemonSetPath).Spec.Template.Spec
+		if pod.Affinity != nil || len(pod.Containers[0].Env) != 1 || len(pod.InitContainers) != 2 {
+			t.Errorf("something of the former one is left: %+v", pod)
+		}
+	})
+	t.Run("server-side with strict validation", func(t *testing.T) {
+		apply(t, s, "--server-side", "--force-conflicts", "-f", manifest)
+	})
+	t.Run("it asks for no more than it needs", func(t *testing.T) { leastRights(t, s) })
+	t.Run("its configuration is good", func(t *testing.T) { goodConfig(t, get(t, s, configMapPath).Data) })
+	for _, variant := range []string{"base", "dual-stack", "host-gw", "nftables", "udp"} {
+		t.Run(variant, func(t *testing.T) {
+			apply(t, s, "--server-side", "--force-conflicts", "-k", filepath.Join(variants, variant))
+			data := get(t, s, configMapPath).Data
+			goodConfig(t, data)
+			golden.Equal(t, data["net-conf.json"], "testdata/"+variant+".json")
+		})
+	}
+	t.Run("udp has its device", func(t *testing.T) {
+		volumes := get(t, s, daemonSetPath).Spec.Template.Spec.Volumes
+		for _, v := range volumes {
+			if v.Name == "tun" {
+				return
+			}
+		}
+		t.Errorf("no volume tun in %v", volumes)
+	})
+}
+
+func leastRights(t *testing.T, s *kubetest.Server) {
+	pod := get(t, s, daemonSetPath).Spec.Template.Spec
+	for _, c := range append(pod.InitContainers, pod.Containers...) {
+		sc := c.SecurityContext
+		if sc.Privileged || !sc.ReadOnlyRootFilesystem || !reflect.DeepEqual(sc.Capabilities.Drop, []string{"ALL"}) {
+			t.Errorf("%s: %+v", c.Name, sc)
+		}
+	}
+	if got, want := pod.Containers[0].SecurityContext.Capabilities.Add, []string{"NET_ADMIN", "NET_RAW"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("capabilities %v, want %v", got, want)
+	}
+	var want []any
+	if err := json.Unmarshal([]byte(kubeplane.DaemonRules), &want); err != nil {
+		t.Fatal(err)
+	}
+	if got := get(t, s, rolePath).Rules; !sameRules(got, want) {
+		t.Errorf("rules %v, want those that the tests run with: %v", got, want)
+	}
+}
+
+// sameRules compares what is in two lists of rules.
+func sameRules(a, b []any) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		left, right := a[i].(map[string]any), b[i].(map[string]any)
+		for _, key := range []string{"apiGroups", "resources", "verbs"} {
+			if !reflect.DeepEqual(left[key], right[key]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func goodConfig(t *testing.T, data map[string]string) {
+	t.Helper()
+	if c, err := subnet.ParseConfig([]byte(data["net-conf.json"]), false); err != nil || len(c.Warnings) > 0 {
+		t.Errorf("net-conf.json: %v %+v", err, c)
+	}
+	var cni struct{ Name, CNIVersion string }
+	if err := json.Unmarshal([]byte(data["cni-conf.json"]), &cni); err != nil || cni.Name != "cbr0" || cni.CNIVersion != "0.3.1" {
+		t.Errorf("cni-conf.json: %v %+v", err, cni)
+	}
+}
+
+// TestBaseIsTheManifest keeps the copy that kustomize needs.
+func TestBaseIsTheManifest(t *testing.T) {
+	want, err := os.ReadFile(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if flag.Lookup("update").Value.String() == "true" {
+		if err := os.WriteFile(variants+"/base/kube-flannel.yml", want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(variants + "/base/kube-flannel.yml")
+	if err != nil || string(got) != string(want) {
+		t.Errorf("kustomization/base/kube-flannel.yml is not kube-flannel.yml (-update makes it so): %v", err)
+	}
+}
