@@ -249,9 +249,12 @@ func TestWhatIsLeftInLegacyTablesIsSaidOnce(t *testing.T) {
 		t.Errorf("said %s", log.String())
 	}
 	h.sh("ip6tables -t nat -A FLANNEL-POSTRTG -s fd00:10:244::/56 -j RETURN")
+	h.sh("iptables -N FLANNEL-FWD")
+	h.sh("iptables -A FLANNEL-FWD -s 10.244.0.0/16 -j ACCEPT")
 	look()
 	look()
-	if got := log.String(); strings.Count(got, "ip6tables-legacy -t nat -X FLANNEL-POSTRTG") != 1 {
+	got := log.String()
+	if strings.Count(got, "ip6tables-legacy -t nat -X FLANNEL-POSTRTG") != 1 || strings.Count(got, " iptables-legacy -t filter -X FLANNEL-FWD") != 1 {
 		t.Errorf("said %s", got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"unsafe"
 
@@ -27,6 +28,7 @@ type LegacyNotice struct {
 
 // Remove removes nothing; it says once what is left, with the commands.
 func (n *LegacyNotice) Remove(_ context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
+	var commands []string
 	for _, f := range ipfam.All() {
 		for _, table := range ipmasq.Tables() {
 			ch := chains[table]
@@ -34,12 +36,15 @@ func (n *LegacyNotice) Remove(_ context.Context, c ipmasq.Config) (ipmasq.Change
 				continue
 			}
 			program := fmt.Sprintf("%s-legacy -t %s", names[f], table)
-			n.once.Do(func() {
-				n.Log.Warn("legacy iptables tables hold rules of an earlier run, and the legacy programs are not on this host; "+
-					"remove the rules where they are", "table", table, "family", f,
-					"command", fmt.Sprintf("%s -D %s %s && %s -F %s && %s -X %s", program, ch.base, ch.jump, program, ch.name, program, ch.name))
-			})
+			commands = append(commands, fmt.Sprintf("%s -D %s %s; %s -F %s; %s -X %s",
+				program, ch.base, ch.jump, program, ch.name, program, ch.name))
 		}
+	}
+	if len(commands) > 0 {
+		n.once.Do(func() {
+			n.Log.Warn("legacy iptables tables hold rules of an earlier run, and the legacy programs are not on this host; "+
+				"remove the rules where they are", "command", strings.Join(commands, "; "))
+		})
 	}
 	return nil, nil
 }
