@@ -83,6 +83,7 @@ func TestGCGivesBackWhatIsGone(t *testing.T) {
 	}
 	h.leave("scratch/other", `{"name": "another", "type": "bridge"}`)
 	h.leave("scratch/.gone.123", `{"na`)
+	h.leave("scratch/empty", "")
 	h.leave("networks/cbr0/10.244.17.77", "early")
 	h.leave("networks/cbr0/10.244.17.78", "")
 	h.leave("networks/cbr0/10.244.17.79", "kept")

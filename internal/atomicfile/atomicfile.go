@@ -12,7 +12,18 @@ import (
 // Write puts data into the file path with exactly this mode, whatever the
 // umask. The folder is created when it is missing (mode 0755). On error path
 // is as it was and nothing else is left behind.
-func Write(path string, data []byte, mode fs.FileMode) (err error) {
+func Write(path string, data []byte, mode fs.FileMode) error {
+	return write(path, data, mode, true)
+}
+
+// WriteVolatile is Write without waiting for the disk. A power cut may leave
+// the file empty or as it was: that is for content which means nothing after
+// a restart of the machine.
+func WriteVolatile(path string, data []byte, mode fs.FileMode) error {
+	return write(path, data, mode, false)
+}
+
+func write(path string, data []byte, mode fs.FileMode, sync bool) (err error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -27,23 +38,27 @@ func Write(path string, data []byte, mode fs.FileMode) (err error) {
 			err = fmt.Errorf("write %s: %w", path, err)
 		}
 	}()
-	if err := fill(f, data, mode); err != nil {
+	if err := fill(f, data, mode, sync); err != nil {
 		return err
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	syncDir(dir)
+	if sync {
+		syncDir(dir)
+	}
 	return nil
 }
 
 // fill writes and closes f. The temporary file starts with mode 0600, so its
 // content is never open to more users than mode says.
-func fill(f *os.File, data []byte, mode fs.FileMode) error {
+func fill(f *os.File, data []byte, mode fs.FileMode, sync bool) error {
 	steps := []func() error{
 		func() error { return f.Chmod(mode) },
 		func() error { _, err := f.Write(data); return err },
-		f.Sync,
+	}
+	if sync {
+		steps = append(steps, f.Sync)
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {

@@ -7,12 +7,15 @@ import (
 	"testing"
 )
 
-func TestWrite(t *testing.T) {
+func TestWrite(t *testing.T)         { testWrite(t, Write) }
+func TestWriteVolatile(t *testing.T) { testWrite(t, WriteVolatile) }
+
+func testWrite(t *testing.T, write func(string, []byte, fs.FileMode) error) {
 	for _, mode := range []fs.FileMode{0o644, 0o600, 0o666} {
 		t.Run(mode.String(), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "a", "b", "file")
 			for _, content := range []string{"first\n", "second, longer\n", ""} {
-				if err := Write(path, []byte(content), mode); err != nil {
+				if err := write(path, []byte(content), mode); err != nil {
 					t.Fatal(err)
 				}
 				got, err := os.ReadFile(path)

@@ -38,7 +38,8 @@ func (s scratch) save(container string, text []byte) error {
 	if err := os.MkdirAll(s.dir, scratchDirMode); err != nil {
 		return fmt.Errorf("keep the delegate's configuration: %w", err)
 	}
-	return atomicfile.Write(s.path(container), text, scratchMode)
+	// No container outlives a power cut, and a pod should not wait for the disk.
+	return atomicfile.WriteVolatile(s.path(container), text, scratchMode)
 }
 
 // errGarbled says that a file is not a delegate's configuration.
@@ -66,7 +67,7 @@ func (s scratch) remove(container string) error {
 }
 
 // sweep removes the files of a network whose containers are not in use, and
-// temporary files whose writer was killed. Files of others stay.
+// empty and temporary files that nobody writes any more. Files of others stay.
 func (s scratch) sweep(network string, inUse map[string]bool, log func(string, ...any)) error {
 	entries, err := os.ReadDir(s.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -91,9 +92,13 @@ func (s scratch) sweep(network string, inUse map[string]bool, log func(string, .
 }
 
 func (s scratch) isStale(entry fs.DirEntry, network string) bool {
-	if strings.HasPrefix(entry.Name(), ".") {
-		info, err := entry.Info()
-		return err == nil && time.Since(info.ModTime()) > abandoned
+	info, err := entry.Info()
+	if err != nil {
+		return false
+	}
+	// A power cut leaves empty files.
+	if strings.HasPrefix(entry.Name(), ".") || info.Size() == 0 {
+		return time.Since(info.ModTime()) > abandoned
 	}
 	r, err := s.load(entry.Name())
 	return err == nil && r.Name == network
