@@ -61,6 +61,42 @@ func TestOneFamilyWithEveryVersion(t *testing.T) {
 	}
 }
 
+func TestTheNewestVersion(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "1.1.0")
+	h.writeSubnet(subnetV4)
+	h.script("bridge", `echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.244.17.2/24"}]}'`)
+	p := newPod(t, "a")
+	if got := fmt.Sprint(h.mustAdd(p)); got != "[10.244.17.2]" {
+		t.Errorf("got %s", got)
+	}
+	h.mustDel(p)
+	info, err := h.cni.GetVersionInfo(t.Context(), "flannel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, "versions", info.SupportedVersions(), "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+}
+
+func TestScratchFilesAreThoseOfFlannel(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "0.3.1")
+	h.writeSubnet(subnetV4)
+	p := newPod(t, "a")
+	h.mustAdd(p)
+	// Either plugin may be asked to detach what the other has attached.
+	path := filepath.Join(h.scratchDir(), "a")
+	text := fmt.Sprintf(`{"cniVersion":"0.3.1","hairpinMode":true,"ipMasq":false,"ipam":{"dataDir":%q,"ranges":[[{"subnet":"10.244.17.0/24"}]],`+
+		`"routes":[{"dst":"10.244.0.0/16"}],"type":"host-local"},"isDefaultGateway":true,"isGateway":true,"mtu":1450,"name":"cbr0","type":"bridge"}`,
+		filepath.Join(h.dir, "networks"))
+	ours, err := os.ReadFile(path)
+	if err != nil || string(ours) != text {
+		t.Errorf("got %s, %v, want what flannel writes: %s", ours, err, text)
+	}
+	h.mustDel(p)
+	want(t, "reserved", h.reserved())
+}
+
 func TestPortsAreMapped(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, "0.3.1", `{"type": "portmap", "capabilities": {"portMappings": true}}`)
