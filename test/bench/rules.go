@@ -183,7 +183,7 @@ func (h filterHost) cost(ctx context.Context, mode string) ([]row, error) {
 	limit := median(theirs)
 	name := fmt.Sprintf("rules looked at each %s beside %d others, iptables-%s", resyncPeriod, foreignRules, mode)
 	return []row{
-		{Measure: name, Unit: milliseconds, Samples: ours, Limit: &limit, Flannel: milliseconds.text(limit)},
+		{Measure: name, Unit: milliseconds, Samples: ours, Limit: &limit},
 	}, nil
 }
 
