@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -23,10 +24,17 @@ type host struct {
 	driver *Driver
 }
 
+// ownLock keeps legacy programs from the lock file of the host.
+func ownLock(t *testing.T) {
+	t.Helper()
+	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "xtables.lock"))
+}
+
 // eachMode runs a test in a namespace per mode.
 func eachMode(t *testing.T, test func(t *testing.T, h host)) {
 	for _, mode := range []Mode{NFT, Legacy} {
 		t.Run(string(mode), func(t *testing.T) {
+			ownLock(t)
 			h := host{NS: nstest.New(t), t: t, suffix: "-" + string(mode)}
 			var err error
 			var ts tools
@@ -187,6 +195,7 @@ func TestNetworkOfAnEarlierRun(t *testing.T) {
 func TestTheModeOfOtherRulesIsChosen(t *testing.T) {
 	for _, mode := range []Mode{NFT, Legacy} {
 		t.Run(string(mode), func(t *testing.T) {
+			ownLock(t)
 			h := host{NS: nstest.New(t), t: t, suffix: "-" + string(mode)}
 			h.sh("ip6tables -A FORWARD -s 2001:db8::/32 -j ACCEPT")
 			var chosen, other *Driver
@@ -231,6 +240,7 @@ func TestWhatHasNotChangedIsNotReadAgain(t *testing.T) {
 }
 
 func TestWhatIsLeftInLegacyTablesIsSaidOnce(t *testing.T) {
+	ownLock(t)
 	h := host{NS: nstest.New(t), t: t, suffix: "-legacy"}
 	var log bytes.Buffer
 	notice := &LegacyNotice{Log: slog.New(slog.NewTextHandler(&log, nil))}
