@@ -75,6 +75,8 @@ type looper struct {
 	lists   chan listing
 	listing bool
 	readers sync.WaitGroup
+	// bridgeSeen says that the pods' bridge was looked at since the start.
+	bridgeSeen bool
 	// held says that the log has told of kept peers.
 	held bool
 }

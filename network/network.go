@@ -83,8 +83,9 @@ type Options struct {
 	DeviceMAC func(name string) kernel.MAC
 	// TUNName is that of backend.Env.
 	TUNName func(prefix string) string
-	// DeviceAddrs returns the addresses of a device; none when it is not there.
-	DeviceAddrs func(name string) []netip.Prefix
+	// ReaddressBridge gives a bridge that has no ports the present subnet's
+	// address. With ports it returns the addresses of an earlier subnet.
+	ReaddressBridge func(name string, e env.Env) (former []netip.Prefix, err error)
 	// NewFilter is called once, when the uplink is known; nil means that
 	// nothing keeps the packet filter.
 	NewFilter func(FilterEnv) Filter

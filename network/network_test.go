@@ -22,6 +22,7 @@ import (
 	"flannel/internal/metrics"
 	"flannel/network/kernel"
 	"flannel/subnet"
+	"flannel/subnet/env"
 	"flannel/subnet/subnettest"
 )
 
@@ -103,12 +104,12 @@ func newNode(t *testing.T) *testNode {
 			n.kernel = n.kernel.Restart(s)
 			return n.kernel, nil
 		},
-		DeviceMAC:   func(string) kernel.MAC { return kernel.MAC{2, 0, 0, 0, 0, 1} },
-		DeviceAddrs: func(string) []netip.Prefix { return nil },
-		Backends:    map[string]backend.Factory{vxlan.Type: vxlan.New},
-		Health:      n.health,
-		Metrics:     metrics.New("test"),
-		SubnetFile:  n.file,
+		DeviceMAC:       func(string) kernel.MAC { return kernel.MAC{2, 0, 0, 0, 0, 1} },
+		ReaddressBridge: func(string, env.Env) ([]netip.Prefix, error) { return nil, nil },
+		Backends:        map[string]backend.Factory{vxlan.Type: vxlan.New},
+		Health:          n.health,
+		Metrics:         metrics.New("test"),
+		SubnetFile:      n.file,
 	})
 	return n
 }

@@ -36,21 +36,25 @@ func (l *looper) writeSubnetFile(r *result) {
 	l.checks.subnetFile.OK()
 	if changed {
 		l.Log.Info("subnet file written", "path", l.SubnetFile, "subnet", subnet.Join(r.own.Subnet), "mtu", e.MTU)
-		l.sayOldBridge(r.own)
+	}
+	if changed || !l.bridgeSeen {
+		l.bridgeSeen = true
+		l.readdressBridge(e)
 	}
 }
 
 // bridge is the name that the CNI plugin's bridge has by default.
 const bridge = "cni0"
 
-// sayOldBridge tells of pods that have addresses outside the subnet that this
-// node has.
-func (l *looper) sayOldBridge(own subnet.Lease) {
-	for _, a := range l.DeviceAddrs(bridge) {
-		f := ipfam.Of(a.Addr())
-		if l.config.Network[f].Contains(a.Addr()) && !own.Subnet[f].Contains(a.Addr()) {
-			l.Log.Warn("the bridge has an address outside this node's subnet: its pods are not reached from other nodes; "+
-				"delete them, then run 'ip link del "+bridge+"'", "dev", bridge, "addr", a, "subnet", own.Subnet[f])
-		}
+// readdressBridge gives a bridge without pods the present subnet's address, and
+// tells of pods that have addresses of an earlier one.
+func (l *looper) readdressBridge(e env.Env) {
+	former, err := l.ReaddressBridge(bridge, e)
+	if err != nil {
+		l.Log.Warn("bridge not looked at", "dev", bridge, "err", err)
+	}
+	for _, a := range former {
+		l.Log.Warn("the bridge has an address outside this node's subnet: its pods are not reached from other nodes; "+
+			"delete them, then the bridge follows", "dev", bridge, "addr", a, "subnet", e.Subnet[ipfam.Of(a.Addr())].Masked())
 	}
 }

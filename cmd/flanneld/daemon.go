@@ -22,6 +22,7 @@ import (
 	"flannel/internal/health"
 	"flannel/internal/ipfam"
 	"flannel/internal/metrics"
+	"flannel/internal/podbridge"
 	"flannel/internal/sdnotify"
 	"flannel/internal/version"
 	"flannel/network"
@@ -85,20 +86,20 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 		return nil, err
 	}
 	d.network = network.New(network.Options{
-		Log:            log,
-		Manager:        manager,
-		NewUplink:      d.uplinkFactory(handle),
-		NewKernel:      d.newKernel,
-		NewFilter:      d.newFilter,
-		DeviceMAC:      deviceMAC(handle),
-		TUNName:        tunName(handle, kernel.Alias(o.instance())),
-		DeviceAddrs:    deviceAddrs(handle),
-		Backends:       backends(),
-		Health:         d.health,
-		Metrics:        d.metrics,
-		SubnetFile:     o.subnetFile,
-		IPMasq:         o.ipMasq,
-		BlackholeRoute: o.ipBlackholeRoute,
+		Log:             log,
+		Manager:         manager,
+		NewUplink:       d.uplinkFactory(handle),
+		NewKernel:       d.newKernel,
+		NewFilter:       d.newFilter,
+		DeviceMAC:       deviceMAC(handle),
+		TUNName:         tunName(handle, kernel.Alias(o.instance())),
+		ReaddressBridge: podbridge.Readdress,
+		Backends:        backends(),
+		Health:          d.health,
+		Metrics:         d.metrics,
+		SubnetFile:      o.subnetFile,
+		IPMasq:          o.ipMasq,
+		BlackholeRoute:  o.ipBlackholeRoute,
 	})
 	return d, nil
 }

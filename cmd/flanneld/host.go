@@ -1,7 +1,6 @@
 package main
 
 import (
-	"net/netip"
 	"strconv"
 	"strings"
 
@@ -39,26 +38,5 @@ func tunName(handle *netlink.Handle, alias string) func(string) string {
 				return name
 			}
 		}
-	}
-}
-
-// deviceAddrs returns a look-up of the addresses of a device.
-func deviceAddrs(handle *netlink.Handle) func(string) []netip.Prefix {
-	return func(name string) []netip.Prefix {
-		link, err := handle.LinkByName(name)
-		if err != nil {
-			return nil
-		}
-		list, err := handle.AddrList(link, netlink.FAMILY_ALL)
-		if err != nil {
-			return nil
-		}
-		var out []netip.Prefix
-		for _, a := range list {
-			ip, _ := netip.AddrFromSlice(a.IP)
-			ones, _ := a.Mask.Size()
-			out = append(out, netip.PrefixFrom(ip.Unmap(), ones))
-		}
-		return out
 	}
 }
