@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +31,15 @@ const (
 // anyway.
 const stopTimeout = 4 * time.Second
 
+// gcPercent makes the garbage collector run when the heap has grown by this
+// much. Passes leave much garbage beside a small live heap, and memory is what
+// a daemon on every node should save. GOGC in the environment wins.
+const gcPercent = 40
+
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
