@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -67,20 +68,28 @@ func setOption(c syscall.Conn, level, option, value int) error {
 	return errors.Join(raw.Control(func(fd uintptr) { opt = unix.SetsockoptInt(int(fd), level, option, value) }), opt)
 }
 
-// receive returns the next packet of a protocol and the TOS of its datagram.
-func (s *standIn) receive(t *testing.T, protocol byte) ([]byte, byte) {
+// receive sends payload from c until a UDP packet arrives, since the first one
+// of a pod can get lost, and returns the packet and the TOS of its datagram.
+func (s *standIn) receive(t *testing.T, c *net.UDPConn, payload string) ([]byte, byte) {
 	t.Helper()
 	b, oob := make([]byte, 2000), make([]byte, 100)
-	must(t, s.conn.SetReadDeadline(time.Now().Add(waitLimit)))
-	for {
+	for range 10 {
+		_, err := c.Write([]byte(payload))
+		must(t, err)
+		must(t, s.conn.SetReadDeadline(time.Now().Add(waitLimit/10)))
 		n, nn, _, _, err := s.conn.ReadMsgUDPAddrPort(b, oob)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
+		}
 		must(t, err)
 		messages, err := unix.ParseSocketControlMessage(oob[:nn])
 		must(t, err)
-		if b[0]>>4 == 4 && b[9] == protocol || b[0]>>4 == 6 && b[6] == protocol {
+		if b[0]>>4 == 4 && b[9] == unix.IPPROTO_UDP || b[0]>>4 == 6 && b[6] == unix.IPPROTO_UDP {
 			return bytes.Clone(b[:n]), messages[0].Data[0]
 		}
 	}
+	t.Fatal("no packet arrived")
+	return nil, 0
 }
 
 func (s *standIn) send(t *testing.T, p []byte, tos byte) {
@@ -138,9 +147,7 @@ func TestUDPSpeaksFlannelsFormat(t *testing.T) {
 			dst := netip.MustParsePrefix(standInSubnet[f]).Addr().Next()
 			tos := ipfam.Pair[[3]int]{{unix.IPPROTO_IP, unix.IP_TOS, 0xb8 | 2}, {unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 0xb8 | 2}}[f]
 			conn := dialFrom(t, pod, netip.AddrPortFrom(dst, 9), tos)
-			_, err = conn.Write([]byte("to flannel"))
-			must(t, err)
-			p, outer := far.receive(t, unix.IPPROTO_UDP)
+			p, outer := far.receive(t, conn, "to flannel")
 			if !bytes.HasSuffix(p, []byte("to flannel")) {
 				t.Fatalf("the datagram is no packet: %x", p)
 			}
@@ -304,9 +311,7 @@ func TestUDPSources(t *testing.T) {
 			far := newStandIn(t, l, l.Hosts[1], h, ipfam.V4)
 			dst := netip.AddrPortFrom(netip.MustParseAddr("10.244.250.5"), 9)
 			conn := dialFrom(t, pod, dst)
-			_, err = conn.Write([]byte("x"))
-			must(t, err)
-			p, _ := far.receive(t, unix.IPPROTO_UDP)
+			p, _ := far.receive(t, conn, "x")
 			reply := answer(p)
 
 			stranger := &standIn{peer: far.peer}
