@@ -63,7 +63,7 @@ func newClient(o Options) (*client, error) {
 	config.UserAgent = fmt.Sprintf("flanneld/%s (%s/%s)", o.Version, runtime.GOOS, runtime.GOARCH)
 	config.QPS = -1 // what is sent is few, and paced by the gate
 	dial := &net.Dialer{Timeout: dialTimeout, KeepAlive: requestTimeout}
-	config.Dial = connrotation.NewDialerWithTracker(dial.DialContext, c.conns).DialContext
+	config.Dial = connrotation.NewDialerWithTracker(connrotation.DialFunc(paced(dial.DialContext)), c.conns).DialContext
 	if c.http, err = rest.HTTPClientFor(config); err != nil {
 		return nil, fmt.Errorf("kubernetes client: %w", err)
 	}

@@ -30,6 +30,7 @@ func measures() []measure {
 		{"idle", (*bench).idle},
 		{"foreign", (*bench).foreign},
 		{"heal", (*bench).heal},
+		{"kube", (*bench).kube},
 		{"rules", (*bench).rules},
 		{"throughput", (*bench).throughput},
 	}

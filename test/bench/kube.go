@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"flannel/internal/kubeplane"
+	"flannel/internal/lab"
+)
+
+const (
+	// kubeHost is the pod CIDR of the host that is measured.
+	kubeHost = "10.1.1.0/24"
+	// updateWindow is how long other Nodes are updated, updatesPerSecond times
+	// a second.
+	updateWindow     = 10 * time.Second
+	updatesPerSecond = 100
+	// kubeWriters write Nodes at the same time.
+	kubeWriters = 8
+)
+
+// kube measures the large network with Node objects as its store: a join, its
+// memory, and the load of updates that do not matter.
+func (b *bench) kube(ctx context.Context) (rows []row, err error) {
+	c, err := b.kubeCrowd(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.lab.Close()) }()
+	title := fmt.Sprintf("join of %d Nodes", b.peers)
+	took := row{Measure: title + ", start to last entry", Unit: seconds, Limit: atMost(1.5), Flannel: "3.2 s"}
+	memory := row{Measure: "  peak memory", Unit: megabytes, Limit: atMost(60), Flannel: "232 MB"}
+	cpu := row{Measure: "  CPU time of the daemon", Unit: seconds}
+	log := row{Measure: "  log", Unit: kilobytes, Flannel: "5.4 MB"}
+	for range b.roundsOr(3) {
+		if err := c.leaveKube(ctx); err != nil {
+			return nil, err
+		}
+		logged := len(c.host.Log())
+		join, err := c.join(ctx)
+		if err != nil {
+			return nil, err
+		}
+		peak, err := c.daemon().peakMemory()
+		if err != nil {
+			return nil, err
+		}
+		used, err := c.daemon().cpu()
+		if err != nil {
+			return nil, err
+		}
+		took.Samples = append(took.Samples, inSeconds(join))
+		memory.Samples = append(memory.Samples, float64(peak)/1e6)
+		cpu.Samples = append(cpu.Samples, inSeconds(used))
+		log.Samples = append(log.Samples, float64(len(c.host.Log())-logged)/1e3)
+	}
+	used, err := c.load(ctx, updateWindow, c.updateNodes)
+	if err != nil {
+		return nil, err
+	}
+	updates := row{Measure: fmt.Sprintf("  %d status updates per second, of one core", updatesPerSecond),
+		Unit: percent, Limit: atMost(2), Samples: []float64{used}}
+	return []row{took, memory, cpu, log, updates}, nil
+}
+
+// kubeCrowd makes a cluster of one host and many Nodes without a machine.
+// Nobody looks after the Nodes: a controller would find them dead.
+func (b *bench) kubeCrowd(ctx context.Context) (*crowd, error) {
+	binaries := b.binaries
+	dir := filepath.Dir(binaries.Etcd)
+	binaries.APIServer, binaries.ControllerManager = filepath.Join(dir, "kube-apiserver"), filepath.Join(dir, "kube-controller-manager")
+	l, err := lab.New(ctx, lab.Options{Hosts: 1, Kubernetes: true, Network: crowdConfig, Binaries: binaries})
+	if err != nil {
+		return nil, err
+	}
+	c := &crowd{lab: l, host: l.Hosts[0], peers: b.peers}
+	if err := c.fillNodes(ctx); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return c, nil
+}
+
+func (c *crowd) fillNodes(ctx context.Context) error {
+	if err := c.lab.Kubernetes.StopControllerManager(); err != nil {
+		return err
+	}
+	api := c.lab.Kubernetes.API
+	if err := api.DeleteNode(ctx, c.host.Name); err != nil {
+		return err
+	}
+	if err := api.CreateNode(ctx, c.host.Name, kubeHost); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(kubeWriters)
+	for i := range c.peers {
+		group.Go(func() error {
+			_, err := api.Do(ctx, http.MethodPost, "/api/v1/nodes", kubeplane.JSON, kubeNode(i))
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+func kubeNodeName(i int) string { return fmt.Sprintf("node-%05d.example.com", i) }
+
+// kubeNode is a Node of realistic size: 8.6 kB as JSON, most of it images.
+func kubeNode(i int) map[string]any {
+	p := nthPeer(i)
+	var images []any
+	for n := range 25 {
+		digest := sha256.Sum256(fmt.Appendf(nil, "%d", n))
+		name := fmt.Sprintf("registry.example.com/some-team/some-application-%02d", n)
+		images = append(images, map[string]any{
+			"names":     []string{fmt.Sprintf("%s@sha256:%x", name, digest), name + ":v1.2.3"},
+			"sizeBytes": 123456789 + n,
+		})
+	}
+	return map[string]any{
+		"metadata": map[string]any{
+			"name":   kubeNodeName(i),
+			"labels": map[string]string{"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "kubernetes.io/hostname": kubeNodeName(i)},
+			"annotations": map[string]string{
+				"flannel.alpha.coreos.com/kube-subnet-manager": "true",
+				"flannel.alpha.coreos.com/backend-type":        "vxlan",
+				"flannel.alpha.coreos.com/public-ip":           p.public.String(),
+				"flannel.alpha.coreos.com/backend-data":        fmt.Sprintf(`{"VNI":1,"VtepMAC":"%s"}`, p.mac),
+				"node.alpha.kubernetes.io/ttl":                 "300",
+			},
+		},
+		"spec": map[string]any{"podCIDR": p.subnet.String(), "podCIDRs": []string{p.subnet.String()}},
+		"status": map[string]any{
+			"addresses":   []any{map[string]string{"type": "InternalIP", "address": p.public.String()}, map[string]string{"type": "Hostname", "address": kubeNodeName(i)}},
+			"capacity":    map[string]string{"cpu": "64", "memory": "263000000Ki", "pods": "110", "ephemeral-storage": "1000000000Ki"},
+			"allocatable": map[string]string{"cpu": "63", "memory": "262000000Ki", "pods": "110", "ephemeral-storage": "900000000"},
+			"conditions":  kubeConditions(time.Now()),
+			"images":      images,
+		},
+	}
+}
+
+func kubeConditions(at time.Time) []any {
+	var out []any
+	for _, kind := range []string{"MemoryPressure", "DiskPressure", "PIDPressure", "Ready"} {
+		out = append(out, map[string]string{
+			"type": kind, "status": "False", "reason": "Kubelet" + kind, "message": "kubelet says something about " + kind,
+			"lastHeartbeatTime": at.UTC().Format(time.RFC3339), "lastTransitionTime": "2026-01-01T00:00:00Z",
+		})
+	}
+	return out
+}
+
+// updateNodes writes the conditions of other Nodes, as their kubelets do.
+func (c *crowd) updateNodes(ctx context.Context) error {
+	api := c.lab.Kubernetes.API
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(kubeWriters)
+	tick := time.NewTicker(time.Second / updatesPerSecond)
+	defer tick.Stop()
+	for i := range int(updateWindow.Seconds()) * updatesPerSecond {
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), group.Wait())
+		case <-tick.C:
+		}
+		group.Go(func() error {
+			body := map[string]any{"status": map[string]any{"conditions": kubeConditions(time.Now().Add(time.Duration(i) * time.Second))}}
+			_, err := api.Do(ctx, http.MethodPatch, "/api/v1/nodes/"+kubeNodeName(i%c.peers)+"/status", kubeplane.StrategicPatch, body)
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// leaveKube ends the daemon and removes what it has left behind, on the host
+// and on its Node.
+func (c *crowd) leaveKube(ctx context.Context) error {
+	if !c.running() {
+		return nil
+	}
+	if err := c.host.Stop(); err != nil {
+		return err
+	}
+	if _, err := c.host.Exec(ctx, "ip", "link", "del", device); err != nil {
+		return err
+	}
+	api := c.lab.Kubernetes.API
+	if err := api.DeleteNode(ctx, c.host.Name); err != nil {
+		return err
+	}
+	if err := api.CreateNode(ctx, c.host.Name, kubeHost); err != nil {
+		return err
+	}
+	_, err := c.host.Exec(ctx, "rm", "-f", lab.DefaultSubnetFile)
+	return err
+}
