@@ -111,14 +111,6 @@ func (c *client) close() {
 	c.conns.CloseAll()
 }
 
-func (c *client) getNode(ctx context.Context, name string) (*Node, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	n := &Node{}
-	err := c.rest.Get().Resource("nodes").Name(name).Do(ctx).Into(n)
-	return n, err
-}
-
 // patchStatus merges JSON into a Node by its status subresource and returns
 // the result.
 func (c *client) patchStatus(ctx context.Context, name string, patch any) (*Node, error) {

@@ -110,7 +110,7 @@ func TestAPeerWithoutAnnotationsIsKeptForAWhile(t *testing.T) {
 				wiped := whole.deepCopy()
 				wipe(wiped)
 				put(t, p, wiped)
-				time.Sleep(4 * time.Minute)
+				<-time.After(4 * time.Minute)
 				put(t, p, wiped)
 				if err := p.Replace([]any{wiped.deepCopy()}, "2"); err != nil {
 					t.Fatal(err)
@@ -123,7 +123,7 @@ func TestAPeerWithoutAnnotationsIsKeptForAWhile(t *testing.T) {
 					t.Fatalf("after it came back: %+v", l)
 				}
 				put(t, p, wiped)
-				time.Sleep(5*time.Minute + time.Second)
+				<-time.After(5*time.Minute + time.Second)
 				if l := last(); len(l) != 0 {
 					t.Fatalf("after the grace time: %+v", l)
 				}
