@@ -63,6 +63,10 @@ func (fs Families) podRanges() []netip.Prefix {
 
 var defaultNetworks = ipfam.Pair[string]{"10.244.0.0/16", "fd00:10:244::/48"}
 
+// hostSubnets leaves subnets that no host ever gets: tests may give them to
+// peers of their own making.
+const hostSubnets = `"SubnetMin": "10.244.100.0", "SubnetMax": "10.244.199.0", `
+
 // config returns the default network configuration.
 func (fs Families) config(backend string) string {
 	if backend == "" {
@@ -70,7 +74,7 @@ func (fs Families) config(backend string) string {
 	}
 	text := "{"
 	if fs.Has(ipfam.V4) {
-		text += `"Network": "` + defaultNetworks[ipfam.V4] + `", `
+		text += `"Network": "` + defaultNetworks[ipfam.V4] + `", ` + hostSubnets
 	} else {
 		text += `"EnableIPv4": false, `
 	}

@@ -15,11 +15,12 @@ import (
 	"flannel/subnet/alloc"
 )
 
-// Network configurations of the suite.
+// Network configurations of the suite. Subnets above SubnetMax are never drawn:
+// tests may use them for others.
 const (
-	IPv4Config = `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}`
+	IPv4Config = `{"Network":"10.5.0.0/16","SubnetMax":"10.5.199.0","Backend":{"Type":"vxlan"}}`
 	IPv6Config = `{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"Type":"vxlan"}}`
-	DualConfig = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"Type":"vxlan"}}`
+	DualConfig = `{"Network":"10.5.0.0/16","SubnetMax":"10.5.199.0","EnableIPv6":true,"IPv6Network":"fd00:5::/56","Backend":{"Type":"vxlan"}}`
 	tinyConfig = `{"Network":"10.5.0.0/28","Backend":{"Type":"vxlan"}}`
 )
 
