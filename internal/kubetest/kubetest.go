@@ -22,6 +22,8 @@ type Options struct {
 	// PodRanges, when set, start a controller manager that gives each Node a
 	// pod CIDR of them.
 	PodRanges []netip.Prefix
+	// Flags are further flags of the API server.
+	Flags []string
 }
 
 // startTimeout bounds the wait for programs that should come up.
@@ -38,6 +40,7 @@ type Server struct {
 	API *kubeplane.API
 
 	t        testing.TB
+	flags    []string
 	api      *child.Process
 	managers *child.Process
 }
@@ -46,7 +49,7 @@ type Server struct {
 // kubeplane.Daemon may do what the manifest lets the daemon do.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
-	s := &Server{t: t, Plane: &kubeplane.Plane{
+	s := &Server{t: t, flags: o.Flags, Plane: &kubeplane.Plane{
 		Dir: t.TempDir(), Addr: loopbackAddr(t), PodRanges: o.PodRanges,
 		Etcd: etcdtest.Start(t, etcdtest.Options{}).Endpoint(),
 	}}
@@ -107,7 +110,7 @@ func (s *Server) logFile(program string) string { return filepath.Join(s.Dir, pr
 // until it serves.
 func (s *Server) StartAPIServer() {
 	s.t.Helper()
-	s.api = s.run("kube-apiserver", s.APIServer())
+	s.api = s.run("kube-apiserver", append(s.APIServer(), s.flags...))
 	ctx, cancel := context.WithTimeout(s.t.Context(), startTimeout)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -14,6 +14,7 @@ func TestAgainstARealAPIServer(t *testing.T) {
 	t.Run("as a store", func(t *testing.T) {
 		subnettest.ConformanceAssigned(t, func(t *testing.T) subnettest.Harness { return newHarness(t, server) })
 	})
+	t.Run("as a stream", func(t *testing.T) { watches(t, server, false) })
 	for group, tests := range map[string]map[string]func(*testing.T, *harness){"waiting": causes(), "own Node": owns()} {
 		t.Run(group, func(t *testing.T) {
 			for name, test := range tests {
