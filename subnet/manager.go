@@ -49,7 +49,8 @@ type Manager interface {
 	// it again when it was wiped; then it tells the lease as it is from there
 	// on, with its end and its claim. tell must not block. Keep blocks until
 	// ctx ends, then returns ctx.Err(), or until the subnet is lost, then
-	// returns ErrLeaseLost.
+	// returns ErrLeaseLost, or until what is to be published has changed in the
+	// store, then returns nil: the caller acquires the lease again.
 	Keep(ctx context.Context, own Lease, tell func(Lease)) error
 
 	// Watch calls set with the complete set of leases, the own one included,

@@ -118,6 +118,7 @@ var forbidden = map[string][]string{
 	"flannel/subnet":          {"flannel/network", "flannel/backend", "go.etcd.io", "k8s.io", "netlink"},
 	"flannel/subnet/env":      {"flannel/network", "flannel/backend", "go.etcd.io", "k8s.io", "netlink"},
 	"flannel/subnet/etcd":     {"flannel/network", "flannel/backend", "k8s.io", "netlink"},
+	"flannel/subnet/kube":     {"flannel/network", "flannel/backend", "go.etcd.io", "netlink", "k8s.io/api", "k8s.io/client-go/kubernetes"},
 	"flannel/network/kernel":  {"flannel/subnet", "flannel/backend", "go.etcd.io", "k8s.io"},
 	"flannel/backend":         {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
 	"flannel/backend/hostgw":  {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
