@@ -179,14 +179,16 @@ func (m *Manager) Config(context.Context) (*subnet.Config, error) { return m.con
 
 // followConfig says when the file has changed.
 func (m *Manager) followConfig(ctx context.Context) error {
-	for {
+	for said := m.configRaw; ; {
 		if err := sleep(ctx, configEvery); err != nil {
 			return err
 		}
-		if raw, err := os.ReadFile(m.o.NetConfigPath); err == nil && !bytes.Equal(raw, m.configRaw) {
-			m.odd.Fail("network configuration", errors.New("the file has changed; it is used after a restart"))
-		} else if err == nil {
-			m.odd.OK("network configuration")
+		raw, err := os.ReadFile(m.o.NetConfigPath)
+		if err == nil && !bytes.Equal(raw, said) {
+			said = raw
+			if !bytes.Equal(raw, m.configRaw) {
+				m.log.Warn("network configuration changed; it is used after a restart", "path", m.o.NetConfigPath)
+			}
 		}
 	}
 }
