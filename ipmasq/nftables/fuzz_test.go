@@ -11,6 +11,7 @@ import (
 func FuzzComment(f *testing.F) {
 	f.Add(userdata.AppendString(nil, userdata.TypeComment, "flanneld masq 10.244.0.0/16"))
 	f.Add([]byte{0, 255})
+	f.Add(append([]byte{0, 255}, make([]byte, 255)...)) // the longest value
 	f.Add([]byte{7, 1, 1, 0, 2, 'a', 0})
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		comment := commentIn(data)

@@ -105,7 +105,7 @@ func (c chain) want(f ipfam.Family, cfg ipmasq.Config) (shared, own []wanted) {
 // put anything there.
 func commentIn(data []byte) string {
 	for len(data) >= 2 && len(data) >= 2+int(data[1]) {
-		value := data[2 : 2+data[1]]
+		value := data[2 : 2+int(data[1])]
 		if userdata.Type(data[0]) == userdata.TypeComment {
 			return strings.TrimRight(string(value), "\x00")
 		}
