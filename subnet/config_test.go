@@ -74,6 +74,8 @@ func TestParseConfigNamesWhatIsWrong(t *testing.T) {
 		"no IPv6 network":        {`{"Network":"10.5.0.0/16","EnableIPv6":true}`, "IPv6Network: missing"},
 		"no family":              {`{"EnableIPv4":false}`, "both are false"},
 		"bad network":            {`{"Network":"10.5.0.0"}`, `Network: "10.5.0.0" is not allowed: use a network`},
+		"empty network":          {`{"Network":""}`, `Network: "" is not allowed`},
+		"empty SubnetMin":        {`{"Network":"10.5.0.0/16","SubnetMin":""}`, `SubnetMin: "" is not allowed: use an IP address`},
 		"IPv6 as Network":        {`{"Network":"fc00::/48"}`, "use an IPv4 network"},
 		"IPv4 as IPv6Network":    {`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"10.5.0.0/16"}`, "use an IPv6 network"},
 		"network too small":      {`{"Network":"10.5.0.0/29"}`, "Network: 10.5.0.0/29 is not allowed: use a network of at most /28"},

@@ -112,16 +112,26 @@ func (o *Object) Int(key string, dst *int, low, high int) {
 
 // Prefix reads a network in CIDR notation; bits after the prefix are cleared.
 func (o *Object) Prefix(key string, dst *netip.Prefix) {
+	const allowed = "a network such as 10.244.0.0/16 or fd00:10:244::/56"
 	var p netip.Prefix
-	if o.read(key, &p, "a network such as 10.244.0.0/16 or fd00:10:244::/56") && p.IsValid() {
-		*dst = p.Masked()
+	if !o.read(key, &p, allowed) {
+		return
 	}
+	if !p.IsValid() { // the empty text
+		o.Refuse(key, `""`, allowed)
+		return
+	}
+	*dst = p.Masked()
 }
 
 // Addr reads an IP address without a zone.
 func (o *Object) Addr(key string, dst *netip.Addr) {
 	var a netip.Addr
-	if !o.read(key, &a, "an IP address") || !a.IsValid() {
+	if !o.read(key, &a, "an IP address") {
+		return
+	}
+	if !a.IsValid() { // the empty text
+		o.Refuse(key, `""`, "an IP address")
 		return
 	}
 	if a.Zone() != "" {

@@ -35,7 +35,8 @@ var filterModes = []filterMode{
 
 // dualConfig is a network configuration for both families.
 func dualConfig(nft bool, more string) string {
-	return fmt.Sprintf(`{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48",
+	// The range leaves the subnets of made-up peers alone.
+	return fmt.Sprintf(`{"Network": "10.244.0.0/16", "SubnetMin": "10.244.100.0", "SubnetMax": "10.244.199.0", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48",
 		"EnableNFTables": %t, %s "Backend": {"Type": "vxlan"}}`, nft, more)
 }
 
