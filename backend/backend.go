@@ -86,6 +86,18 @@ type Env struct {
 	TUNName func(prefix string) string
 }
 
+// Attrs is what a node without backend data publishes: its public address in
+// each family that is on.
+func (e Env) Attrs(backendType string, up Uplink) subnet.Attrs {
+	a := subnet.Attrs{BackendType: backendType}
+	for f, on := range e.Families.Each() {
+		if on {
+			a.PublicIP[f] = up.Public[f]
+		}
+	}
+	return a
+}
+
 // Factory builds a backend. An error names the key and what is allowed.
 type Factory func(env Env) (Backend, error)
 

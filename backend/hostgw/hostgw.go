@@ -30,13 +30,7 @@ func New(env backend.Env) (backend.Backend, error) {
 
 // Attrs implements backend.Backend.
 func (b *Backend) Attrs(up backend.Uplink) subnet.Attrs {
-	a := subnet.Attrs{BackendType: Type}
-	for f, on := range b.env.Families.Each() {
-		if on {
-			a.PublicIP[f] = up.Public[f]
-		}
-	}
-	return a
+	return b.env.Attrs(Type, up)
 }
 
 // MTU implements backend.Backend: nothing is added to a packet.
