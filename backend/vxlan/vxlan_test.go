@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"flannel/backend"
+	"flannel/backend/backendtest"
 	"flannel/internal/golden"
 	"flannel/internal/ipfam"
 	"flannel/network/kernel"
@@ -62,16 +63,6 @@ func node(n int) subnet.Lease {
 func with(l subnet.Lease, change func(*subnet.Lease)) subnet.Lease {
 	change(&l)
 	return l
-}
-
-// text is a plan as a person reviews it.
-func text(state kernel.State, peers []backend.PeerStatus) string {
-	var b strings.Builder
-	b.WriteString(state.String())
-	for _, p := range peers {
-		fmt.Fprintf(&b, "peer %s %s %s via %s: %s: %s\n", p.Name, p.Family, p.Subnet, p.Via, p.How, p.Why)
-	}
-	return b.String()
 }
 
 func TestPlan(t *testing.T) {
@@ -132,7 +123,7 @@ func TestPlan(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden.Equal(t, text(state, peers), "testdata/"+tt.name+".txt")
+			golden.Equal(t, backendtest.Text(state, peers), "testdata/"+tt.name+".txt")
 		})
 	}
 }
