@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,8 +29,8 @@ func wantPage(t *testing.T, h http.Handler, path string, code int, lines ...stri
 
 func TestReadiness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		changes := 0
-		r := New(func() { changes++ })
+		var changes atomic.Int64 // a grace time ends on a goroutine of its own
+		r := New(func() { changes.Add(1) })
 		h := Handler(r, Pages{})
 		const ready, notReady = "flanneld is ready", "flanneld is not ready yet"
 		wantPage(t, h, "/readyz", 503, notReady)
@@ -52,11 +53,11 @@ func TestReadiness(t *testing.T) {
 		time.Sleep(Grace - time.Second)
 		device.Fail("still gone")
 		wantPage(t, h, "/readyz", 200, ready, "device: still gone")
-		before := changes
+		before := changes.Load()
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if changes != before+1 {
-			t.Errorf("got %d changes when the grace time ended, want 1", changes-before)
+		if got := changes.Load(); got != before+1 {
+			t.Errorf("got %d changes when the grace time ended, want 1", got-before)
 		}
 		wantPage(t, h, "/readyz", 503, notReady, "device: still gone")
 		if got, want := r.Summary(), "not ready yet: device: still gone"; got != want {
@@ -65,13 +66,13 @@ func TestReadiness(t *testing.T) {
 
 		device.OK()
 		wantPage(t, h, "/readyz", 200, ready)
-		before = changes
+		before = changes.Load()
 		device.OK()
 		store.OK()
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if changes != before {
-			t.Errorf("got %d changes although nothing changed", changes-before)
+		if got := changes.Load(); got != before {
+			t.Errorf("got %d changes although nothing changed", got-before)
 		}
 	})
 }
