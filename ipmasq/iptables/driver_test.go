@@ -117,27 +117,6 @@ func TestApplyAndRemove(t *testing.T) {
 	})
 }
 
-func TestHealing(t *testing.T) {
-	eachMode(t, func(t *testing.T, h host) {
-		h.apply(dual())
-		for _, commands := range []string{
-			"iptables -t nat -F POSTROUTING", "iptables -t nat -F FLANNEL-POSTRTG", "iptables -F",
-			"iptables -t nat -D FLANNEL-POSTRTG 1", "iptables -t nat -D FLANNEL-POSTRTG 3",
-			"ip6tables -t nat -D FLANNEL-POSTRTG 6", "ip6tables -D FLANNEL-FWD 1",
-			"iptables -t nat -A POSTROUTING -j FLANNEL-POSTRTG;iptables -t nat -F POSTROUTING",
-			"iptables -F FORWARD;iptables -F FLANNEL-FWD;iptables -X FLANNEL-FWD",
-		} {
-			for command := range strings.SplitSeq(commands, ";") {
-				h.sh(command)
-			}
-			if changes := h.apply(dual()); len(changes) == 0 {
-				t.Errorf("%s: nothing written", commands)
-			}
-			h.right(dual())
-		}
-	})
-}
-
 func TestRulesOfOthersStay(t *testing.T) {
 	eachMode(t, func(t *testing.T, h host) {
 		h.sh("iptables -t nat -A POSTROUTING -s 203.0.113.0/24 -j MASQUERADE")

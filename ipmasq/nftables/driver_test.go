@@ -104,13 +104,20 @@ func TestHealing(t *testing.T) {
 	h := newHost(t)
 	h.apply(dual())
 	want := h.ruleset()
-	for _, commands := range []string{
-		"flush ruleset", "delete table ip flannel-ipv4", "flush chain ip flannel-ipv4 postrtg",
-		"flush chain ip6 flannel-ipv6 forward;delete chain ip6 flannel-ipv6 forward",
+	lost := []string{
+		"flush ruleset",
 		"insert rule ip flannel-ipv4 forward ip saddr 10.244.0.0/16 accept",
 		"chain ip flannel-ipv4 forward { policy drop; }",
 		"flush chain ip flannel-ipv4 forward;delete chain ip flannel-ipv4 forward;add chain ip flannel-ipv4 forward { type filter hook input priority 0; }",
-	} {
+	}
+	for _, table := range []string{"ip flannel-ipv4", "ip6 flannel-ipv6"} {
+		lost = append(lost, "delete table "+table)
+		for _, chain := range []string{" postrtg", " forward"} {
+			flush := "flush chain " + table + chain
+			lost = append(lost, flush, flush+";delete chain "+table+chain)
+		}
+	}
+	for _, commands := range lost {
 		h.Tool("nft", commands)
 		if changes := h.apply(dual()); len(changes) == 0 {
 			t.Errorf("%s: nothing written", commands)
