@@ -22,6 +22,7 @@ func (l *looper) pass(ctx context.Context) <-chan time.Time {
 		return nil
 	}
 	started := time.Now()
+	l.welcome(ctx, snapshot, own, view)
 	r := l.plan(*snapshot, *own, view)
 	r.at, r.gone = started, gone
 	if r.err == nil {

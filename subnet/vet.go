@@ -261,3 +261,31 @@ func (v *Vetter) markOverlaps(leases []Lease, f ipfam.Family) {
 		}
 	}
 }
+
+// Uncontested reports whether lease number i may be used as it is whatever
+// becomes of the others: it is sound, and no other lease, sound or not, names
+// its public address or a subnet that overlaps its own.
+func Uncontested(network ipfam.Pair[netip.Prefix], own Lease, leases []Lease, i int) bool {
+	l := &leases[i]
+	if unusable(network, &own, l) != "" {
+		return false
+	}
+	for j := range leases {
+		if j != i && l.touches(&leases[j]) {
+			return false
+		}
+	}
+	return true
+}
+
+// touches reports whether two leases name the same public address or subnets
+// that overlap.
+func (l *Lease) touches(o *Lease) bool {
+	for f, s := range l.Subnet {
+		a := l.Attrs.PublicIP[f]
+		if s.Overlaps(o.Subnet[f]) || a.IsValid() && a == o.Attrs.PublicIP[f] {
+			return true
+		}
+	}
+	return false
+}

@@ -78,7 +78,28 @@ func TestVetLeavesOnlyTheWrongOnesOut(t *testing.T) {
 					t.Errorf("%s: got %q, want %q", r.Lease.Name, r.Why, want)
 				}
 			}
+			for i, l := range tt.leases {
+				if subnet.Uncontested(network, own, tt.leases, i) && (tt.want[l.Name] != "" || l.Name == own.Name) {
+					t.Errorf("%s is called uncontested", l.Name)
+				}
+			}
 		})
+	}
+}
+
+func TestUncontestedIsWhoTouchesNobody(t *testing.T) {
+	network := ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.5.0.0/16")}
+	own := lease("own", "10.5.1.0/24", "192.0.2.1", 5)
+	leases := []subnet.Lease{
+		own, lease("alone", "10.5.2.0/24", "192.0.2.2", 6),
+		lease("a", "10.5.4.0/24", "192.0.2.3", 7), lease("b", "10.5.5.0/24", "192.0.2.3", 8), // one address
+		lease("c", "10.5.8.0/22", "192.0.2.5", 9), lease("d", "10.5.9.0/24", "192.0.2.6", 10), // subnets overlap
+		{Name: "e", Invalid: "no JSON"},
+	}
+	for i, l := range leases {
+		if got := subnet.Uncontested(network, own, leases, i); got != (l.Name == "alone") {
+			t.Errorf("%s: got %t", l.Name, got)
+		}
 	}
 }
 

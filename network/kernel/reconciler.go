@@ -45,6 +45,10 @@ type reconciler struct {
 	settled bool
 	// unresolved says that a device was missing in the last pass.
 	unresolved bool
+	// early are entries that Add has put since the last pass, earlyPut their
+	// number by table.
+	early    State
+	earlyPut map[string]int
 
 	demand
 	memory
@@ -89,7 +93,7 @@ type counters struct {
 }
 
 func newReconciler(log *slog.Logger, scope Scope, e edge) *reconciler {
-	r := &reconciler{log: log, scope: scope, edge: e, prepared: map[int]bool{}, memory: newMemory()}
+	r := &reconciler{log: log, scope: scope, edge: e, prepared: map[int]bool{}, earlyPut: map[string]int{}, memory: newMemory()}
 	r.unsure.Store(true)
 	return r
 }
@@ -148,14 +152,10 @@ func (r *reconciler) Held(ctx context.Context) ([]netip.Prefix, error) {
 func (r *reconciler) Apply(ctx context.Context, want State, hold bool) (Stats, error) {
 	r.pass.Lock()
 	defer r.pass.Unlock()
-	p := &pass{
-		reconciler: r,
-		ctx:        ctx,
-		unsure:     r.unsure.Swap(false),
-		hold:       hold,
-		before:     r.want,
-		stats:      Stats{Put: map[string]int{}, Deleted: map[string]int{}, Drift: map[string]int{}},
-	}
+	p := r.newPass(ctx)
+	p.unsure, p.hold, p.before = r.unsure.Swap(false), hold, r.want
+	p.stats.Put, r.earlyPut = r.earlyPut, p.stats.Put
+	defer func() { r.early = State{} }()
 	r.want = want
 	if err := p.run(); err != nil {
 		// What is remembered may be half of the truth.
@@ -164,4 +164,8 @@ func (r *reconciler) Apply(ctx context.Context, want State, hold bool) (Stats, e
 	}
 	p.stats.DeviceErr = p.deviceFailures.err()
 	return p.stats, errors.Join(p.stats.DeviceErr, p.failures.err())
+}
+
+func (r *reconciler) newPass(ctx context.Context) *pass {
+	return &pass{reconciler: r, ctx: ctx, stats: Stats{Put: map[string]int{}, Deleted: map[string]int{}, Drift: map[string]int{}}}
 }
