@@ -190,6 +190,8 @@ func TestConnectionsSurviveARestartAndASwitchOfTheMode(t *testing.T) {
 				return now, !strings.Contains(now, "FLANNEL-") && strings.Contains(now, "flannel-ipv6")
 			})
 			alive("switch to nftables")
+			restart(t, h, func() { alive("stop with nftables") })
+			alive("restart with nftables")
 			useMode(t, l, false)
 			restart(t, h, func() {})
 			eventually(t, func() (string, bool) {
