@@ -122,6 +122,7 @@ func parseFlags(args, environ []string) (*options, error) {
 // writeUsage says what the program does and lists every flag.
 func writeUsage(out io.Writer) {
 	fmt.Fprint(out, `Usage: flanneld [flags]
+       flanneld COMMAND [arguments]
 
 flanneld leases a subnet for this node, tells the other nodes how to reach it,
 and keeps this node's routes and devices so that pods reach each other.
@@ -129,8 +130,12 @@ and keeps this node's routes and devices so that pods reach each other.
 Each flag can also be set in the environment: --etcd-endpoints is
 `+envPrefix+`ETCD_ENDPOINTS. The command line wins.
 
-Flags:
+Commands:
 `)
+	for _, c := range commands() {
+		fmt.Fprintf(out, "  %s %s\n    \t%s\n", c.name, c.arguments, c.about)
+	}
+	fmt.Fprint(out, "\nFlags:\n")
 	fs := newFlagSet(&options{})
 	fs.SetOutput(out)
 	fs.PrintDefaults()

@@ -42,11 +42,14 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+	os.Exit(run(ctx, arguments(os.Args), os.Environ(), os.Stdout, os.Stderr))
 }
 
 // run is main without the process around it; it returns the exit code.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	if c := findCommand(args); c != nil {
+		return c.do(args[1:], stdout, stderr)
+	}
 	o, err := parseFlags(args, environ)
 	var usage usageError
 	switch {

@@ -1,0 +1,83 @@
+// Package install puts the CNI plugin and its configuration where a container
+// runtime looks for them.
+package install
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/libcni"
+
+	"flannel/internal/atomicfile"
+)
+
+// ConfName is the name of the installed network configuration. A runtime takes
+// the first file of its folder.
+const ConfName = "10-flannel.conflist"
+
+// File copies a file with its permissions. It is replaced whole: whoever reads
+// or runs it has the former or the present one. The folder is made when it is
+// missing. A file that is the same already is not written, which spares the
+// runtimes that watch the folder.
+func File(from, to string) error {
+	if err := file(from, to); err != nil {
+		return fmt.Errorf("install %s: %w", to, err)
+	}
+	return nil
+}
+
+func file(from, to string) error {
+	data, mode, err := read(from)
+	if err != nil {
+		return err
+	}
+	return put(data, mode, to)
+}
+
+// Conf checks a network configuration as runtimes do, and installs it in their
+// folder. One that is not valid leaves everything as it is.
+func Conf(from, dir string) error {
+	if err := conf(from, filepath.Join(dir, ConfName)); err != nil {
+		return fmt.Errorf("install the network configuration %s: %w", from, err)
+	}
+	return nil
+}
+
+func conf(from, to string) error {
+	data, mode, err := read(from)
+	if err != nil {
+		return err
+	}
+	list, err := libcni.NetworkConfFromBytes(data)
+	if err != nil {
+		return err
+	}
+	if len(list.Plugins) == 0 {
+		return errors.New("plugins: missing or empty")
+	}
+	return put(data, mode, to)
+}
+
+// read follows links: files of a ConfigMap are some.
+func read(path string) ([]byte, fs.FileMode, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("%s is not a file", path)
+	}
+	data, err := os.ReadFile(path)
+	return data, info.Mode().Perm(), err
+}
+
+func put(data []byte, mode fs.FileMode, to string) error {
+	if have, haveMode, err := read(to); err == nil && haveMode == mode && bytes.Equal(have, data) {
+		return nil
+	}
+	return atomicfile.Write(to, data, mode)
+}
