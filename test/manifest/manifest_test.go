@@ -51,22 +51,34 @@ type object struct {
 	Rules []any
 	Data  map[string]string
 	Spec  struct {
-		Template struct{ Spec podSpec }
+		Template struct {
+			Metadata struct{ Annotations map[string]string }
+			Spec     podSpec
+		}
 	}
 }
 
 type podSpec struct {
-	Affinity       any
-	Containers     []container
-	InitContainers []container
-	Volumes        []struct{ Name string }
+	Affinity         any
+	Containers       []container
+	InitContainers   []container
+	Volumes          []volume
+	NodeSelector     map[string]string
+	Tolerations      []any
+	ImagePullSecrets []any
+}
+
+type volume struct {
+	Name     string
+	HostPath struct{ Path string }
 }
 
 type container struct {
-	Name            string
-	Args            []string
-	Env             []struct{ Name string }
-	SecurityContext struct {
+	Name, Image                   string
+	Args                          []string
+	Env                           []struct{ Name string }
+	LivenessProbe, ReadinessProbe any
+	SecurityContext               struct {
 		Privileged, ReadOnlyRootFilesystem bool
 		Capabilities                       struct{ Add, Drop []string }
 	}
@@ -118,6 +130,14 @@ func TestManifest(t *testing.T) {
 			}
 		}
 		t.Errorf("no volume tun in %v", volumes)
+	})
+	t.Run("chart", func(t *testing.T) { chartApplies(t, s) })
+	t.Run("chart, by helm", func(t *testing.T) {
+		apply(t, s, "--server-side", "--force-conflicts", "-f", manifest)
+		if out, err := kubectl(t, s, "delete", "-f", manifest, "--wait=false"); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		chartInstalls(t, s)
 	})
 }
 

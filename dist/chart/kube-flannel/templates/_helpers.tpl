@@ -1,0 +1,59 @@
+{{/* labels of everything */}}
+{{- define "flannel.labels" -}}
+k8s-app: flannel
+{{- end }}
+
+{{/* labels of what belongs to the pods; the selector of a DaemonSet cannot change */}}
+{{- define "flannel.podLabels" -}}
+app: flannel
+tier: node
+{{- end }}
+
+{{- define "flannel.image" -}}
+image: {{ printf "%s:%s" .Values.flannel.image.repository .Values.flannel.image.tag | quote }}
+imagePullPolicy: {{ .Values.flannel.image.pullPolicy }}
+{{- end }}
+
+{{/* what an init container may do */}}
+{{- define "flannel.noRights" -}}
+securityContext:
+  privileged: false
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+{{- end }}
+
+{{/* the backend's object in net-conf.json, as JSON */}}
+{{- define "flannel.backend" -}}
+{{- $f := .Values.flannel }}
+{{- $keys := dict
+  "vxlan" (dict "Port" $f.backendPort "MTU" $f.mtu "VNI" $f.vni "GBP" $f.GBP "DirectRouting" $f.directRouting)
+  "udp" (dict "Port" $f.backendPort)
+  "ipip" (dict "DirectRouting" $f.directRouting)
+  "wireguard" (dict "ListenPort" $f.backendPort "ListenPortV6" $f.backendPortv6 "MTU" $f.mtu
+    "PSK" $f.psk "Mode" $f.tunnelMode "PersistentKeepaliveInterval" $f.keepaliveInterval)
+}}
+{{- $out := dict "Type" $f.backend }}
+{{- range $key, $value := get $keys (lower $f.backend) | default dict }}
+{{- if $value }}
+{{- $_ := set $out $key $value }}
+{{- end }}
+{{- end }}
+{{- merge $out ($f.backendOptions | default dict) | toJson }}
+{{- end }}
+
+{{/* net-conf.json */}}
+{{- define "flannel.netConf" -}}
+{{- $out := dict "EnableNFTables" .Values.flannel.enableNFTables "Backend" (include "flannel.backend" . | fromJson) }}
+{{- if .Values.podCidr }}
+{{- $_ := set $out "Network" .Values.podCidr }}
+{{- else }}
+{{- $_ := set $out "EnableIPv4" false }}
+{{- end }}
+{{- if .Values.podCidrv6 }}
+{{- $_ := set $out "EnableIPv6" true }}
+{{- $_ := set $out "IPv6Network" .Values.podCidrv6 }}
+{{- end }}
+{{- $out | toPrettyJson }}
+{{- end }}
