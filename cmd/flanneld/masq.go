@@ -74,11 +74,12 @@ func (d *daemon) chooseMode(ctx context.Context, families ipfam.Pair[bool], nft 
 	}
 	return keeper.Mode{
 		Driver: chosen, Resync: time.Duration(d.options.iptablesResync) * time.Second, Former: former,
+		Blocked: blocked(tables, chosen, other),
 	}, nil
 }
 
-// blocked finds drops of others in nf_tables and, where its programs are, in
-// legacy iptables.
+// blocked finds drops of others in nf_tables, which holds the rules of
+// iptables-nft and of firewalld, and, where its programs are, in legacy iptables.
 func blocked(tables *nftables.Driver, drivers ...*iptables.Driver) func(context.Context, ipmasq.Config) ([]string, error) {
 	return func(ctx context.Context, c ipmasq.Config) ([]string, error) {
 		lines, err := tables.Blocked(ctx, c)

@@ -13,8 +13,8 @@ import (
 
 // Blocked returns a line for each family in which the chain FORWARD of these
 // programs drops what the overlay forwards, with the command that lets it pass.
-// It is meant for a daemon that keeps its own rules elsewhere. Only rules on
-// nothing but the addresses are judged.
+// A jump to our own chain lets it pass, too: it is asked for when the rules are
+// in place. Of the others only rules on nothing but the addresses are judged.
 func (d *Driver) Blocked(_ context.Context, c ipmasq.Config) ([]string, error) {
 	var lines []string
 	ch := chains[ipmasq.Filter]
@@ -49,6 +49,8 @@ func drops(ch chain, text []string, network netip.Prefix) bool {
 		for _, e := range entries {
 			m, other := side(e.rule)
 			switch {
+			case e.commented && e.text == ch.jump:
+				return false
 			case e.text == "-j DROP" || strings.HasPrefix(e.text, "-j REJECT"):
 				return true
 			case e.plain && e.rule.Do == ipmasq.Accept && !e.rule.Marked && (covers(m, other) || m.Any() && other.Any()):

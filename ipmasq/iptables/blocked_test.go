@@ -22,6 +22,8 @@ func TestDrops(t *testing.T) {
 		"a rule that rejects all":    {accept + "\n-A FORWARD -j REJECT --reject-with icmp-host-prohibited", true},
 		"a rule that drops all":      {accept + "\n-A FORWARD -j DROP", true},
 		"an accept after the drop":   {accept + "\n-A FORWARD -j DROP\n-A FORWARD -j ACCEPT", true},
+		"our own jump":               {refuse + "\n-A FORWARD -j DOCKER\n-A FORWARD " + chains[ipmasq.Filter].jump, false},
+		"our own jump, too late":     {refuse + "\n-A FORWARD -j REJECT\n-A FORWARD " + chains[ipmasq.Filter].jump, true},
 		"a drop of other traffic":    {accept + "\n-A FORWARD -s 192.0.2.0/24 -j DROP", false},
 	}
 	for name, tt := range tests {

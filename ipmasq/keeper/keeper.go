@@ -41,8 +41,8 @@ type Mode struct {
 	Watch func(ctx context.Context, own, other func()) error
 	// Former are asked once, when the rules are in place for the first time.
 	Former []Remover
-	// Blocked returns lines about what drops the overlay's packets all the
-	// same; nil when that cannot happen.
+	// Blocked returns lines about what drops the overlay's packets although our
+	// rules are in place; nil when that cannot happen.
 	Blocked func(ctx context.Context, c ipmasq.Config) ([]string, error)
 }
 
@@ -242,6 +242,9 @@ func (l *looper) pass(ctx context.Context) <-chan time.Time {
 	l.repeat.Fail("rules", err)
 	l.Checked(err)
 	if err == nil {
+		if !l.applied {
+			signal(l.other)
+		}
 		l.last, l.applied = c, true
 		err = l.clean(ctx, c)
 	}
@@ -301,11 +304,11 @@ func (l *looper) report(changes ipmasq.Changes, drift bool) {
 // judge says what drops the overlay's packets all the same: each line once,
 // and again when it has come back.
 func (l *looper) judge(ctx context.Context) {
-	l.judged = time.Now()
 	c, ok := l.config()
-	if !ok || !c.Forward {
+	if !ok || !c.Forward || !l.applied {
 		return
 	}
+	l.judged = time.Now()
 	lines, err := l.mode.Blocked(ctx, c)
 	l.repeat.Fail("look for rules that drop the overlay's packets", err)
 	if err != nil {

@@ -15,13 +15,16 @@ import (
 	"flannel/ipmasq"
 )
 
-// Blocked returns a line for each chain of others that drops what the overlay
-// forwards, with the command that lets it pass. An accept in our tables cannot
-// undo such a drop.
+// Blocked returns a line for each chain outside our tables that drops what the
+// overlay forwards, with the command that lets it pass. An accept elsewhere
+// cannot undo such a drop.
 //
 // Only rules that hold for every packet, or for every packet of the network,
 // are judged; all others are taken not to match.
 func (d *Driver) Blocked(_ context.Context, c ipmasq.Config) ([]string, error) {
+	if d.absent() {
+		return nil, nil
+	}
 	conn, err := d.open()
 	if err != nil {
 		return nil, fmt.Errorf("open nf_tables: %w", err)

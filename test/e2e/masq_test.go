@@ -206,6 +206,16 @@ func TestConnectionsSurviveARestartAndASwitchOfTheMode(t *testing.T) {
 	}
 }
 
+// acceptsInForward are the commands that let the overlay's packets pass the
+// chain FORWARD of iptables.
+func acceptsInForward(program string) []string {
+	command := "PROGRAM -I FORWARD -s NETWORK -j ACCEPT && PROGRAM -I FORWARD -d NETWORK -j ACCEPT"
+	return []string{
+		strings.NewReplacer("PROGRAM", "ip"+program, "NETWORK", "10.244.0.0/16").Replace(command),
+		strings.NewReplacer("PROGRAM", "ip6"+program, "NETWORK", "fd00:10:244::/48").Replace(command),
+	}
+}
+
 func TestPodsTalkDespiteAForwardDrop(t *testing.T) {
 	for _, mode := range filterModes {
 		t.Run(mode.name, func(t *testing.T) {
@@ -219,7 +229,7 @@ func TestPodsTalkDespiteAForwardDrop(t *testing.T) {
 				onHost(t, h, "ip6"+program+" -P FORWARD DROP")
 			}
 			if mode.nft {
-				dropIsSaid(t, l)
+				dropIsSaid(t, l, acceptsInForward("tables")...)
 			}
 			up(t, l)
 		})
@@ -228,19 +238,45 @@ func TestPodsTalkDespiteAForwardDrop(t *testing.T) {
 
 // dropIsSaid starts the hosts' daemons, finds in their logs what helps, and
 // does that.
-func dropIsSaid(t *testing.T, l *lab.Lab) {
+func dropIsSaid(t *testing.T, l *lab.Lab, commands ...string) {
 	t.Helper()
 	for _, h := range l.Hosts {
 		must(t, h.StartFlanneld())
-		for _, want := range []string{
-			"iptables -I FORWARD -s 10.244.0.0/16 -j ACCEPT && iptables -I FORWARD -d 10.244.0.0/16 -j ACCEPT",
-			"ip6tables -I FORWARD -s fd00:10:244::/48 -j ACCEPT && ip6tables -I FORWARD -d fd00:10:244::/48 -j ACCEPT",
-		} {
+		for _, want := range commands {
 			eventually(t, func() (string, bool) { return h.Log(), strings.Contains(h.Log(), want) })
 			for command := range strings.SplitSeq(want, " && ") {
 				onHost(t, h, command)
 			}
 		}
 		must(t, h.Stop())
+	}
+}
+
+// An accept in our chain undoes neither a reject ahead of it, as firewalls end
+// with one, nor one in another table.
+func TestDropsThatIptablesModeCannotUndoAreSaid(t *testing.T) {
+	for _, mode := range filterModes[:2] {
+		t.Run(mode.name, func(t *testing.T) {
+			program := "tables" + strings.TrimPrefix(mode.name, "iptables")
+			said := program
+			if mode.name == "iptables-nft" {
+				said = "tables" // what is in nf_tables is found without the programs
+			}
+			const insert = "nft insert rule inet mine last "
+			l := masqLab(t, mode, "--iptables-resync=1")
+			for _, h := range l.Hosts {
+				for _, command := range []string{
+					"ip" + program + " -A FORWARD -j REJECT", "ip6" + program + " -A FORWARD -j REJECT",
+					"nft add table inet mine", "nft add chain inet mine last { type filter hook forward priority 10 ; }",
+					"nft add rule inet mine last reject with icmpx type admin-prohibited",
+				} {
+					onHost(t, h, command)
+				}
+			}
+			dropIsSaid(t, l, append(acceptsInForward(said),
+				insert+"ip saddr 10.244.0.0/16 accept && "+insert+"ip daddr 10.244.0.0/16 accept",
+				insert+"ip6 saddr fd00:10:244::/48 accept && "+insert+"ip6 daddr fd00:10:244::/48 accept")...)
+			up(t, l)
+		})
 	}
 }
