@@ -1,5 +1,5 @@
-// Package kubeplane says how the control plane of a Kubernetes for tests is
-// run: its certificates, its users and the arguments of its programs.
+// Package kubeplane says how a Kubernetes for tests is run: its certificates,
+// its users, and the arguments and files of its programs.
 package kubeplane
 
 import (
@@ -44,6 +44,9 @@ type Plane struct {
 	// PodRanges are what the controller manager cuts pod CIDRs from, one per
 	// family; none when it is empty.
 	PodRanges []netip.Prefix
+	// Pods says that nodes run pods: these have accounts, and the API server is
+	// a Service.
+	Pods bool
 }
 
 // URL is where clients reach the API server.
@@ -99,11 +102,9 @@ contexts:
 
 // APIServer returns the arguments of kube-apiserver.
 func (p *Plane) APIServer() []string {
-	return []string{
+	args := []string{
 		"--etcd-servers=" + p.Etcd,
 		"--bind-address=" + p.Addr.String(), fmt.Sprintf("--secure-port=%d", Port),
-		// Nobody watches whether the API server is there.
-		"--endpoint-reconciler-type=none",
 		"--cert-dir=" + p.Dir,
 		"--tls-cert-file=" + p.file("server.pem"), "--tls-private-key-file=" + p.file("server.key"),
 		"--service-account-issuer=https://kubernetes.default.svc",
@@ -112,10 +113,16 @@ func (p *Plane) APIServer() []string {
 		"--service-cluster-ip-range=" + services[ipfam.Of(p.Addr)].cidr,
 		"--token-auth-file=" + p.file("tokens.csv"), "--authorization-mode=RBAC",
 		"--allow-privileged=true", "--kubelet-preferred-address-types=InternalIP",
-		// Accounts are made by a controller that may not run.
-		"--disable-admission-plugins=ServiceAccount",
 		"--shutdown-delay-duration=0s",
 	}
+	if p.Pods {
+		return args
+	}
+	return append(args,
+		// Nobody watches whether the API server is there.
+		"--endpoint-reconciler-type=none",
+		// Accounts are made by a controller that may not run.
+		"--disable-admission-plugins=ServiceAccount")
 }
 
 // ControllerManager returns the arguments of kube-controller-manager.
@@ -133,6 +140,14 @@ func (p *Plane) ControllerManager() []string {
 		args = append(args, "--allocate-node-cidrs", "--cluster-cidr="+strings.Join(ranges, ","))
 	}
 	return args
+}
+
+// Scheduler returns the arguments of kube-scheduler.
+func (p *Plane) Scheduler() []string {
+	return []string{
+		"--kubeconfig=" + p.Kubeconfig(Admin), "--leader-elect=false",
+		"--bind-address=" + p.Addr.String(), "--cert-dir=" + p.Dir,
+	}
 }
 
 // Certificate reads the CA's certificate.

@@ -56,7 +56,7 @@ func (e *Etcd) setup() error {
 	if err := addAddresses(e.Node.Handle, Uplink, fs.addresses(1, etcdNumber)); err != nil {
 		return err
 	}
-	return addDefaultRoutes(e.Node.Handle, Uplink, fs.addresses(1, routerNumber))
+	return addDefaultRoutes(e.Node.Handle, fs.addresses(1, routerNumber))
 }
 
 // Endpoint returns the URL that all hosts reach the server under.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"flannel/internal/lab/cgroup"
 	"flannel/internal/lab/sandbox"
 )
 
@@ -18,6 +19,10 @@ func Main(m interface{ Run() int }) {
 	if errors.Is(err, sandbox.ErrUnavailable) {
 		code = m.Run()
 	} else if err != nil {
+		fmt.Fprintln(os.Stderr, "lab:", err)
+	}
+	// What a lab has left that was interrupted.
+	if err := cgroup.Sweep(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "lab:", err)
 	}
 	os.Exit(code)

@@ -28,6 +28,9 @@ type Host struct {
 	// Flags are further flags of this host's flanneld, for its next start.
 	Flags []string
 
+	// Worker runs pods on this host, nil in a lab without Kubelets.
+	Worker *Worker
+
 	lab      *Lab
 	flanneld *Daemon
 
@@ -74,7 +77,7 @@ func (h *Host) ConfigureUplink() error {
 	if err := addAddresses(h.Handle, Uplink, fs.addresses(h.Link, firstHost+h.Number)); err != nil {
 		return err
 	}
-	return addDefaultRoutes(h.Handle, Uplink, fs.addresses(h.Link, routerNumber))
+	return addDefaultRoutes(h.Handle, fs.addresses(h.Link, routerNumber))
 }
 
 // port is the name of the host's interface on the bridge.
@@ -159,6 +162,9 @@ func (h *Host) close() error {
 		if first == nil {
 			first = err
 		}
+	}
+	if h.Worker != nil {
+		keep(h.Worker.close())
 	}
 	for _, d := range append(h.daemons, h.flanneld) {
 		keep(d.Stop())

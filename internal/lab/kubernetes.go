@@ -23,8 +23,8 @@ type Kubernetes struct {
 	// API makes requests that may do everything.
 	API *kubeplane.API
 
-	lab           *Lab
-	api, managers process
+	lab                      *Lab
+	api, managers, scheduler process
 }
 
 // buildKubernetes starts a control plane and makes every host a Node. The
@@ -34,10 +34,12 @@ func (l *Lab) buildKubernetes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	program := func(name string) process {
+		return process{name: name, node: n, logPath: filepath.Join(l.dir, name+".log")}
+	}
 	k := &Kubernetes{
 		Node: n, lab: l,
-		api:      process{name: "kube-apiserver", node: n, logPath: filepath.Join(l.dir, "kube-apiserver.log")},
-		managers: process{name: "kube-controller-manager", node: n, logPath: filepath.Join(l.dir, "kube-controller-manager.log")},
+		api: program("kube-apiserver"), managers: program("kube-controller-manager"), scheduler: program("kube-scheduler"),
 	}
 	l.Kubernetes = k
 	if err := k.setup(); err != nil {
@@ -45,6 +47,9 @@ func (l *Lab) buildKubernetes(ctx context.Context) error {
 	}
 	if err := k.Start(ctx); err != nil {
 		return err
+	}
+	if l.options.Kubelets {
+		return l.buildWorkers(ctx)
 	}
 	if err := k.API.AllowDaemon(ctx); err != nil {
 		return err
@@ -65,11 +70,12 @@ func (k *Kubernetes) setup() error {
 	if err := addAddresses(k.Node.Handle, Uplink, fs.addresses(1, controlNumber)); err != nil {
 		return err
 	}
-	if err := addDefaultRoutes(k.Node.Handle, Uplink, fs.addresses(1, routerNumber)); err != nil {
+	if err := addDefaultRoutes(k.Node.Handle, fs.addresses(1, routerNumber)); err != nil {
 		return err
 	}
 	k.Plane = &kubeplane.Plane{
 		Dir: filepath.Join(k.lab.dir, "kubernetes"), Addr: k.Addr(), Etcd: k.lab.Etcd.Endpoint(), PodRanges: fs.podRanges(),
+		Pods: k.lab.options.Kubelets,
 	}
 	if err := os.Mkdir(k.Plane.Dir, 0o755); err != nil {
 		return err
@@ -109,11 +115,13 @@ func (k *Kubernetes) daemonArgs() []string {
 	}
 }
 
+var errNoKubernetes = errors.New("the lab was made without the binaries of Kubernetes: run make assets")
+
 // Start starts the control plane and waits until it serves.
 func (k *Kubernetes) Start(ctx context.Context) error {
 	binaries := k.lab.options.Binaries
 	if binaries.APIServer == "" || binaries.ControllerManager == "" {
-		return errors.New("the lab was made without the binaries of Kubernetes")
+		return errNoKubernetes
 	}
 	if err := k.api.start(append([]string{binaries.APIServer}, k.Plane.APIServer()...), nil); err != nil {
 		return err
@@ -121,7 +129,10 @@ func (k *Kubernetes) Start(ctx context.Context) error {
 	if err := k.waitReady(ctx); err != nil {
 		return err
 	}
-	return k.StartControllerManager()
+	if err := k.StartControllerManager(); err != nil || !k.lab.options.Kubelets {
+		return err
+	}
+	return k.scheduler.start(append([]string{binaries.Scheduler}, k.Plane.Scheduler()...), nil)
 }
 
 // StartControllerManager starts what gives Nodes their pod CIDRs.
@@ -151,7 +162,9 @@ func (k *Kubernetes) waitReady(ctx context.Context) error {
 }
 
 // Stop ends the control plane at once; its data stay in etcd.
-func (k *Kubernetes) Stop() error { return errors.Join(k.managers.kill(), k.api.kill()) }
+func (k *Kubernetes) Stop() error {
+	return errors.Join(k.scheduler.kill(), k.managers.kill(), k.api.kill())
+}
 
 func (k *Kubernetes) close() error {
 	if k.API != nil {

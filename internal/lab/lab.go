@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 
+	"flannel/internal/lab/cgroup"
 	"flannel/internal/lab/node"
 	"flannel/internal/lab/sandbox"
 )
@@ -49,6 +50,12 @@ type Options struct {
 	// a controller manager run in a namespace of their own, every host is a
 	// Node, and the network configuration is a file.
 	Kubernetes bool
+	// Kubelets makes every host a node that runs pods, with containerd, kubelet
+	// and kube-proxy; it implies Kubernetes. No network is installed: flanneld
+	// is a pod like others. It needs the machine's own root.
+	Kubelets bool
+	// Images are archives of images that every such node has.
+	Images []string
 	// Flags are further flags of every flanneld, see also Host.Flags.
 	Flags []string
 	// Binaries are the programs to run.
@@ -60,6 +67,8 @@ type Binaries struct {
 	Flanneld, Etcd, Etcdutl string
 	// For a lab with Kubernetes.
 	APIServer, ControllerManager string
+	// For nodes that run pods.
+	Scheduler, Kubelet, KubeProxy, Kubectl string
 }
 
 // Lab is a running lab. Close ends it.
@@ -75,6 +84,8 @@ type Lab struct {
 	options Options
 	// dir holds etcd's data, its log and other files of the lab.
 	dir string
+	// cgroups are those of nodes that run pods, nil without such.
+	cgroups *cgroup.Tree
 	// underlay holds the bridges.
 	underlay *node.Node
 	// closing makes Close run once.
@@ -104,6 +115,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Families == 0 {
 		o.Families = IPv4
 	}
+	o.Kubernetes = o.Kubernetes || o.Kubelets
 	if o.Links == 0 {
 		o.Links = 1
 	}
@@ -219,6 +231,9 @@ func (l *Lab) close() error {
 	}
 	if l.Etcd != nil {
 		errs = append(errs, l.Etcd.close())
+	}
+	if l.cgroups != nil {
+		errs = append(errs, l.cgroups.Remove(context.Background()))
 	}
 	for _, n := range []*node.Node{l.Router, l.underlay} {
 		if n != nil {

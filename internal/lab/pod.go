@@ -98,7 +98,7 @@ func (p *Pod) connect(e env.Env, number int) error {
 	if err := addAddresses(p.Handle, "eth0", p.addrs); err != nil {
 		return err
 	}
-	return addDefaultRoutes(p.Handle, "eth0", e.Subnet)
+	return addDefaultRoutes(p.Handle, e.Subnet)
 }
 
 // Addr returns the pod's address, or the zero Addr when the family is off.

@@ -119,11 +119,12 @@ func addAddresses(h *netlink.Handle, name string, addrs ipfam.Pair[netip.Prefix]
 	return nil
 }
 
-// addDefaultRoutes adds a default route for each gateway.
-func addDefaultRoutes(h *netlink.Handle, name string, gateways ipfam.Pair[netip.Prefix]) error {
-	link, err := h.LinkByName(name)
+// addDefaultRoutes adds a default route for each gateway. Hosts and pods call
+// their interface alike.
+func addDefaultRoutes(h *netlink.Handle, gateways ipfam.Pair[netip.Prefix]) error {
+	link, err := h.LinkByName(Uplink)
 	if err != nil {
-		return fmt.Errorf("find interface %s: %w", name, err)
+		return fmt.Errorf("find interface %s: %w", Uplink, err)
 	}
 	for f, gw := range ipfam.Prefixes(gateways) {
 		route := &netlink.Route{LinkIndex: link.Attrs().Index, Family: f.AF(), Gw: gw.Addr().AsSlice()}

@@ -4,53 +4,17 @@ package e2e
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
-	"flannel/internal/assets"
 	"flannel/internal/lab"
-	"flannel/internal/lab/sandbox"
 )
 
-// flanneldVariable tells the tests inside the sandbox where the daemon is that
-// was built outside of it.
-const flanneldVariable = "FLANNEL_E2E_FLANNELD"
+func TestMain(m *testing.M) { lab.Main(m) }
 
-func TestMain(m *testing.M) {
-	if sandbox.Active() {
-		lab.Main(m)
-	}
-	remove, err := buildFlanneld()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		os.Exit(1)
-	}
-	code, err := sandbox.Run(m.Run)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-	}
-	remove()
-	os.Exit(code)
-}
-
-// buildFlanneld builds the daemon with the race detector.
-func buildFlanneld() (remove func(), err error) {
-	dir, err := os.MkdirTemp("", "flannel-e2e-")
-	if err != nil {
-		return nil, err
-	}
-	path := filepath.Join(dir, "flanneld")
-	out, err := exec.Command("go", "build", "-race", "-o", path, "flannel/cmd/flanneld").CombinedOutput()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("build flanneld: %w\n%s", err, out), os.RemoveAll(dir))
-	}
-	return func() { os.RemoveAll(dir) }, os.Setenv(flanneldVariable, path)
-}
+// built are the programs; the daemon has the race detector.
+var built = sync.OnceValues(func() (lab.Binaries, error) { return lab.BuildBinaries("-race") })
 
 // waitLimit bounds every wait: far more than anything takes.
 const waitLimit = 20 * time.Second
@@ -64,14 +28,11 @@ func newLab(t *testing.T, o lab.Options) *lab.Lab {
 
 func binaries(t *testing.T) lab.Binaries {
 	t.Helper()
-	asset := func(name string) string {
-		path, err := assets.Path(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return path
+	b, err := built()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return lab.Binaries{Flanneld: os.Getenv(flanneldVariable), Etcd: asset("etcd"), Etcdutl: asset("etcdutl")}
+	return b
 }
 
 // up starts flanneld on every host, waits until all are ready, and until every

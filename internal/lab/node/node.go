@@ -67,6 +67,26 @@ func NewNetwork(name string, base *Node) (*Node, error) {
 	return create(name, base, []int{unix.CLONE_NEWNET}, func() error { return nil })
 }
 
+// OpenNetwork makes a node of a network that is there, like that of a pod: base
+// has it as a file. The node sees the files of base.
+func OpenNetwork(name, path string, base *Node) (*Node, error) {
+	n := &Node{Name: name, base: base}
+	var f *os.File
+	err := base.Do(func() (err error) {
+		f, err = os.Open(path)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make node %s: %w", name, err)
+	}
+	n.own = []Namespace{{Kind: unix.CLONE_NEWNET, File: f}}
+	if err := n.Do(n.openHandle); err != nil {
+		n.Close()
+		return nil, fmt.Errorf("make node %s: %w", name, err)
+	}
+	return n, nil
+}
+
 func create(name string, base *Node, kinds []int, setup func() error) (*Node, error) {
 	n := &Node{Name: name, base: base}
 	err := onThread(func() error {

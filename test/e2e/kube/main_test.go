@@ -5,56 +5,20 @@ package kube
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	"flannel/internal/assets"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 	"flannel/internal/lab/ping"
-	"flannel/internal/lab/sandbox"
 )
 
-// flanneldVariable tells the tests inside the sandbox where the daemon is that
-// was built outside of it.
-const flanneldVariable = "FLANNEL_E2E_KUBE_FLANNELD"
+func TestMain(m *testing.M) { lab.Main(m) }
 
-func TestMain(m *testing.M) {
-	if sandbox.Active() {
-		lab.Main(m)
-	}
-	remove, err := buildFlanneld()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		os.Exit(1)
-	}
-	code, err := sandbox.Run(m.Run)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-	}
-	remove()
-	os.Exit(code)
-}
-
-// buildFlanneld builds the daemon with the race detector.
-func buildFlanneld() (remove func(), err error) {
-	dir, err := os.MkdirTemp("", "flannel-e2e-")
-	if err != nil {
-		return nil, err
-	}
-	path := filepath.Join(dir, "flanneld")
-	out, err := exec.Command("go", "build", "-race", "-o", path, "flannel/cmd/flanneld").CombinedOutput()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("build flanneld: %w\n%s", err, out), os.RemoveAll(dir))
-	}
-	return func() { os.RemoveAll(dir) }, os.Setenv(flanneldVariable, path)
-}
+// built are the programs; the daemon has the race detector.
+var built = sync.OnceValues(func() (lab.Binaries, error) { return lab.BuildBinaries("-race") })
 
 // waitLimit bounds every wait: far more than anything takes.
 const waitLimit = 40 * time.Second
@@ -79,16 +43,9 @@ func limited(t *testing.T) context.Context {
 // newLab returns a cluster in which no flanneld runs yet.
 func newLab(t *testing.T, o lab.Options) *lab.Lab {
 	t.Helper()
-	asset := func(name string) string {
-		path, err := assets.Path(name)
-		must(t, err)
-		return path
-	}
-	o.Kubernetes = true
-	o.Binaries = lab.Binaries{
-		Flanneld: os.Getenv(flanneldVariable), Etcd: asset("etcd"), Etcdutl: asset("etcdutl"),
-		APIServer: asset("kube-apiserver"), ControllerManager: asset("kube-controller-manager"),
-	}
+	binaries, err := built()
+	must(t, err)
+	o.Kubernetes, o.Binaries = true, binaries
 	return lab.ForTest(t, o)
 }
 

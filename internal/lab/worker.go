@@ -1,0 +1,178 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"flannel/internal/ipfam"
+	"flannel/internal/kubeplane"
+	"flannel/internal/lab/cgroup"
+)
+
+// Worker is what makes a host a node that runs pods.
+type Worker struct {
+	host                       *Host
+	plan                       kubeplane.Worker
+	containerd, kubelet, proxy process
+}
+
+// debianPlugins is where the package containernetworking-plugins puts them.
+const debianPlugins = "/usr/lib/cni"
+
+// ownFolders are the folders in which a node's programs write.
+var ownFolders = []string{"/etc", "/opt", "/var"}
+
+// buildWorkers makes every host a node.
+func (l *Lab) buildWorkers(ctx context.Context) error {
+	if b := l.options.Binaries; b.Scheduler == "" || b.Kubelet == "" || b.KubeProxy == "" || b.Kubectl == "" {
+		return errNoKubernetes
+	}
+	if err := cgroup.Sweep(ctx); err != nil {
+		return fmt.Errorf("remove what other labs have left: %w", err)
+	}
+	var err error
+	if l.cgroups, err = cgroup.New(); err != nil {
+		return fmt.Errorf("make the control groups of the lab: %w", err)
+	}
+	for _, h := range l.Hosts {
+		if err := h.makeWorker(); err != nil {
+			return fmt.Errorf("make %s a node: %w", h.Name, err)
+		}
+	}
+	return l.eachHost(func(h *Host) error { return h.Worker.start(ctx) })
+}
+
+func (h *Host) makeWorker() error {
+	k := h.lab.Kubernetes
+	program := func(name string) process {
+		return process{name: name, node: h.Node, logPath: "/run/log/" + name + ".log"}
+	}
+	w := &Worker{
+		host: h, containerd: program("containerd"), kubelet: program("kubelet"), proxy: program("kube-proxy"),
+		plan: kubeplane.Worker{
+			Name: h.Name, Addr: h.addr(), Dir: "/run", Cgroup: h.lab.cgroups.Path(h.Name),
+			Kubeconfig: k.Plane.Kubeconfig(kubeplane.Admin), PodRanges: k.Plane.PodRanges,
+		},
+	}
+	h.Worker = w
+	if err := h.lab.cgroups.Make(w.group()); err != nil {
+		return err
+	}
+	if err := h.ShareMounts(); err != nil {
+		return err
+	}
+	if err := h.CopyOnWrite(ownFolders...); err != nil {
+		return err
+	}
+	// kubelet insists on them, and they are the whole machine's.
+	for path, value := range kubeplane.KernelDefaults() {
+		if err := h.Cover(path, value); err != nil {
+			return err
+		}
+	}
+	return h.Do(w.writeFiles)
+}
+
+// addr is the host's address of the first family.
+func (h *Host) addr() (a netip.Addr) {
+	for _, f := range ipfam.All() {
+		if a = h.Addr(f); a.IsValid() {
+			break
+		}
+	}
+	return a
+}
+
+// group holds the programs themselves.
+func (w *Worker) group() string { return filepath.Join(w.host.Name, "system") }
+
+// writeFiles runs on the node.
+func (w *Worker) writeFiles() error {
+	files, err := w.plan.Files()
+	if err != nil {
+		return err
+	}
+	for path, text := range files {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	// What the machine may have is not this node's.
+	for _, dir := range []string{kubeplane.CNIPlugins, kubeplane.CNIConfig, "/var/lib/cni"} {
+		if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
+			return err
+		}
+	}
+	plugins, err := os.ReadDir(debianPlugins)
+	if err != nil {
+		return fmt.Errorf("find the CNI plugins of containernetworking-plugins: %w", err)
+	}
+	for _, p := range plugins {
+		if err := os.Symlink(filepath.Join(debianPlugins, p.Name()), filepath.Join(kubeplane.CNIPlugins, p.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *Worker) start(ctx context.Context) error {
+	if err := w.run(&w.containerd, append([]string{"containerd"}, w.plan.Containerd()...)); err != nil {
+		return err
+	}
+	for _, archive := range w.host.lab.options.Images {
+		if err := w.load(ctx, archive); err != nil {
+			return err
+		}
+	}
+	if err := w.run(&w.kubelet, append([]string{w.host.lab.options.Binaries.Kubelet}, w.plan.Kubelet()...)); err != nil {
+		return err
+	}
+	return w.StartProxy()
+}
+
+// run starts a program in the node's control group, and with it all that it
+// starts.
+func (w *Worker) run(p *process, args []string) error {
+	if err := p.start(args, nil); err != nil {
+		return err
+	}
+	return w.host.lab.cgroups.Add(w.group(), p.pid())
+}
+
+// load makes the images of an archive known, as soon as containerd listens.
+func (w *Worker) load(ctx context.Context, archive string) error {
+	tick := newTicker()
+	defer tick.Stop()
+	for {
+		_, err := w.host.Exec(ctx, append([]string{"ctr"}, w.plan.Import(archive)...)...)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-w.containerd.exited():
+			return fmt.Errorf("containerd ended with code %d; its last lines:\n%s", w.containerd.exitCode(), lastLines(w.containerd.log(), 10))
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// StartProxy starts what makes Services reachable from this node.
+func (w *Worker) StartProxy() error {
+	return w.run(&w.proxy, append([]string{w.host.lab.options.Binaries.KubeProxy}, w.plan.KubeProxy()...))
+}
+
+// StopProxy ends it; its rules stay.
+func (w *Worker) StopProxy() error { return w.proxy.stop() }
+
+// close ends the programs, and then the pods.
+func (w *Worker) close() error {
+	errs := []error{w.kubelet.kill(), w.proxy.kill(), w.containerd.kill()}
+	errs = append(errs, w.host.lab.cgroups.Kill(context.Background(), w.host.Name))
+	return errors.Join(errs...)
+}
