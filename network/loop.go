@@ -77,6 +77,8 @@ type looper struct {
 	readers sync.WaitGroup
 	// bridgeSeen says that the pods' bridge was looked at since the start.
 	bridgeSeen bool
+	// subnetFileTold says that Options.SubnetFileWritten has returned nil.
+	subnetFileTold bool
 	// held says that the log has told of kept peers.
 	held bool
 }

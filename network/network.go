@@ -96,7 +96,10 @@ type Options struct {
 	Metrics   *metrics.Metrics
 	// SubnetFile is the path of subnet.env.
 	SubnetFile string
-	IPMasq     bool
+	// SubnetFileWritten is called in a pass after subnet.env is there, and again
+	// in later ones until it returned nil. It may be nil.
+	SubnetFileWritten func() error
+	IPMasq            bool
 	// BlackholeRoute asks for a blackhole route for the own subnet.
 	BlackholeRoute bool
 }

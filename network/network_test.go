@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -245,4 +246,25 @@ func TestTheBlackholeRouteIsKept(t *testing.T) {
 		t.Fatalf("nothing deleted of\n%s", n.kernel)
 	}
 	n.await("the blackhole route again", blackhole)
+}
+
+func TestWhatWaitsForTheSubnetFileIsToldUntilItIsDone(t *testing.T) {
+	n := newNode(t)
+	var calls atomic.Int32
+	n.SubnetFileWritten = func() error {
+		if _, err := os.Stat(n.file); err != nil {
+			t.Error("told too early", err)
+		}
+		if calls.Add(1) == 1 {
+			return errors.New("not yet")
+		}
+		return nil
+	}
+	n.start()
+	n.await("the second call", func() bool { return calls.Load() == 2 })
+	n.peer("22")
+	n.await("a further pass", func() bool { return strings.Contains(n.kernel.String(), "10.5.22.0/24") })
+	if got := calls.Load(); got != 2 {
+		t.Errorf("told %d times, want 2", got)
+	}
 }

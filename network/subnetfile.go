@@ -41,6 +41,11 @@ func (l *looper) writeSubnetFile(r *result) {
 		l.bridgeSeen = true
 		l.readdressBridge(e)
 	}
+	if l.SubnetFileWritten != nil && !l.subnetFileTold {
+		err := l.SubnetFileWritten()
+		l.subnetFileTold = err == nil
+		r.err = errors.Join(r.err, err)
+	}
 }
 
 // bridge is the name that the CNI plugin's bridge has by default.

@@ -100,6 +100,8 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 		SubnetFile:      o.subnetFile,
 		IPMasq:          o.ipMasq,
 		BlackholeRoute:  o.ipBlackholeRoute,
+
+		SubnetFileWritten: d.cniConfInstaller(),
 	})
 	return d, nil
 }

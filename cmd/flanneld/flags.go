@@ -30,6 +30,7 @@ type options struct {
 	setNodeNetworkUnavailable              bool
 	uplink                                 uplink.Flags
 	subnetFile                             string
+	cniConf, cniConfDir                    string
 	leaseRenewMargin                       int
 	ipMasq, ipMasqFullyRandomDisable       bool
 	iptablesResync                         int
@@ -76,6 +77,8 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.StringVar(&o.uplink.PublicIP, "public-ip", "", "IPv4 `address` that other nodes send to; the uplink's by default")
 	fs.StringVar(&o.uplink.PublicIPv6, "public-ipv6", "", "IPv6 `address` that other nodes send to; the uplink's by default")
 	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` that tells the CNI plugin and Docker this node's subnet")
+	fs.StringVar(&o.cniConf, "cni-conf", "", "CNI network configuration `file` to install once subnet-file is written; without it none is")
+	fs.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "`folder` that cni-conf is installed into")
 	fs.IntVar(&o.leaseRenewMargin, "subnet-lease-renew-margin", 60, "renew the lease when less than this many `minutes` are left, 1 to 1439")
 	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade traffic that leaves the overlay network")
 	fs.BoolVar(&o.ipMasqFullyRandomDisable, "ip-masq-fully-random-disable", false, "masquerade without --random-fully")
@@ -178,6 +181,8 @@ func (o *options) check() error {
 		return fmt.Errorf("--iptables-resync: %d is not allowed: use 1 second or more", o.iptablesResync)
 	case o.healthzPort < 0 || o.healthzPort > 65535:
 		return fmt.Errorf("--healthz-port: %d is not allowed: use 0 (off) to 65535", o.healthzPort)
+	case o.cniConf != "" && o.cniConfDir == "":
+		return errors.New("--cni-conf-dir: missing: use a path such as /etc/cni/net.d")
 	case o.subnetFile == "":
 		return errors.New("--subnet-file: missing: use a path such as /run/flannel/subnet.env")
 	}
