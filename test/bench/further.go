@@ -42,12 +42,9 @@ func (b *bench) further(ctx context.Context) ([]row, error) {
 		}
 		told.note(p.name())
 		c.peers++
-		if err := pause(ctx, spacing); err != nil {
-			return nil, err
-		}
-		end, ok := routes.first(p.name())
-		if !ok {
-			return nil, fmt.Errorf("no route to %s within %s", p.subnet, spacing)
+		end, err := routes.await(ctx, p.name())
+		if err != nil {
+			return nil, fmt.Errorf("no route to %s: %w", p.subnet, err)
 		}
 		begin, _ := told.first(p.name())
 		took.Samples = append(took.Samples, inMilliseconds(end.Sub(begin)))
@@ -102,6 +99,19 @@ func (m *moments) note(name string) {
 	if _, known := m.seen[name]; !known {
 		m.seen[name] = now
 	}
+}
+
+// await waits until something is seen, and at least for spacing.
+func (m *moments) await(ctx context.Context, name string) (time.Time, error) {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if err := pause(ctx, spacing); err != nil {
+			return time.Time{}, err
+		}
+		if t, ok := m.first(name); ok {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("not seen within %s", patience)
 }
 
 func (m *moments) first(name string) (time.Time, bool) {

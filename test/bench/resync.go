@@ -65,26 +65,35 @@ func (c *crowd) provokeResync(ctx context.Context) (resynced, error) {
 	if err := c.whileStopped(c.deleteAndRestoreRoute); err != nil {
 		return resynced{}, err
 	}
-	if err := pause(ctx, quiet); err != nil {
+	after, err := c.metricsAfterPass(ctx, before[passCount])
+	if err != nil {
 		return resynced{}, err
 	}
 	ended, err := c.daemon().cpu()
 	if err != nil {
 		return resynced{}, err
 	}
-	after, err := c.metrics(ctx)
-	if err != nil {
-		return resynced{}, err
-	}
 	passes := after[passCount] - before[passCount]
-	if passes == 0 {
-		return resynced{}, fmt.Errorf("no pass within %s", quiet)
-	}
 	return resynced{
 		took:   time.Duration((after[passSum] - before[passSum]) / passes * float64(time.Second)),
 		writes: after.total(changes) - before.total(changes),
 		cpu:    time.Duration(float64(ended-started) / passes),
 	}, nil
+}
+
+// metricsAfterPass reads the metrics once the daemon has had time to finish and
+// has made more passes than before.
+func (c *crowd) metricsAfterPass(ctx context.Context, before float64) (numbers, error) {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if err := pause(ctx, quiet); err != nil {
+			return nil, err
+		}
+		m, err := c.metrics(ctx)
+		if err != nil || m[passCount] > before {
+			return m, err
+		}
+	}
+	return nil, fmt.Errorf("no pass within %s", patience)
 }
 
 // whileStopped does something that the daemon sees only afterwards.
