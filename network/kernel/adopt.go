@@ -49,7 +49,7 @@ func (r *reconciler) leftByFlannel() (map[routeKey]routeValue, error) {
 		tunnels[l.index] = l.kind == kindVXLAN
 	}
 	marked := false
-	found, err := collect(r.edge.routes, selection{unmarked: true}, func(k routeKey, v routeValue) bool {
+	found, err := collect(r.edge.routes, selection{unmarked: true}, 0, func(k routeKey, v routeValue) bool {
 		marked = marked || v.protocol == RouteProtocol
 		return v.unmarked() && (tunnels[v.dev] || r.scope.inside(k.dst))
 	})

@@ -42,19 +42,19 @@ func (p *pass) read() (t tables, err error) {
 	for _, l := range p.owned {
 		s.devices = append(s.devices, l.index)
 	}
-	t.addrs, err = collect(p.edge.addrs, s, func(k addrKey, _ struct{}) bool { return p.onOwned(k.dev) && p.judgesAddr(k) })
+	t.addrs, err = collect(p.edge.addrs, s, len(p.addrs), func(k addrKey, _ struct{}) bool { return p.onOwned(k.dev) && p.judgesAddr(k) })
 	if err != nil {
 		return t, err
 	}
-	t.fdb, err = collect(p.edge.fdb, s, func(k fdbKey, _ fdbValue) bool { return p.onOwned(k.dev) })
+	t.fdb, err = collect(p.edge.fdb, s, max(len(p.fdb), len(p.want.FDB)), func(k fdbKey, _ fdbValue) bool { return p.onOwned(k.dev) })
 	if err != nil {
 		return t, err
 	}
-	t.neighbors, err = collect(p.edge.neighbors, s, func(k neighKey, _ MAC) bool { return p.onOwned(k.dev) })
+	t.neighbors, err = collect(p.edge.neighbors, s, max(len(p.neighbors), len(p.want.Neighbors)), func(k neighKey, _ MAC) bool { return p.onOwned(k.dev) })
 	if err != nil {
 		return t, err
 	}
-	t.routes, err = collect(p.edge.routes, s, func(k routeKey, v routeValue) bool {
+	t.routes, err = collect(p.edge.routes, s, max(len(p.routes), len(p.want.Routes)), func(k routeKey, v routeValue) bool {
 		return p.ownRoute(k, v) || p.adoptable(k, v)
 	})
 	return t, err

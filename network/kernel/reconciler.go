@@ -132,7 +132,7 @@ func (r *reconciler) Held(ctx context.Context) ([]netip.Prefix, error) {
 		marked[l.index] = true
 	}
 	var held []netip.Prefix
-	found, err := collect(r.edge.routes, selection{}, func(k routeKey, v routeValue) bool {
+	found, err := collect(r.edge.routes, selection{}, 0, func(k routeKey, v routeValue) bool {
 		return v.protocol == RouteProtocol && (marked[v.dev] || r.scope.inside(k.dst))
 	})
 	for k := range found {

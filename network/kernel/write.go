@@ -199,10 +199,11 @@ func (p *pass) takenError(k routeKey, v routeValue) error {
 
 // collect lists a table and keeps what keep wants. A dump that the kernel says
 // may be incomplete is done again; when that happens each time the last one
-// counts, because nothing is deleted that was not seen.
-func collect[K, V comparable](t table[K, V], s selection, keep func(K, V) bool) (map[K]V, error) {
+// counts, because nothing is deleted that was not seen. room is how many
+// entries to make room for at once.
+func collect[K, V comparable](t table[K, V], s selection, room int, keep func(K, V) bool) (map[K]V, error) {
 	const attempts = 5
-	have := make(map[K]V)
+	have := make(map[K]V, room)
 	for range attempts {
 		clear(have)
 		err := t.list(s, func(k K, v V) {
