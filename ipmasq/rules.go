@@ -144,7 +144,7 @@ func (c Config) masquerade(f ipfam.Family, network, subnet netip.Prefix) []Rule 
 		// What comes from outside to a pod of this node keeps its source.
 		{Src: outside, Dst: local, Do: Return},
 	}
-	for _, p := range c.excluded(f) {
+	for _, p := range c.excluded(f, subnet) {
 		rules = append(rules, Rule{Src: inside, Dst: Match{Prefix: p}, Do: Return})
 	}
 	return append(rules,
@@ -154,17 +154,21 @@ func (c Config) masquerade(f ipfam.Family, network, subnet netip.Prefix) []Rule 
 	)
 }
 
-// excluded returns the excluded destinations of one family, each once. A
-// prefix of length zero is all addresses.
-func (c Config) excluded(f ipfam.Family) []netip.Prefix {
+// excluded returns the excluded destinations of one family, each once, without
+// the subnet, which has that rule. A prefix of length zero is all addresses.
+func (c Config) excluded(f ipfam.Family, subnet netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
+	seen := map[netip.Prefix]bool{subnet: true}
 	for _, p := range c.Exclude {
-		switch {
-		case !p.IsValid() || ipfam.Of(p.Addr()) != f || slices.Contains(out, p.Masked()):
-		case p.Bits() == 0:
+		if !p.IsValid() || ipfam.Of(p.Addr()) != f {
+			continue
+		}
+		if p.Bits() == 0 {
 			return []netip.Prefix{{}}
-		default:
-			out = append(out, p.Masked())
+		}
+		if p = p.Masked(); !seen[p] {
+			seen[p] = true
+			out = append(out, p)
 		}
 	}
 	return out

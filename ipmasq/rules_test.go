@@ -78,6 +78,15 @@ func TestExcludingEverything(t *testing.T) {
 	}
 }
 
+func TestExcludingTheOwnSubnetAddsNothing(t *testing.T) {
+	c := dual()
+	want := text(c)
+	c.Exclude = []netip.Prefix{c.Subnet[ipfam.V4], c.Subnet[ipfam.V6]}
+	if got := text(c); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestNoRulesWithoutWishOrSubnet(t *testing.T) {
 	c := dual()
 	if got := text(c.None()); got != "" {

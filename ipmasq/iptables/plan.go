@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"flannel/ipmasq"
@@ -30,10 +31,13 @@ func (s *script) text() string {
 	return "*" + string(s.chain.table) + "\n" + strings.Join(s.lines, "\n") + "\nCOMMIT\n"
 }
 
-func (s *script) add(in, rule string)    { s.put++; s.line("-A", in, rule) }
-func (s *script) insert(in, rule string) { s.put++; s.line("-I", in, "1", rule) }
-func (s *script) del(in, rule string)    { s.deleted++; s.line("-D", in, rule) }
-func (s *script) line(words ...string)   { s.lines = append(s.lines, strings.Join(words, " ")) }
+func (s *script) add(in, rule string) { s.put++; s.line("-A", in, rule) }
+func (s *script) insert(in string, number int, rule string) {
+	s.put++
+	s.line("-I", in, strconv.Itoa(number), rule)
+}
+func (s *script) del(in, rule string)  { s.deleted++; s.line("-D", in, rule) }
+func (s *script) line(words ...string) { s.lines = append(s.lines, strings.Join(words, " ")) }
 
 // plan compares what the kernel holds with the rules that it should hold. The
 // chain may also hold rules of another daemon and of the user; they stay, and
@@ -76,48 +80,104 @@ func sortOut(list []entry, owns func(ipmasq.Rule) bool) (marks, ours, others []p
 }
 
 // have makes the chain hold the wanted rules in their order, the mark rule
-// before them, and the kernel's chain jump to it once.
+// before them, and the kernel's chain jump to it once. What is right stays where
+// it is: a chain can have thousands of rules.
 func (s *script) have(h have, marks, ours []placed, want []ipmasq.Rule) {
 	if !h.exists {
 		s.put++
 		s.line("-N", s.chain.name)
 	}
 	own := slices.DeleteFunc(slices.Clone(want), ipmasq.Rule.Shared)
-	same := leading(ours, own)
+	stays := ipmasq.Stays(said(ours), own)
+	var n numbers
 	if len(own) < len(want) {
-		s.mark(marks, ours[:same])
+		n = s.mark(marks, firstOf(ours, stays))
 	}
-	s.delAll(ours[same:])
-	for _, r := range own[same:] {
-		s.add(s.chain.name, s.chain.format(r))
+	kept := make([]bool, len(ours))
+	for _, i := range stays {
+		if i >= 0 {
+			kept[i] = true
+		}
 	}
+	for i, p := range ours {
+		if !kept[i] {
+			n.gone = append(n.gone, p.at)
+			s.del(s.chain.name, p.text)
+		}
+	}
+	slices.Sort(n.gone)
+	s.fill(own, ours, stays, n)
 	s.jump(h.base)
 }
 
-// leading counts the rules at the front that are as wanted and can stay. None
-// can when one of them is there twice: what is deleted by its text is the first
-// of two.
-func leading(ours []placed, want []ipmasq.Rule) int {
-	same := 0
-	for same < min(len(want), len(ours)) && ours[same].plain && ours[same].rule == want[same] {
-		same++
-	}
-	for _, p := range ours[same:] {
-		if p.plain && slices.Contains(want[:same], p.rule) {
-			return 0
+// said returns what the rules say. Those that say more than an ipmasq.Rule can
+// are like none that is wanted.
+func said(list []placed) []ipmasq.Rule {
+	out := make([]ipmasq.Rule, len(list))
+	for i, p := range list {
+		if p.plain {
+			out[i] = p.rule
 		}
 	}
-	return same
+	return out
+}
+
+// firstOf returns the first of our rules that stays, or nil.
+func firstOf(ours []placed, stays []int) *placed {
+	for _, i := range stays {
+		if i >= 0 {
+			return &ours[i]
+		}
+	}
+	return nil
+}
+
+// numbers tells which number a rule has while a script runs.
+type numbers struct {
+	gone  []int // where rules were that are deleted, in order
+	added int   // how many were put before those that follow
+}
+
+// of returns the number of the rule that was at this place.
+func (n numbers) of(at int) int {
+	before, _ := slices.BinarySearch(n.gone, at)
+	return 1 + at - before + n.added
+}
+
+// fill puts the wanted rules that are missing, each in front of the next one
+// that stays.
+func (s *script) fill(own []ipmasq.Rule, ours []placed, stays []int, n numbers) {
+	for from := 0; from < len(own); {
+		to := from
+		for to < len(own) && stays[to] < 0 {
+			to++
+		}
+		for _, r := range own[from:to] {
+			text := s.chain.format(r)
+			if to == len(own) {
+				s.add(s.chain.name, text)
+				continue
+			}
+			s.insert(s.chain.name, n.of(ours[stays[to]].at), text)
+			n.added++
+		}
+		from = to + 1
+	}
 }
 
 // mark makes the chain hold the mark rule once, before those of our rules that
 // stay where they are.
-func (s *script) mark(marks, stay []placed) {
-	if len(marks) == 1 && (len(stay) == 0 || marks[0].at < stay[0].at) {
-		return
+func (s *script) mark(marks []placed, first *placed) numbers {
+	if len(marks) == 1 && (first == nil || marks[0].at < first.at) {
+		return numbers{}
 	}
 	s.delAll(marks)
-	s.insert(s.chain.name, s.chain.format(ipmasq.Rule{Marked: true}))
+	s.insert(s.chain.name, 1, s.chain.format(ipmasq.Rule{Marked: true}))
+	n := numbers{added: 1}
+	for _, m := range marks {
+		n.gone = append(n.gone, m.at)
+	}
+	return n
 }
 
 func (s *script) delAll(list []placed) {

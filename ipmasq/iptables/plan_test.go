@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -72,6 +73,23 @@ func TestPlan(t *testing.T) {
 		fmt.Fprintf(&b, "# %s: put %d, deleted %d\n%s", tt.name, s.put, s.deleted, s.text())
 	}
 	golden.Equal(t, b.String(), "testdata/plan.txt")
+}
+
+func TestOneNodeAmongThousandsIsOneRule(t *testing.T) {
+	c, cfg := chains[ipmasq.Nat], dual()
+	for i := range 5000 {
+		cfg.Exclude = append(cfg.Exclude, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), 32))
+	}
+	var k kernel
+	for _, r := range cfg.Rules(ipfam.V4, c.table) {
+		k.own = append(k.own, "-A "+c.name+" "+c.format(r))
+	}
+	k.base = []string{"-A " + c.base + " " + c.jump}
+	cfg.Exclude[2500] = prefix("198.51.100.1/32")
+	s := plan(c, k.have(c), cfg.Rules(ipfam.V4, c.table), cfg.OwnsRule)
+	if s.put != 1 || s.deleted != 1 || !strings.HasPrefix(s.lines[1], "-I FLANNEL-POSTRTG 2505 -s 10.244.0.0/16 -d 198.51.100.1/32 ") {
+		t.Errorf("put %d, deleted %d: %q", s.put, s.deleted, s.lines)
+	}
 }
 
 func TestChoose(t *testing.T) {

@@ -165,8 +165,14 @@ func (s steps) queue(conn *nftables.Conn) {
 		conn.AddTable(c.Table)
 		conn.AddChain(c)
 	}
-	for _, w := range s.add {
-		conn.AddRule(w.rule(c))
+	for _, a := range s.add {
+		r := a.rule(c)
+		if a.before == 0 {
+			conn.AddRule(r)
+			continue
+		}
+		r.Position = a.before
+		conn.InsertRule(r)
 	}
 	for _, w := range s.insert {
 		conn.InsertRule(w.rule(c))

@@ -91,6 +91,23 @@ func TestExclusions(t *testing.T) {
 	h.right(c, h.ruleset())
 }
 
+func TestOneNodeAmongThousandsIsOneRule(t *testing.T) {
+	h := newHost(t)
+	c := dual()
+	for i := range 2000 {
+		c.Exclude = append(c.Exclude, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), 32))
+	}
+	h.apply(c)
+	c.Exclude = slices.Clone(c.Exclude)
+	c.Exclude[1000] = prefix("198.51.100.1/32")
+	if got, want := h.apply(c)[ipmasq.Nat], (ipmasq.Change{Put: 1, Deleted: 1}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if again := h.apply(c); len(again) > 0 {
+		t.Errorf("the second time wrote %v", again)
+	}
+}
+
 func TestRemove(t *testing.T) {
 	h := newHost(t)
 	h.Tool("nft", "add table ip mine")

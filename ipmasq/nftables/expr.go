@@ -1,7 +1,6 @@
 package nftables
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -135,21 +134,10 @@ func names(f ipfam.Family, list []expr.Any, owns func(netip.Prefix) bool) bool {
 
 // isFlannelMark recognises the mark rule that flannel writes: without a mask.
 func isFlannelMark(list []expr.Any) bool {
-	return equal(ipfam.V4, list, []expr.Any{
+	flannels := wanted{exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: register},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: markBytes()},
 		&expr.Verdict{Kind: expr.VerdictReturn},
-	})
-}
-
-// equal compares two rules as they go over the wire.
-func equal(f ipfam.Family, a, b []expr.Any) bool {
-	return slices.EqualFunc(a, b, func(x, y expr.Any) bool {
-		p, err := expr.Marshal(byte(families[f]), x)
-		if err != nil {
-			return false
-		}
-		q, err := expr.Marshal(byte(families[f]), y)
-		return err == nil && bytes.Equal(p, q)
-	})
+	}}
+	return wanted{exprs: list}.key(ipfam.V4) == flannels.key(ipfam.V4)
 }

@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"math"
 	"net/netip"
 
 	"github.com/google/nftables"
@@ -24,7 +25,15 @@ type steps struct {
 	// makeChain is also done when the chain is there and differs.
 	dropChain, makeChain bool
 	del                  []*nftables.Rule
-	insert, add          []wanted
+	add                  []addition
+	insert               []wanted
+}
+
+// addition is a rule to be put in front of the one with this number, or at the
+// end for 0.
+type addition struct {
+	wanted
+	before uint64
 }
 
 func (s steps) empty() bool { return s.put()+s.deleted() == 0 }
@@ -62,20 +71,55 @@ func plan(f ipfam.Family, c chain, h have, cfg ipmasq.Config) steps {
 		// What a chain is hooked to cannot be changed.
 		s.dropChain, s.makeChain = true, true
 		s.del = h.rules
-		s.insert, s.add = shared, own
+		s.insert, s.add = shared, additions(own, 0)
 		return s
 	}
 	s.makeChain = h.chain == nil
-	same := 0
-	for same < min(len(own), len(ours)) && ours[same].is(f, own[same]) {
-		same++
-	}
-	s.del, s.add = rules(ours[same:]), own[same:]
-	inPlace := len(marks) == 1 && len(shared) == 1 && marks[0].is(f, shared[0]) && (same == 0 || marks[0].at < ours[0].at)
+	first := s.have(ours, own)
+	inPlace := len(marks) == 1 && len(shared) == 1 && marks[0].key(f) == shared[0].key(f) && marks[0].at < first
 	if !inPlace {
 		s.del, s.insert = append(s.del, rules(marks)...), shared
 	}
 	return s
+}
+
+// have makes the chain hold our rules in their order, and returns where the first
+// of those is that stay. What is right stays: there can be thousands.
+func (s *steps) have(ours []placed, own []wanted) (first int) {
+	have, want := make([]string, len(ours)), make([]string, len(own))
+	for i, p := range ours {
+		have[i] = p.key(s.family)
+	}
+	for i, w := range own {
+		want[i] = w.key(s.family)
+	}
+	stays := ipmasq.Stays(have, want)
+	first = math.MaxInt
+	kept := make([]bool, len(ours))
+	from := 0
+	for to, i := range stays {
+		if i < 0 {
+			continue
+		}
+		kept[i], first = true, min(first, ours[i].at)
+		s.add = append(s.add, additions(own[from:to], ours[i].Handle)...)
+		from = to + 1
+	}
+	s.add = append(s.add, additions(own[from:], 0)...)
+	for i, p := range ours {
+		if !kept[i] {
+			s.del = append(s.del, p.Rule)
+		}
+	}
+	return first
+}
+
+func additions(list []wanted, before uint64) []addition {
+	var out []addition
+	for _, w := range list {
+		out = append(out, addition{w, before})
+	}
+	return out
 }
 
 // sortOut tells the mark rules, our rules, and those of others apart. A rule
@@ -105,10 +149,8 @@ type placed struct {
 	at int
 }
 
-// is reports whether the rule is the wanted one.
-func (p placed) is(f ipfam.Family, w wanted) bool {
-	return commentIn(p.UserData) == w.comment && equal(f, p.Exprs, w.exprs)
-}
+// key is the rule as it goes over the wire.
+func (p placed) key(f ipfam.Family) string { return wanted{p.Exprs, commentIn(p.UserData)}.key(f) }
 
 func rules(list []placed) []*nftables.Rule {
 	var out []*nftables.Rule

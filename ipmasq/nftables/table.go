@@ -88,6 +88,20 @@ type wanted struct {
 	comment string
 }
 
+// key is the rule as it goes over the wire, behind its comment. Rules that the
+// library cannot write are like none that is wanted.
+func (w wanted) key(f ipfam.Family) string {
+	out := []byte(w.comment + "\x00")
+	for _, e := range w.exprs {
+		b, err := expr.Marshal(byte(families[f]), e)
+		if err != nil {
+			return ""
+		}
+		out = append(out, b...)
+	}
+	return string(out)
+}
+
 // want returns the rules of a chain: those that all daemons share, and ours.
 func (c chain) want(f ipfam.Family, cfg ipmasq.Config) (shared, own []wanted) {
 	for _, r := range cfg.Rules(f, c.table) {
