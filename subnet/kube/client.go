@@ -37,7 +37,8 @@ const (
 	jsonType     = "application/json"
 )
 
-// client makes the few requests that leases need. It never retries.
+// client makes the few requests that leases need. It never retries. Its
+// watches tell only what matters to leases.
 type client struct {
 	server server
 	rest   rest.Interface
@@ -46,7 +47,7 @@ type client struct {
 	conns  *connrotation.ConnectionTracker
 }
 
-func newClient(o Options) (*client, error) {
+func newClient(o Options, prefix string) (*client, error) {
 	config, err := restConfig(o)
 	if err != nil {
 		return nil, err
@@ -64,6 +65,7 @@ func newClient(o Options) (*client, error) {
 	config.QPS = -1 // what is sent is few, and paced by the gate
 	dial := &net.Dialer{Timeout: dialTimeout, KeepAlive: requestTimeout}
 	config.Dial = connrotation.NewDialerWithTracker(connrotation.DialFunc(paced(dial.DialContext)), c.conns).DialContext
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return sieved(next, prefix) })
 	if c.http, err = rest.HTTPClientFor(config); err != nil {
 		return nil, fmt.Errorf("kubernetes client: %w", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"flannel/internal/wait"
 )
 
 // gate lets requests through while the API server answers. When it does not,
@@ -111,15 +113,4 @@ func (r *retry) next() time.Duration {
 	return d
 }
 
-func (r *retry) wait(ctx context.Context) error { return sleep(ctx, r.next()) }
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
-}
+func (r *retry) wait(ctx context.Context) error { return wait.For(ctx, r.next()) }

@@ -105,7 +105,7 @@ func New(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--kube-annotation-prefix: %w", err)
 	}
-	c, err := newClient(o)
+	c, err := newClient(o, keys.prefix)
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,16 @@ const (
 
 	mapKey   = 1
 	mapValue = 2
+
+	eventType   = 1
+	eventObject = 2
+
+	extensionRaw = 1
+	envelopeRaw  = 2
 )
+
+// envelopePrefix is how the envelope of an object starts.
+const envelopePrefix = "k8s\x00"
 
 // field is called with each length-delimited or numeric field of a message.
 // Other kinds do not occur in what is read here.
