@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	"flannel/internal/wait"
 )
 
 // Retries start after firstRetry and grow to lastRetry.
@@ -29,12 +31,5 @@ func (b *backoff) reset() { b.delay = firstRetry }
 
 // wait blocks for the delay or until ctx ends.
 func (b *backoff) wait(ctx context.Context) error {
-	t := time.NewTimer(b.fail())
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
+	return wait.For(ctx, b.fail())
 }

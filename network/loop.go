@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"flannel/internal/wait"
 	"flannel/subnet"
 )
 
@@ -46,20 +47,9 @@ func (n *Network) loop(ctx context.Context) error {
 		started := time.Now()
 		again = l.pass(ctx)
 		l.askForList(ctx)
-		if !rest(ctx, min(restFactor*time.Since(started), maxRest)) {
-			return ctx.Err()
+		if err := wait.For(ctx, min(restFactor*time.Since(started), maxRest)); err != nil {
+			return err
 		}
-	}
-}
-
-func rest(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }
 
@@ -112,7 +102,7 @@ func (l *looper) askForList(ctx context.Context) {
 	}
 	l.listing = true
 	l.readers.Go(func() {
-		if !rest(ctx, time.Until(at)) {
+		if wait.For(ctx, time.Until(at)) != nil {
 			return
 		}
 		leases, err := l.Manager.List(ctx)

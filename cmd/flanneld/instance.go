@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"flannel/internal/logging"
+	"flannel/internal/wait"
 	"flannel/network/kernel"
 )
 
@@ -42,10 +43,8 @@ func (d *daemon) claim(ctx context.Context) (io.Closer, error) {
 			d.options.instance())
 		d.alone.Fail(err.Error())
 		repeat.Fail("claim", err)
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(claimEvery):
+		if err := wait.For(ctx, claimEvery); err != nil {
+			return nil, err
 		}
 	}
 }

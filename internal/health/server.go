@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"flannel/internal/logging"
+	"flannel/internal/wait"
 )
 
 // Server keeps the health pages reachable.
@@ -51,7 +52,7 @@ func (s *Server) Run(ctx context.Context) error {
 		if s.Failed != nil {
 			s.Failed(err)
 		}
-		wait(ctx, retry)
+		_ = wait.For(ctx, retry)
 	}
 	return ctx.Err()
 }
@@ -92,13 +93,4 @@ func (s *Server) serve(ctx context.Context, repeat *logging.Repeat) (listening b
 		err = nil
 	}
 	return true, err
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"flannel/internal/ipfam"
 	"flannel/internal/logging"
+	"flannel/internal/wait"
 	"flannel/ipmasq"
 )
 
@@ -172,10 +173,8 @@ func (k *Keeper) choose(ctx context.Context) (Mode, error) {
 			return mode, nil
 		}
 		k.Checked(err)
-		select {
-		case <-ctx.Done():
-			return mode, ctx.Err()
-		case <-time.After(delay):
+		if err := wait.For(ctx, delay); err != nil {
+			return mode, err
 		}
 	}
 }
@@ -219,10 +218,8 @@ func (k *Keeper) loop(ctx context.Context, mode Mode) error {
 		}
 		started := time.Now()
 		again = l.pass(ctx)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(min(restFactor*time.Since(started), maxRest)):
+		if err := wait.For(ctx, min(restFactor*time.Since(started), maxRest)); err != nil {
+			return err
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"flannel/internal/wait"
 )
 
 // eventGroup is the netlink group of changes to nf_tables (NFNLGRP_NFTABLES).
@@ -46,10 +48,8 @@ func (d *Driver) Watch(ctx context.Context, own, other func()) error {
 		d.Log.Debug("events of nf_tables lost", "err", err)
 		own()
 		other()
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Second):
+		if err := wait.For(ctx, time.Second); err != nil {
+			return err
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"flannel/internal/wait"
 	"flannel/network/kernel/rtnl"
 
 	"golang.org/x/net/bpf"
@@ -107,10 +108,8 @@ func (n *Netlink) keepOn(ctx context.Context, what string, follow func() error) 
 			return
 		}
 		n.log.Warn("messages of the kernel interrupted, will listen again", "about", what, "err", err)
-		select {
-		case <-ctx.Done():
+		if wait.For(ctx, reopenAfter) != nil {
 			return
-		case <-time.After(reopenAfter):
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"flannel/backend"
+	"flannel/internal/wait"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -116,7 +117,7 @@ func (w *Watcher) follow(ctx context.Context, changed func(), enough func() bool
 			return ctx.Err()
 		}
 		w.say("following the uplink fails, will retry", err, err.Error())
-		pause(ctx, reopenAfter)
+		_ = wait.For(ctx, reopenAfter) // the loop sees when ctx has ended
 	}
 }
 
@@ -159,7 +160,7 @@ func (w *Watcher) nextNews(ctx context.Context, events *events, i interest) (new
 	}
 	// The pause comes after any event: a stream of events that do not matter
 	// then costs a few wake-ups per second and not one each.
-	pause(ctx, settle)
+	_ = wait.For(ctx, settle) // whoever calls sees when ctx has ended
 	late, err := events.drain(i)
 	n.merge(late)
 	if !deadline.IsZero() && !time.Now().Before(deadline) {
@@ -342,14 +343,5 @@ func (w *Watcher) say(message string, err error, cause string) {
 	if w.said != cause {
 		w.said = cause
 		w.Log.Warn(message, "err", err)
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
 	}
 }

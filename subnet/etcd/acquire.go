@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/wait"
 	"flannel/subnet"
 	"flannel/subnet/alloc"
 )
@@ -53,7 +54,7 @@ func (m *Manager) acquire(ctx context.Context, pools alloc.Pools, a subnet.Attrs
 			return own, err
 		}
 		m.log.Debug("subnet was taken by another node, looking for another")
-		if err := sleep(ctx, rand.N(maxRaceDelay)); err != nil {
+		if err := wait.For(ctx, rand.N(maxRaceDelay)); err != nil {
 			return held{}, err
 		}
 	}

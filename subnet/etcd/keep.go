@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"flannel/internal/wait"
 	"flannel/subnet"
 	"flannel/subnet/alloc"
 )
@@ -94,7 +95,7 @@ func (m *Manager) settle(ctx context.Context, own held, want subnet.Attrs) (held
 			m.setOwn(&next)
 			return next, nil
 		case errors.Is(err, errRaced):
-			if err := sleep(ctx, rand.N(maxRaceDelay)); err != nil {
+			if err := wait.For(ctx, rand.N(maxRaceDelay)); err != nil {
 				return held{}, err
 			}
 		case errors.Is(err, subnet.ErrLeaseLost):

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
+
+	"flannel/internal/wait"
 )
 
 // Requests are tried again after firstRetry, growing to lastRetry, or as soon
@@ -100,18 +102,7 @@ func (m *Manager) pause(ctx context.Context, retry *retries) error {
 		state = conn.GetState()
 	}
 	retry.reset()
-	return sleep(ctx, rand.N(spread))
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
+	return wait.For(ctx, rand.N(spread))
 }
 
 // reachability says once when the store goes away, when the cause changes and

@@ -22,6 +22,7 @@ import (
 
 	"flannel/internal/ipfam"
 	"flannel/internal/logging"
+	"flannel/internal/wait"
 	"flannel/subnet"
 )
 
@@ -180,7 +181,7 @@ func (m *Manager) Config(context.Context) (*subnet.Config, error) { return m.con
 // followConfig says when the file has changed.
 func (m *Manager) followConfig(ctx context.Context) error {
 	for said := m.configRaw; ; {
-		if err := sleep(ctx, configEvery); err != nil {
+		if err := wait.For(ctx, configEvery); err != nil {
 			return err
 		}
 		raw, err := os.ReadFile(m.o.NetConfigPath)

@@ -116,18 +116,6 @@ func (b *bench) close() error {
 	return c.close()
 }
 
-// pause waits, or returns early with an error when ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
-}
-
 // patience bounds every wait; nothing that works takes so long.
 const patience = 20 * time.Second
 

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"flannel/internal/lab"
+	"flannel/internal/wait"
 )
 
 // The foreign events: half of them of routes, half of neighbours, half of them
@@ -32,7 +33,7 @@ func (b *bench) foreign(ctx context.Context) ([]row, error) {
 		return nil, fmt.Errorf("make a foreign device: %w", err)
 	}
 	defer s.close()
-	if err := pause(ctx, time.Second); err != nil {
+	if err := wait.For(ctx, time.Second); err != nil {
 		return nil, err
 	}
 	used, err := c.load(ctx, foreignWindow, s.blow)

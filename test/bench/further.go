@@ -8,6 +8,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"flannel/internal/wait"
 )
 
 // spacing is the time between further peers: each is a change of its own.
@@ -31,7 +33,7 @@ func (b *bench) further(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	defer stop()
-	if err := pause(ctx, time.Second); err != nil {
+	if err := wait.For(ctx, time.Second); err != nil {
 		return nil, err
 	}
 	for range b.roundsOr(50) {
@@ -104,7 +106,7 @@ func (m *moments) note(name string) {
 // await waits until something is seen, and at least for spacing.
 func (m *moments) await(ctx context.Context, name string) (time.Time, error) {
 	for end := time.Now().Add(patience); time.Now().Before(end); {
-		if err := pause(ctx, spacing); err != nil {
+		if err := wait.For(ctx, spacing); err != nil {
 			return time.Time{}, err
 		}
 		if t, ok := m.first(name); ok {

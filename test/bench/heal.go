@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"flannel/internal/lab"
+	"flannel/internal/wait"
 )
 
 // cluster is three hosts with a pod each.
@@ -73,7 +74,7 @@ func (c *cluster) start(ctx context.Context) error {
 
 // round makes a fault and returns how long it lasted.
 func (c *cluster) round(ctx context.Context, f fault, round int) (time.Duration, error) {
-	if err := pause(ctx, between); err != nil {
+	if err := wait.For(ctx, between); err != nil {
 		return 0, err
 	}
 	scene := scene{host: c.lab.Hosts[0], peer: c.lab.Hosts[1], round: round}

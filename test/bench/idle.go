@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"flannel/internal/wait"
 	"flannel/network"
 )
 
@@ -25,12 +26,12 @@ func (b *bench) idle(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := pause(ctx, time.Second); err != nil {
+	if err := wait.For(ctx, time.Second); err != nil {
 		return nil, err
 	}
-	used, err := c.load(ctx, idleWindow, func(ctx context.Context) error { return pause(ctx, idleWindow) })
+	used, err := c.load(ctx, idleWindow, func(ctx context.Context) error { return wait.For(ctx, idleWindow) })
 	if errors.Is(err, errPassed) {
-		used, err = c.load(ctx, idleWindow, func(ctx context.Context) error { return pause(ctx, idleWindow) })
+		used, err = c.load(ctx, idleWindow, func(ctx context.Context) error { return wait.For(ctx, idleWindow) })
 	}
 	if err != nil {
 		return nil, err
@@ -54,7 +55,7 @@ func (c *crowd) load(ctx context.Context, window time.Duration, happen func(cont
 		return 0, err
 	}
 	// The answer itself costs something.
-	if err := pause(ctx, 100*time.Millisecond); err != nil {
+	if err := wait.For(ctx, 100*time.Millisecond); err != nil {
 		return 0, err
 	}
 	began := time.Now()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"flannel/internal/lab"
+	"flannel/internal/wait"
 )
 
 // filter is one way in which rules get into the kernel.
@@ -172,7 +173,7 @@ func (h filterHost) cost(ctx context.Context, mode string) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := pause(ctx, periods*resyncPeriod); err != nil {
+	if err := wait.For(ctx, periods*resyncPeriod); err != nil {
 		return nil, err
 	}
 	after, err := p.withChildren()

@@ -8,6 +8,7 @@ import (
 
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
+	"flannel/internal/wait"
 )
 
 // Throughput of the kernel's vxlan that udp has to reach.
@@ -99,7 +100,7 @@ func (b *bench) oneThroughput(ctx context.Context, name string, s *speed) (err e
 
 // idleAfter measures the CPU time of a daemon that has nothing to move.
 func (b *bench) idleAfter(ctx context.Context, l *lab.Lab, s *speed) error {
-	if err := pause(ctx, time.Second); err != nil {
+	if err := wait.For(ctx, time.Second); err != nil {
 		return err
 	}
 	p := process(l.Hosts[0].Flanneld().PID())
@@ -107,7 +108,7 @@ func (b *bench) idleAfter(ctx context.Context, l *lab.Lab, s *speed) error {
 	if err != nil {
 		return err
 	}
-	if err := pause(ctx, lasting); err != nil {
+	if err := wait.For(ctx, lasting); err != nil {
 		return err
 	}
 	after, err := p.cpu()
