@@ -18,6 +18,7 @@ import (
 
 	"flannel/backend"
 	"flannel/backend/vxlan"
+	"flannel/internal/eventually"
 	"flannel/internal/health"
 	"flannel/internal/ipfam"
 	"flannel/internal/metrics"
@@ -123,7 +124,7 @@ func (n *testNode) start() {
 
 func (n *testNode) await(what string, ok func() bool) {
 	n.t.Helper()
-	subnettest.Eventually(n.t, what, ok)
+	eventually.True(n.t, what, ok)
 }
 
 // peer publishes the lease of another node.

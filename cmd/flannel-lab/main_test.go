@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,8 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
+	"flannel/internal/eventually"
 	"flannel/internal/lab"
 	"flannel/internal/lab/sandbox"
 )
@@ -152,7 +151,7 @@ func TestNameOfKilledLabIsFree(t *testing.T) {
 		t.Fatal(err)
 	}
 	// PID 1 of the lab is the last to end.
-	waitFor(t, func() bool {
+	eventually.True(t, "the lab ended", func() bool {
 		_, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
 		return err != nil
 	})
@@ -249,7 +248,7 @@ func readUntil(t *testing.T, r *bufio.Reader, text string) {
 // left. Without processes there are no namespaces.
 func wantNothingLeft(t *testing.T) {
 	t.Helper()
-	waitFor(t, func() bool { return len(labProcesses(t)) == 0 })
+	eventually.True(t, "no process of a lab", func() bool { return len(labProcesses(t)) == 0 })
 	if entries, err := os.ReadDir("/run/flannel-lab"); err == nil {
 		t.Errorf("left in /run/flannel-lab: %v", entries)
 	}
@@ -267,19 +266,4 @@ func labProcesses(t *testing.T) []string {
 		env, _ := os.ReadFile(name)
 		return !bytes.Contains(env, []byte(asProgram+"=1"))
 	})
-}
-
-func waitFor(t *testing.T, ok func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("waited 20 s in vain")
-		}
-	}
 }

@@ -1,10 +1,12 @@
 package lab_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 )
@@ -120,11 +122,11 @@ func TestWaitReadySaysWhatIsMissing(t *testing.T) {
 	if err := h.StartFlanneld(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, func() bool {
+	eventually.True(t, "the daemon answers that it is not ready", func() bool {
 		code, _, err := h.Flanneld().Get(t.Context(), "/readyz")
 		return err == nil && code == 503
 	})
-	ctx, cancel := contextWithTimeout(t, 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if err := h.WaitReady(ctx); err == nil || !strings.Contains(err.Error(), "not ready yet") {
 		t.Errorf("err = %v", err)

@@ -1,7 +1,6 @@
 package lab_test
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 	"flannel/internal/lab/sandbox"
@@ -211,7 +211,7 @@ func TestPingCountsWhatIsLostWhileTheCableIsOut(t *testing.T) {
 				t.Fatal(err)
 			}
 			received := func() int { return p.Stats().Received }
-			waitFor(t, func() bool { return received() >= 20 })
+			eventually.True(t, "20 answers", func() bool { return received() >= 20 })
 			if s := p.Stats(); s.Lost != 0 {
 				t.Errorf("before the cut: %s", s)
 			}
@@ -219,13 +219,13 @@ func TestPingCountsWhatIsLostWhileTheCableIsOut(t *testing.T) {
 				t.Fatal(err)
 			}
 			cut := p.Stats().Sent
-			waitFor(t, func() bool { return p.Stats().Sent >= cut+30 })
+			eventually.True(t, "30 more pings", func() bool { return p.Stats().Sent >= cut+30 })
 			mended := p.Stats().Sent
 			if err := b.Plug(); err != nil {
 				t.Fatal(err)
 			}
 			after := received()
-			waitFor(t, func() bool { return received() >= after+20 })
+			eventually.True(t, "20 more answers", func() bool { return received() >= after+20 })
 			got := p.Stop()
 			// Requests under way at the cut and at the mending may go either way.
 			if got.Lost < mended-cut-2 || got.Sent != got.Received+got.Lost || got.Pending != 0 {
@@ -244,7 +244,7 @@ func TestUplinkComesBackAfterItWasDeleted(t *testing.T) {
 	if _, err := h.Exec(t.Context(), "ip", "link", "del", lab.Uplink); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, func() bool { return h.ConnectUplink() == nil })
+	eventually.True(t, "the uplink connected", func() bool { return h.ConnectUplink() == nil })
 	out, err := h.Exec(t.Context(), "ip", "-4", "route", "show", "default")
 	if want := "default via 172.31.1.1 dev eth0 \n"; err != nil || out != want {
 		t.Errorf("default route %q, %v; want %q", out, err, want)
@@ -336,7 +336,7 @@ func TestClosedLabLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The threads of the lab end a moment after their work.
-	waitFor(t, func() bool { return world(t) == before })
+	eventually.True(t, "nothing left behind", func() bool { return world(t) == before })
 }
 
 // world lists what a lab could leave behind in this sandbox: namespaces that
@@ -366,23 +366,4 @@ func world(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprint(seen, string(mounts), len(files))
-}
-
-func contextWithTimeout(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(t.Context(), d)
-}
-
-func waitFor(t *testing.T, ok func() bool) {
-	t.Helper()
-	ctx, cancel := contextWithTimeout(t, 20*time.Second)
-	defer cancel()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("waited 20 s in vain")
-		}
-	}
 }

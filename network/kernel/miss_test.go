@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"flannel/internal/eventually"
 	"flannel/internal/nstest"
 	"flannel/network/kernel"
 )
@@ -29,21 +30,6 @@ func (n *node) send(t *testing.T, to string) {
 	}
 }
 
-// eventually waits for a condition that nobody announces.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(10 * time.Second)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("%s: not within 10 s", what)
-		}
-	}
-}
-
 func TestMissPutsADeletedPeerBack(t *testing.T) {
 	n := newNode(t)
 	follow(t, n.Netlink)
@@ -58,7 +44,7 @@ func TestMissPutsADeletedPeerBack(t *testing.T) {
 		n.Bridge("fdb del 02:00:00:00:00:02 dev", test.dev)
 		n.send(t, test.to)
 		// The first packet asks; nobody makes a pass.
-		eventually(t, "answer for "+test.to, func() bool { return n.Counters().MissesAnswered > before })
+		eventually.True(t, "answer for "+test.to, func() bool { return n.Counters().MissesAnswered > before })
 		if got := n.Dump(); got != want {
 			t.Errorf("got:\n%s\nwant:\n%s", got, want)
 		}
@@ -82,7 +68,7 @@ func TestMissInstallsAPeerOnDemand(t *testing.T) {
 		t.Fatal("the peer is there although nobody asked")
 	}
 	n.send(t, "10.5.2.9")
-	eventually(t, "answer", func() bool { return n.Counters().MissesAnswered > 0 })
+	eventually.True(t, "answer", func() bool { return n.Counters().MissesAnswered > 0 })
 	for _, entry := range peerEntries {
 		if !strings.Contains(n.Dump(), entry) {
 			t.Errorf("%q is missing in:\n%s", entry, n.Dump())
@@ -99,7 +85,7 @@ func TestMissInstallsAPeerOnDemand(t *testing.T) {
 	}
 
 	n.send(t, "10.5.200.9")
-	eventually(t, "unknown address", func() bool { return n.Counters().MissesUnknown > 0 })
+	eventually.True(t, "unknown address", func() bool { return n.Counters().MissesUnknown > 0 })
 }
 
 // missMessage is what the kernel sends for 10.5.2.9 on the device 7.
@@ -168,15 +154,15 @@ func TestPeersGoWhenNobodyTalksToThem(t *testing.T) {
 	apply(t, n, demanding(uplink, 2, 3))
 	idle := n.Dump()
 	n.send(t, "10.5.2.9")
-	eventually(t, "the peer", func() bool { return strings.Contains(n.Dump(), peerEntries[0]) })
-	eventually(t, "its end", func() bool { return n.Dump() == idle })
+	eventually.True(t, "the peer", func() bool { return strings.Contains(n.Dump(), peerEntries[0]) })
+	eventually.True(t, "its end", func() bool { return n.Dump() == idle })
 	n.Invalidate()
 	if stats := apply(t, n, demanding(uplink, 2, 3)); stats.Changed() != 0 {
 		t.Errorf("a resync changed %+v", stats)
 	}
 	// It comes back when somebody asks again.
 	n.send(t, "10.5.2.9")
-	eventually(t, "the peer again", func() bool { return strings.Contains(n.Dump(), peerEntries[0]) })
+	eventually.True(t, "the peer again", func() bool { return strings.Contains(n.Dump(), peerEntries[0]) })
 }
 
 func TestWhatNobodyHasIsClosed(t *testing.T) {
@@ -184,7 +170,7 @@ func TestWhatNobodyHasIsClosed(t *testing.T) {
 	follow(t, n.Netlink)
 	apply(t, n, demanding(n.uplink, 2, 3))
 	n.send(t, "10.5.200.9")
-	eventually(t, "the gap", func() bool { return strings.Contains(n.Dump(), "blackhole 10.5.128.0/17") })
+	eventually.True(t, "the gap", func() bool { return strings.Contains(n.Dump(), "blackhole 10.5.128.0/17") })
 	if text := n.IP("neigh show dev flannel.1"); strings.Contains(text, "10.5.200.9") {
 		t.Errorf("the address stays:\n%s", text)
 	}
@@ -197,5 +183,5 @@ func TestWhatNobodyHasIsClosed(t *testing.T) {
 		t.Errorf("a gap stays where a lease is:\n%s", n.Dump())
 	}
 	n.send(t, "10.5.200.9")
-	eventually(t, "the new peer", func() bool { return strings.Contains(n.Dump(), "10.5.200.0/24 via 10.5.200.0") })
+	eventually.True(t, "the new peer", func() bool { return strings.Contains(n.Dump(), "10.5.200.0/24 via 10.5.200.0") })
 }

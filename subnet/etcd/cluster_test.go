@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"flannel/internal/etcdtest"
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/subnet"
-	"flannel/subnet/subnettest"
 )
 
 // runInCluster runs a node that knows all members of a cluster. The leader is
@@ -39,10 +39,10 @@ func runInCluster(t *testing.T) (*harness, []*etcdtest.Server, *runningNode, <-c
 func TestAnotherLeaderIsElected(t *testing.T) {
 	h, servers, r, _ := runInCluster(t)
 	servers[0].Kill()
-	subnettest.Eventually(t, "another leader", func() bool { return servers[1].IsLeader() || servers[2].IsLeader() })
+	eventually.True(t, "another leader", func() bool { return servers[1].IsLeader() || servers[2].IsLeader() })
 	awaitAll(t, h, []*runningNode{r}, []ipfam.Pair[netip.Prefix]{r.own.Subnet})
 	h.Delete(t, r.own.Subnet)
-	subnettest.Eventually(t, "the lease is there again", func() bool {
+	eventually.True(t, "the lease is there again", func() bool {
 		_, _, found := h.Get(t, r.own.Subnet)
 		return found
 	})

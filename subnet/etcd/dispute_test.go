@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"flannel/internal/etcdtest"
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/subnet"
 	"flannel/subnet/subnettest"
@@ -136,7 +137,7 @@ func TestADisputeEnds(t *testing.T) {
 	until := func(change func()) error {
 		for {
 			change()
-			subnettest.Eventually(t, "the record is put right", isOurs)
+			eventually.True(t, "the record is put right", isOurs)
 			select {
 			case err := <-d.conflicts:
 				return err

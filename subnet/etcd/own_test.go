@@ -11,6 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"flannel/internal/etcdtest"
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/subnet"
 	"flannel/subnet/subnettest"
@@ -81,7 +82,7 @@ func renewedBeforeItEnds(t *testing.T, h *harness) {
 	})
 	first, id := h.stored(t, own.Subnet)
 	for range 2 {
-		subnettest.Eventually(t, "renewal", func() bool {
+		eventually.True(t, "renewal", func() bool {
 			mod, now := h.stored(t, own.Subnet)
 			renewed := mod > first && now != id
 			if renewed {
@@ -100,7 +101,7 @@ func renewedBeforeItEnds(t *testing.T, h *harness) {
 	if n := len(sets); n != 1 {
 		t.Errorf("the watch told %d sets, want one: a renewal is no change", n)
 	}
-	subnettest.Eventually(t, "former etcd leases are revoked", func() bool { return h.etcdLeases(t) == leases })
+	eventually.True(t, "former etcd leases are revoked", func() bool { return h.etcdLeases(t) == leases })
 }
 
 func anotherEtcdLease(t *testing.T, h *harness) {
@@ -191,7 +192,7 @@ func yieldsAfterAFailure(t *testing.T, h *harness) {
 	}
 	result, _ := subnettest.Background(t, subnettest.Keep(m, own))
 	h.Delete(t, own.Subnet)
-	subnettest.Eventually(t, "a vain attempt to connect", func() bool { return p.Refused() > 0 })
+	eventually.True(t, "a vain attempt to connect", func() bool { return p.Refused() > 0 })
 	p.Mend()
 	if err := <-result; !errors.Is(err, subnet.ErrLeaseLost) {
 		t.Errorf("Keep = %v, want ErrLeaseLost", err)
@@ -211,7 +212,7 @@ func replacesEarlier(t *testing.T, h *harness) {
 	h.Put(t, earlier, false)
 	h.Delete(t, own.Subnet)
 	result, _ := subnettest.Background(t, subnettest.Keep(m, own))
-	subnettest.Eventually(t, "the lease is there again", func() bool {
+	eventually.True(t, "the lease is there again", func() bool {
 		_, _, found := h.Get(t, own.Subnet)
 		return found
 	})
@@ -234,7 +235,7 @@ func recognisedByMAC(t *testing.T, h *harness) {
 	other := own
 	other.Attrs.PublicIP = addrs("192.0.2.99")
 	h.Put(t, other, false)
-	subnettest.Eventually(t, "own attributes are published again", func() bool {
+	eventually.True(t, "own attributes are published again", func() bool {
 		l, _, _ := h.Get(t, own.Subnet)
 		return l.Attrs.Equal(own.Attrs)
 	})
@@ -286,7 +287,7 @@ func keptByAnother(t *testing.T, h *harness) {
 	m := newManager(t, h.options())
 	subnettest.Background(t, subnettest.Keep(m, own))
 	h.Delete(t, own.Subnet)
-	subnettest.Eventually(t, "the lease is there again", func() bool {
+	eventually.True(t, "the lease is there again", func() bool {
 		_, _, found := h.Get(t, own.Subnet)
 		return found
 	})
@@ -304,7 +305,7 @@ func TestConfigIsTalkedAboutOnce(t *testing.T) {
 	})
 	said := func(text string, times int) {
 		t.Helper()
-		subnettest.Eventually(t, "the log says "+text, func() bool { return book.count(text) == times })
+		eventually.True(t, "the log says "+text, func() bool { return book.count(text) == times })
 	}
 	said("etcdctl --endpoints="+h.server.Endpoint()+" put /coreos.com/network/config", 1)
 	h.SetConfig(t, `{"Network":"nonsense"}`)

@@ -16,6 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"flannel/internal/etcdtest"
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/subnet"
 	"flannel/subnet/subnettest"
@@ -133,7 +134,7 @@ func TestRestoredStoreIsBroughtUpToDate(t *testing.T) {
 	h.server.Start()
 	// What was deleted after the snapshot is back in the store.
 	awaitAll(t, h, nodes, append(subnets, gone.Subnet))
-	subnettest.Eventually(t, "the attributes of the first node are published again", func() bool {
+	eventually.True(t, "the attributes of the first node are published again", func() bool {
 		l, _, found := h.Get(t, subnets[0])
 		return found && l.Attrs.Equal(moved)
 	})
@@ -255,7 +256,7 @@ func TestReconnectIsPromptAndSaidOnce(t *testing.T) {
 	if err := <-reached; err == nil {
 		t.Fatal("the store is said to be reachable when it went away")
 	}
-	subnettest.Eventually(t, "six vain attempts to connect", func() bool { return p.Refused() >= 6 })
+	eventually.True(t, "six vain attempts to connect", func() bool { return p.Refused() >= 6 })
 	p.Mend()
 	began := time.Now()
 	if err := <-reached; err != nil {
@@ -290,7 +291,7 @@ func TestOddRecordsHarmNobody(t *testing.T) {
 		}
 	}
 	r := runNode(t, h.options(), 1)
-	subnettest.Eventually(t, "own lease", func() bool { return len(r.watch.Last()) == 8 })
+	eventually.True(t, "own lease", func() bool { return len(r.watch.Last()) == 8 })
 	invalid := 0
 	for _, l := range r.watch.Last() {
 		if l.Invalid != "" {

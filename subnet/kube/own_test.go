@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/kubeplane"
 	"flannel/subnet"
@@ -47,7 +48,7 @@ func (h *harness) annotate(t *testing.T, node, key string, value any) {
 
 func (h *harness) awaitAnnotation(t *testing.T, node, key, want string) {
 	t.Helper()
-	subnettest.Eventually(t, key+" is "+want, func() bool { return h.annotation(t, node, key) == want })
+	eventually.True(t, key+" is "+want, func() bool { return h.annotation(t, node, key) == want })
 }
 
 // owns is what happens to the own Node.
@@ -108,7 +109,7 @@ func owns() map[string]func(t *testing.T, h *harness) {
 					h.annotate(t, "overwritten", "public-ip-overwrite", want)
 				}
 				var l subnet.Lease
-				subnettest.Eventually(t, "the address is "+want, func() bool {
+				eventually.True(t, "the address is "+want, func() bool {
 					l = h.acquire(t, m)
 					return l.Attrs.PublicIP[ipfam.V4].String() == want
 				})
@@ -126,7 +127,7 @@ func owns() map[string]func(t *testing.T, h *harness) {
 		"an address that replaces the flags is followed": func(t *testing.T, h *harness) {
 			m := h.onNode(t, "replaced", "10.5.1.0/24")
 			h.annotate(t, "replaced", "node-public-ip", "198.51.100.1")
-			subnettest.Eventually(t, "the address is known", func() bool {
+			eventually.True(t, "the address is known", func() bool {
 				got, err := m.Overrides(h.ctx(t))
 				return err == nil && got[ipfam.V4] == netip.MustParseAddr("198.51.100.1")
 			})
@@ -160,7 +161,7 @@ func owns() map[string]func(t *testing.T, h *harness) {
 			}
 			m.NetworkReady()
 			for range 2 {
-				subnettest.Eventually(t, "the condition", func() bool {
+				eventually.True(t, "the condition", func() bool {
 					return h.condition(t, "ready") == "False FlannelIsUp Flannel is running on this node"
 				})
 				h.must(t, h.server.API.DeleteNode(h.ctx(t), "ready"))

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/kubeplane"
 	"flannel/subnet"
@@ -32,7 +33,7 @@ func await(t *testing.T, l *latest[error], want string) time.Duration {
 	t.Helper()
 	start := time.Now()
 	said := ""
-	subnettest.Eventually(t, fmt.Sprintf("the cause %q", want), func() bool {
+	eventually.True(t, fmt.Sprintf("the cause %q", want), func() bool {
 		if err, _, _ := l.get(); err != nil {
 			said = err.Error()
 			return want != "" && strings.Contains(said, want)
@@ -176,7 +177,7 @@ func (h *harness) patch(t *testing.T, node, text string) {
 // awaitEvent waits until there is an Event about a Node.
 func (h *harness) awaitEvent(t *testing.T, node, reason string) {
 	t.Helper()
-	subnettest.Eventually(t, "an Event "+reason, func() bool {
+	eventually.True(t, "an Event "+reason, func() bool {
 		var list struct {
 			Items []struct{ Reason, Message string }
 		}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/subnet"
 )
@@ -19,7 +20,7 @@ func deletedIsPublishedAgain(t *testing.T, h Harness) {
 		_, stop := Background(t, Keep(m, own))
 		for range 2 {
 			h.Delete(t, own.Subnet)
-			Eventually(t, "the lease is there again", func() bool {
+			eventually.True(t, "the lease is there again", func() bool {
 				l, _, found := h.Get(t, own.Subnet)
 				return found && l.Attrs.Equal(own.Attrs)
 			})

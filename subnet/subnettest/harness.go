@@ -117,20 +117,3 @@ func Background(t *testing.T, f func(context.Context) error) (result <-chan erro
 func Keep(m subnet.Manager, own subnet.Lease) func(context.Context) error {
 	return func(ctx context.Context) error { return m.Keep(ctx, own, func(subnet.Lease) {}) }
 }
-
-// Eventually waits until ok holds.
-func Eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	ticks := time.NewTicker(10 * time.Millisecond)
-	defer ticks.Stop()
-	for timeout := time.After(patience); ; {
-		if ok() {
-			return
-		}
-		select {
-		case <-ticks.C:
-		case <-timeout:
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
-}

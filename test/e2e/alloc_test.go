@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 )
@@ -32,7 +33,7 @@ func TestAllocLeasesAndTouchesNoRoute(t *testing.T) {
 	// A lease that is wiped comes back although nobody else is watched.
 	key := keyOf(t, h)
 	must(t, l.Etcd.Delete(t.Context(), key))
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		return "no " + key, leases(t, l)[key] != ""
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"flannel/internal/eventually"
 	"flannel/internal/install"
 	"flannel/internal/lab"
 )
@@ -27,7 +28,7 @@ func TestTheRuntimeSeesAConfigurationOnlyWhenTheNodeHasItsSubnet(t *testing.T) {
 	must(t, h.StartFlanneld())
 	says := func(what string) {
 		t.Helper()
-		eventually(t, func() (string, bool) {
+		eventually.Says(t, func() (string, bool) {
 			_, body, err := h.Flanneld().Get(t.Context(), "/readyz")
 			return fmt.Sprint(body, err), strings.Contains(body, what)
 		})

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 )
@@ -25,12 +26,12 @@ func TestDirectRouting(t *testing.T) {
 	from, to := l.Hosts[0], l.Hosts[2]
 	router := fmt.Sprintf("172.31.%d.1", from.Link)
 	onHost(t, from, "ip route add "+to.Addr(ipfam.V4).String()+"/32 via "+router)
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		text := routeTo(t, from, to, ipfam.V4)
 		return text, strings.Contains(text, "dev flannel.1")
 	})
 	onHost(t, from, "ip route del "+to.Addr(ipfam.V4).String()+"/32 via "+router)
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		text := routeTo(t, from, to, ipfam.V4)
 		return text, strings.Contains(text, "dev eth0")
 	})
@@ -81,7 +82,7 @@ func TestDirectRoutesHealToo(t *testing.T) {
 	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
 			fault()
-			eventually(t, func() (string, bool) {
+			eventually.Says(t, func() (string, bool) {
 				now := dataPath(t, h)
 				return "before:\n" + before + "\nnow:\n" + now, now == before
 			})

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 )
@@ -126,7 +127,7 @@ func (f fault) healed(t *testing.T, l *lab.Lab, before string) {
 	if f.do != nil {
 		f.do(t, l)
 	}
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		now := dataPath(t, l.Hosts[0])
 		return "before:\n" + before + "\nnow:\n" + now, now == before
 	})
@@ -164,7 +165,7 @@ func readdress(t *testing.T, h *lab.Host) {
 // host has kept its subnet.
 func reachedAt(t *testing.T, l *lab.Lab, h *lab.Host, subnet ipfam.Pair[netip.Prefix]) {
 	t.Helper()
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		text := leases(t, l)[keyOf(t, h)]
 		return text, strings.Contains(text, `"172.31.1.200"`) && strings.Contains(text, `"fd00:31:0:1::200"`)
 	})

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
@@ -27,26 +26,6 @@ func onHost(t *testing.T, h *lab.Host, command string) string {
 	out, err := h.Exec(t.Context(), strings.Fields(command)...)
 	must(t, err)
 	return out
-}
-
-// eventually waits until check holds; its text says what was seen instead.
-func eventually(t *testing.T, check func() (string, bool)) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		text, ok := check()
-		if ok {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("not within %v\n%s", waitLimit, text)
-		case <-tick.C:
-		}
-	}
 }
 
 // subnetOf returns the subnets of a host.

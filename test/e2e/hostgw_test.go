@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 )
@@ -27,25 +28,25 @@ func TestHostGWLeavesOutWhoIsNotOnTheLink(t *testing.T) {
 	ctx := t.Context()
 	must(t, l.Up(ctx))
 	from, near, far := l.Hosts[0], l.Hosts[2], l.Hosts[1]
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		text := status(t, from)
 		return text, strings.Contains(text, "is not on the link of eth0") && strings.Contains(text, `"how": "unreachable"`)
 	})
 	if text := routeTo(t, from, far, ipfam.V4) + routeTo(t, from, far, ipfam.V6); text != "" {
 		t.Errorf("route to the peer on another link: %s", text)
 	}
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		text := routeTo(t, from, near, ipfam.V4)
 		return text, strings.Contains(text, "via "+near.Addr(ipfam.V4).String())
 	})
 	// The hosts move to one link, as far as routes go, and are taken in.
 	onHost(t, from, fmt.Sprintf("ip route add %s/32 dev eth0", far.Addr(ipfam.V4)))
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		text := routeTo(t, from, far, ipfam.V4)
 		return text, strings.Contains(text, "via "+far.Addr(ipfam.V4).String())
 	})
 	onHost(t, from, fmt.Sprintf("ip route del %s/32 dev eth0", far.Addr(ipfam.V4)))
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		text := routeTo(t, from, far, ipfam.V4)
 		return text, text == ""
 	})
@@ -56,7 +57,7 @@ func TestHostGWRefusesAPublicAddressThatIsNotItsOwn(t *testing.T) {
 	h := l.Hosts[0]
 	h.Flags = []string{"--public-ip=203.0.113.9"}
 	must(t, h.StartFlanneld())
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		select {
 		case <-h.Flanneld().Exited():
 			return h.Log(), true

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 	"flannel/internal/lab/node"
@@ -223,7 +224,7 @@ func rewriteRules(t *testing.T, l *lab.Lab, h *lab.Host) {
 	t.Helper()
 	shows := func(n int, want bool) {
 		t.Helper()
-		eventually(t, func() (string, bool) {
+		eventually.Says(t, func() (string, bool) {
 			now := ruleText(t, h)
 			return now, strings.Contains(now, fmt.Sprintf("172.31.1.%d", n)) == want &&
 				strings.Contains(now, fmt.Sprintf("fd00:31:0:1::%d", n)) == want

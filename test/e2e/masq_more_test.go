@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 )
@@ -25,7 +26,7 @@ func startSecond(t *testing.T, h *lab.Host, flags ...string) *lab.Daemon {
 
 func daemonReady(t *testing.T, d *lab.Daemon) {
 	t.Helper()
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		code, body, err := d.Get(t.Context(), "/readyz")
 		return fmt.Sprint(body, err), code == 200
 	})
@@ -65,11 +66,11 @@ func TestTwoDaemonsLeaveEachOthersRulesAlone(t *testing.T) {
 			for command := range strings.SplitSeq(ruleFaults[mode.name][0].commands, "; ") {
 				onHost(t, h, command)
 			}
-			eventually(t, func() (string, bool) { now := first() + "\n" + other(); return now, now == a+"\n"+b })
+			eventually.Says(t, func() (string, bool) { now := first() + "\n" + other(); return now, now == a+"\n"+b })
 			// One that goes leaves the other's, and the shared rules with them.
 			must(t, d.Stop())
 			d = startSecond(t, h, "--ip-masq=false", "--iptables-forward-rules=false")
-			eventually(t, func() (string, bool) { now := ruleText(t, h); return now, other() == "" && first() == a })
+			eventually.Says(t, func() (string, bool) { now := ruleText(t, h); return now, other() == "" && first() == a })
 			if now := ownRules(t, h); now != sortedOwn(alone) {
 				t.Errorf("before:\n%s\nnow:\n%s", sortedOwn(alone), now)
 			}
@@ -113,7 +114,7 @@ func TestExcludedDestinationsSeeThePodsAddress(t *testing.T) {
 					{from: pod.Node, to: l.Router, addr: routerAddr(f)},
 					{from: pod.Node, to: other.Node, addr: other.Addr(f)},
 				} {
-					eventually(t, func() (string, bool) {
+					eventually.Says(t, func() (string, bool) {
 						got := to.seen(t)
 						return got.String(), got == pod.Addr(f)
 					})
@@ -122,9 +123,9 @@ func TestExcludedDestinationsSeeThePodsAddress(t *testing.T) {
 			// A node that comes and goes is a rule that comes and goes.
 			key, value := fakePeer(99)
 			must(t, l.Etcd.Put(t.Context(), key, value))
-			eventually(t, func() (string, bool) { now := ruleText(t, host); return now, strings.Contains(now, "172.31.1.99") })
+			eventually.Says(t, func() (string, bool) { now := ruleText(t, host); return now, strings.Contains(now, "172.31.1.99") })
 			must(t, l.Etcd.Delete(t.Context(), key))
-			eventually(t, func() (string, bool) { now := ruleText(t, host); return now, !strings.Contains(now, "172.31.1.99") })
+			eventually.Says(t, func() (string, bool) { now := ruleText(t, host); return now, !strings.Contains(now, "172.31.1.99") })
 		})
 	}
 }
@@ -147,7 +148,7 @@ func TestRulesOfAnotherNetworkOrSubnetGo(t *testing.T) {
 			old := subnetOf(t, h)
 			_, stranger := fakePeer(99)
 			must(t, l.Etcd.Put(t.Context(), keyOf(t, h), stranger))
-			eventually(t, func() (string, bool) {
+			eventually.Says(t, func() (string, bool) {
 				now := ruleText(t, h)
 				own := subnetOf(t, h)[ipfam.V4].String()
 				return now, own != old[ipfam.V4].String() && strings.Contains(now, own) && !strings.Contains(now, old[ipfam.V4].String())
@@ -168,7 +169,7 @@ func TestALockThatIsHeldIsWaitedFor(t *testing.T) {
 	}))
 	defer lock.Close()
 	must(t, h.StartFlanneld())
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		code, body, _ := h.Flanneld().Get(t.Context(), "/readyz")
 		return body, code == 503 && strings.Contains(body, "rules: ") && strings.Contains(body, "xtables lock")
 	})
@@ -214,10 +215,10 @@ func TestTheBlackholeRouteComesBack(t *testing.T) {
 		now := routes()
 		return now, strings.Contains(now, place(t, "SUBNET ", h)) && strings.Contains(now, place(t, "SUBNET6 ", h))
 	}
-	eventually(t, complete)
+	eventually.Says(t, complete)
 	onHost(t, h, place(t, "ip route del blackhole SUBNET", h))
 	onHost(t, h, place(t, "ip -6 route del blackhole SUBNET6", h))
-	eventually(t, complete)
+	eventually.Says(t, complete)
 }
 
 func TestSettingsOfTheHostAreSaidAndLeftAlone(t *testing.T) {
@@ -263,7 +264,7 @@ func TestWhatFlannelHasLeftGoes(t *testing.T) {
 	}
 	must(t, h.StartFlanneld())
 	ready(t, h)
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		now := ruleText(t, h)
 		legacy := onHost(t, h, "iptables-legacy -S")
 		return now, !strings.Contains(now, "flannel-ipv4") && !strings.Contains(legacy, "FLANNEL") && strings.Contains(now, "chain FLANNEL-POSTRTG")

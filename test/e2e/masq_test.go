@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 )
@@ -125,7 +126,7 @@ func TestRulesThatVanishArePutBack(t *testing.T) {
 						onHost(t, h, command)
 					}
 					start := time.Now()
-					eventually(t, func() (string, bool) {
+					eventually.Says(t, func() (string, bool) {
 						now := ownRules(t, h)
 						return "before:\n" + before + "\nnow:\n" + now, now == before
 					})
@@ -185,7 +186,7 @@ func TestConnectionsSurviveARestartAndASwitchOfTheMode(t *testing.T) {
 			}
 			useMode(t, l, true)
 			restart(t, h, func() {})
-			eventually(t, func() (string, bool) {
+			eventually.Says(t, func() (string, bool) {
 				now := ruleText(t, h)
 				return now, !strings.Contains(now, "FLANNEL-") && strings.Contains(now, "flannel-ipv6")
 			})
@@ -194,7 +195,7 @@ func TestConnectionsSurviveARestartAndASwitchOfTheMode(t *testing.T) {
 			alive("restart with nftables")
 			useMode(t, l, false)
 			restart(t, h, func() {})
-			eventually(t, func() (string, bool) {
+			eventually.Says(t, func() (string, bool) {
 				now := ownRules(t, h)
 				return now, now == before
 			})
@@ -243,7 +244,7 @@ func dropIsSaid(t *testing.T, l *lab.Lab, commands ...string) {
 	for _, h := range l.Hosts {
 		must(t, h.StartFlanneld())
 		for _, want := range commands {
-			eventually(t, func() (string, bool) { return h.Log(), strings.Contains(h.Log(), want) })
+			eventually.Says(t, func() (string, bool) { return h.Log(), strings.Contains(h.Log(), want) })
 			for command := range strings.SplitSeq(want, " && ") {
 				onHost(t, h, command)
 			}

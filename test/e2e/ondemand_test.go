@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 )
@@ -44,7 +45,7 @@ func TestOnDemand(t *testing.T) {
 	must(t, l.Up(t.Context()))
 	h, peer := l.Hosts[0], l.Hosts[1]
 	for _, h := range l.Hosts {
-		eventually(t, func() (string, bool) {
+		eventually.Says(t, func() (string, bool) {
 			text := status(t, h)
 			return text, strings.Count(text, "on demand") == 4
 		})
@@ -60,7 +61,7 @@ func TestOnDemand(t *testing.T) {
 		}
 		t.Logf("first packet over %s there and back in %v", f, took)
 	}
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		text := entriesOf(t, h, peer)
 		return text, strings.Count(text, "\n") == 5 // three per family
 	})
@@ -81,7 +82,7 @@ func TestOnDemand(t *testing.T) {
 	// What changes is replaced at once.
 	onHost(t, peer, "ip addr del "+peer.Addr(ipfam.V4).String()+"/24 dev eth0")
 	onHost(t, peer, "ip addr add 172.31.1.200/24 dev eth0")
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		text := onHost(t, h, "bridge fdb show dev flannel.1")
 		return text, strings.Contains(text, "dst 172.31.1.200 ") && !strings.Contains(text, "dst "+peer.Addr(ipfam.V4).String()+" ")
 	})
@@ -126,13 +127,13 @@ func TestOnDemandSurvivesAScan(t *testing.T) {
 	for tried.Load() < 1<<16 {
 		_, _ = h.Exec(t.Context(), "ip", "neigh", "del", "172.31.1.1", "dev", "eth0") // unless it is gone
 		start := time.Now()
-		eventually(t, func() (string, bool) {
+		eventually.Says(t, func() (string, bool) {
 			out, err := h.Exec(t.Context(), "ping", "-c1", "-W1", "172.31.1.1")
 			return out, err == nil
 		})
 		slowest = max(slowest, time.Since(start))
 	}
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		_, err := h.Pods()[0].Ping(t.Context(), l.Hosts[2].Pods()[0].Addr(ipfam.V4))
 		return fmt.Sprint(err), err == nil
 	})
@@ -149,7 +150,7 @@ func TestOnDemandSurvivesAScan(t *testing.T) {
 	subnet := netip.MustParsePrefix("10.244.250.0/24")
 	must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/subnets/"+strings.ReplaceAll(subnet.String(), "/", "-"),
 		`{"PublicIP":"172.31.1.99","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}}`))
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		_, _ = conn.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(subnet.Addr().Next(), 9))
 		text := onHost(t, h, "bridge fdb show dev flannel.1")
 		return text, strings.Contains(text, "dst 172.31.1.99 ")

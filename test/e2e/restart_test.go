@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 	"flannel/internal/lab/ping"
@@ -113,13 +114,13 @@ func TestWhatChangedWhileTheDaemonWasAway(t *testing.T) {
 			strings.ReplaceAll(leases(t, l)[keyOf(t, changer)], oldMAC, "02:00:00:00:00:77")))
 		must(t, changer.StartFlanneld())
 		ready(t, changer)
-		eventually(t, func() (string, bool) {
+		eventually.Says(t, func() (string, bool) {
 			record := leases(t, l)[keyOf(t, mover)]
 			return record, strings.Contains(record, "172.31.1.200")
 		})
 	})
 
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		now := dataPath(t, h)
 		stale := []string{oldMAC, "dst " + mover.Addr(ipfam.V4).String() + " "}
 		stale = append(stale, strings.Fields(gone)...)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 )
@@ -23,7 +24,7 @@ func fakePeer(n int) (key, value string) {
 // peer.
 func hasPeer(t *testing.T, h *lab.Host, n int, want bool) {
 	t.Helper()
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		text := onHost(t, h, "ip route show proto 70")
 		return text, want == strings.Contains(text, fmt.Sprintf("10.244.%d.0/24", n))
 	})
@@ -33,7 +34,7 @@ func TestAStoreThatIsNotThereYetIsWaitedFor(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 2, NoEtcd: true})
 	for _, h := range l.Hosts {
 		must(t, h.StartFlanneld())
-		eventually(t, func() (string, bool) {
+		eventually.Says(t, func() (string, bool) {
 			_, body, err := h.Flanneld().Get(t.Context(), "/readyz")
 			return fmt.Sprint(body, err), strings.Contains(body, "not ready yet") && strings.Contains(body, "store: cannot be reached")
 		})
@@ -67,13 +68,13 @@ func TestAnOutageCutsNobodyOff(t *testing.T) {
 	before := dataPath(t, h)
 	series := startPing(t, h, l.Hosts[1], ipfam.V4)
 	must(t, l.Etcd.Kill())
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		code, body, _ := h.Flanneld().Get(t.Context(), "/readyz")
 		return body, code == 200 && strings.Contains(body, "store: cannot be reached")
 	})
 	// What is tampered with meanwhile heals all the same.
 	onHost(t, h, place(t, "ip route del SUBNET", l.Hosts[2]))
-	eventually(t, func() (string, bool) { now := dataPath(t, h); return now, now == before })
+	eventually.Says(t, func() (string, bool) { now := dataPath(t, h); return now, now == before })
 	startStore(t, l)
 	// Changes made before the watches are back, and compacted, arrive.
 	key, value := fakePeer(77)
@@ -93,7 +94,7 @@ func TestAnOutageCutsNobodyOff(t *testing.T) {
 func sameSubnets(t *testing.T, l *lab.Lab, before map[string]string) {
 	t.Helper()
 	want := slices.Sorted(maps.Keys(before))
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		now := slices.Sorted(maps.Keys(leases(t, l)))
 		return fmt.Sprintf("leases %v, want %v", now, want), slices.Equal(now, want)
 	})
@@ -183,7 +184,7 @@ func TestAMassLossIsBelievedWhenTwoListsAgree(t *testing.T) {
 	// The same loss is held back when the daemon starts after it.
 	must(t, l.Etcd.DeletePrefix(t.Context(), lab.DefaultPrefix+"/subnets/10.244.1"))
 	restart(t, h, func() {})
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		_, body, err := h.Flanneld().Get(t.Context(), "/readyz")
 		return fmt.Sprint(body, err), strings.Contains(body, "kept although the store does not show them")
 	})
@@ -216,7 +217,7 @@ func TestTheOwnKeyTakenOverLeadsToAnotherSubnet(t *testing.T) {
 	old, key := subnetOf(t, h), keyOf(t, h)
 	_, stranger := fakePeer(99)
 	must(t, l.Etcd.Put(t.Context(), key, stranger))
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		now := subnetOf(t, h)
 		return fmt.Sprintf("subnet %v", now), now != old
 	})
@@ -224,7 +225,7 @@ func TestTheOwnKeyTakenOverLeadsToAnotherSubnet(t *testing.T) {
 	if got := leases(t, l)[key]; got != stranger {
 		t.Errorf("the record is %s, want the stranger's %s", got, stranger)
 	}
-	eventually(t, func() (string, bool) { return h.Log(), strings.Contains(h.Log(), "cni0") })
+	eventually.Says(t, func() (string, bool) { return h.Log(), strings.Contains(h.Log(), "cni0") })
 }
 
 func TestAWrongRecordHarmsNobodyElse(t *testing.T) {
@@ -279,7 +280,7 @@ func TestASecondDaemonOfTheSameOverlayWaits(t *testing.T) {
 	h := l.Hosts[0]
 	second, err := h.StartDaemon(lab.DaemonOptions{Name: "second", SubnetFile: "/run/flannel/second.env", HealthPort: 8082})
 	must(t, err)
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		_, body, err := second.Get(t.Context(), "/readyz")
 		return fmt.Sprint(body, err), strings.Contains(body, "instance: another flanneld on this host uses "+lab.DefaultPrefix)
 	})
@@ -307,14 +308,14 @@ func TestOneDaemonPerPrefix(t *testing.T) {
 		must(t, d.WaitReady(ctx))
 		cancel()
 	}
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		text := onHost(t, l.Hosts[0], "ip route show dev flannel.7")
 		return text, strings.Contains(text, "10.245.")
 	})
 	// Each puts back its own and leaves the other's alone.
 	onHost(t, l.Hosts[0], "ip link del flannel.7")
 	restart(t, l.Hosts[0], func() {})
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		text := onHost(t, l.Hosts[0], "ip route show proto 70")
 		return text, strings.Contains(text, "10.245.") && strings.Contains(text, "10.244.")
 	})

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 )
@@ -52,7 +53,7 @@ func newStandIn(t *testing.T, l *lab.Lab, h, peer *lab.Host, f ipfam.Family) *st
 		record = fmt.Sprintf(`{"PublicIP":"%s","PublicIPv6":"%s"}`, h.Addr(ipfam.V4), h.Addr(ipfam.V6))
 	}
 	must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/subnets/"+key, record))
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		text := status(t, peer)
 		return text, strings.Contains(text, standInSubnet[f])
 	})

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 )
@@ -14,7 +15,7 @@ func TestAnUplinkThatIsNotThereYetIsWaitedFor(t *testing.T) {
 	late := l.Hosts[0]
 	onHost(t, late, "ip link del eth0")
 	must(t, late.StartFlanneld())
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		_, body, err := late.Flanneld().Get(t.Context(), "/readyz")
 		return fmt.Sprint(body, err), strings.Contains(body, "uplink:") || strings.Contains(body, "store:")
 	})
@@ -66,7 +67,7 @@ func TestTheUplinksMTUIsFollowed(t *testing.T) {
 	up(t, l)
 	h := l.Hosts[0]
 	onHost(t, h, "ip link set eth0 mtu 1400")
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		e := envOf(t, h)
 		text := fmt.Sprintf("FLANNEL_MTU=%d\n", e.MTU) + onHost(t, h, "ip link show type vxlan")
 		return text, e.MTU == 1330 && strings.Contains(text, "mtu 1350") && strings.Contains(text, "mtu 1330")
@@ -96,7 +97,7 @@ func TestAWrongConfigurationIsWaitedOut(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 1, Network: `{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "VNI": "one"}}`})
 	h := l.Hosts[0]
 	must(t, h.StartFlanneld())
-	eventually(t, func() (string, bool) { return h.Log(), strings.Contains(h.Log(), `VNI: \"one\" is not allowed`) })
+	eventually.Says(t, func() (string, bool) { return h.Log(), strings.Contains(h.Log(), `VNI: \"one\" is not allowed`) })
 	if _, body, err := h.Flanneld().Get(t.Context(), "/readyz"); err != nil || !strings.Contains(body, `VNI: "one" is not allowed`) {
 		t.Errorf("readyz %v:\n%s", err, body)
 	}
@@ -116,7 +117,7 @@ func TestDeviceOptions(t *testing.T) {
 	up(t, l)
 	h := l.Hosts[0]
 	options := func() {
-		eventually(t, func() (string, bool) {
+		eventually.Says(t, func() (string, bool) {
 			link, _ := h.Exec(t.Context(), "ip", "-d", "link", "show", "flannel.42")
 			features, _ := h.Exec(t.Context(), "ethtool", "-k", "flannel.42")
 			ok := strings.Contains(features, "tx-checksumming: off")

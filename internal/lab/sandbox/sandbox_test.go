@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"flannel/internal/eventually"
 	"flannel/internal/lab/sandbox"
 )
 
@@ -214,7 +215,7 @@ func TestNothingIsLeftAfterTheEnd(t *testing.T) {
 			if err := r.Process.Signal(test.signal); err != nil {
 				t.Fatal(err)
 			}
-			waitFor(t, func() bool { return len(r.processes(t)) == 0 })
+			eventually.True(t, "no process left", func() bool { return len(r.processes(t)) == 0 })
 			// go test's interrupt handler ends a test binary with code 2.
 			if got := r.code(); got != test.code && !(test.code == 130 && got == 2) {
 				t.Errorf("exit code %d, want %d", got, test.code)
@@ -243,7 +244,7 @@ func TestKilledInitTakesEverythingWithIt(t *testing.T) {
 	if code := r.code(); code != 137 {
 		t.Errorf("exit code %d, want 137", code)
 	}
-	waitFor(t, func() bool { return len(r.processes(t)) == 0 })
+	eventually.True(t, "no process left", func() bool { return len(r.processes(t)) == 0 })
 }
 
 func TestDetachedSandboxOutlivesItsCaller(t *testing.T) {
@@ -262,7 +263,7 @@ func TestDetachedSandboxOutlivesItsCaller(t *testing.T) {
 	if err := syscall.Kill(number, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, func() bool { return len(r.processes(t)) == 0 })
+	eventually.True(t, "no process left", func() bool { return len(r.processes(t)) == 0 })
 }
 
 func TestLeakedVariableIsNoSandbox(t *testing.T) {
@@ -293,19 +294,4 @@ func list(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprint(entries)
-}
-
-func waitFor(t *testing.T, ok func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("waited 10 s in vain")
-		}
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 )
@@ -37,7 +38,7 @@ func TestAllPodsReachEachOther(t *testing.T) {
 // awaitCondition waits until the Node says that the network is there.
 func awaitCondition(t *testing.T, l *lab.Lab, h *lab.Host) {
 	t.Helper()
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		n, err := l.Kubernetes.API.GetNode(t.Context(), h.Name)
 		must(t, err)
 		for _, c := range n.Status.Conditions {
@@ -88,7 +89,7 @@ func TestWipedAnnotationsCutNobodyOff(t *testing.T) {
 	must(t, other.Stop())
 	annotate(t, l, other, wiped)
 	annotate(t, l, third, map[string]any{"public-ip-overwrite": "172.31.1.201"})
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		fdb, err := h.Exec(t.Context(), "bridge", "fdb", "show", "dev", "flannel.1")
 		return fdb, err == nil && strings.Contains(fdb, "dst 172.31.1.201 ")
 	})
@@ -132,7 +133,7 @@ func TestAnAPIServerThatIsAway(t *testing.T) {
 	gone, err := leaver.Subnet()
 	must(t, err)
 	must(t, l.Kubernetes.API.DeleteNode(t.Context(), leaver.Name))
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		routes, err := h.Exec(t.Context(), "ip", "route", "show", "proto", "70")
 		return routes, err == nil && !strings.Contains(routes, gone[ipfam.V4].String())
 	})
@@ -146,14 +147,14 @@ func TestANodeMadeAgainWithAnotherPodCIDR(t *testing.T) {
 	must(t, err)
 	must(t, l.Kubernetes.API.DeleteNode(t.Context(), h.Name))
 	must(t, l.Kubernetes.API.CreateNode(t.Context(), h.Name, "10.244.200.0/24"))
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		now, err := h.Subnet()
 		return now[ipfam.V4].String(), err == nil && now != old && now[ipfam.V4].String() == "10.244.200.0/24"
 	})
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		return h.Log(), strings.Contains(h.Log(), "the bridge has an address outside this node's subnet")
 	})
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		routes, err := l.Hosts[0].Exec(t.Context(), "ip", "route", "show", "proto", "70")
 		return routes, err == nil && strings.Contains(routes, "10.244.200.0/24") && !strings.Contains(routes, old[ipfam.V4].String())
 	})
@@ -170,7 +171,7 @@ func TestOverridesAreFollowed(t *testing.T) {
 	sees := func(address string) {
 		t.Helper()
 		awaitAnnotation(t, l, h, "public-ip", address)
-		eventually(t, func() (string, bool) {
+		eventually.Says(t, func() (string, bool) {
 			fdb, err := peer.Exec(t.Context(), "bridge", "fdb", "show", "dev", "flannel.1")
 			return fdb, err == nil && strings.Contains(fdb, "dst "+address+" ")
 		})

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 	"flannel/internal/lab/ping"
@@ -64,30 +65,12 @@ func connected(t *testing.T, l *lab.Lab) {
 	}
 }
 
-// eventually waits until check holds; its text says what was seen instead.
-func eventually(t *testing.T, check func() (string, bool)) {
-	t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for timeout := time.After(waitLimit); ; {
-		text, ok := check()
-		if ok {
-			return
-		}
-		select {
-		case <-timeout:
-			t.Fatalf("not within %v\n%s", waitLimit, text)
-		case <-tick.C:
-		}
-	}
-}
-
 // says waits until a page of the host's daemon contains a text, or does not
 // when the text starts with "!".
 func says(t *testing.T, h *lab.Host, page, text string) {
 	t.Helper()
 	text, without := strings.CutPrefix(text, "!")
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		_, body, err := h.Flanneld().Get(t.Context(), page)
 		if err != nil {
 			body = err.Error()
@@ -120,7 +103,7 @@ func annotate(t *testing.T, l *lab.Lab, h *lab.Host, annotations map[string]any)
 
 func awaitAnnotation(t *testing.T, l *lab.Lab, h *lab.Host, key, want string) {
 	t.Helper()
-	eventually(t, func() (string, bool) {
+	eventually.Says(t, func() (string, bool) {
 		got := annotationOf(t, l, h, key)
 		return got, got == want
 	})
