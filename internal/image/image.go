@@ -1,19 +1,12 @@
 // Package image makes container images from files, without a container runtime.
-//
-// The same files give the same bytes: nothing of the machine or of the moment
-// gets in.
+// The same files give the same bytes.
 package image
 
 import (
-	"archive/tar"
 	"bytes"
 	"compress/gzip"
 	"fmt"
 	"io"
-	"os"
-	"path"
-	"sort"
-	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -21,6 +14,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"flannel/internal/archive"
 )
 
 // searchPath is where programs are looked for inside the container, so that
@@ -41,16 +36,8 @@ type Spec struct {
 	Created time.Time
 }
 
-// File is a file inside an image.
-type File struct {
-	// Path is where it is inside the image, absolute.
-	Path string
-	// Exactly one of these says what it is: a file to copy, a text, or the
-	// target of a symbolic link.
-	Source, Text, Link string
-	// Mode are the permissions of a copy or a text.
-	Mode int64
-}
+// File is a file inside an image; a path is absolute there.
+type File = archive.File
 
 // Build makes the image of one platform.
 func Build(s Spec) (v1.Image, error) {
@@ -66,7 +53,8 @@ func Build(s Spec) (v1.Image, error) {
 }
 
 func build(s Spec, platform *v1.Platform) (v1.Image, error) {
-	layer, err := newLayer(s.Files, s.Created)
+	created := s.Created.UTC().Truncate(time.Second)
+	layer, err := newLayer(s.Files, created)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +63,7 @@ func build(s Spec, platform *v1.Platform) (v1.Image, error) {
 		OS:           platform.OS,
 		Architecture: platform.Architecture,
 		Variant:      platform.Variant,
-		Created:      v1.Time{Time: s.Created.UTC()},
+		Created:      v1.Time{Time: created},
 		Config:       v1.Config{Entrypoint: s.Entrypoint, Env: []string{searchPath}, Labels: s.Labels},
 		RootFS:       v1.RootFS{Type: "layers"},
 	})
@@ -84,7 +72,7 @@ func build(s Spec, platform *v1.Platform) (v1.Image, error) {
 	}
 	image, err = mutate.Append(image, mutate.Addendum{
 		Layer:   layer,
-		History: v1.History{Created: v1.Time{Time: s.Created.UTC()}, CreatedBy: "flannel"},
+		History: v1.History{Created: v1.Time{Time: created}, CreatedBy: "flannel"},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("layer: %w", err)
@@ -95,7 +83,7 @@ func build(s Spec, platform *v1.Platform) (v1.Image, error) {
 // newLayer packs the files. They lie in memory: an image is small.
 func newLayer(files []File, created time.Time) (v1.Layer, error) {
 	var raw bytes.Buffer
-	if err := writeTar(&raw, files, created); err != nil {
+	if err := archive.Tar(&raw, files, created); err != nil {
 		return nil, err
 	}
 	layer, err := tarball.LayerFromOpener(
@@ -109,65 +97,3 @@ func newLayer(files []File, created time.Time) (v1.Layer, error) {
 	}
 	return layer, nil
 }
-
-// writeTar writes the files and the folders above them, sorted, as root's.
-func writeTar(w io.Writer, files []File, created time.Time) error {
-	archive := tar.NewWriter(w)
-	for _, dir := range foldersOf(files) {
-		header := tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755, ModTime: created.Truncate(time.Second)}
-		if err := archive.WriteHeader(&header); err != nil {
-			return fmt.Errorf("folder %s: %w", dir, err)
-		}
-	}
-	sorted := append([]File(nil), files...)
-	sort.Slice(sorted, func(i, j int) bool { return sorted[i].Path < sorted[j].Path })
-	for _, f := range sorted {
-		if err := f.writeTo(archive, created); err != nil {
-			return fmt.Errorf("file %s: %w", f.Path, err)
-		}
-	}
-	if err := archive.Close(); err != nil {
-		return fmt.Errorf("layer: %w", err)
-	}
-	return nil
-}
-
-func (f File) writeTo(archive *tar.Writer, created time.Time) error {
-	header := tar.Header{Name: inside(f.Path), Mode: f.Mode, ModTime: created.Truncate(time.Second)}
-	content := []byte(f.Text)
-	switch {
-	case f.Link != "":
-		header.Typeflag, header.Linkname, header.Mode, content = tar.TypeSymlink, f.Link, 0o777, nil
-	case f.Source != "":
-		read, err := os.ReadFile(f.Source)
-		if err != nil {
-			return err
-		}
-		content = read
-	}
-	header.Size = int64(len(content))
-	if err := archive.WriteHeader(&header); err != nil {
-		return err
-	}
-	_, err := archive.Write(content)
-	return err
-}
-
-// foldersOf returns the folders above the files, upper ones first.
-func foldersOf(files []File) []string {
-	seen := map[string]bool{}
-	for _, f := range files {
-		for dir := path.Dir(inside(f.Path)); dir != "."; dir = path.Dir(dir) {
-			seen[dir] = true
-		}
-	}
-	folders := make([]string, 0, len(seen))
-	for dir := range seen {
-		folders = append(folders, dir)
-	}
-	sort.Strings(folders)
-	return folders
-}
-
-// inside is a path as archives of layers have it.
-func inside(p string) string { return strings.TrimPrefix(path.Clean(p), "/") }

@@ -42,15 +42,15 @@ func contents(t *testing.T, image v1.Image) map[string]string {
 	files := map[string]string{}
 	layers := mutate.Extract(image)
 	defer layers.Close()
-	for archive := tar.NewReader(layers); ; {
-		header, err := archive.Next()
+	for entries := tar.NewReader(layers); ; {
+		header, err := entries.Next()
 		if err == io.EOF {
 			return files
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		text, err := io.ReadAll(archive)
+		text, err := io.ReadAll(entries)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,11 +60,11 @@ func contents(t *testing.T, image v1.Image) map[string]string {
 
 func TestAnArchiveHoldsTheProgramsOfOnePlatform(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "image.tar")
-	var archive bytes.Buffer
-	if err := WriteArchive(&archive, "flannel:v1", spec(t, "linux/arm/v7")); err != nil {
+	var packed bytes.Buffer
+	if err := WriteArchive(&packed, "flannel:v1", spec(t, "linux/arm/v7")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, archive.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(path, packed.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	tag := name.MustParseReference("flannel:v1").(name.Tag)
