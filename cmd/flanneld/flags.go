@@ -88,7 +88,7 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.StringVar(&o.healthzIP, "healthz-ip", "0.0.0.0", "`address` of the health server")
 	fs.IntVar(&o.healthzPort, "healthz-port", 0, "`port` of the health server; 0 turns it off")
 	fs.BoolVar(&o.statusRemote, "status-remote", false, "answer /status to other hosts too")
-	fs.BoolVar(&o.version, "version", false, "print the version and exit")
+	fs.BoolVar(&o.version, "version", false, "print version, commit and Go version, with -v=1 the Go modules too, and exit")
 	fs.IntVar(&o.verbosity, "v", 0, "log `level`; 4 and more shows each decision")
 	fs.StringVar(&o.vmodule, "vmodule", "", "log level for single source files, as `pattern=N`,...")
 	fs.StringVar(&o.logBacktraceAt, "log_backtrace_at", ":0", "log a stack trace at this `file:line`")

@@ -64,7 +64,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprintf(stderr, "flanneld: %v\n", err)
 		return exitError
 	case o.version:
-		fmt.Fprintln(stdout, version.String())
+		fmt.Fprint(stdout, version.Details(o.verbosity > 0))
 		return exitOK
 	}
 	log, err := logging.New(stderr, logging.Options{V: o.verbosity, VModule: o.vmodule, BacktraceAt: o.logBacktraceAt})

@@ -1,7 +1,11 @@
 // Package version says which version of the program this is.
 package version
 
-import "runtime/debug"
+import (
+	"fmt"
+	"runtime/debug"
+	"strings"
+)
 
 // linked is set by the linker:
 //
@@ -15,6 +19,47 @@ func String() string {
 	return choose(linked, info)
 }
 
+// Details says on several lines which version this is, from which commit it was
+// built and with which Go, and on demand from which modules.
+func Details(modules bool) string {
+	info, _ := debug.ReadBuildInfo()
+	return String() + "\n" + details(info, modules)
+}
+
+func details(info *debug.BuildInfo, modules bool) string {
+	if info == nil {
+		return ""
+	}
+	var b strings.Builder
+	settings := settingsOf(info)
+	if commit := settings["vcs.revision"]; commit != "" {
+		fmt.Fprintf(&b, "commit %s of %s", commit, settings["vcs.time"])
+		if settings["vcs.modified"] == "true" {
+			b.WriteString(", with changes")
+		}
+		b.WriteString("\n")
+	}
+	fmt.Fprintf(&b, "%s %s/%s\n", info.GoVersion, settings["GOOS"], settings["GOARCH"])
+	for _, m := range info.Deps {
+		if !modules {
+			break
+		}
+		if m.Replace != nil {
+			m = m.Replace
+		}
+		fmt.Fprintf(&b, "%s %s\n", m.Path, m.Version)
+	}
+	return b.String()
+}
+
+func settingsOf(info *debug.BuildInfo) map[string]string {
+	settings := map[string]string{}
+	for _, s := range info.Settings {
+		settings[s.Key] = s.Value
+	}
+	return settings
+}
+
 func choose(linked string, info *debug.BuildInfo) string {
 	if linked != "" {
 		return linked
@@ -25,10 +70,7 @@ func choose(linked string, info *debug.BuildInfo) string {
 	if v := info.Main.Version; v != "" && v != "(devel)" {
 		return v
 	}
-	settings := map[string]string{}
-	for _, s := range info.Settings {
-		settings[s.Key] = s.Value
-	}
+	settings := settingsOf(info)
 	revision := settings["vcs.revision"]
 	if revision == "" {
 		return "devel"

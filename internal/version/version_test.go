@@ -36,3 +36,27 @@ func TestChoose(t *testing.T) {
 		})
 	}
 }
+
+func TestDetails(t *testing.T) {
+	info := &debug.BuildInfo{
+		GoVersion: "go1.99",
+		Settings: []debug.BuildSetting{
+			{Key: "GOOS", Value: "linux"}, {Key: "GOARCH", Value: "s390x"},
+			{Key: "vcs.revision", Value: "0123abcd"}, {Key: "vcs.time", Value: "2026-01-02T03:04:05Z"}, {Key: "vcs.modified", Value: "true"},
+		},
+		Deps: []*debug.Module{
+			{Path: "example.org/a", Version: "v1.0.0"},
+			{Path: "example.org/b", Version: "v1.0.0", Replace: &debug.Module{Path: "example.org/c", Version: "v2.0.0"}},
+		},
+	}
+	const short = "commit 0123abcd of 2026-01-02T03:04:05Z, with changes\ngo1.99 linux/s390x\n"
+	if got := details(info, false); got != short {
+		t.Errorf("got %q, want %q", got, short)
+	}
+	if got, want := details(info, true), short+"example.org/a v1.0.0\nexample.org/c v2.0.0\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := details(nil, true); got != "" {
+		t.Errorf("without build information: %q", got)
+	}
+}
