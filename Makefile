@@ -8,14 +8,27 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 TAGS := grpcnotrace
 LDFLAGS := -s -w -X flannel/internal/version.linked=$(VERSION)
 PROGRAMS := flanneld flannel flannel-lab
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)'
 
-.PHONY: help build demo test check bench assets deps clean
+# Where things go; packaging: for which architectures, under which name, to which place.
+ARCHS ?= amd64 arm64 arm ppc64le s390x riscv64
+NATIVE ?= $(shell go env GOARCH)
+IMAGE ?= flannel:latest
+BIN ?= bin
+OUT ?= dist/out
+CTR ?= ctr --namespace k8s.io
+PREFIX ?= /usr/local
+CNIDIR ?= $(PREFIX)/lib/cni
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+PACK = go run ./dist/pack -programs '$(OUT)/bin' -archs '$(ARCHS)' -native '$(NATIVE)' -version '$(VERSION)' -image '$(IMAGE)'
+
+.PHONY: help build demo test check bench assets deps clean programs image image-load release install
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## build the programs into bin/
-	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
+build: ## build the programs into bin/ (BIN)
+	$(GO_BUILD) -o '$(BIN)/' $(PROGRAMS:%=./cmd/%)
 
 demo: deps build ## three hosts on this machine: lease, ping, break, heal
 	test/assets/build etcd
@@ -38,5 +51,30 @@ assets: ## build the real etcd and Kubernetes that tests run against, into .asse
 deps: ## install the tools that tests and demo need (Debian, root)
 	test/deps
 
+programs: ## build flanneld and flannel for every architecture (ARCHS) into OUT
+	for arch in $(ARCHS); do \
+		mkdir -p "$(OUT)/bin/$$arch" && GOOS=linux GOARCH=$$arch $(GO_BUILD) -o "$(OUT)/bin/$$arch/" ./cmd/flanneld ./cmd/flannel || exit; \
+	done
+
+image: programs ## make the container image, no Docker needed: OUT/image (OCI) and OUT/image.tar
+	$(PACK) -out '$(OUT)' image
+
+image-load: ## import the image of this machine's architecture into containerd
+	$(MAKE) image ARCHS='$(NATIVE)'
+	$(CTR) images import '$(OUT)/image.tar'
+
+release: IMAGE = flannel:$(VERSION)
+release: programs ## programs, archives, manifest, chart and checksums into OUT/release
+	$(PACK) -out '$(OUT)/release' release
+
+install: build ## install programs, units and script (DESTDIR, PREFIX, CNIDIR, UNITDIR)
+	install -D -m 0755 '$(BIN)/flanneld' '$(DESTDIR)$(PREFIX)/bin/flanneld'
+	install -D -m 0755 '$(BIN)/flannel' '$(DESTDIR)$(CNIDIR)/flannel'
+	install -D -m 0755 dist/mk-docker-opts.sh '$(DESTDIR)$(PREFIX)/libexec/flannel/mk-docker-opts.sh'
+	for unit in $(wildcard dist/*.service); do \
+		sed -E 's#/usr/(local/)?(bin|libexec)/flannel#$(PREFIX)/\2/flannel#g' $$unit | \
+			install -D -m 0644 /dev/stdin "$(DESTDIR)$(UNITDIR)/$${unit##*/}" || exit; \
+	done
+
 clean: ## remove what was built
-	rm -rf bin .assets
+	rm -rf bin .assets dist/out

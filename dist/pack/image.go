@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"flannel/internal/image"
+)
+
+// papersDir is where the image says what it is made of.
+const papersDir = "/usr/share/flannel"
+
+// image writes one index of all platforms in the OCI layout, and an archive of
+// one platform for `ctr images import` and `docker load`.
+func (j job) image() error {
+	builds, err := j.loadAll()
+	if err != nil {
+		return err
+	}
+	specs := make([]image.Spec, 0, len(builds))
+	for _, b := range builds {
+		spec, err := j.spec(b)
+		if err != nil {
+			return err
+		}
+		specs = append(specs, spec)
+	}
+	layout := filepath.Join(j.out, "image")
+	if err := os.RemoveAll(layout); err != nil {
+		return fmt.Errorf("remove the former image: %w", err)
+	}
+	digest, err := image.WriteLayout(layout, j.ref, specs)
+	if err != nil {
+		return err
+	}
+	if err := blobsAtMost(layout, imageLimit); err != nil {
+		return err
+	}
+	fmt.Printf("%s %s %s\n", layout, j.ref, digest)
+	native := max(0, slices.Index(j.archs, j.native))
+	return j.archive(filepath.Join(j.out, "image.tar"), specs[native])
+}
+
+func (j job) spec(b build) (image.Spec, error) {
+	papers, err := b.papers(papersDir)
+	if err != nil {
+		return image.Spec{}, err
+	}
+	return image.Spec{
+		Platform:   platform(b.arch),
+		Files:      append(image.Programs(b.flanneld, b.plugin), papers...),
+		Entrypoint: []string{image.Flanneld},
+		Labels: map[string]string{
+			"org.opencontainers.image.title":    "flannel",
+			"org.opencontainers.image.licenses": "Apache-2.0",
+			"org.opencontainers.image.version":  j.version,
+			"org.opencontainers.image.revision": b.made[0].Setting("vcs.revision"),
+		},
+		Created: b.committed(),
+	}, nil
+}
+
+func (j job) archive(path string, spec image.Spec) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := image.WriteArchive(f, j.ref, spec); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	fmt.Printf("%s %s %s\n", path, j.ref, spec.Platform)
+	return f.Close()
+}
+
+// blobsAtMost checks the parts of an image: each platform has one large one.
+func blobsAtMost(layout string, limit int64) error {
+	return filepath.WalkDir(layout, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		return atMost(path, limit)
+	})
+}
+
+func atMost(path string, limit int64) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Size() > limit {
+		return fmt.Errorf("%s has %d bytes, more than %d", path, info.Size(), limit)
+	}
+	return nil
+}
