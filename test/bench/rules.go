@@ -4,14 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"strconv"
 	"strings"
 	"time"
 
 	"flannel/internal/lab"
-	"flannel/internal/wait"
 )
 
 // filter is one way in which rules get into the kernel.
@@ -150,107 +146,4 @@ func (h filterHost) heal(ctx context.Context) (time.Duration, error) {
 	}
 	err := until(ctx, "all rules", 5*time.Millisecond, func() (bool, error) { return h.complete(ctx) })
 	return time.Since(start), err
-}
-
-// cost measures the CPU time that the daemon and its programs use per resync
-// period, beside many rules of others, and that of the programs that flannel
-// runs in the same time.
-func (h filterHost) cost(ctx context.Context, mode string) ([]row, error) {
-	if err := h.addForeign(ctx, mode); err != nil {
-		return nil, err
-	}
-	var theirs, ours []float64
-	for range 3 {
-		used, err := h.asFlannel(mode)
-		if err != nil {
-			return nil, err
-		}
-		theirs = append(theirs, inMilliseconds(used))
-	}
-	const periods = 4
-	p := process(h.Flanneld().PID())
-	before, err := p.withChildren()
-	if err != nil {
-		return nil, err
-	}
-	if err := wait.For(ctx, periods*resyncPeriod); err != nil {
-		return nil, err
-	}
-	after, err := p.withChildren()
-	if err != nil {
-		return nil, err
-	}
-	ours = append(ours, inMilliseconds((after-before)/periods))
-	limit := median(theirs)
-	name := fmt.Sprintf("rules looked at each %s beside %d others, iptables-%s", resyncPeriod, foreignRules, mode)
-	return []row{
-		{Measure: name, Unit: milliseconds, Samples: ours, Limit: &limit},
-	}, nil
-}
-
-// addForeign writes rules as kube-proxy has them, in chains of their own.
-func (h filterHost) addForeign(ctx context.Context, mode string) error {
-	const chains = 200
-	var b strings.Builder
-	b.WriteString("*nat\n")
-	for i := range chains {
-		fmt.Fprintf(&b, ":SERVICE-%d - [0:0]\n", i)
-	}
-	for i := range foreignRules {
-		fmt.Fprintf(&b, "-A SERVICE-%d -d 10.96.%d.%d/32 -p tcp -m tcp --dport 80 -j RETURN\n", i%chains, i/256%256, i%256)
-	}
-	b.WriteString("COMMIT\n")
-	cmd, err := h.Start(ctx, []string{"iptables-" + mode + "-restore", "--noflush"}, func(cmd *exec.Cmd) error {
-		cmd.Stdin = strings.NewReader(b.String())
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return cmd.Wait()
-}
-
-// asFlannel runs 20 checks of single rules, as flannel does each 5 s in dual
-// stack, and returns the CPU time that they use.
-func (h filterHost) asFlannel(mode string) (time.Duration, error) {
-	var used time.Duration
-	for i := range 20 {
-		program := []string{"iptables", "ip6tables"}[i%2] + "-" + mode
-		table, chain := "nat", "FLANNEL-POSTRTG"
-		if i >= 14 {
-			table, chain = "filter", "FLANNEL-FWD"
-		}
-		cmd, err := h.Start(context.Background(), []string{program, "-t", table, "-C", chain, "-j", "RETURN", "--wait"}, func(*exec.Cmd) error { return nil })
-		if err != nil {
-			return 0, err
-		}
-		_ = cmd.Wait() // there is no such rule, which costs the same
-		used += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	}
-	return used, nil
-}
-
-// withChildren returns the CPU time of a process and of the programs that it
-// has waited for.
-func (p process) withChildren() (time.Duration, error) {
-	own, err := p.cpu()
-	if err != nil {
-		return 0, err
-	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p))
-	if err != nil {
-		return 0, err
-	}
-	_, rest, _ := strings.Cut(string(text), ") ")
-	const tick = 10 * time.Millisecond
-	var sum int
-	// Fields 16 and 17, counted from 1; the third comes first here.
-	for _, field := range strings.Fields(rest)[13:15] {
-		n, err := strconv.Atoi(field)
-		if err != nil {
-			return 0, fmt.Errorf("read the CPU time of the children of process %d: %w", p, err)
-		}
-		sum += n
-	}
-	return own + time.Duration(sum)*tick, nil
 }
