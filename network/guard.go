@@ -46,10 +46,14 @@ type guard struct {
 }
 
 // start tells the guard which subnets the kernel holds from an earlier run.
-func (g *guard) start(held []netip.Prefix) {
+// Those outside the network are of another configuration: no lease can bring
+// them back.
+func (g *guard) start(held []netip.Prefix, network ipfam.Pair[netip.Prefix]) {
 	g.inKernel = prefixSet{}
 	for _, p := range held {
-		g.inKernel[p] = true
+		if network[ipfam.Of(p.Addr())].Overlaps(p) {
+			g.inKernel[p] = true
+		}
 	}
 	g.heldAtStart = len(g.inKernel)
 }

@@ -26,6 +26,9 @@ func some(from, to int) []subnet.Lease {
 // mine is the subnet of this node, number 0.
 var mine = some(0, 1)[0].Subnet
 
+// guarded is the network of these leases.
+var guarded = ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.5.0.0/16")}
+
 func held(leases []subnet.Lease) []netip.Prefix {
 	var out []netip.Prefix
 	for _, l := range leases {
@@ -122,7 +125,7 @@ func TestGuardGivesUpWhenTwoListsAgree(t *testing.T) {
 func TestGuardGivesNothingUpForListsWithoutTheOwnRecord(t *testing.T) {
 	var running, starting guard
 	running.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
-	starting.start(held(some(1, 20)))
+	starting.start(held(some(1, 20)), guarded)
 	for _, g := range []*guard{&running, &starting} {
 		g.admit(subnet.Snapshot{Epoch: 1}, mine)
 		at := time.Unix(1000, 0)
@@ -142,7 +145,7 @@ func TestGuardGivesNothingUpForListsWithoutTheOwnRecord(t *testing.T) {
 
 func TestGuardHoldsDeletionsAtStart(t *testing.T) {
 	var g guard
-	g.start(held(some(1, 20)))
+	g.start(held(some(1, 20)), guarded)
 	g.admit(subnet.Snapshot{Leases: nil}, mine)
 	if !g.holdDeletions() {
 		t.Error("deletes without its own record")
@@ -160,9 +163,18 @@ func TestGuardHoldsDeletionsAtStart(t *testing.T) {
 
 func TestGuardDeletesAFewStaleOnesAtStart(t *testing.T) {
 	var g guard
-	g.start(held(some(1, 20)))
+	g.start(held(some(1, 20)), guarded)
 	g.admit(subnet.Snapshot{Leases: some(0, 15)}, mine)
 	if g.holdDeletions() {
 		t.Error("holds after a small loss")
+	}
+}
+
+func TestGuardHoldsNothingOfAnotherNetwork(t *testing.T) {
+	var g guard
+	g.start(held(some(1, 20)), ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.6.0.0/16")})
+	g.admit(subnet.Snapshot{Leases: some(0, 1)}, mine)
+	if g.holdDeletions() {
+		t.Error("holds routes that no lease can bring back")
 	}
 }

@@ -23,7 +23,7 @@ func (n *Network) loop(ctx context.Context) error {
 	l := &looper{Network: n, retry: newBackoff(), report: newReporter(n.Log), lists: make(chan listing, 1)}
 	defer l.readers.Wait()
 	if held, err := n.kernel.Held(ctx); err == nil && !n.alone() {
-		l.guard.start(held)
+		l.guard.start(held, n.config.Network)
 	} else if err != nil {
 		n.Log.Warn("routes of an earlier run not read", "err", err)
 	}
