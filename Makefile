@@ -45,7 +45,7 @@ check: ## formatting, vet and lint
 bench: deps assets build ## measure speed, memory and healing; prints a table
 	go run ./test/bench
 
-assets: ## build the real etcd and Kubernetes that tests run against, into .assets/
+assets: ## build the real etcd, Kubernetes and CNI plugins for the tests, into .assets/
 	test/assets/build
 
 deps: ## install the tools that tests and demo need (Debian, root)

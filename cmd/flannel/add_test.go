@@ -12,14 +12,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 )
 
 func TestDualStack(t *testing.T) {
-	for _, cniVersion := range []string{"0.3.1", "0.4.0", "1.0.0"} {
-		t.Run(cniVersion, func(t *testing.T) {
+	tests := []struct{ name, delegates, cniVersion string }{
+		{"0.3.1", debian, "0.3.1"}, {"0.4.0", debian, "0.4.0"}, {"1.0.0", debian, "1.0.0"},
+		{"built 0.3.1", built(t), "0.3.1"}, {"built 1.1.0", built(t), "1.1.0"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			h := newHost(t, cniVersion)
+			h := newHostWith(t, test.delegates, test.cniVersion)
 			h.writeSubnet(subnetDual)
 			a, b := newPod(t, "a"), newPod(t, "b")
 			h.mustAdd(a)
@@ -61,21 +66,41 @@ func TestOneFamilyWithEveryVersion(t *testing.T) {
 	}
 }
 
-func TestTheNewestVersion(t *testing.T) {
+func TestVersionsOfCNI(t *testing.T) {
 	t.Parallel()
-	h := newHost(t, "1.1.0")
-	h.writeSubnet(subnetV4)
-	h.script("bridge", `echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.244.17.2/24"}]}'`)
-	p := newPod(t, "a")
-	if got := fmt.Sprint(h.mustAdd(p)); got != "[10.244.17.2]" {
-		t.Errorf("got %s", got)
-	}
-	h.mustDel(p)
-	info, err := h.cni.GetVersionInfo(t.Context(), "flannel")
+	info, err := newHost(t, "1.0.0").cni.GetVersionInfo(t.Context(), "flannel")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want(t, "versions", info.SupportedVersions(), "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+}
+
+// TestBesideLoopback attaches a pod as runtimes do: they call loopback first,
+// as a network of its own.
+func TestBesideLoopback(t *testing.T) { eachDelegates(t, besideLoopback) }
+
+func besideLoopback(t *testing.T, delegates, cniVersion string) {
+	h := newHostWith(t, delegates, cniVersion)
+	h.writeSubnet(subnetV4)
+	p := newPod(t, "a")
+	lo, err := libcni.ConfListFromBytes([]byte(`{"name": "lo", "cniVersion": "` + cniVersion + `", "plugins": [{"type": "loopback"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime := *p.runtime
+	runtime.IfName = "lo"
+	if _, err := h.cni.AddNetworkList(t.Context(), lo, &runtime); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(h.mustAdd(p)); got != "[10.244.17.2]" {
+		t.Errorf("got %s", got)
+	}
+	p.Tool("ping", "-c1 -W5", "127.0.0.1")
+	h.mustDel(p)
+	if err := h.cni.DelNetworkList(t.Context(), lo, &runtime); err != nil {
+		t.Error(err)
+	}
+	want(t, "scratch", h.scratch())
 }
 
 func TestScratchFilesAreThoseOfFlannel(t *testing.T) {
@@ -98,8 +123,12 @@ func TestScratchFilesAreThoseOfFlannel(t *testing.T) {
 }
 
 func TestPortsAreMapped(t *testing.T) {
-	t.Parallel()
-	h := newHost(t, "0.3.1", `{"type": "portmap", "capabilities": {"portMappings": true}}`)
+	t.Run("Debian", func(t *testing.T) { t.Parallel(); portsAreMapped(t, debian, "0.3.1") })
+	t.Run("built", func(t *testing.T) { t.Parallel(); portsAreMapped(t, built(t), "1.1.0") })
+}
+
+func portsAreMapped(t *testing.T, delegates, cniVersion string) {
+	h := newHostWith(t, delegates, cniVersion, `{"type": "portmap", "capabilities": {"portMappings": true}}`)
 	h.writeSubnet(subnetV4)
 	h.AddUplink("eth0", "192.0.2.1/24")
 	p := newPod(t, "a")
@@ -164,9 +193,10 @@ func read(t *testing.T, from interface{ Do(func()) }, addr string) string {
 	return string(text)
 }
 
-func TestTenAtOnce(t *testing.T) {
-	t.Parallel()
-	h := newHost(t, "1.0.0")
+func TestTenAtOnce(t *testing.T) { eachDelegates(t, tenAtOnce) }
+
+func tenAtOnce(t *testing.T, delegates, cniVersion string) {
+	h := newHostWith(t, delegates, cniVersion)
 	h.writeSubnet(subnetDual)
 	const count = 10
 	pods := make([]*pod, count)
@@ -295,7 +325,7 @@ func TestDelOfAGarbledScratchFile(t *testing.T) {
 func TestKilledHalfWay(t *testing.T) {
 	tests := []struct{ name, before string }{
 		{"before the delegate works", ""},
-		{"after the delegate has worked", pluginDir + "/bridge >/dev/null"},
+		{"after the delegate has worked", debian + "/bridge >/dev/null"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -307,7 +337,7 @@ func TestKilledHalfWay(t *testing.T) {
 				kill -9 $PPID
 				exit
 			fi
-			exec `+pluginDir+`/bridge`)
+			exec `+debian+`/bridge`)
 			p := newPod(t, "a")
 			if _, err := h.add(p); err == nil || !strings.Contains(err.Error(), "killed") {
 				t.Fatalf("got %v, want it killed", err)

@@ -17,11 +17,30 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"flannel/internal/assets"
 	"flannel/internal/nstest"
 )
 
-// pluginDir is where Debian puts the CNI plugins.
-const pluginDir = "/usr/lib/cni"
+// debian is where Debian puts its CNI plugins. They know versions up to 1.0.0.
+const debian = "/usr/lib/cni"
+
+// built is where the CNI plugins are that `make assets` builds. They know
+// versions up to 1.1.0.
+func built(t *testing.T) string {
+	t.Helper()
+	path, err := assets.Path("bridge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Dir(path)
+}
+
+// eachDelegates runs a test with the plugins of either origin and with the
+// newest version that they know.
+func eachDelegates(t *testing.T, test func(t *testing.T, delegates, cniVersion string)) {
+	t.Run("Debian", func(t *testing.T) { t.Parallel(); test(t, debian, "1.0.0") })
+	t.Run("built", func(t *testing.T) { t.Parallel(); test(t, built(t), "1.1.0") })
+}
 
 // host is a node as a container runtime sees it: a network namespace, a folder
 // for all files, and libcni.
@@ -30,15 +49,21 @@ type host struct {
 	invoke.RawExec
 	version.PluginDecoder
 
-	t    *testing.T
-	dir  string
-	conf string
-	cni  *libcni.CNIConfig
+	t *testing.T
+	// delegates is the folder of the other plugins.
+	dir, delegates string
+	conf           string
+	cni            *libcni.CNIConfig
 }
 
 // newHost makes a host without subnet.env. The configuration is that of
 // conflist with this CNI version, and more plugins after flannel.
 func newHost(t *testing.T, cniVersion string, further ...string) *host {
+	return newHostWith(t, debian, cniVersion, further...)
+}
+
+// newHostWith makes a host with other delegates than Debian's.
+func newHostWith(t *testing.T, delegates, cniVersion string, further ...string) *host {
 	t.Helper()
 	dir := t.TempDir()
 	self, err := os.Executable()
@@ -48,8 +73,8 @@ func newHost(t *testing.T, cniVersion string, further ...string) *host {
 	if err := os.Symlink(self, filepath.Join(dir, "flannel")); err != nil {
 		t.Fatal(err)
 	}
-	h := &host{NS: nstest.New(t), t: t, dir: dir}
-	h.cni = libcni.NewCNIConfigWithCacheDir([]string{dir, pluginDir}, filepath.Join(dir, "cache"), h)
+	h := &host{NS: nstest.New(t), t: t, dir: dir, delegates: delegates}
+	h.cni = libcni.NewCNIConfigWithCacheDir([]string{dir, delegates}, filepath.Join(dir, "cache"), h)
 	plugins := append([]string{fmt.Sprintf(`{"type": "flannel", "subnetFile": %q, "dataDir": %q, "ipam": {"dataDir": %q},
 		"delegate": {"hairpinMode": true, "isDefaultGateway": true}}`,
 		h.subnetFile(), h.scratchDir(), filepath.Join(dir, "networks"))}, further...)

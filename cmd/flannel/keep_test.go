@@ -13,10 +13,13 @@ import (
 )
 
 func TestCheck(t *testing.T) {
-	for _, cniVersion := range []string{"0.4.0", "1.0.0"} {
-		t.Run(cniVersion, func(t *testing.T) {
+	tests := []struct{ name, delegates, cniVersion string }{
+		{"0.4.0", debian, "0.4.0"}, {"1.0.0", debian, "1.0.0"}, {"built 1.0.0", built(t), "1.0.0"}, {"built 1.1.0", built(t), "1.1.0"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			h := newHost(t, cniVersion)
+			h := newHostWith(t, test.delegates, test.cniVersion)
 			h.writeSubnet(subnetDual)
 			p := newPod(t, "a")
 			h.mustAdd(p)
@@ -47,14 +50,18 @@ func TestCheck(t *testing.T) {
 }
 
 func TestStatus(t *testing.T) {
-	t.Parallel()
-	h := newHost(t, "1.1.0")
+	t.Run("Debian", func(t *testing.T) { t.Parallel(); status(t, debian) })
+	t.Run("built", func(t *testing.T) { t.Parallel(); status(t, built(t)) })
+}
+
+func status(t *testing.T, delegates string) {
+	h := newHostWith(t, delegates, "1.1.0")
 	status := func() error { return h.cni.GetStatusNetworkList(t.Context(), h.list()) }
 	wantError(t, status(), 50, "flanneld writes it once it has a subnet")
 	h.writeSubnet("FLANNEL_MTU=1450\n")
 	wantError(t, status(), 50, "FLANNEL_SUBNET is missing")
 	h.writeSubnet(subnetV4)
-	// This bridge does not know STATUS.
+	// Debian's bridge does not know STATUS.
 	if err := status(); err != nil {
 		t.Error(err)
 	}
@@ -69,9 +76,10 @@ func TestStatus(t *testing.T) {
 	wantError(t, status(), 50, "plugin nowhere is not in")
 }
 
-func TestGCGivesBackWhatIsGone(t *testing.T) {
-	t.Parallel()
-	h := newHost(t, "1.0.0")
+func TestGCGivesBackWhatIsGone(t *testing.T) { eachDelegates(t, gcGivesBack) }
+
+func gcGivesBack(t *testing.T, delegates, cniVersion string) {
+	h := newHostWith(t, delegates, cniVersion)
 	h.writeSubnet(subnetDual)
 	kept, gone := newPod(t, "kept"), newPod(t, "gone")
 	h.mustAdd(kept)
@@ -111,7 +119,7 @@ func TestGCWithoutAListRemovesNothing(t *testing.T) {
 	text := h.list().Plugins[0].Bytes
 	stdin := strings.Replace(string(text), "{", `{"name": "cbr0", "cniVersion": "1.1.0", `, 1)
 	_, err := h.ExecPlugin(t.Context(), filepath.Join(h.dir, "flannel"), []byte(stdin),
-		append(os.Environ(), "CNI_COMMAND=GC", "CNI_PATH="+h.dir+":"+pluginDir))
+		append(os.Environ(), "CNI_COMMAND=GC", "CNI_PATH="+h.dir+":"+h.delegates))
 	if err != nil {
 		t.Fatal(err)
 	}
