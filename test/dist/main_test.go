@@ -1,0 +1,9 @@
+package dist
+
+import (
+	"testing"
+
+	"flannel/internal/lab"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
