@@ -32,6 +32,7 @@ func measures() []measure {
 		{"heal", (*bench).heal},
 		{"kube", (*bench).kube},
 		{"rules", (*bench).rules},
+		{"cni", (*bench).cni},
 		{"throughput", (*bench).throughput},
 	}
 }
