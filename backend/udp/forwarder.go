@@ -41,6 +41,7 @@ type forwarder struct {
 	log    *slog.Logger
 	config Config
 	device string
+	may    offloads
 
 	// last is what the table was made from; only Use knows it.
 	last     source
@@ -61,7 +62,7 @@ var errStarting = errors.New("starting to move packets")
 
 func newForwarder(env backend.Env, config Config, device string) *forwarder {
 	return &forwarder{
-		env: env, log: env.Log, config: config, device: device,
+		env: env, log: env.Log, config: config, device: device, may: all,
 		kick: make(chan struct{}, 1), problem: errStarting,
 		strangers: newStrangers(env.Log), unsent: newTroubles(env.Log),
 	}
@@ -183,7 +184,6 @@ func (f *forwarder) session(ctx context.Context, s *session) error {
 			}
 		}
 		s.interrupt()
-		<-done
-		return s.close()
+		return errors.Join(<-done, s.close())
 	}
 }

@@ -22,18 +22,26 @@ type session struct {
 	reporter *reporter
 }
 
+// offloads are what the kernel is asked to do for many packets at once: take
+// apart and join TCP segments and datagrams on the device, and datagrams on the
+// sockets when they are sent and received.
+type offloads struct{ segments, datagrams, gso, gro bool }
+
+// all is what is asked for outside of tests, which play an older kernel.
+var all = offloads{true, true, true, true}
+
 // open attaches to the device and opens a socket per family.
 func (f *forwarder) open(want setup) (*session, error) {
 	s := &session{forwarder: f, setup: want}
 	var err error
-	if s.tun, err = openTUN(want.device); err != nil {
+	if s.tun, err = openTUN(want.device, f.may); err != nil {
 		return nil, err
 	}
 	for family, on := range f.env.Families.Each() {
 		if !on {
 			continue
 		}
-		if s.sockets[family], err = listen(want.addrs[family], f.config.Port, want.uplink); err != nil {
+		if s.sockets[family], err = listen(want.addrs[family], f.config.Port, want.uplink, f.may); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
 	}

@@ -28,6 +28,7 @@ type socket struct {
 	// gso says that one send makes many datagrams, gro that one receive gets
 	// many.
 	gso, gro bool
+	may      offloads
 }
 
 // bufferSize is what the kernel may hold for us while we do something else.
@@ -35,8 +36,8 @@ const bufferSize = 8 << 20
 
 // listen opens the socket on this address, which is also the source of what is
 // sent.
-func listen(addr netip.Addr, port int, zone string) (*socket, error) {
-	s := &socket{family: ipfam.Of(addr)}
+func listen(addr netip.Addr, port int, zone string, may offloads) (*socket, error) {
+	s := &socket{family: ipfam.Of(addr), may: may}
 	if addr.IsLinkLocalUnicast() && addr.Is6() {
 		addr = addr.WithZone(zone)
 	}
@@ -71,9 +72,9 @@ func (s *socket) control(_, _ string, c syscall.RawConn) error {
 		for _, option := range []int{unix.SO_RCVBUF, unix.SO_SNDBUF, unix.SO_RCVBUFFORCE, unix.SO_SNDBUFFORCE} {
 			_ = set(unix.SOL_SOCKET, option, bufferSize) // less does as well
 		}
-		s.gro = set(unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
+		s.gro = s.may.gro && set(unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
 		_, noGSO := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
-		s.gso = noGSO == nil
+		s.gso = s.may.gso && noGSO == nil
 	})
 	return errors.Join(failed, err)
 }

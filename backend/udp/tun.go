@@ -27,13 +27,13 @@ type tun struct {
 var errNotThere = errors.New("the device is not there")
 
 // openTUN attaches to the device, which the kernel package has made.
-func openTUN(name string) (*tun, error) {
+func openTUN(name string, may offloads) (*tun, error) {
 	fd, err := kernel.OpenTUN(name, kernel.TUNFlags)
 	if err != nil {
 		return nil, err
 	}
 	t := &tun{}
-	if err := t.prepare(fd, name); err != nil {
+	if err := t.prepare(fd, name, may); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
 	t.file = os.NewFile(uintptr(fd), "/dev/net/tun")
@@ -43,7 +43,7 @@ func openTUN(name string) (*tun, error) {
 	return t, nil
 }
 
-func (t *tun) prepare(fd int, name string) error {
+func (t *tun) prepare(fd int, name string, may offloads) error {
 	request, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
@@ -57,8 +57,8 @@ func (t *tun) prepare(fd int, name string) error {
 		return fmt.Errorf("attach to %s: %w", name, errNotThere)
 	}
 	const tcp, both = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6, unix.TUN_F_USO4 | unix.TUN_F_USO6
-	t.datagrams = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp|both) == nil
-	t.segments = t.datagrams || unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp) == nil
+	t.datagrams = may.datagrams && unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp|both) == nil
+	t.segments = t.datagrams || may.segments && unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp) == nil
 	return nil
 }
 

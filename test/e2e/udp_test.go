@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
@@ -48,13 +49,19 @@ func TestUDPRestarts(t *testing.T) {
 		t.Error("the device is another one")
 	}
 	v4, v6 := startPing(t, h, l.Hosts[1], ipfam.V4), startPing(t, h, l.Hosts[1], ipfam.V6)
+	start := time.Now()
 	must(t, h.Kill())
 	must(t, h.StartFlanneld())
 	ready(t, h)
+	away := time.Since(start)
 	connected(t, l)
 	for _, series := range []*ping.Series{v4, v6} {
 		result := series.Stop()
-		t.Logf("%d of %d pings lost, longest gap %v", result.Lost, result.Sent, result.LongestGap)
+		t.Logf("%d of %d pings lost in %v, longest gap %v", result.Lost, result.Sent, away, result.LongestGap)
+		// Beside what is sent meanwhile, what is on its way at both ends of it.
+		if most := int(away/pingInterval) + 20; result.Lost > most {
+			t.Errorf("%d pings lost, at most %d were sent while the daemon was away", result.Lost, most)
+		}
 	}
 }
 

@@ -46,18 +46,25 @@ func newStandIn(t *testing.T, l *lab.Lab, h, peer *lab.Host, f ipfam.Family) *st
 		return setOption(conn, option[0], option[1], 1)
 	}))
 	t.Cleanup(func() { conn.Close() })
-	key := strings.ReplaceAll(standInSubnet[ipfam.V4], "/", "-")
-	record := fmt.Sprintf(`{"PublicIP":"%s","PublicIPv6":null}`, h.Addr(ipfam.V4))
-	if f == ipfam.V6 {
-		key += "&" + strings.ReplaceAll(standInSubnet[ipfam.V6], "/", "-")
-		record = fmt.Sprintf(`{"PublicIP":"%s","PublicIPv6":"%s"}`, h.Addr(ipfam.V4), h.Addr(ipfam.V6))
-	}
-	must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/subnets/"+key, record))
+	publish(t, l, h, f, "")
 	eventually.Says(t, func() (string, bool) {
 		text := status(t, peer)
 		return text, strings.Contains(text, standInSubnet[f])
 	})
 	return &standIn{conn, netip.AddrPortFrom(peer.Addr(f), udpPort)}
+}
+
+// publish writes the record of the stand-in; more is added to it.
+func publish(t *testing.T, l *lab.Lab, h *lab.Host, f ipfam.Family, more string) {
+	t.Helper()
+	key := strings.ReplaceAll(standInSubnet[ipfam.V4], "/", "-")
+	v6 := "null"
+	if f == ipfam.V6 {
+		key += "&" + strings.ReplaceAll(standInSubnet[ipfam.V6], "/", "-")
+		v6 = `"` + h.Addr(ipfam.V6).String() + `"`
+	}
+	record := fmt.Sprintf(`{"PublicIP":"%s","PublicIPv6":%s%s}`, h.Addr(ipfam.V4), v6, more)
+	must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/subnets/"+key, record))
 }
 
 func setOption(c syscall.Conn, level, option, value int) error {
@@ -171,6 +178,12 @@ func TestUDPSpeaksFlannelsFormat(t *testing.T) {
 			if string(b[:n]) != "to flannel" || messages[0].Data[0] != 0xb8|3 {
 				t.Errorf("got %q with TOS %#x", b[:n], messages[0].Data[0])
 			}
+			// A node that names its backend carries congestion marks over.
+			publish(t, l, l.Hosts[1], f, `,"BackendType":"udp"`)
+			eventually.Says(t, func() (string, bool) {
+				_, outer := far.receive(t, conn, "to our own")
+				return fmt.Sprintf("outer TOS %#x", outer), outer == 0xb8|2
+			})
 		})
 	}
 }
