@@ -213,7 +213,7 @@ func TestUnderSystemd(t *testing.T) {
 	b.await("StatusText", "ready")
 	b.restricted()
 	join(t, l)
-	b.masquerades()
+	b.masquerades("iptables-nft-save")
 	_, err := h.Exec(t.Context(), "ip", "link", "del", "flannel.1")
 	must(t, err)
 	connected(t, l)
@@ -237,18 +237,22 @@ func TestUnderSystemd(t *testing.T) {
 
 // masquerades checks that the rules are written: that needs a file outside of
 // the unit's own folder, and a program that the daemon starts.
-func (b *booted) masquerades() {
+func (b *booted) masquerades(save string) {
 	b.t.Helper()
 	eventually.Says(b.t, func() (string, bool) {
-		rules, err := b.Exec(b.t.Context(), "iptables-save", "-t", "nat")
+		rules, err := b.Exec(b.t.Context(), save, "-t", "nat")
 		return rules + b.journal(), err == nil && strings.Contains(rules, "FLANNEL-POSTRTG")
 	})
 }
 
 // TestUnderSystemdWithEtcd runs the etcd flavour, with a backend that needs its
-// device.
+// device, and on a host whose rules are legacy ones, which need a lock.
 func TestUnderSystemdWithEtcd(t *testing.T) {
 	l := newLab(t, lab.Options{Backend: `{"Type": "udp"}`})
+	for _, command := range []string{"iptables-legacy -t mangle -N KUBE-IPTABLES-HINT", "rm -f /run/xtables.lock"} {
+		_, err := l.Hosts[1].Exec(t.Context(), strings.Fields(command)...)
+		must(t, err)
+	}
 	b := boot(t, l.Hosts[1], map[string]string{
 		"/run/units/flanneld.service.d/etcd.conf": read(t, etcdDropIn),
 		"/run/units/flanneld.service.d/log.conf":  logged,
@@ -257,5 +261,5 @@ func TestUnderSystemdWithEtcd(t *testing.T) {
 	b.await("ActiveState", "active")
 	b.restricted()
 	join(t, l)
-	b.masquerades()
+	b.masquerades("iptables-legacy-save")
 }
