@@ -17,10 +17,10 @@ import (
 )
 
 // manyLeases returns n leases in the order of their names, the own one first.
-func manyLeases(n int) []subnet.Lease {
-	leases := make([]subnet.Lease, n)
+func manyLeases(n int) []*subnet.Lease {
+	leases := make([]*subnet.Lease, n)
 	for i := range leases {
-		l := subnet.Lease{Name: fmt.Sprintf("%05d", i), Claim: subnet.Claim{Age: int64(i + 1)}}
+		l := &subnet.Lease{Name: fmt.Sprintf("%05d", i), Claim: subnet.Claim{Age: int64(i + 1)}}
 		l.Subnet[ipfam.V4] = netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255))
 		l.Attrs.BackendType = "vxlan"
 		l.Attrs.PublicIP[ipfam.V4] = netip.MustParseAddr(fmt.Sprintf("172.16.%d.%d", i>>8, i&255))
@@ -52,6 +52,6 @@ func BenchmarkOnePeerMoreOrLess(b *testing.B) {
 		if i%2 == 0 {
 			now = less
 		}
-		l.plan(subnet.Snapshot{Leases: now}, leases[0], view)
+		l.plan(subnet.Snapshot{Leases: now}, *leases[0], view)
 	}
 }

@@ -26,10 +26,10 @@ type prefixSet map[netip.Prefix]bool
 // of them. The zero guard knows nothing and holds nothing.
 type guard struct {
 	// known are the leases that the last pass worked with, kept ones included.
-	known []subnet.Lease
+	known []*subnet.Lease
 	// kept are those of them that the store no longer shows and that are kept
 	// until two lists agree.
-	kept []subnet.Lease
+	kept []*subnet.Lease
 	// inKernel are the subnets that the kernel reached when the daemon started
 	// and that the store has not shown since; nothing is deleted while there
 	// are any. heldAtStart is how many there were.
@@ -70,7 +70,7 @@ func (g *guard) holdDeletions() bool { return len(g.inKernel) > 0 }
 // lacks the record of the own subnet, when that record was made anew, or when
 // the store is another one than before: then the others may not have
 // published theirs again yet.
-func (g *guard) admit(s subnet.Snapshot, own ipfam.Pair[netip.Prefix]) []subnet.Lease {
+func (g *guard) admit(s subnet.Snapshot, own ipfam.Pair[netip.Prefix]) []*subnet.Lease {
 	snapshot := s.Leases
 	mine := indexOf(snapshot, own)
 	ownListed := mine >= 0
@@ -100,8 +100,8 @@ func (g *guard) admit(s subnet.Snapshot, own ipfam.Pair[netip.Prefix]) []subnet.
 // missing returns the usable leases of known whose name the snapshot does not
 // have, marked as kept. Both are in the order of names, known up to its kept
 // leases, so one walk over both is enough.
-func missing(known, snapshot []subnet.Lease) []subnet.Lease {
-	var lost []subnet.Lease
+func missing(known, snapshot []*subnet.Lease) []*subnet.Lease {
+	var lost []*subnet.Lease
 	i := 0
 	for _, l := range known {
 		if i > 0 && l.Name <= snapshot[i-1].Name {
@@ -112,21 +112,22 @@ func missing(known, snapshot []subnet.Lease) []subnet.Lease {
 		}
 		there := i < len(snapshot) && snapshot[i].Name == l.Name
 		if !there && l.Invalid == "" {
-			l.Claim.Grace = true
-			lost = append(lost, l)
+			kept := *l
+			kept.Claim.Grace = true
+			lost = append(lost, &kept)
 		}
 	}
 	return lost
 }
 
 // indexOf finds the lease of a subnet, or returns -1.
-func indexOf(leases []subnet.Lease, s ipfam.Pair[netip.Prefix]) int {
-	return slices.IndexFunc(leases, func(l subnet.Lease) bool { return l.Invalid == "" && l.Subnet == s })
+func indexOf(leases []*subnet.Lease, s ipfam.Pair[netip.Prefix]) int {
+	return slices.IndexFunc(leases, func(l *subnet.Lease) bool { return l.Invalid == "" && l.Subnet == s })
 }
 
 // compareKernel strikes from inKernel what the store shows. The first snapshot
 // that can be trusted decides whether the rest is a mass loss.
-func (g *guard) compareKernel(snapshot []subnet.Lease, ownListed bool) {
+func (g *guard) compareKernel(snapshot []*subnet.Lease, ownListed bool) {
 	for _, l := range snapshot {
 		for _, p := range ipfam.Prefixes(l.Subnet) {
 			delete(g.inKernel, p)
@@ -158,7 +159,7 @@ func (g *guard) nextList() (time.Time, bool) {
 // and an earlier list, at least agreeAfter older, lacked too is given up: the
 // next pass deletes it. A list without the record of the own subnet counts for
 // nothing: such a store is not in order.
-func (g *guard) listed(leases []subnet.Lease, own ipfam.Pair[netip.Prefix], at time.Time) {
+func (g *guard) listed(leases []*subnet.Lease, own ipfam.Pair[netip.Prefix], at time.Time) {
 	if at.Before(g.next) {
 		return
 	}
@@ -178,7 +179,7 @@ func (g *guard) listed(leases []subnet.Lease, own ipfam.Pair[netip.Prefix], at t
 }
 
 // absent returns the held subnets that a list lacks.
-func (g *guard) absent(leases []subnet.Lease) prefixSet {
+func (g *guard) absent(leases []*subnet.Lease) prefixSet {
 	out := prefixSet{}
 	for p := range g.inKernel {
 		out[p] = true
@@ -198,7 +199,7 @@ func (g *guard) absent(leases []subnet.Lease) prefixSet {
 
 func (g *guard) giveUp(p netip.Prefix) {
 	delete(g.inKernel, p)
-	gone := func(l subnet.Lease) bool {
+	gone := func(l *subnet.Lease) bool {
 		return l.Claim.Grace && (l.Subnet[ipfam.V4] == p || l.Subnet[ipfam.V6] == p)
 	}
 	g.kept = slices.DeleteFunc(slices.Clone(g.kept), gone)

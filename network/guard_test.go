@@ -12,10 +12,10 @@ import (
 )
 
 // some returns the leases number from to below to; number 0 is this node's.
-func some(from, to int) []subnet.Lease {
-	var out []subnet.Lease
+func some(from, to int) []*subnet.Lease {
+	var out []*subnet.Lease
 	for i := from; i < to; i++ {
-		l := subnet.Lease{Name: fmt.Sprintf("node%03d", i)}
+		l := &subnet.Lease{Name: fmt.Sprintf("node%03d", i)}
 		l.Subnet[ipfam.V4] = netip.MustParsePrefix(fmt.Sprintf("10.5.%d.0/24", i))
 		l.Claim.Age = 1
 		out = append(out, l)
@@ -29,7 +29,7 @@ var mine = some(0, 1)[0].Subnet
 // guarded is the network of these leases.
 var guarded = ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.5.0.0/16")}
 
-func held(leases []subnet.Lease) []netip.Prefix {
+func held(leases []*subnet.Lease) []netip.Prefix {
 	var out []netip.Prefix
 	for _, l := range leases {
 		out = append(out, l.Subnet[ipfam.V4])
@@ -38,7 +38,7 @@ func held(leases []subnet.Lease) []netip.Prefix {
 }
 
 // node returns the names of leases, sorted.
-func node(leases []subnet.Lease) []string {
+func node(leases []*subnet.Lease) []string {
 	var out []string
 	for _, l := range leases {
 		out = append(out, l.Name)
@@ -47,7 +47,7 @@ func node(leases []subnet.Lease) []string {
 	return out
 }
 
-func wantLeases(t *testing.T, got, want []subnet.Lease) {
+func wantLeases(t *testing.T, got, want []*subnet.Lease) {
 	t.Helper()
 	if got, want := node(got), node(want); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)

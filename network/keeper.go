@@ -56,7 +56,7 @@ func (n *Network) setOwn(own subnet.Lease) {
 		n.filter.SetSubnet(own.Subnet)
 	}
 	if n.alone() {
-		n.snapshot.Store(&subnet.Snapshot{Leases: []subnet.Lease{own}})
+		n.snapshot.Store(&subnet.Snapshot{Leases: []*subnet.Lease{&own}})
 	}
 	if before == nil || before.Subnet != own.Subnet || !before.Attrs.Equal(own.Attrs) {
 		n.Log.Info("lease acquired", "subnet", subnet.Join(own.Subnet), "public", addrs(own.Attrs.PublicIP))

@@ -75,7 +75,7 @@ type looper struct {
 
 // listing is a list of the store and when it was read.
 type listing struct {
-	leases []subnet.Lease
+	leases []*subnet.Lease
 	at     time.Time
 	err    error
 }

@@ -24,7 +24,7 @@ func (l *looper) welcome(ctx context.Context, snapshot *subnet.Snapshot, own *su
 	var peers []subnet.Lease
 	for _, i := range newcomers(l.guard.known, snapshot.Leases) {
 		if subnet.Uncontested(l.config.Network, *own, snapshot.Leases, i) {
-			peers = append(peers, snapshot.Leases[i])
+			peers = append(peers, *snapshot.Leases[i])
 		}
 	}
 	if len(peers) == 0 {
@@ -41,7 +41,7 @@ func sameView(a, b backend.View) bool {
 
 // newcomers returns the positions of the leases whose names are not known, or
 // none when they are many. Both lists are in the order of the names.
-func newcomers(known, leases []subnet.Lease) []int {
+func newcomers(known, leases []*subnet.Lease) []int {
 	if n := len(leases) - len(known); n > fewNew {
 		return nil
 	}

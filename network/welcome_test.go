@@ -55,19 +55,19 @@ func TestASinglePeerIsWelcomedAheadOfThePass(t *testing.T) {
 }
 
 func TestNewcomersAreFew(t *testing.T) {
-	list := func(names ...string) []subnet.Lease {
-		var all []subnet.Lease
+	list := func(names ...string) []*subnet.Lease {
+		var all []*subnet.Lease
 		for _, n := range names {
-			all = append(all, subnet.Lease{Name: n})
+			all = append(all, &subnet.Lease{Name: n})
 		}
 		return all
 	}
-	var many []subnet.Lease
+	var many []*subnet.Lease
 	for i := range fewNew + 1 {
-		many = append(many, subnet.Lease{Name: fmt.Sprintf("n%02d", i)})
+		many = append(many, &subnet.Lease{Name: fmt.Sprintf("n%02d", i)})
 	}
 	tests := map[string]struct {
-		known, leases []subnet.Lease
+		known, leases []*subnet.Lease
 		want          []int
 	}{
 		"none":         {list("a", "b"), list("a", "b"), nil},

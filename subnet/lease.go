@@ -4,6 +4,7 @@ package subnet
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -80,6 +81,11 @@ func (l *Lease) SameNode(o *Lease) bool {
 func (l Lease) Equal(o Lease) bool {
 	return l.Name == o.Name && l.Subnet == o.Subnet && l.Claim == o.Claim &&
 		l.Invalid == o.Invalid && l.Attrs.Equal(o.Attrs)
+}
+
+// EqualLeases reports whether two lists say the same in the same order.
+func EqualLeases(a, b []*Lease) bool {
+	return slices.EqualFunc(a, b, func(l, o *Lease) bool { return l == o || l.Equal(*o) })
 }
 
 // Equal reports whether two attribute sets are the same, byte for byte.

@@ -14,8 +14,9 @@ var ErrLeaseLost = errors.New("lease lost")
 
 // Snapshot is the complete set of leases at one moment.
 type Snapshot struct {
-	// Leases are in the order of their names.
-	Leases []Lease
+	// Leases are in the order of their names. They are never changed: what is
+	// the same in two snapshots may be the same pointer.
+	Leases []*Lease
 	// Epoch is another one than before when the store was wiped, restored or
 	// replaced: what it lacks then may come back.
 	Epoch uint64
@@ -66,5 +67,5 @@ type Manager interface {
 
 	// List reads the complete set of leases afresh from the store, in the
 	// order of their names.
-	List(ctx context.Context) ([]Lease, error)
+	List(ctx context.Context) ([]*Lease, error)
 }

@@ -28,10 +28,9 @@ type Vetter struct {
 // older claim's. Records are hostile input; nothing else is assumed of them.
 // The own lease is recognised by its subnet and is in neither result. peers is
 // valid until the next call.
-func (v *Vetter) Vet(network ipfam.Pair[netip.Prefix], own Lease, leases []Lease) (peers []Lease, refused []Refusal) {
+func (v *Vetter) Vet(network ipfam.Pair[netip.Prefix], own Lease, leases []*Lease) (peers []Lease, refused []Refusal) {
 	peers = slices.Grow(v.peers[:0], len(leases))
-	for i := range leases {
-		l := &leases[i]
+	for _, l := range leases {
 		if l.Invalid == "" && l.Subnet == own.Subnet {
 			continue
 		}
@@ -265,13 +264,13 @@ func (v *Vetter) markOverlaps(leases []Lease, f ipfam.Family) {
 // Uncontested reports whether lease number i may be used as it is whatever
 // becomes of the others: it is sound, and no other lease, sound or not, names
 // its public address or a subnet that overlaps its own.
-func Uncontested(network ipfam.Pair[netip.Prefix], own Lease, leases []Lease, i int) bool {
-	l := &leases[i]
+func Uncontested(network ipfam.Pair[netip.Prefix], own Lease, leases []*Lease, i int) bool {
+	l := leases[i]
 	if unusable(network, &own, l) != "" {
 		return false
 	}
-	for j := range leases {
-		if j != i && l.touches(&leases[j]) {
+	for j, o := range leases {
+		if j != i && l.touches(o) {
 			return false
 		}
 	}

@@ -26,6 +26,14 @@ func with(l subnet.Lease, change func(*subnet.Lease)) subnet.Lease {
 	return l
 }
 
+func pointers(leases ...subnet.Lease) []*subnet.Lease {
+	var all []*subnet.Lease
+	for i := range leases {
+		all = append(all, &leases[i])
+	}
+	return all
+}
+
 func TestVetLeavesOnlyTheWrongOnesOut(t *testing.T) {
 	network := ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.5.0.0/16")}
 	own := lease("own", "10.5.1.0/24", "192.0.2.1", 5)
@@ -66,7 +74,7 @@ func TestVetLeavesOnlyTheWrongOnesOut(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			peers, refused := new(subnet.Vetter).Vet(network, own, tt.leases)
+			peers, refused := new(subnet.Vetter).Vet(network, own, pointers(tt.leases...))
 			if got, want := len(peers)+len(refused), len(tt.leases)-1; got != want {
 				t.Errorf("got %d leases, want all %d but ours", got, want)
 			}
@@ -79,7 +87,7 @@ func TestVetLeavesOnlyTheWrongOnesOut(t *testing.T) {
 				}
 			}
 			for i, l := range tt.leases {
-				if subnet.Uncontested(network, own, tt.leases, i) && (tt.want[l.Name] != "" || l.Name == own.Name) {
+				if subnet.Uncontested(network, own, pointers(tt.leases...), i) && (tt.want[l.Name] != "" || l.Name == own.Name) {
 					t.Errorf("%s is called uncontested", l.Name)
 				}
 			}
@@ -97,7 +105,7 @@ func TestUncontestedIsWhoTouchesNobody(t *testing.T) {
 		{Name: "e", Invalid: "no JSON"},
 	}
 	for i, l := range leases {
-		if got := subnet.Uncontested(network, own, leases, i); got != (l.Name == "alone") {
+		if got := subnet.Uncontested(network, own, pointers(leases...), i); got != (l.Name == "alone") {
 			t.Errorf("%s: got %t", l.Name, got)
 		}
 	}
@@ -109,10 +117,10 @@ func TestVetterForgetsWhatItSawBefore(t *testing.T) {
 	first, second := lease("a", "10.5.2.0/24", "192.0.2.2", 6), lease("b", "10.5.2.0/23", "192.0.2.2", 7)
 	var v subnet.Vetter
 	for range 2 {
-		if peers, refused := v.Vet(network, own, []subnet.Lease{own, first, second}); len(peers) != 1 || len(refused) != 1 {
+		if peers, refused := v.Vet(network, own, pointers(own, first, second)); len(peers) != 1 || len(refused) != 1 {
 			t.Errorf("two that collide: %v, refused %v", peers, refused)
 		}
-		if peers, refused := v.Vet(network, own, []subnet.Lease{second}); len(peers) != 1 || len(refused) != 0 {
+		if peers, refused := v.Vet(network, own, pointers(second)); len(peers) != 1 || len(refused) != 0 {
 			t.Errorf("the one alone: %v, refused %v", peers, refused)
 		}
 	}
@@ -122,9 +130,9 @@ func TestVetterForgetsWhatItSawBefore(t *testing.T) {
 // pairs.
 func BenchmarkVetOneOverlapsAll(b *testing.B) {
 	network := ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.0.0.0/8")}
-	leases := []subnet.Lease{lease("hostile", "10.0.0.0/9", "192.0.2.1", 1<<40)}
+	leases := pointers(lease("hostile", "10.0.0.0/9", "192.0.2.1", 1<<40))
 	for i := range 5000 {
-		leases = append(leases, lease(fmt.Sprint(i), fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255), fmt.Sprintf("172.16.%d.%d", i>>8, i&255), int64(i)))
+		leases = append(leases, pointers(lease(fmt.Sprint(i), fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255), fmt.Sprintf("172.16.%d.%d", i>>8, i&255), int64(i)))...)
 	}
 	var v subnet.Vetter
 	for b.Loop() {
@@ -142,8 +150,9 @@ func BenchmarkVet(b *testing.B) {
 		leases[i] = lease(fmt.Sprint(j), fmt.Sprintf("10.%d.%d.0/24", j>>8, j&255), fmt.Sprintf("172.16.%d.%d", j>>8, j&255), int64(j))
 	}
 	var v subnet.Vetter
+	all := pointers(leases...)
 	b.ReportAllocs()
 	for b.Loop() {
-		v.Vet(network, leases[0], leases)
+		v.Vet(network, leases[0], all)
 	}
 }

@@ -139,7 +139,7 @@ func (m *Manager) standAlone(ctx context.Context, s *snapshot, own held, a subne
 }
 
 func (s *snapshot) held(i int) held {
-	return held{lease: s.leases[i], mod: s.stored[i].mod, etcdLease: s.stored[i].etcdLease}
+	return held{lease: *s.leases[i], mod: s.stored[i].mod, etcdLease: s.stored[i].etcdLease}
 }
 
 func (s *snapshot) heldAll(some []int) []held {

@@ -61,7 +61,7 @@ func TestAMemberWithoutLeaderIsNoStore(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("nobody notices that there is no leader")
 	}
-	r.watch.Await("the own lease", func(leases []subnet.Lease) bool { return len(leases) == 1 })
+	r.watch.Await("the own lease", func(leases []*subnet.Lease) bool { return len(leases) == 1 })
 	servers[2].Start()
 	awaitAll(t, h, []*runningNode{r}, []ipfam.Pair[netip.Prefix]{r.own.Subnet})
 }

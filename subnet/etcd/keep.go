@@ -178,7 +178,7 @@ func (m *Manager) adopt(own held, want subnet.Attrs, kv *mvccpb.KeyValue) (held,
 	if st.etcdLease == own.etcdLease {
 		l.Expires = own.lease.Expires
 	}
-	next := held{lease: l, mod: st.mod, etcdLease: st.etcdLease}
+	next := held{lease: *l, mod: st.mod, etcdLease: st.etcdLease}
 	if l.Claim == own.lease.Claim {
 		next.alone = own.alone
 	}

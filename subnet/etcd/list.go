@@ -17,7 +17,7 @@ import (
 // snapshot is the set of leases at one revision. It is never changed.
 type snapshot struct {
 	// leases and stored are in the order of the names, and parallel.
-	leases []subnet.Lease
+	leases []*subnet.Lease
 	stored []stored
 	rev    int64
 	read   time.Time
@@ -33,13 +33,13 @@ type stored struct {
 	etcdLease clientv3.LeaseID
 }
 
-func readRecord(name string, kv *mvccpb.KeyValue) (subnet.Lease, stored) {
+func readRecord(name string, kv *mvccpb.KeyValue) (*subnet.Lease, stored) {
 	return decode(name, kv.Value, kv.CreateRevision),
 		stored{name: name, mod: kv.ModRevision, etcdLease: clientv3.LeaseID(kv.Lease)}
 }
 
 // List implements subnet.Manager.
-func (m *Manager) List(ctx context.Context) ([]subnet.Lease, error) {
+func (m *Manager) List(ctx context.Context) ([]*subnet.Lease, error) {
 	s, err := m.list(ctx)
 	if err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func (m *Manager) readAll(ctx context.Context) (*snapshot, error) {
 	}
 	m.observe(resp.Header, floor)
 	s := &snapshot{
-		leases: make([]subnet.Lease, len(resp.Kvs)),
+		leases: make([]*subnet.Lease, len(resp.Kvs)),
 		stored: make([]stored, len(resp.Kvs)),
 		rev:    resp.Header.Revision,
 		read:   time.Now(),

@@ -192,6 +192,6 @@ func (s *snapshot) yields(own held, twins []int, pools alloc.Pools) bool {
 // decodable reports whether flannel nodes, if there can be any, can read the
 // key of a lease. When one is deleted that they cannot read they forget all
 // their peers. It ends by itself.
-func decodable(l subnet.Lease, pools alloc.Pools) bool {
+func decodable(l *subnet.Lease, pools alloc.Pools) bool {
 	return !pools[ipfam.V4].IsOn() || l.Subnet[ipfam.V4].IsValid()
 }

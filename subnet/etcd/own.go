@@ -87,7 +87,7 @@ func (m *Manager) create(ctx context.Context, subnets ipfam.Pair[netip.Prefix], 
 	m.afterCreate(subnets)
 	lease := decode(encodeName(subnets), value, resp.Header.Revision)
 	lease.Expires = expires
-	return held{lease: lease, mod: resp.Header.Revision, etcdLease: id}, true, false, nil
+	return held{lease: *lease, mod: resp.Header.Revision, etcdLease: id}, true, false, nil
 }
 
 // put publishes attributes under the own key if nobody else has changed it;
@@ -124,7 +124,7 @@ func (m *Manager) put(ctx context.Context, own held, a subnet.Attrs, renew bool)
 	own.mod = resp.Header.Revision
 	published := decode(own.name(), value, own.lease.Claim.Age)
 	published.Expires = own.lease.Expires
-	own.lease = published
+	own.lease = *published
 	if renew {
 		m.release(ctx, old)
 	}

@@ -70,7 +70,7 @@ func renewedBeforeItEnds(t *testing.T, h *harness) {
 	o.RenewMargin = 3 * time.Second
 	m := newManager(t, o)
 	m.ttl = 4 * time.Second
-	sets := make(chan []subnet.Lease, 100)
+	sets := make(chan []*subnet.Lease, 100)
 	own := acquire(t, m, subnettest.Attrs(v4, 1))
 	subnettest.Background(t, func(ctx context.Context) error {
 		return m.Watch(ctx, func(s subnet.Snapshot) { sets <- s.Leases })

@@ -219,10 +219,10 @@ func present(data json.RawMessage) json.RawMessage {
 
 // decode reads a whole record. It always returns a lease; what could not be
 // read is said in Invalid.
-func decode(name string, value []byte, createRevision int64) subnet.Lease {
+func decode(name string, value []byte, createRevision int64) *subnet.Lease {
 	subnets, nameErr := decodeName(name)
 	attrs, valueErr := decodeValue(value)
-	l := subnet.Lease{Name: name, Subnet: subnets, Attrs: attrs}
+	l := &subnet.Lease{Name: name, Subnet: subnets, Attrs: attrs}
 	if len(name) > maxName {
 		l.Name = name[:maxName]
 	}

@@ -308,8 +308,8 @@ func TestOddRecordsHarmNobody(t *testing.T) {
 	if _, err := h.client.Put(h.ctx(t), h.prefix+"/subnets/10.5.7.0-24", `{"PublicIP":"192.0.2.203"}`); err != nil {
 		t.Fatal(err)
 	}
-	r.watch.Await("the mended record", func(leases []subnet.Lease) bool {
-		return len(leases) == 7 && slices.ContainsFunc(leases, func(l subnet.Lease) bool {
+	r.watch.Await("the mended record", func(leases []*subnet.Lease) bool {
+		return len(leases) == 7 && slices.ContainsFunc(leases, func(l *subnet.Lease) bool {
 			return l.Name == "10.5.7.0-24" && l.Invalid == ""
 		})
 	})

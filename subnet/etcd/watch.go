@@ -63,7 +63,7 @@ type watcher struct {
 // take makes s the set, and passes it on if it differs.
 func (w *watcher) take(s *snapshot) {
 	w.now = s
-	if s == nil || w.told != nil && slices.EqualFunc(w.told.leases, s.leases, subnet.Lease.Equal) {
+	if s == nil || w.told != nil && subnet.EqualLeases(w.told.leases, s.leases) {
 		return
 	}
 	w.told = s
@@ -149,7 +149,7 @@ func (s *snapshot) lastChanged() (int, bool) {
 
 func (s *snapshot) agrees(i int, kv *mvccpb.KeyValue) bool {
 	l, st := readRecord(s.stored[i].name, kv)
-	return st == s.stored[i] && l.Equal(s.leases[i])
+	return st == s.stored[i] && l.Equal(*s.leases[i])
 }
 
 // follow applies events until the watch ends, and returns why.

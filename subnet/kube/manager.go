@@ -249,21 +249,21 @@ func (m *Manager) Previous(ctx context.Context, _ ipfam.Pair[netip.Addr], _ ipfa
 }
 
 // List implements subnet.Manager.
-func (m *Manager) List(ctx context.Context) ([]subnet.Lease, error) {
+func (m *Manager) List(ctx context.Context) ([]*subnet.Lease, error) {
 	families := m.families()
-	leases := []subnet.Lease{}
+	leases := []*subnet.Lease{}
 	err := m.try(ctx, topicPeers, rule{"list", "nodes"}, func(ctx context.Context) error {
 		leases = leases[:0]
 		return m.client.listAll(ctx, func(n *Node) {
 			if l, ok := decodeLease(n, &m.keys, families); ok {
-				leases = append(leases, l)
+				leases = append(leases, &l)
 			}
 		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list Nodes: %w", err)
 	}
-	slices.SortFunc(leases, func(a, b subnet.Lease) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(leases, func(a, b *subnet.Lease) int { return strings.Compare(a.Name, b.Name) })
 	return leases, nil
 }
 

@@ -48,7 +48,8 @@ type peers struct {
 }
 
 type peer struct {
-	lease subnet.Lease
+	// lease is never changed: others may have it.
+	lease *subnet.Lease
 	// until is when the grace time ends of a peer whose annotations are gone;
 	// zero for others.
 	until time.Time
@@ -84,7 +85,7 @@ func (p *peers) Update(obj any) error {
 	was, had := p.all[n.Name]
 	next, has := p.next(was, had, n, time.Now())
 	switch {
-	case has && (!had || !next.lease.Equal(was.lease) || next.until != was.until):
+	case has && (!had || !next.lease.Equal(*was.lease) || next.until != was.until):
 		p.all[n.Name] = next
 	case had && !has:
 		delete(p.all, n.Name)
@@ -154,18 +155,19 @@ func (p *peers) wake() {
 // next returns what a Node makes of its peer, and whether there still is one.
 func (p *peers) next(was peer, had bool, n *Node, now time.Time) (peer, bool) {
 	l, takesPart := decodeLease(n, &p.keys, p.families)
-	if takesPart && !(had && vanished(was.lease, l)) {
-		return peer{lease: l}, true
+	if takesPart && !(had && vanished(was.lease, &l)) {
+		return peer{lease: &l}, true
 	}
 	if !had || was.lease.Invalid != "" || was.lease.Claim.Age != claim(n).Age {
-		return peer{lease: l}, takesPart
+		return peer{lease: &l}, takesPart
 	}
 	if have, err := subnets(n, p.families); err != nil || have != was.lease.Subnet {
-		return peer{lease: l}, takesPart
+		return peer{lease: &l}, takesPart
 	}
 	if was.until.IsZero() {
-		was.until = now.Add(p.grace)
-		was.lease.Claim.Grace = true
+		kept := *was.lease
+		kept.Claim.Grace = true
+		was.lease, was.until = &kept, now.Add(p.grace)
 	}
 	return was, now.Before(was.until)
 }
@@ -173,7 +175,7 @@ func (p *peers) next(was peer, had bool, n *Node, now time.Time) (peer, bool) {
 // vanished reports whether what a Node said is gone, and not replaced by
 // something else: a peer always has an address, and a backend that publishes
 // data does so in each family that has one.
-func vanished(was, is subnet.Lease) bool {
+func vanished(was, is *subnet.Lease) bool {
 	if is.Invalid != "" || was.Invalid != "" {
 		return false
 	}
@@ -194,7 +196,7 @@ func vanished(was, is subnet.Lease) bool {
 // tell calls set with the complete set after each change, until ctx ends.
 // Changes that come while it works become one set.
 func (p *peers) tell(ctx context.Context, set func(subnet.Snapshot)) error {
-	var last []subnet.Lease
+	var last []*subnet.Lease
 	told := false
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -209,7 +211,7 @@ func (p *peers) tell(ctx context.Context, set func(subnet.Snapshot)) error {
 		if !end.IsZero() {
 			timer.Reset(time.Until(end))
 		}
-		if known && !(told && slices.EqualFunc(last, leases, subnet.Lease.Equal)) {
+		if known && !(told && subnet.EqualLeases(last, leases)) {
 			last, told = leases, true
 			set(subnet.Snapshot{Leases: leases, Epoch: epoch})
 		}
@@ -218,10 +220,10 @@ func (p *peers) tell(ctx context.Context, set func(subnet.Snapshot)) error {
 
 // snapshot drops the peers whose grace time is over and returns the others in
 // the order of their names, and when the next grace time ends.
-func (p *peers) snapshot(now time.Time) (leases []subnet.Lease, epoch uint64, end time.Time, known bool) {
+func (p *peers) snapshot(now time.Time) (leases []*subnet.Lease, epoch uint64, end time.Time, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	leases = make([]subnet.Lease, 0, len(p.all))
+	leases = make([]*subnet.Lease, 0, len(p.all))
 	for name, each := range p.all {
 		switch {
 		case each.until.IsZero():
@@ -233,6 +235,6 @@ func (p *peers) snapshot(now time.Time) (leases []subnet.Lease, epoch uint64, en
 		}
 		leases = append(leases, each.lease)
 	}
-	slices.SortFunc(leases, func(a, b subnet.Lease) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(leases, func(a, b *subnet.Lease) int { return strings.Compare(a.Name, b.Name) })
 	return leases, p.epoch, end, p.known
 }

@@ -14,9 +14,9 @@ import (
 )
 
 // watched runs peers inside a bubble of synctest and returns the sets told.
-func watched(t *testing.T, p *peers) (last func() []subnet.Lease, sets *int) {
+func watched(t *testing.T, p *peers) (last func() []*subnet.Lease, sets *int) {
 	t.Helper()
-	var leases []subnet.Lease
+	var leases []*subnet.Lease
 	sets = new(int)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -28,7 +28,7 @@ func watched(t *testing.T, p *peers) (last func() []subnet.Lease, sets *int) {
 		cancel()
 		<-done
 	})
-	return func() []subnet.Lease {
+	return func() []*subnet.Lease {
 		synctest.Wait()
 		return leases
 	}, sets
@@ -75,7 +75,7 @@ func TestEachPartOfAPeerIsCompared(t *testing.T) {
 					}
 					n.Annotations = apply(n.Annotations, p.keys.patch(n.Annotations, p.keys.encode(a)))
 					put(t, p, n)
-					if after := last()[0]; after.Equal(before) || !after.Attrs.Equal(a) || *sets != 2 {
+					if after := last()[0]; after.Equal(*before) || !after.Attrs.Equal(a) || *sets != 2 {
 						t.Errorf("got %+v after %+v, %d sets", after, before, *sets)
 					}
 					put(t, p, n)

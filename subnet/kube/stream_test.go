@@ -43,7 +43,7 @@ func watches(t *testing.T, server *kubetest.Server, listed bool) {
 	w := subnettest.Watch(t, m)
 	w.AwaitSubnets(own.Subnet)
 	h.annotate(t, "one", "public-ip", "192.0.2.9")
-	w.Await("the changed address", func(leases []subnet.Lease) bool {
+	w.Await("the changed address", func(leases []*subnet.Lease) bool {
 		return len(leases) == 1 && leases[0].Attrs.PublicIP[0].String() == "192.0.2.9"
 	})
 	if got := strings.Contains(log.String(), "Falling back to regular list"); got != listed {

@@ -107,7 +107,7 @@ func watchSeesChanges(t *testing.T, h Harness) {
 	changed.PublicIP[ipfam.V4] = netip.MustParseAddr("192.0.2.77")
 	peer.Attrs = changed
 	h.Put(t, peer, false)
-	w.Await("the changed attributes", func(leases []subnet.Lease) bool {
+	w.Await("the changed attributes", func(leases []*subnet.Lease) bool {
 		for _, l := range leases {
 			if l.Subnet == peer.Subnet && l.Attrs.Equal(changed) {
 				return true

@@ -37,7 +37,7 @@ type Watching struct {
 	t  *testing.T
 	mu sync.Mutex
 	// last is nil until the first set has arrived.
-	last    []subnet.Lease
+	last    []*subnet.Lease
 	changed chan struct{}
 }
 
@@ -53,7 +53,7 @@ func (w *Watching) set(s subnet.Snapshot) {
 	w.mu.Lock()
 	w.last = s.Leases
 	if s.Leases == nil {
-		w.last = []subnet.Lease{}
+		w.last = []*subnet.Lease{}
 	}
 	w.mu.Unlock()
 	select {
@@ -63,14 +63,14 @@ func (w *Watching) set(s subnet.Snapshot) {
 }
 
 // Last returns the set that came last, nil when none has come.
-func (w *Watching) Last() []subnet.Lease {
+func (w *Watching) Last() []*subnet.Lease {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.last
 }
 
 // Await waits for a set of which ok holds.
-func (w *Watching) Await(what string, ok func([]subnet.Lease) bool) {
+func (w *Watching) Await(what string, ok func([]*subnet.Lease) bool) {
 	w.t.Helper()
 	timeout := time.After(patience)
 	for {
@@ -88,8 +88,8 @@ func (w *Watching) Await(what string, ok func([]subnet.Lease) bool) {
 // AwaitSubnets waits for a set of exactly these subnets.
 func (w *Watching) AwaitSubnets(want ...ipfam.Pair[netip.Prefix]) {
 	w.t.Helper()
-	w.Await("exactly the expected subnets", func(leases []subnet.Lease) bool {
-		return len(leases) == len(want) && !slices.ContainsFunc(leases, func(l subnet.Lease) bool {
+	w.Await("exactly the expected subnets", func(leases []*subnet.Lease) bool {
+		return len(leases) == len(want) && !slices.ContainsFunc(leases, func(l *subnet.Lease) bool {
 			return !slices.Contains(want, l.Subnet)
 		})
 	})

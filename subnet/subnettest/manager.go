@@ -71,10 +71,9 @@ func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr], p
 
 // former returns the lease that an earlier run of a node has published: that
 // of its subnet, else the oldest.
-func former(leases []subnet.Lease, a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) *subnet.Lease {
+func former(leases []*subnet.Lease, a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) *subnet.Lease {
 	var best *subnet.Lease
-	for i := range leases {
-		l := &leases[i]
+	for _, l := range leases {
 		if !sameNode(l.Attrs, a) {
 			continue
 		}
@@ -112,8 +111,8 @@ func sameAddress(a, b ipfam.Pair[netip.Addr]) bool {
 }
 
 // List implements subnet.Manager.
-func (m *Manager) List(ctx context.Context) ([]subnet.Lease, error) {
-	var leases []subnet.Lease
+func (m *Manager) List(ctx context.Context) ([]*subnet.Lease, error) {
+	var leases []*subnet.Lease
 	err := m.store.reach(ctx, func() bool {
 		leases = m.store.all()
 		return true
@@ -163,7 +162,7 @@ func (m *Manager) currentConfig(ctx context.Context) (*subnet.Config, error) {
 	return m.Config(ctx)
 }
 
-func subnetsOf(leases []subnet.Lease) []ipfam.Pair[netip.Prefix] {
+func subnetsOf(leases []*subnet.Lease) []ipfam.Pair[netip.Prefix] {
 	all := make([]ipfam.Pair[netip.Prefix], len(leases))
 	for i, l := range leases {
 		all[i] = l.Subnet
@@ -202,7 +201,7 @@ func (m *Manager) reuse(ctx context.Context, pools alloc.Pools, a subnet.Attrs, 
 func (m *Manager) create(ctx context.Context, pools alloc.Pools, subnets ipfam.Pair[netip.Prefix], a subnet.Attrs) (own subnet.Lease, created bool, err error) {
 	s := m.store
 	err = s.reach(ctx, func() bool {
-		taken := slices.ContainsFunc(s.all(), func(l subnet.Lease) bool { return pools.Overlap(subnets, l.Subnet) })
+		taken := slices.ContainsFunc(s.all(), func(l *subnet.Lease) bool { return pools.Overlap(subnets, l.Subnet) })
 		if !taken {
 			own, created = s.put(subnet.Lease{Subnet: subnets, Attrs: a}, false), true
 			m.own = &own
@@ -254,12 +253,12 @@ func (m *Manager) restore(own subnet.Lease, tell func(subnet.Lease)) error {
 // Watch implements subnet.Manager.
 func (m *Manager) Watch(ctx context.Context, set func(subnet.Snapshot)) error {
 	s := m.store
-	var told []subnet.Lease
+	var told []*subnet.Lease
 	first := true
 	for {
 		err := s.reach(ctx, func() bool {
 			leases := s.all()
-			if !first && slices.EqualFunc(leases, told, subnet.Lease.Equal) {
+			if !first && subnet.EqualLeases(leases, told) {
 				return false
 			}
 			told, first = leases, false

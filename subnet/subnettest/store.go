@@ -118,12 +118,12 @@ func (s *Store) touch() {
 
 // all returns the leases in the order of their names. It is called with the
 // lock held.
-func (s *Store) all() []subnet.Lease {
-	leases := make([]subnet.Lease, 0, len(s.records))
+func (s *Store) all() []*subnet.Lease {
+	leases := make([]*subnet.Lease, 0, len(s.records))
 	for _, e := range s.records {
-		leases = append(leases, e.lease)
+		leases = append(leases, &e.lease)
 	}
-	slices.SortFunc(leases, func(a, b subnet.Lease) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(leases, func(a, b *subnet.Lease) int { return strings.Compare(a.Name, b.Name) })
 	return leases
 }
 
