@@ -34,7 +34,7 @@ const stopTimeout = 4 * time.Second
 // gcPercent makes the garbage collector run when the heap has grown by this
 // much. Passes leave much garbage beside a small live heap, and memory is what
 // a daemon on every node should save. GOGC in the environment wins.
-const gcPercent = 30
+const gcPercent = 25
 
 func main() {
 	if os.Getenv("GOGC") == "" {
