@@ -26,6 +26,12 @@ func True(t testing.TB, what string, ok func() bool) {
 // when that does not come.
 func Says(t testing.TB, check func() (string, bool)) {
 	t.Helper()
+	Within(t, limit, check)
+}
+
+// Within is Says for what takes longer.
+func Within(t testing.TB, limit time.Duration, check func() (string, bool)) {
+	t.Helper()
 	interval := firstInterval
 	for timeout := time.After(limit); ; {
 		text, ok := check()

@@ -3,6 +3,7 @@
 package kubeplane
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/netip"
 	"os"
@@ -82,21 +83,25 @@ func (p *Plane) Write() error {
 }
 
 // WriteKubeconfig writes a kubeconfig for a user that reaches the API server
-// under this URL.
+// under this URL. It needs no other file.
 func (p *Plane) WriteKubeconfig(path, url, user string) error {
+	ca, err := p.certificate()
+	if err != nil {
+		return err
+	}
 	text := fmt.Sprintf(`apiVersion: v1
 kind: Config
 current-context: test
 clusters:
 - name: test
-  cluster: {server: %q, certificate-authority: %q}
+  cluster: {server: %q, certificate-authority-data: %q}
 users:
 - name: test
   user: {token: %q}
 contexts:
 - name: test
   context: {cluster: test, user: test}
-`, url, p.CAFile(), p.Token(user))
+`, url, base64.StdEncoding.EncodeToString(ca), p.Token(user))
 	return atomicfile.Write(path, []byte(text), 0o600)
 }
 
@@ -132,14 +137,19 @@ func (p *Plane) ControllerManager() []string {
 		"--bind-address=" + p.Addr.String(), "--cert-dir=" + p.Dir,
 		"--root-ca-file=" + p.CAFile(), "--service-account-private-key-file=" + p.file("accounts.key"),
 	}
-	var ranges []string
-	for _, r := range p.PodRanges {
-		ranges = append(ranges, r.String())
-	}
-	if len(ranges) > 0 {
-		args = append(args, "--allocate-node-cidrs", "--cluster-cidr="+strings.Join(ranges, ","))
+	if len(p.PodRanges) > 0 {
+		args = append(args, "--allocate-node-cidrs", "--cluster-cidr="+join(p.PodRanges))
 	}
 	return args
+}
+
+// join lists addresses or ranges as the programs want them.
+func join[T fmt.Stringer](list []T) string {
+	var texts []string
+	for _, item := range list {
+		texts = append(texts, item.String())
+	}
+	return strings.Join(texts, ",")
 }
 
 // Scheduler returns the arguments of kube-scheduler.

@@ -3,11 +3,10 @@ package kubeplane
 import (
 	"encoding/json"
 	"net/netip"
-	"strings"
 )
 
-// Pause is the image that keeps the namespaces of a pod.
-const Pause = "docker.io/library/pause:lab"
+// Pause is the image that keeps the namespaces of a pod; nodes must have it.
+const Pause = "docker.io/library/tenant:lab"
 
 // Where the programs of a node keep what is theirs.
 const (
@@ -21,7 +20,8 @@ const (
 // Worker is a node that runs pods. All paths are as the node sees them.
 type Worker struct {
 	Name string
-	Addr netip.Addr
+	// Addrs are those of the node, one per family.
+	Addrs []netip.Addr
 	// Cgroup is below which the pods' control groups are; no two nodes of a
 	// machine share it.
 	Cgroup string
@@ -111,7 +111,7 @@ func (w *Worker) Import(archive string) []string {
 func (w *Worker) Kubelet() []string {
 	return []string{
 		"--kubeconfig=" + w.Kubeconfig, "--config=" + w.kubeletFile(),
-		"--hostname-override=" + w.Name, "--node-ip=" + w.Addr.String(),
+		"--hostname-override=" + w.Name, "--node-ip=" + join(w.Addrs),
 		"--root-dir=" + kubeletDir, "--cert-dir=" + kubeletDir + "/pki",
 	}
 }
@@ -119,13 +119,9 @@ func (w *Worker) Kubelet() []string {
 // KubeProxy returns the arguments of kube-proxy. It leaves alone what belongs
 // to the whole machine.
 func (w *Worker) KubeProxy() []string {
-	var ranges []string
-	for _, r := range w.PodRanges {
-		ranges = append(ranges, r.String())
-	}
 	return []string{
 		"--kubeconfig=" + w.Kubeconfig, "--hostname-override=" + w.Name,
-		"--proxy-mode=iptables", "--cluster-cidr=" + strings.Join(ranges, ","),
+		"--proxy-mode=iptables", "--cluster-cidr=" + join(w.PodRanges),
 		"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0",
 		"--oom-score-adj=0",
 	}

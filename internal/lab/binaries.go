@@ -15,31 +15,37 @@ import (
 // that vanishes with the sandbox, and finds the servers that `make assets` has
 // built. Tests call it once.
 func BuildBinaries(flags ...string) (Binaries, error) {
-	b, err := servers()
+	b, err := Servers()
 	if err != nil {
 		return b, err
 	}
-	dir, err := Build(flags, "flannel/cmd/flanneld")
+	dir, err := build(nil, flags, "flannel/cmd/flanneld")
 	b.Flanneld = filepath.Join(dir, "flanneld")
 	return b, err
 }
 
-// Build builds programs with these flags of go build, into a folder that
+// BuildStatic builds programs that need no libraries, into a folder that
 // vanishes with the sandbox.
-func Build(flags []string, packages ...string) (dir string, err error) {
+func BuildStatic(packages ...string) (dir string, err error) {
+	return build([]string{"CGO_ENABLED=0"}, []string{"-trimpath", "-tags=grpcnotrace", "-ldflags=-s -w"}, packages...)
+}
+
+func build(env, flags []string, packages ...string) (dir string, err error) {
 	if dir, err = os.MkdirTemp(sandbox.Dir(), "bin-"); err != nil {
 		return "", err
 	}
 	args := append([]string{"build", "-buildvcs=false", "-o", dir + "/"}, flags...)
-	out, err := exec.Command("go", append(args, packages...)...).CombinedOutput()
+	cmd := exec.Command("go", append(args, packages...)...)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build %v: %w: %s", packages, err, out)
 	}
 	return dir, nil
 }
 
-// servers finds the programs that are built from elsewhere.
-func servers() (Binaries, error) {
+// Servers finds the programs that are built from elsewhere.
+func Servers() (Binaries, error) {
 	var b Binaries
 	var errs []error
 	for name, path := range b.servers() {

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"flannel/internal/lab/cgroup"
+	"flannel/internal/lab/ping"
 	"flannel/internal/lab/sandbox"
 )
 
@@ -73,10 +74,26 @@ func (l *Lab) logTails(t TB) {
 			}
 		}
 	}
+	for _, h := range l.Hosts {
+		if h.Worker != nil {
+			t.Logf("end of the logs of %s:\n%s", h.Name, h.Worker.logTails(10))
+		}
+	}
 	if l.Kubernetes != nil {
 		t.Logf("end of the log of the API server:\n%s", lastLines(l.Kubernetes.api.log(), 10))
 	}
 	if text := lastLines(l.Etcd.Log(), 10); text != "" {
 		t.Logf("end of the log of etcd:\n%s", text)
+	}
+}
+
+// NothingLost ends a continuous ping and fails the test when a packet is
+// missing.
+func NothingLost(t TB, series *ping.Series) {
+	t.Helper()
+	result := series.Stop()
+	t.Logf("%s", result)
+	if result.Lost > 0 || result.Sent == 0 {
+		t.Errorf("%d of %d pings lost", result.Lost, result.Sent)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"flannel/internal/ipfam"
 	"flannel/internal/kubeplane"
@@ -43,7 +44,27 @@ func (l *Lab) buildWorkers(ctx context.Context) error {
 			return fmt.Errorf("make %s a node: %w", h.Name, err)
 		}
 	}
-	return l.eachHost(func(h *Host) error { return h.Worker.start(ctx) })
+	if err := l.eachHost(func(h *Host) error { return h.Worker.start(ctx) }); err != nil {
+		return err
+	}
+	return l.Kubernetes.waitNodes(ctx)
+}
+
+// waitNodes waits until every host is a Node.
+func (k *Kubernetes) waitNodes(ctx context.Context) error {
+	tick := newTicker()
+	defer tick.Stop()
+	for {
+		nodes, err := k.API.Nodes(ctx)
+		if err == nil && len(nodes) == len(k.lab.Hosts) {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d hosts are Nodes: %w", len(nodes), len(k.lab.Hosts), errors.Join(ctx.Err(), err))
+		}
+	}
 }
 
 func (h *Host) makeWorker() error {
@@ -54,7 +75,7 @@ func (h *Host) makeWorker() error {
 	w := &Worker{
 		host: h, containerd: program("containerd"), kubelet: program("kubelet"), proxy: program("kube-proxy"),
 		plan: kubeplane.Worker{
-			Name: h.Name, Addr: h.addr(), Dir: "/run", Cgroup: h.lab.cgroups.Path(h.Name),
+			Name: h.Name, Addrs: h.addrs(), Dir: "/run", Cgroup: h.lab.cgroups.Path(h.Name),
 			Kubeconfig: k.Plane.Kubeconfig(kubeplane.Admin), PodRanges: k.Plane.PodRanges,
 		},
 	}
@@ -77,14 +98,14 @@ func (h *Host) makeWorker() error {
 	return h.Do(w.writeFiles)
 }
 
-// addr is the host's address of the first family.
-func (h *Host) addr() (a netip.Addr) {
+// addrs are the host's addresses.
+func (h *Host) addrs() (addrs []netip.Addr) {
 	for _, f := range ipfam.All() {
-		if a = h.Addr(f); a.IsValid() {
-			break
+		if a := h.Addr(f); a.IsValid() {
+			addrs = append(addrs, a)
 		}
 	}
-	return a
+	return addrs
 }
 
 // group holds the programs themselves.
@@ -131,6 +152,9 @@ func (w *Worker) start(ctx context.Context) error {
 	if err := w.run(&w.kubelet, append([]string{w.host.lab.options.Binaries.Kubelet}, w.plan.Kubelet()...)); err != nil {
 		return err
 	}
+	if w.host.lab.options.NoProxy {
+		return nil
+	}
 	return w.StartProxy()
 }
 
@@ -169,6 +193,14 @@ func (w *Worker) StartProxy() error {
 
 // StopProxy ends it; its rules stay.
 func (w *Worker) StopProxy() error { return w.proxy.stop() }
+
+func (w *Worker) logTails(lines int) string {
+	var b strings.Builder
+	for _, p := range []*process{&w.containerd, &w.kubelet, &w.proxy} {
+		fmt.Fprintf(&b, "%s:\n%s\n", p.name, lastLines(p.log(), lines))
+	}
+	return b.String()
+}
 
 // close ends the programs, and then the pods.
 func (w *Worker) close() error {

@@ -22,17 +22,6 @@ func startPing(t *testing.T, from, to *lab.Host, f ipfam.Family) *ping.Series {
 	return series
 }
 
-// nothingLost ends a continuous ping and fails the test when a packet is
-// missing.
-func nothingLost(t *testing.T, series *ping.Series) {
-	t.Helper()
-	result := series.Stop()
-	t.Logf("%d pings, %d lost", result.Sent, result.Lost)
-	if result.Lost > 0 || result.Sent == 0 {
-		t.Errorf("%d of %d pings lost", result.Lost, result.Sent)
-	}
-}
-
 func TestPodsKeepTalkingWhileTheDaemonIsKilled(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 2, Families: lab.Dual})
 	up(t, l)
@@ -48,8 +37,8 @@ func TestPodsKeepTalkingWhileTheDaemonIsKilled(t *testing.T) {
 			t.Fatalf("subnet %v, want %v as before", got, subnet)
 		}
 	}
-	nothingLost(t, v4)
-	nothingLost(t, v6)
+	lab.NothingLost(t, v4)
+	lab.NothingLost(t, v6)
 }
 
 func TestStoppingIsQuickAndLeavesTheDataPath(t *testing.T) {

@@ -86,7 +86,7 @@ func TestAnOutageCutsNobodyOff(t *testing.T) {
 	hasPeer(t, h, 77, true)
 	must(t, l.Etcd.Delete(t.Context(), key))
 	hasPeer(t, h, 77, false)
-	nothingLost(t, series)
+	lab.NothingLost(t, series)
 }
 
 // sameSubnets waits until all leases are in the store again, each with the
@@ -152,7 +152,7 @@ func TestAStoreThatForgetsCutsNobodyOff(t *testing.T) {
 			var pings []func()
 			for i, h := range l.Hosts {
 				series := startPing(t, h, l.Hosts[(i+1)%len(l.Hosts)], ipfam.V4)
-				pings = append(pings, func() { nothingLost(t, series) })
+				pings = append(pings, func() { lab.NothingLost(t, series) })
 			}
 			forget(t, l, snapshot)
 			sameSubnets(t, l, before)

@@ -69,7 +69,7 @@ func TestPodsKeepTalkingWhileTheDaemonIsKilled(t *testing.T) {
 		must(t, h.StartFlanneld())
 		ready(t, h)
 	}
-	nothingLost(t, series)
+	lab.NothingLost(t, series)
 	if now := annotationOf(t, l, h, "backend-data"); now != before {
 		t.Errorf("data %s, want %s as before", now, before)
 	}
@@ -97,7 +97,7 @@ func TestWipedAnnotationsCutNobodyOff(t *testing.T) {
 	must(t, other.StartFlanneld())
 	ready(t, other)
 	awaitAnnotation(t, l, other, "public-ip", other.Addr(ipfam.V4).String())
-	nothingLost(t, series)
+	lab.NothingLost(t, series)
 	connected(t, l)
 }
 
@@ -125,7 +125,7 @@ func TestAnAPIServerThatIsAway(t *testing.T) {
 	must(t, l.Kubernetes.Start(limited(t)))
 	ready(t, restarted)
 	says(t, h, "/readyz", "!cannot be reached")
-	nothingLost(t, series)
+	lab.NothingLost(t, series)
 	connected(t, l)
 
 	// Changes arrive after.

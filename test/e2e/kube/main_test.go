@@ -116,14 +116,3 @@ func startPing(t *testing.T, from, to *lab.Host) *ping.Series {
 	must(t, err)
 	return series
 }
-
-// nothingLost ends a continuous ping and fails the test when a packet is
-// missing.
-func nothingLost(t *testing.T, series *ping.Series) {
-	t.Helper()
-	result := series.Stop()
-	t.Logf("%d pings, %d lost", result.Sent, result.Lost)
-	if result.Lost > 0 || result.Sent == 0 {
-		t.Errorf("%d of %d pings lost", result.Lost, result.Sent)
-	}
-}

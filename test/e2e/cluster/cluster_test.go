@@ -1,0 +1,122 @@
+package cluster
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"flannel/internal/lab"
+)
+
+// TestCluster takes one cluster through its life. Each step begins with what
+// the former one has left.
+func TestCluster(t *testing.T) {
+	c := newCluster(t)
+	for _, step := range []struct {
+		name string
+		run  func(*testing.T, *cluster)
+	}{
+		{"it waits for kube-proxy, and has a way around", waitsForKubeProxy},
+		{"objects of flannel's shape are replaced without loss", replacesFlannel},
+		{"pods of the DaemonSet are deleted without loss", losesItsPods},
+		{"another backend and back", changesBackend},
+		{"rules of nftables", usesNFTables},
+		{"it is deleted and applied again without loss", comesBack},
+	} {
+		if !t.Run(step.name, func(t *testing.T) { step.run(t, c) }) {
+			t.FailNow()
+		}
+	}
+}
+
+// waitsForKubeProxy starts on nodes on which nobody serves the Service that
+// pods find the API server by.
+func waitsForKubeProxy(t *testing.T, c *cluster) {
+	c.kubectl(t, "apply", "--filename="+manifest)
+	soon(t, func() (string, bool) {
+		said := 0
+		pods, _ := c.daemons(t.Context()) // none yet
+		for _, p := range pods {
+			log, err := c.k.Kubectl(t.Context(), "logs", "--namespace=kube-flannel", p.Metadata.Name)
+			if err == nil && strings.Contains(log, "kube-proxy") && strings.Contains(log, "--kube-api-url") {
+				said++
+			}
+		}
+		return fmt.Sprintf("%d of the daemons say it", said), said == len(c.Hosts)
+	})
+	c.renewed(t, func() {
+		c.kubectl(t, "patch", "daemonset", "kube-flannel-ds", "--namespace=kube-flannel", "--type=json",
+			`--patch=[{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--kube-api-url=`+c.k.Plane.URL()+`"}]`)
+	})
+	c.nodesReady(t)
+	c.kubectl(t, "delete", "--filename="+manifest)
+	for _, h := range c.Hosts {
+		must(t, h.Worker.StartProxy())
+	}
+}
+
+func replacesFlannel(t *testing.T, c *cluster) {
+	c.renewed(t, func() { c.kubectl(t, "apply", "--filename=testdata/before.yml") })
+	c.kubectl(t, "apply", "--filename=testdata/tenants.yml")
+	c.connected(t)
+	c.undisturbed(t, func() {
+		c.renewed(t, func() { c.kubectl(t, "apply", "--filename="+manifest) })
+	})
+}
+
+func losesItsPods(t *testing.T, c *cluster) {
+	c.undisturbed(t, func() {
+		c.renewed(t, func() { c.deleteDaemons(t) })
+	})
+}
+
+// undisturbed runs a step that pods must not notice.
+func (c *cluster) undisturbed(t *testing.T, step func()) {
+	t.Helper()
+	subnets, series := c.subnets(t), c.startPing(t)
+	step()
+	lab.NothingLost(t, series)
+	if got := c.subnets(t); got != subnets {
+		t.Errorf("subnets %s, want %s as before", got, subnets)
+	}
+	c.nodesReady(t)
+	c.connected(t)
+}
+
+// apply applies a variant of the manifest and starts all daemons with it: a
+// changed configuration alone restarts none.
+func (c *cluster) apply(t *testing.T, args ...string) {
+	t.Helper()
+	c.renewed(t, func() {
+		c.kubectl(t, append([]string{"apply"}, args...)...)
+		c.deleteDaemons(t)
+	})
+}
+
+func changesBackend(t *testing.T, c *cluster) {
+	c.apply(t, "--kustomize="+filepath.Join(variants, "host-gw"))
+	c.onEvery(t, lacks("flannel.1"), "ip", "-brief", "link")
+	c.onEvery(t, contains("dev eth0 proto 70"), "ip", "route")
+	c.connected(t)
+	c.apply(t, "--filename="+manifest)
+	c.onEvery(t, contains("flannel.1"), "ip", "-brief", "link")
+	c.onEvery(t, lacks("dev eth0 proto 70"), "ip", "route")
+	c.connected(t)
+}
+
+func usesNFTables(t *testing.T, c *cluster) {
+	c.apply(t, "--kustomize="+filepath.Join(variants, "nftables"))
+	c.onEvery(t, contains("masquerade"), "nft", "list", "table", "ip", "flannel-ipv4")
+	c.onEvery(t, lacks("FLANNEL"), "iptables-save")
+	c.connected(t)
+}
+
+// comesBack takes the manifest away and applies it again; pods that run do not
+// notice.
+func comesBack(t *testing.T, c *cluster) {
+	c.undisturbed(t, func() {
+		c.kubectl(t, "delete", "--filename="+manifest)
+		c.renewed(t, func() { c.kubectl(t, "apply", "--filename="+manifest) })
+	})
+}

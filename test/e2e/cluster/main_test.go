@@ -1,0 +1,76 @@
+// Package cluster tests a real Kubernetes: nodes with kubelet, containerd and
+// kube-proxy, on which flanneld is a pod of the project's manifest and image.
+package cluster
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"flannel/internal/eventually"
+	"flannel/internal/lab"
+	"flannel/internal/lab/sandbox"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+// waitLimit bounds every wait. Programs of Kubernetes back off for up to a
+// minute, and share the processors with other tests.
+const waitLimit = 4 * time.Minute
+
+// before is the image that stands in for flannel's.
+const before = "flannel:before"
+
+// images builds the images once.
+var images = sync.OnceValues(func() ([]string, error) {
+	dir, err := lab.BuildStatic("flannel/cmd/flanneld", "flannel/cmd/flannel", "flannel/internal/lab/tenant")
+	if err != nil {
+		return nil, err
+	}
+	program := func(name string) string { return filepath.Join(dir, name) }
+	return lab.WriteImages(dir, lab.Programs{
+		Flanneld: program("flanneld"), Plugin: program("flannel"), Tenant: program("tenant"),
+	}, before)
+})
+
+// cluster is a cluster that several tests use one after the other.
+type cluster struct {
+	*lab.Lab
+	k *lab.Kubernetes
+}
+
+// newCluster returns two nodes without network and without kube-proxy.
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	if os.Geteuid() != 0 || !sandbox.Active() {
+		t.Skip("nodes that run pods need root")
+	}
+	binaries, err := lab.Servers()
+	must(t, err)
+	archives, err := images()
+	must(t, err)
+	l := lab.ForTest(t, lab.Options{Hosts: 2, Kubelets: true, NoProxy: true, Binaries: binaries, Images: archives})
+	c := &cluster{l, l.Kubernetes}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(c.describe(context.Background()))
+		}
+	})
+	return c
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// soon waits until check holds; its text says what was seen instead.
+func soon(t *testing.T, check func() (string, bool)) {
+	t.Helper()
+	eventually.Within(t, waitLimit, check)
+}

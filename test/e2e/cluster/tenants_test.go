@@ -1,0 +1,109 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"flannel/internal/ipfam"
+	"flannel/internal/kubeplane"
+	"flannel/internal/lab"
+	"flannel/internal/lab/ping"
+)
+
+// service is the address of the Service of testdata/tenants.yml.
+const service = "http://10.96.7.7"
+
+// tenants are the pods of testdata/tenants.yml, one per node.
+func (c *cluster) tenants(t *testing.T) []*lab.Pod {
+	t.Helper()
+	var pods []kubeplane.Pod
+	soon(t, func() (string, bool) {
+		var err error
+		if pods, err = c.k.API.Pods(t.Context(), "default", "app=tenants"); err != nil {
+			return err.Error(), false
+		}
+		ready := 0
+		for _, p := range pods {
+			if p.Ready() {
+				ready++
+			}
+		}
+		return fmt.Sprint(pods), ready == len(c.Hosts) && ready == len(pods)
+	})
+	var found []*lab.Pod
+	for _, p := range pods {
+		for _, h := range c.Hosts {
+			if h.Name != p.Spec.NodeName {
+				continue
+			}
+			pod, err := h.FindPod(netip.MustParseAddr(p.Status.PodIP))
+			must(t, err)
+			t.Cleanup(func() { pod.Close() })
+			found = append(found, pod)
+		}
+	}
+	return found
+}
+
+// connected waits until the tenants of all nodes reach each other, and from
+// each node the Service, with every tenant behind it, and the API server.
+func (c *cluster) connected(t *testing.T) {
+	t.Helper()
+	tenants := c.tenants(t)
+	for _, from := range tenants {
+		for _, to := range tenants {
+			soon(t, func() (string, bool) {
+				_, err := from.Ping(t.Context(), to.Addr(ipfam.V4))
+				return fmt.Sprint(err), err == nil
+			})
+		}
+		answers := map[string]bool{}
+		soon(t, func() (string, bool) {
+			name, err := get(t.Context(), from, service)
+			if err == nil {
+				answers[name] = true
+			}
+			return fmt.Sprint(answers, err), len(answers) == len(tenants)
+		})
+		soon(t, func() (string, bool) {
+			conn, err := from.Dial(t.Context(), "tcp", "10.96.0.1:443")
+			if err == nil {
+				conn.Close()
+			}
+			return fmt.Sprint("the API server's Service: ", err), err == nil
+		})
+	}
+}
+
+// get reads a page from inside a pod, over a connection of its own.
+func get(ctx context.Context, from *lab.Pod, url string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	client := http.Client{Transport: &http.Transport{DialContext: from.Dial, DisableKeepAlives: true}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	return strings.TrimSpace(string(text)), err
+}
+
+// startPing lets the first node's tenant ping the second's without a break.
+func (c *cluster) startPing(t *testing.T) *ping.Series {
+	t.Helper()
+	tenants := c.tenants(t)
+	series, err := tenants[0].StartPing(tenants[1].Addr(ipfam.V4), 5*time.Millisecond)
+	must(t, err)
+	return series
+}
