@@ -34,6 +34,8 @@ type Spec struct {
 	Labels map[string]string
 	// Created is the time of the image and of everything inside.
 	Created time.Time
+	// Local images stay on this machine: they are made quickly, not small.
+	Local bool
 }
 
 // File is a file inside an image; a path is absolute there.
@@ -54,7 +56,7 @@ func Build(s Spec) (v1.Image, error) {
 
 func build(s Spec, platform *v1.Platform) (v1.Image, error) {
 	created := s.Created.UTC().Truncate(time.Second)
-	layer, err := newLayer(s.Files, created)
+	layer, err := newLayer(s, created)
 	if err != nil {
 		return nil, err
 	}
@@ -81,14 +83,18 @@ func build(s Spec, platform *v1.Platform) (v1.Image, error) {
 }
 
 // newLayer packs the files. They lie in memory: an image is small.
-func newLayer(files []File, created time.Time) (v1.Layer, error) {
+func newLayer(s Spec, created time.Time) (v1.Layer, error) {
 	var raw bytes.Buffer
-	if err := archive.Tar(&raw, files, created); err != nil {
+	if err := archive.Tar(&raw, s.Files, created); err != nil {
 		return nil, err
+	}
+	level := gzip.BestCompression
+	if s.Local {
+		level = gzip.NoCompression
 	}
 	layer, err := tarball.LayerFromOpener(
 		func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw.Bytes())), nil },
-		tarball.WithCompressionLevel(gzip.BestCompression),
+		tarball.WithCompressionLevel(level),
 		tarball.WithCompressedCaching,
 		tarball.WithMediaType(types.OCILayer),
 	)

@@ -37,7 +37,7 @@ func WriteImages(dir string, p Programs, further ...string) ([]string, error) {
 	}
 	var archives []string
 	for name, spec := range specs {
-		spec.Platform, spec.Created = "linux/"+runtime.GOARCH, time.Unix(0, 0)
+		spec.Platform, spec.Created, spec.Local = "linux/"+runtime.GOARCH, time.Unix(0, 0), true
 		path := filepath.Join(dir, fmt.Sprintf("image%d.tar", len(archives)))
 		if err := writeImage(path, name, spec); err != nil {
 			return nil, fmt.Errorf("write image %s: %w", name, err)
