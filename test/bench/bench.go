@@ -30,6 +30,8 @@ func measures() []measure {
 		{"idle", (*bench).idle},
 		{"foreign", (*bench).foreign},
 		{"heal", (*bench).heal},
+		{"hostgw", (*bench).hostgw},
+		{"ondemand", (*bench).ondemand},
 		{"kube", (*bench).kube},
 		{"rules", (*bench).rules},
 		{"cni", (*bench).cni},

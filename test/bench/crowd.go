@@ -32,18 +32,25 @@ func (b *bench) getCrowd(ctx context.Context) (*crowd, error) {
 	if b.crowd != nil {
 		return b.crowd, nil
 	}
-	l, err := lab.New(ctx, lab.Options{Hosts: 1, Network: crowdConfig, Binaries: b.binaries})
+	var err error
+	b.crowd, err = b.newCrowd(ctx, lab.Options{Network: crowdConfig}, "vxlan", b.peers)
+	return b.crowd, err
+}
+
+// newCrowd makes a large network of one host, with a backend of that type.
+func (b *bench) newCrowd(ctx context.Context, o lab.Options, backend string, peers int) (*crowd, error) {
+	o.Hosts, o.Binaries = 1, b.binaries
+	l, err := lab.New(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	c := &crowd{lab: l, host: l.Hosts[0], peers: b.peers}
-	if c.store, err = openStore(ctx, l); err == nil {
-		err = c.store.putPeers(ctx, 0, b.peers)
+	c := &crowd{lab: l, host: l.Hosts[0], peers: peers}
+	if c.store, err = openStore(ctx, l, backend, o.Families == lab.Dual); err == nil {
+		err = c.store.putPeers(ctx, 0, peers)
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.close())
 	}
-	b.crowd = c
 	return c, nil
 }
 

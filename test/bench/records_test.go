@@ -19,12 +19,12 @@ func TestPeersDifferInEverything(t *testing.T) {
 
 func TestRecordIsWhatFlannelWrites(t *testing.T) {
 	p := nthPeer(257)
-	if got, want := p.name(), "10.65.1.0-24"; got != want {
+	if got, want := p.name(), "10.61.1.0-24"; got != want {
 		t.Errorf("name %s, want %s", got, want)
 	}
 	const want = `{"PublicIP":"100.64.1.1","PublicIPv6":null,"BackendType":"vxlan",` +
 		`"BackendData":{"VNI":1,"VtepMAC":"02:66:00:00:01:01"}}`
-	if got := p.value(); got != want {
+	if got := p.value("vxlan"); got != want {
 		t.Errorf("value %s, want %s", got, want)
 	}
 }

@@ -26,9 +26,12 @@ const (
 type store struct {
 	*clientv3.Client
 	lease clientv3.LeaseID
+	// backend is the backend type in records; dual ones have both families.
+	backend string
+	dual    bool
 }
 
-func openStore(ctx context.Context, l *lab.Lab) (*store, error) {
+func openStore(ctx context.Context, l *lab.Lab, backend string, dual bool) (*store, error) {
 	dial := func(ctx context.Context, address string) (net.Conn, error) {
 		return l.Etcd.Node.Dial(ctx, "tcp", address)
 	}
@@ -46,7 +49,7 @@ func openStore(ctx context.Context, l *lab.Lab) (*store, error) {
 		client.Close()
 		return nil, fmt.Errorf("get an etcd lease: %w", err)
 	}
-	return &store{client, granted.ID}, nil
+	return &store{client, granted.ID, backend, dual}, nil
 }
 
 // putPeers writes the records of peers number from to below to.
@@ -54,8 +57,8 @@ func (s *store) putPeers(ctx context.Context, from, to int) error {
 	for ; from < to; from += maxOps {
 		var ops []clientv3.Op
 		for i := from; i < min(from+maxOps, to); i++ {
-			p := nthPeer(i)
-			ops = append(ops, clientv3.OpPut(subnetsKey+p.name(), p.value(), clientv3.WithLease(s.lease)))
+			name, value := s.record(nthPeer(i))
+			ops = append(ops, clientv3.OpPut(subnetsKey+name, value, clientv3.WithLease(s.lease)))
 		}
 		if _, err := s.Txn(ctx).Then(ops...).Commit(); err != nil {
 			return fmt.Errorf("put the records of peers: %w", err)
@@ -66,8 +69,16 @@ func (s *store) putPeers(ctx context.Context, from, to int) error {
 
 // putPeer writes one record.
 func (s *store) putPeer(ctx context.Context, p peer) error {
-	_, err := s.Put(ctx, subnetsKey+p.name(), p.value(), clientv3.WithLease(s.lease))
+	name, value := s.record(p)
+	_, err := s.Put(ctx, subnetsKey+name, value, clientv3.WithLease(s.lease))
 	return err
+}
+
+func (s *store) record(p peer) (name, value string) {
+	if s.dual {
+		return p.dualName(), p.dualValue()
+	}
+	return p.name(), p.value(s.backend)
 }
 
 // forget deletes the record of a subnet.

@@ -17,23 +17,24 @@ import (
 )
 
 // at is an address of a pod with a port that the pod uses for nothing else.
-func at(p *lab.Pod, port uint16) netip.AddrPort { return netip.AddrPortFrom(p.Addr(ipfam.V4), port) }
-
-const benchPort = 5201
+func at(p *lab.Pod) netip.AddrPort {
+	const port = 5201
+	return netip.AddrPortFrom(p.Addr(ipfam.V4), port)
+}
 
 // stream sends as much as one TCP connection takes and returns the speed in
 // Gbit/s.
 func stream(ctx context.Context, from, to *lab.Pod) (float64, error) {
 	var listener net.Listener
 	err := to.Do(func() (err error) {
-		listener, err = net.Listen("tcp", at(to, benchPort).String())
+		listener, err = net.Listen("tcp", at(to).String())
 		return err
 	})
 	if err != nil {
 		return 0, err
 	}
 	defer listener.Close()
-	conn, err := from.Dial(ctx, "tcp", at(to, benchPort).String())
+	conn, err := from.Dial(ctx, "tcp", at(to).String())
 	if err != nil {
 		return 0, err
 	}
@@ -84,7 +85,7 @@ func receive(l net.Listener) (float64, error) {
 		} else {
 			total += n
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return float64(total) * 8 / 1e9 / now.Sub(start).Seconds(), nil
 		}
 		if err != nil {
@@ -98,7 +99,7 @@ func receive(l net.Listener) (float64, error) {
 func flood(from, to *lab.Pod) (perSecond, disorder float64, err error) {
 	var sink net.PacketConn
 	err = to.Do(func() (err error) {
-		sink, err = net.ListenPacket("udp", at(to, benchPort).String())
+		sink, err = net.ListenPacket("udp", at(to).String())
 		return err
 	})
 	if err != nil {
@@ -110,7 +111,7 @@ func flood(from, to *lab.Pod) (perSecond, disorder float64, err error) {
 	}
 	var conn net.Conn
 	err = from.Do(func() (err error) {
-		conn, err = net.Dial("udp", at(to, benchPort).String())
+		conn, err = net.Dial("udp", at(to).String())
 		return err
 	})
 	if err != nil {

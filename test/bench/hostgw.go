@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"flannel/internal/lab"
+	"flannel/network/kernel"
+)
+
+// hostgw measures a node that joins the large network with plain routes: from
+// the start of the program to the last route in the kernel.
+func (b *bench) hostgw(ctx context.Context) (rows []row, err error) {
+	if err := b.close(); err != nil {
+		return nil, err
+	}
+	c, err := b.newCrowd(ctx, lab.Options{Network: `{` + crowdRange + `, "Backend": {"Type": "host-gw"}}`}, "host-gw", b.peers)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	// All peers are on the link, as host-gw wants it.
+	if _, err := c.host.Exec(ctx, "ip", "route", "add", "100.64.0.0/10", "dev", lab.Uplink); err != nil {
+		return nil, err
+	}
+	took := row{Measure: fmt.Sprintf("join of %d peers, host-gw, start to last route", b.peers), Unit: seconds, Limit: atMost(0.8), Flannel: "29.5 s"}
+	memory := row{Measure: "  peak memory", Unit: megabytes, Flannel: "62 MB"}
+	for range b.roundsOr(5) {
+		join, err := c.joinPlain(ctx)
+		if err != nil {
+			return nil, err
+		}
+		peak, err := c.daemon().peakMemory()
+		if err != nil {
+			return nil, err
+		}
+		took.Samples = append(took.Samples, inSeconds(join))
+		memory.Samples = append(memory.Samples, float64(peak)/1e6)
+		if err := c.leavePlain(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return []row{took, memory}, nil
+}
+
+// joinPlain starts the daemon and returns the time from there until the kernel
+// has the last route.
+func (c *crowd) joinPlain(ctx context.Context) (time.Duration, error) {
+	before, err := routesOf(c.host)
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	if err := c.host.StartFlanneld(); err != nil {
+		return 0, err
+	}
+	var took time.Duration
+	err = until(ctx, "all routes in the kernel", 2*time.Millisecond, func() (bool, error) {
+		n, err := c.daemon().routes()
+		took = time.Since(start)
+		return n >= before+c.peers, err
+	})
+	if err == nil {
+		err = c.host.WaitReady(ctx)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%w\n%s", err, c.host.Flanneld().Tail(5))
+	}
+	routes, err := c.host.Handle.RouteListFiltered(unix.AF_INET, &netlink.Route{Protocol: kernel.RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
+	if err == nil && len(routes) != c.peers {
+		err = fmt.Errorf("%d routes for %d peers", len(routes), c.peers)
+	}
+	return took, err
+}
+
+// leavePlain ends the daemon and removes what it has left behind.
+func (c *crowd) leavePlain(ctx context.Context) error {
+	if err := c.host.Stop(); err != nil {
+		return err
+	}
+	for _, command := range [][]string{
+		{"ip", "route", "flush", "proto", fmt.Sprint(kernel.RouteProtocol)}, {"rm", "-f", lab.DefaultSubnetFile},
+	} {
+		if _, err := c.host.Exec(ctx, command...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
