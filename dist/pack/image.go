@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -42,7 +41,9 @@ func (j job) image() error {
 	}
 	fmt.Printf("%s %s %s\n", layout, j.ref, digest)
 	native := max(0, slices.Index(j.archs, j.native))
-	return j.archive(filepath.Join(j.out, "image.tar"), specs[native])
+	archive := filepath.Join(j.out, "image.tar")
+	fmt.Printf("%s %s %s\n", archive, j.ref, specs[native].Platform)
+	return image.WriteArchiveFile(archive, j.ref, specs[native])
 }
 
 func (j job) spec(b build) (image.Spec, error) {
@@ -62,18 +63,6 @@ func (j job) spec(b build) (image.Spec, error) {
 		},
 		Created: b.committed(),
 	}, nil
-}
-
-func (j job) archive(path string, spec image.Spec) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	if err := image.WriteArchive(f, j.ref, spec); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	fmt.Printf("%s %s %s\n", path, j.ref, spec.Platform)
-	return f.Close()
 }
 
 // blobsAtMost checks the parts of an image: each platform has one large one.

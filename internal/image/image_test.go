@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -44,7 +45,7 @@ func contents(t *testing.T, image v1.Image) map[string]string {
 	defer layers.Close()
 	for entries := tar.NewReader(layers); ; {
 		header, err := entries.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return files
 		}
 		if err != nil {
@@ -60,11 +61,7 @@ func contents(t *testing.T, image v1.Image) map[string]string {
 
 func TestAnArchiveHoldsTheProgramsOfOnePlatform(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "image.tar")
-	var packed bytes.Buffer
-	if err := WriteArchive(&packed, "flannel:v1", spec(t, "linux/arm/v7")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, packed.Bytes(), 0o600); err != nil {
+	if err := WriteArchiveFile(path, "flannel:v1", spec(t, "linux/arm/v7")); err != nil {
 		t.Fatal(err)
 	}
 	tag := name.MustParseReference("flannel:v1").(name.Tag)

@@ -1,8 +1,10 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -28,6 +30,15 @@ func WriteArchive(w io.Writer, ref string, s Spec) error {
 		return fmt.Errorf("write image %s: %w", ref, err)
 	}
 	return nil
+}
+
+// WriteArchiveFile is WriteArchive into a file.
+func WriteArchiveFile(path, ref string, s Spec) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("write image %s: %w", ref, err)
+	}
+	return errors.Join(WriteArchive(f, ref, s), f.Close())
 }
 
 // WriteLayout writes images of several platforms as one index into a folder,

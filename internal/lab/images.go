@@ -3,7 +3,6 @@ package lab
 import (
 	"debug/elf"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -39,24 +38,12 @@ func WriteImages(dir string, p Programs, further ...string) ([]string, error) {
 	for name, spec := range specs {
 		spec.Platform, spec.Created, spec.Local = "linux/"+runtime.GOARCH, time.Unix(0, 0), true
 		path := filepath.Join(dir, fmt.Sprintf("image%d.tar", len(archives)))
-		if err := writeImage(path, name, spec); err != nil {
-			return nil, fmt.Errorf("write image %s: %w", name, err)
+		if err := image.WriteArchiveFile(path, name, spec); err != nil {
+			return nil, err
 		}
 		archives = append(archives, path)
 	}
 	return archives, nil
-}
-
-func writeImage(path, name string, spec image.Spec) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	if err := image.WriteArchive(f, name, spec); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
 }
 
 // applets are the names that busybox goes by inside the tenant's image.
