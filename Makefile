@@ -28,7 +28,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the programs into bin/ (BIN)
-	$(GO_BUILD) -o '$(BIN)/' $(PROGRAMS:%=./cmd/%)
+	$(GO_BUILD) -o '$(BIN)/' $(PROGRAMS:%=./cmd/%) ./internal/lab/tenant
 
 demo: deps build ## three hosts on this machine: lease, ping, break, heal
 	test/assets/build etcd
@@ -67,13 +67,14 @@ release: IMAGE = flannel:$(VERSION)
 release: programs ## programs, archives, manifest, chart and checksums into OUT/release
 	$(PACK) -out '$(OUT)/release' release
 
-install: build ## install programs, units and script (DESTDIR, PREFIX, CNIDIR, UNITDIR)
+install: build ## install programs, script and units (DESTDIR, PREFIX, CNIDIR, UNITDIR)
 	install -D -m 0755 '$(BIN)/flanneld' '$(DESTDIR)$(PREFIX)/bin/flanneld'
 	install -D -m 0755 '$(BIN)/flannel' '$(DESTDIR)$(CNIDIR)/flannel'
 	install -D -m 0755 dist/mk-docker-opts.sh '$(DESTDIR)$(PREFIX)/libexec/flannel/mk-docker-opts.sh'
-	for unit in $(wildcard dist/*.service); do \
+	for unit in $(wildcard dist/*.service dist/*.conf); do \
+		case $$unit in *.conf) to='$(PREFIX)/share/flannel' ;; *) to='$(UNITDIR)' ;; esac; \
 		sed -E 's#/usr/(local/)?(bin|libexec)/flannel#$(PREFIX)/\2/flannel#g' $$unit | \
-			install -D -m 0644 /dev/stdin "$(DESTDIR)$(UNITDIR)/$${unit##*/}" || exit; \
+			install -D -m 0644 /dev/stdin "$(DESTDIR)$$to/$${unit##*/}" || exit; \
 	done
 
 clean: ## remove what was built

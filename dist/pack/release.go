@@ -62,12 +62,14 @@ func (j job) releaseBuild(b build) error {
 		archive.File{Path: "LICENSE", Source: filepath.Join(j.source, "LICENSE"), Mode: 0o644},
 		archive.File{Path: "mk-docker-opts.sh", Source: filepath.Join(j.source, "dist/mk-docker-opts.sh"), Mode: 0o755},
 	)
-	units, err := filepath.Glob(filepath.Join(j.source, "dist/*.service"))
-	if err != nil {
-		return err
-	}
-	for _, unit := range units {
-		files = append(files, archive.File{Path: filepath.Base(unit), Source: unit, Mode: 0o644})
+	for _, pattern := range []string{"dist/*.service", "dist/*.conf"} {
+		units, err := filepath.Glob(filepath.Join(j.source, pattern))
+		if err != nil {
+			return err
+		}
+		for _, unit := range units {
+			files = append(files, archive.File{Path: filepath.Base(unit), Source: unit, Mode: 0o644})
+		}
 	}
 	return j.tarball(fmt.Sprintf("flannel-%s-linux-%s.tar.gz", j.version, b.arch), files, b.committed())
 }
