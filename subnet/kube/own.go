@@ -20,8 +20,7 @@ func (m *Manager) followOwn(ctx context.Context) error {
 		return err
 	}
 	m.name.update(func(string, bool) (string, bool) { return name, true })
-	m.newReflector("own node", topicOwn, "metadata.name="+name, ownStore{m}).RunWithContext(ctx)
-	return ctx.Err()
+	return m.follow(ctx, "own node", topicOwn, "metadata.name="+name, ownStore{m})
 }
 
 func (m *Manager) findName(ctx context.Context) (string, error) {

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
@@ -22,10 +23,7 @@ func (m *Manager) Watch(ctx context.Context, set func(subnet.Snapshot)) error {
 	ctx = klog.NewContext(ctx, quietLogger(m.log))
 	p := newPeers(m.keys, m.families(), m.o.Grace)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		m.newReflector("nodes", topicPeers, "", p).RunWithContext(ctx)
-		return ctx.Err()
-	})
+	group.Go(func() error { return m.follow(ctx, "nodes", topicPeers, "", p) })
 	group.Go(func() error { return p.tell(ctx, set) })
 	return group.Wait()
 }
@@ -43,7 +41,7 @@ type peers struct {
 	known bool
 	all   map[string]peer
 	epoch uint64
-	// version is the highest resource version of a list.
+	// version is the latest resource version seen.
 	version uint64
 }
 
@@ -55,7 +53,10 @@ type peer struct {
 	until time.Time
 }
 
-var _ cache.TransformingStore = (*peers)(nil)
+var (
+	_ cache.TransformingStore      = (*peers)(nil)
+	_ cache.ResourceVersionUpdater = (*peers)(nil)
+)
 
 func newPeers(keys annotations, families ipfam.Pair[bool], grace time.Duration) *peers {
 	return &peers{keys: keys, families: families, grace: grace, changed: make(chan struct{}, 1), all: map[string]peer{}}
@@ -131,15 +132,21 @@ func (p *peers) Replace(list []any, version string) error {
 			all[n.Name] = next
 		}
 	}
-	if rev := revision(version); rev < p.version {
+	rev := revision(version)
+	if rev < p.version {
 		p.epoch++
-		p.version = rev
-	} else {
-		p.version = rev
 	}
+	p.version = rev
 	p.all, p.known = all, true
 	p.wake()
 	return nil
+}
+
+// UpdateResourceVersion implements cache.ResourceVersionUpdater.
+func (p *peers) UpdateResourceVersion(version string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.version = max(p.version, revision(version))
 }
 
 // Resync implements cache.ReflectorStore.
@@ -183,7 +190,8 @@ func vanished(was, is *subnet.Lease) bool {
 		return true
 	}
 	if is.Attrs.BackendType != was.Attrs.BackendType {
-		return false
+		// The type alone is gone: who has none by intention has other data.
+		return is.Attrs.Untyped && is.Attrs.Data[ipfam.V4] != nil && bytes.Equal(is.Attrs.Data[ipfam.V4], was.Attrs.Data[ipfam.V4])
 	}
 	for f := range ipfam.Addrs(is.Attrs.PublicIP) {
 		if was.Attrs.Data[f] != nil && is.Attrs.Data[f] == nil {

@@ -94,6 +94,7 @@ func TestAPeerWithoutAnnotationsIsKeptForAWhile(t *testing.T) {
 		"all":          func(n *Node) { n.Annotations = nil },
 		"the mark":     func(n *Node) { n.Annotations[k.managed] = "" },
 		"the address":  func(n *Node) { delete(n.Annotations, k.publicIP[ipfam.V4]) },
+		"the type":     func(n *Node) { delete(n.Annotations, k.backendType) },
 		"the data":     func(n *Node) { delete(n.Annotations, k.data[ipfam.V4]) },
 		"data as null": func(n *Node) { n.Annotations[k.data[ipfam.V4]] = "null" },
 	}
@@ -204,5 +205,10 @@ func TestARestoredStoreIsAnotherOne(t *testing.T) {
 		if want := uint64(i / 2); p.epoch != want {
 			t.Errorf("epoch %d after version %s, want %d", p.epoch, version, want)
 		}
+	}
+	// What a watch has told counts as well.
+	p.UpdateResourceVersion("30")
+	if err := p.Replace(nil, "25"); err != nil || p.epoch != 2 {
+		t.Errorf("epoch %d, %v", p.epoch, err)
 	}
 }

@@ -145,15 +145,11 @@ func (s *sieve) mark(node []byte) (name string, mark uint64, err error) {
 		case metaUID, metaCreationTimestamp:
 			add(number, data)
 		case metaAnnotations:
-			if ours, err := startsWith(data, s.prefix); err != nil || ours {
+			ours, err := startsWith(data, s.prefix)
+			if ours {
 				add(number, data)
 			}
-		}
-		return nil
-	}
-	spec := func(number protowire.Number, data []byte, _ uint64) error {
-		if number == specPodCIDR || number == specPodCIDRs {
-			add(number, data)
+			return err
 		}
 		return nil
 	}
@@ -162,7 +158,12 @@ func (s *sieve) mark(node []byte) (name string, mark uint64, err error) {
 		case nodeMetadata:
 			return fields(data, meta)
 		case nodeSpec:
-			return fields(data, spec)
+			return fields(data, func(number protowire.Number, data []byte, _ uint64) error {
+				if number == specPodCIDR || number == specPodCIDRs {
+					add(number, data)
+				}
+				return nil
+			})
 		}
 		return nil
 	})

@@ -17,8 +17,9 @@ import (
 
 // newReflector returns what keeps a store like the Nodes that a field selector
 // names. It streams the first list where the server can. Servers that do not
-// answer or refuse are waited out and said under the topic.
-func (m *Manager) newReflector(name, topic, selector string, store cache.ReflectorStore) *cache.Reflector {
+// answer or refuse are waited out and said under the topic. It calls again when
+// it cannot go on from what it has.
+func (m *Manager) newReflector(name, topic, selector string, store cache.ReflectorStore, again context.CancelCauseFunc) *cache.Reflector {
 	source := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.FieldSelector = selector
@@ -31,8 +32,16 @@ func (m *Manager) newReflector(name, topic, selector string, store cache.Reflect
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.FieldSelector = selector
+			back, err := m.wentBack(ctx, topic, o)
+			if err != nil {
+				return nil, err
+			}
+			if back {
+				again(errRestored)
+				return nil, errRestored
+			}
 			var w watch.Interface
-			err := m.try(ctx, topic, rule{"watch", "nodes"}, func(ctx context.Context) (err error) {
+			err = m.try(ctx, topic, rule{"watch", "nodes"}, func(ctx context.Context) (err error) {
 				w, err = m.client.watch(ctx, o)
 				return err
 			})

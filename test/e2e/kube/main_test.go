@@ -94,11 +94,17 @@ func annotationOf(t *testing.T, l *lab.Lab, h *lab.Host, key string) string {
 
 func annotate(t *testing.T, l *lab.Lab, h *lab.Host, annotations map[string]any) {
 	t.Helper()
+	annotateNode(t, l, h.Name, annotations)
+}
+
+// annotateNode sets annotations of the daemon's on a Node.
+func annotateNode(t *testing.T, l *lab.Lab, name string, annotations map[string]any) {
+	t.Helper()
 	full := map[string]any{}
 	for key, value := range annotations {
 		full[annotation+key] = value
 	}
-	must(t, l.Kubernetes.API.Annotate(t.Context(), h.Name, full))
+	must(t, l.Kubernetes.API.Annotate(t.Context(), name, full))
 }
 
 func awaitAnnotation(t *testing.T, l *lab.Lab, h *lab.Host, key, want string) {
