@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -44,6 +45,8 @@ func backends() map[string]backend.Factory {
 // daemon is the whole program, built from its flags.
 type daemon struct {
 	options *options
+	// handle is where addresses, links and routes are looked up.
+	handle  *netlink.Handle
 	log     *slog.Logger
 	metrics *metrics.Metrics
 	health  *health.Registry
@@ -56,6 +59,8 @@ type daemon struct {
 	alone   *health.Check
 	network *network.Network
 	notify  *notifier
+	// closers close what was opened while the daemon ran.
+	closers []io.Closer
 	// background runs beside the network for as long as the daemon runs.
 	background []func(context.Context) error
 }
@@ -67,7 +72,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	changed := make(chan struct{}, 1)
-	d := &daemon{options: o, log: log, metrics: metrics.New(version.String())}
+	d := &daemon{options: o, handle: handle, log: log, metrics: metrics.New(version.String())}
 	d.health = health.New(func() {
 		select {
 		case changed <- struct{}{}:
@@ -106,8 +111,10 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 	return d, nil
 }
 
-// run blocks until ctx ends or something ends that waiting cannot mend.
+// run blocks until ctx ends or something ends that waiting cannot mend. It is
+// called once.
 func (d *daemon) run(ctx context.Context) error {
+	defer d.close()
 	d.log.Info("flanneld starts", "version", version.String())
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.notify.run(ctx) })
@@ -126,6 +133,13 @@ func (d *daemon) run(ctx context.Context) error {
 		return d.network.Run(ctx)
 	})
 	return group.Wait()
+}
+
+func (d *daemon) close() {
+	d.handle.Close()
+	for _, c := range d.closers {
+		_ = c.Close() // nothing more is written to it
+	}
 }
 
 func (d *daemon) server() *health.Server {
@@ -203,6 +217,7 @@ func (d *daemon) newKernel(scope kernel.Scope) (network.Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.closers = append(d.closers, k)
 	for name, c := range map[string]struct {
 		help  string
 		value func(kernel.Counters) uint64

@@ -1,0 +1,79 @@
+package kube
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"flannel/internal/eventually"
+	"flannel/internal/kubeplane"
+	"flannel/internal/lab"
+)
+
+// TestWhatTheNodeIsCalled runs three nodes that find their Node in each of the
+// ways that there are.
+func TestWhatTheNodeIsCalled(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 3})
+	byName, byPod, byHost := l.Hosts[0], l.Hosts[1], l.Hosts[2]
+	_, err := l.Kubernetes.API.Do(t.Context(), http.MethodPost, "/api/v1/namespaces/default/pods", kubeplane.JSON,
+		`{"metadata":{"name":"flanneld"},"spec":{"nodeName":"`+byPod.Name+`","containers":[{"name":"c","image":"i"}]}}`)
+	must(t, err)
+	_, err = byHost.Exec(t.Context(), "hostname", "HOST3")
+	must(t, err)
+	for h, env := range map[*lab.Host][]string{
+		// NODE_NAME wins, and nobody asks for the pod.
+		byName: {"NODE_NAME=" + byName.Name, "POD_NAME=none", "POD_NAMESPACE=default"},
+		byPod:  {"NODE_NAME=", "POD_NAME=flanneld", "POD_NAMESPACE=default"},
+		byHost: {"NODE_NAME="},
+	} {
+		d, err := h.StartDaemon(lab.DaemonOptions{Env: env})
+		must(t, err)
+		must(t, d.WaitReady(limited(t)))
+		n, err := l.Kubernetes.API.GetNode(t.Context(), h.Name)
+		must(t, err)
+		if got, want := n.Metadata.Annotations[annotation+"public-ip"], h.Addr(0).String(); got != want {
+			t.Errorf("the Node of %s says %q, want %q", h.Name, got, want)
+		}
+	}
+}
+
+// TestStartingOverLeaksNothing changes what the daemon is built from again and
+// again: the number of open files stays.
+func TestStartingOverLeaksNothing(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 1})
+	h := l.Hosts[0]
+	_, err := h.Exec(t.Context(), "ip", "addr", "add", "172.31.1.201/24", "dev", lab.Uplink)
+	must(t, err)
+	must(t, h.StartFlanneld())
+	ready(t, h)
+	round := func() {
+		for _, address := range []any{"172.31.1.201", nil} {
+			annotate(t, l, h, map[string]any{"node-public-ip": address})
+			want := h.Addr(0).String()
+			if address != nil {
+				want = "172.31.1.201"
+			}
+			awaitAnnotation(t, l, h, "public-ip", want)
+			ready(t, h)
+		}
+	}
+	round()
+	before := openFiles(t, h)
+	for range 3 {
+		round()
+	}
+	// Connections end a little later.
+	eventually.Says(t, func() (string, bool) {
+		now := openFiles(t, h)
+		return strconv.Itoa(now) + " open files, " + strconv.Itoa(before) + " before", now <= before
+	})
+}
+
+func openFiles(t *testing.T, h *lab.Host) int {
+	t.Helper()
+	files, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(h.Flanneld().PID()), "fd"))
+	must(t, err)
+	return len(files)
+}
