@@ -61,6 +61,10 @@ func (g *guard) start(held []netip.Prefix, network ipfam.Pair[netip.Prefix]) {
 // holding reports whether something waits for two lists to agree.
 func (g *guard) holding() bool { return len(g.kept) > 0 || g.holdDeletions() }
 
+// doubts reports whether the store was seen to lack something that is kept.
+// Before the first snapshot everything is held, and nothing is known yet.
+func (g *guard) doubts() bool { return g.holding() && (g.started || len(g.kept) > 0) }
+
 // holdDeletions reports whether the kernel may hold what must not be deleted
 // although no lease is known for it.
 func (g *guard) holdDeletions() bool { return len(g.inKernel) > 0 }

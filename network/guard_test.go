@@ -170,6 +170,24 @@ func TestGuardDeletesAFewStaleOnesAtStart(t *testing.T) {
 	}
 }
 
+func TestGuardDoubtsNoStoreItHasNotSeen(t *testing.T) {
+	var g guard
+	g.start(held(some(1, 20)), guarded)
+	if !g.holding() || g.doubts() {
+		t.Errorf("before the first snapshot: holding %t, doubts %t", g.holding(), g.doubts())
+	}
+	g.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
+	if g.holding() || g.doubts() {
+		t.Errorf("after a complete one: holding %t, doubts %t", g.holding(), g.doubts())
+	}
+	var other guard
+	other.start(held(some(1, 20)), guarded)
+	other.admit(subnet.Snapshot{Leases: some(0, 2)}, mine)
+	if !other.doubts() {
+		t.Error("a store that has lost most is not doubted")
+	}
+}
+
 func TestGuardHoldsNothingOfAnotherNetwork(t *testing.T) {
 	var g guard
 	g.start(held(some(1, 20)), ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.6.0.0/16")})

@@ -93,8 +93,8 @@ func (l *looper) sayHeld() {
 // the passes. The reader ends with ctx; its answer fits into the channel.
 func (l *looper) askForList(ctx context.Context) {
 	at, wanted := l.guard.nextList()
-	if wanted != l.held {
-		l.held = wanted
+	if doubts := l.guard.doubts(); doubts != l.held {
+		l.held = doubts
 		l.sayHeld()
 	}
 	if !wanted || l.listing {
