@@ -20,11 +20,24 @@ import (
 // cannot undo such a drop.
 //
 // Only rules that hold for every packet, or for every packet of the network,
-// are judged; all others are taken not to match.
+// are judged; all others are taken not to match. Nothing is read again while
+// nothing has changed.
 func (d *Driver) Blocked(_ context.Context, c ipmasq.Config) ([]string, error) {
-	if d.absent() {
-		return nil, nil
+	generation, err := d.Generation()
+	if err != nil {
+		return nil, nil //nolint:nilerr // a kernel without nf_tables drops nothing there
 	}
+	j := &d.judged
+	if j.known && j.generation == generation && j.config.Equal(c) {
+		return j.lines, nil
+	}
+	lines, err := d.look(c)
+	j.known, j.generation, j.config, j.lines = err == nil, generation, c, lines
+	return lines, err
+}
+
+// look reads the chains of others.
+func (d *Driver) look(c ipmasq.Config) ([]string, error) {
 	conn, err := d.open()
 	if err != nil {
 		return nil, fmt.Errorf("open nf_tables: %w", err)

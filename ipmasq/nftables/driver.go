@@ -33,10 +33,18 @@ type Options struct {
 // Driver keeps the rules in tables of their own.
 type Driver struct {
 	Options
+
+	// judged is what Blocked has found, and at which generation.
+	judged struct {
+		known      bool
+		config     ipmasq.Config
+		generation uint32
+		lines      []string
+	}
 }
 
 // New returns a driver. It does nothing yet.
-func New(o Options) *Driver { return &Driver{o} }
+func New(o Options) *Driver { return &Driver{Options: o} }
 
 // open returns a connection that gives up after a while.
 func (d *Driver) open() (*nftables.Conn, error) {
