@@ -33,7 +33,7 @@ type end struct {
 }
 
 // newEnds returns two nodes whose kernels hold what the plan says.
-func newEnds(t *testing.T) [2]*end {
+func newEnds(t testing.TB) [2]*end {
 	ends := [2]*end{{NS: nstest.New(t), n: 1}, {NS: nstest.New(t), n: 2}}
 	veth := netlink.NewVeth(netlink.LinkAttrs{Name: "eth0"})
 	veth.PeerName, veth.PeerNamespace = "eth0", netlink.NsFd(ends[1].Namespace)
@@ -57,7 +57,7 @@ func newEnds(t *testing.T) [2]*end {
 
 // move moves packets until the test ends, with no more of the kernel's help
 // than it may.
-func (e *end) move(t *testing.T, may offloads) {
+func (e *end) move(t testing.TB, may offloads) {
 	t.Helper()
 	env := environment(`{}`, true, true)
 	var log bytes.Buffer

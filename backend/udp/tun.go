@@ -59,6 +59,7 @@ func (t *tun) prepare(fd int, name string, may offloads) error {
 	const tcp, both = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6, unix.TUN_F_USO4 | unix.TUN_F_USO6
 	t.datagrams = may.datagrams && unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp|both) == nil
 	t.segments = t.datagrams || may.segments && unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp) == nil
+	_ = kernel.UseTUN(name) // else the first packets are lost
 	return nil
 }
 

@@ -34,9 +34,13 @@ func (n *netlinkLinks) TxChecksumOff(name string) error {
 }
 
 func (n *netlinkLinks) ethtool(name string, v *ethtoolValue) error {
+	return ethtool(n.ioctl.Fd(), name, v)
+}
+
+func ethtool(socket uintptr, name string, v *ethtoolValue) error {
 	r := ethtoolRequest{data: unsafe.Pointer(v)}
 	copy(r.name[:unix.IFNAMSIZ-1], name)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, n.ioctl.Fd(), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&r)))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, socket, unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&r)))
 	if errno != 0 {
 		return os.NewSyscallError("ioctl ethtool", errno)
 	}

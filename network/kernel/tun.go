@@ -37,6 +37,17 @@ func makeTUN(name string) error {
 	return errors.Join(unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1), unix.Close(fd))
 }
 
+// UseTUN has the kernel hand packets to who has just attached to a device in the
+// namespace of the thread. By itself it does so a while later, and drops them
+// until then; since Linux 6.8 it does so at once when it is asked for the carrier.
+func UseTUN(name string) error {
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(ethtool(uintptr(socket), name, &ethtoolValue{command: unix.ETHTOOL_GLINK}), unix.Close(socket))
+}
+
 // OpenTUN attaches to a device in the namespace of the thread, or creates it
 // unless it is already there. The descriptor does not block.
 func OpenTUN(name string, flags uint16) (int, error) {
