@@ -76,10 +76,14 @@ const rolePath = "/apis/rbac.authorization.k8s.io/v1/"
 const roleName = "test-daemon"
 
 // AllowDaemon lets the user Daemon do what the manifest lets the daemon do.
-func (a *API) AllowDaemon(ctx context.Context) error {
+func (a *API) AllowDaemon(ctx context.Context) error { return a.AllowDaemonOnly(ctx, DaemonRules) }
+
+// AllowDaemonOnly lets the user Daemon do what these rules say, and nothing
+// else. The API server knows of it a moment later.
+func (a *API) AllowDaemonOnly(ctx context.Context, rules string) error {
 	objects := map[string]string{
 		"clusterroles": `{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-			"metadata": {"name": "` + roleName + `"}, "rules": ` + DaemonRules + `}`,
+			"metadata": {"name": "` + roleName + `"}, "rules": ` + rules + `}`,
 		"clusterrolebindings": `{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
 			"metadata": {"name": "` + roleName + `"}, "subjects": [{"kind": "User", "name": "` + Daemon + `"}],
 			"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "` + roleName + `"}}`,

@@ -50,14 +50,6 @@ func awaitCondition(t *testing.T, l *lab.Lab, h *lab.Host) {
 	})
 }
 
-func TestOtherBackends(t *testing.T) {
-	for name, backend := range map[string]string{"host-gw": `{"Type": "host-gw"}`, "direct routing": `{"Type": "vxlan", "DirectRouting": true}`} {
-		t.Run(name, func(t *testing.T) {
-			up(t, newLab(t, lab.Options{Hosts: 2, Backend: backend}))
-		})
-	}
-}
-
 func TestPodsKeepTalkingWhileTheDaemonIsKilled(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 2})
 	up(t, l)
