@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -104,74 +105,106 @@ func TestOnDemandAndTheNormalModeTogether(t *testing.T) {
 	connected(t, l)
 }
 
-// TestOnDemandSurvivesAScan lets a pod try the whole network, leased and
-// unleased addresses, faster than anything is answered.
+// TestOnDemandSurvivesAScan lets a pod try the whole network in both families,
+// leased and unleased addresses, faster than anything is answered.
 func TestOnDemandSurvivesAScan(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 3, Families: lab.Dual, Backend: onDemandBackend})
 	must(t, l.Up(t.Context()))
-	h := l.Hosts[0]
-	stop, done := make(chan struct{}), make(chan struct{})
-	var tried atomic.Int64
-	var conn *net.UDPConn
-	must(t, h.Pods()[0].Do(func() (err error) {
-		conn, err = net.ListenUDP("udp4", &net.UDPAddr{})
-		return err
-	}))
-	t.Cleanup(func() { conn.Close() })
-	go func() {
-		defer close(done)
-		scan(conn, &tried, stop)
-	}()
+	h, pod := l.Hosts[0], l.Hosts[0].Pods()[0]
+	var scans ipfam.Pair[*scanner]
+	for _, f := range ipfam.All() {
+		scans[f] = startScan(t, pod, f)
+	}
 	// Both a machine on the link and a node that nobody talks to are found.
 	var slowest time.Duration
-	for tried.Load() < 1<<16 {
-		_, _ = h.Exec(t.Context(), "ip", "neigh", "del", "172.31.1.1", "dev", "eth0") // unless it is gone
-		start := time.Now()
-		eventually.Says(t, func() (string, bool) {
-			out, err := h.Exec(t.Context(), "ping", "-c1", "-W1", "172.31.1.1")
-			return out, err == nil
-		})
-		slowest = max(slowest, time.Since(start))
+	for scans[ipfam.V4].tried.Load() < 1<<16 || scans[ipfam.V6].tried.Load() < 1<<16 {
+		for _, f := range ipfam.All() {
+			_, _ = h.Exec(t.Context(), "ip", "neigh", "del", routerAddr(f).String(), "dev", "eth0") // unless it is gone
+			start := time.Now()
+			eventually.Says(t, func() (string, bool) {
+				out, err := h.Exec(t.Context(), "ping", "-c1", "-W1", routerAddr(f).String())
+				return out, err == nil
+			})
+			slowest = max(slowest, time.Since(start))
+		}
 	}
-	eventually.Says(t, func() (string, bool) {
-		_, err := h.Pods()[0].Ping(t.Context(), l.Hosts[2].Pods()[0].Addr(ipfam.V4))
-		return fmt.Sprint(err), err == nil
-	})
-	close(stop)
-	<-done
-	t.Logf("%d addresses tried; the gateway was found after %v at most", tried.Load(), slowest)
+	for _, f := range ipfam.All() {
+		eventually.Says(t, func() (string, bool) {
+			_, err := pod.Ping(t.Context(), l.Hosts[2].Pods()[0].Addr(f))
+			return fmt.Sprint(err), err == nil
+		})
+	}
+	for _, f := range ipfam.All() {
+		scans[f].stop()
+		t.Logf("%d %s addresses tried; the gateway was found after %v at most", scans[f].tried.Load(), f, slowest)
+	}
 	if n := strings.Count(h.Log(), "no lease for an address"); n > 1 {
 		t.Errorf("%d lines in the log", n)
 	}
-	if routes := strings.Count(onHost(t, h, "ip route show"), "\n"); routes > 100 {
-		t.Errorf("%d routes", routes)
+	for _, command := range []string{"ip route show", "ip -6 route show"} {
+		if routes := strings.Count(onHost(t, h, command), "\n"); routes > 100 {
+			t.Errorf("%d routes: %s", routes, command)
+		}
 	}
 	// A lease where nobody was a moment ago is reached.
-	subnet := netip.MustParsePrefix("10.244.250.0/24")
-	must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/subnets/"+strings.ReplaceAll(subnet.String(), "/", "-"),
-		`{"PublicIP":"172.31.1.99","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}}`))
-	eventually.Says(t, func() (string, bool) {
-		_, _ = conn.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(subnet.Addr().Next(), 9))
-		text := onHost(t, h, "bridge fdb show dev flannel.1")
-		return text, strings.Contains(text, "dst 172.31.1.99 ")
-	})
+	const public = "172.31.1.99"
+	must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/subnets/10.244.250.0-24&fd00:10:244:fa01::-64",
+		`{"PublicIP":"`+public+`","PublicIPv6":"fd00:31:0:1::99","BackendType":"vxlan",`+
+			`"BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:99"},"BackendV6Data":{"VNI":1,"VtepMAC":"02:00:00:00:01:99"}}`))
+	for f, dst := range (ipfam.Pair[string]{public, "fd00:31:0:1::99"}).Each() {
+		eventually.Says(t, func() (string, bool) {
+			scans[f].send(250, 1)
+			text := onHost(t, h, "bridge fdb show dev "+ipfam.Pair[string]{"flannel.1", "flannel-v6.1"}[f])
+			return text, strings.Contains(text, "dst "+dst+" ")
+		})
+	}
 }
 
-// scan sends to every address of the network, over and over, and counts them.
-func scan(conn *net.UDPConn, tried *atomic.Int64, stop <-chan struct{}) {
-	network := netip.MustParsePrefix("10.244.0.0/16")
-	for a := network.Addr(); ; a = a.Next() {
-		if !network.Contains(a) {
-			a = network.Addr()
+// scanner sends to every subnet that the network can have, over and over.
+type scanner struct {
+	conn   *net.UDPConn
+	family ipfam.Family
+	tried  atomic.Int64
+	stop   func()
+}
+
+// startScan begins a scan; the caller stops it.
+func startScan(t *testing.T, from *lab.Pod, f ipfam.Family) *scanner {
+	t.Helper()
+	s := &scanner{family: f}
+	must(t, from.Do(func() (err error) {
+		s.conn, err = net.ListenUDP(ipfam.Pair[string]{"udp4", "udp6"}[f], &net.UDPAddr{})
+		return err
+	}))
+	t.Cleanup(func() { s.conn.Close() })
+	end, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := uint16(0); ; n++ {
+			select {
+			case <-end:
+				return
+			default:
+			}
+			s.send(byte(n>>8), byte(n))
+			s.tried.Add(1)
 		}
-		select {
-		case <-stop:
-			return
-		default:
-		}
-		_, _ = conn.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(a, 9))
-		tried.Add(1)
+	}()
+	s.stop = sync.OnceFunc(func() {
+		close(end)
+		<-done
+	})
+	t.Cleanup(s.stop)
+	return s
+}
+
+// send sends to 10.244.third.fourth, or into the IPv6 subnet with that number.
+func (s *scanner) send(third, fourth byte) {
+	to := netip.AddrFrom4([4]byte{10, 244, third, fourth})
+	if s.family == ipfam.V6 {
+		to = netip.AddrFrom16([16]byte{0: 0xfd, 3: 0x10, 4: 2, 5: 0x44, 6: third, 7: fourth, 15: 1})
 	}
+	_, _ = s.conn.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(to, 9)) // nobody may be there
 }
 
 // TestOnDemandNeedsNoMoreThanNetAdmin runs the daemon as an unprivileged
