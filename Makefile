@@ -22,7 +22,7 @@ CNIDIR ?= $(PREFIX)/lib/cni
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 PACK = go run ./dist/pack -programs '$(OUT)/bin' -archs '$(ARCHS)' -native '$(NATIVE)' -version '$(VERSION)' -image '$(IMAGE)'
 
-.PHONY: help build demo test check bench assets deps clean programs image image-load release install
+.PHONY: help build demo test test-fast check bench assets deps clean programs image image-load release install
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ demo: deps build ## three hosts on this machine: lease, ping, break, heal
 
 test: deps assets ## every test, on the real kernel, etcd and Kubernetes (root)
 	test/run
+
+test-fast: deps assets ## the tests without whole clusters, for working
+	test/run --fast
 
 check: ## formatting, vet and lint
 	test -z "$$(gofmt -l . | tee /dev/stderr)"

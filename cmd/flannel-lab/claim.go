@@ -44,6 +44,9 @@ func placeOf(name string) (place, error) {
 func (p place) lockPath() string   { return filepath.Join(p.dir, p.name+".lock") }
 func (p place) socketPath() string { return filepath.Join(p.dir, p.name+".sock") }
 
+// kubeconfigPath is the file for clients of a lab with Kubernetes.
+func (p place) kubeconfigPath() string { return filepath.Join(p.dir, p.name+".kubeconfig") }
+
 // claim is the right to be the lab of a name. It lasts as long as any process
 // holds the lock open.
 type claim struct {
@@ -171,6 +174,7 @@ func (c *claim) keep() {
 
 // release gives the name back and removes its files.
 func (c *claim) release() {
+	_ = os.Remove(c.kubeconfigPath())
 	_ = os.Remove(c.socketPath())
 	_ = os.Remove(c.lockPath())
 	// Another lab's files keep the folder.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"flannel/internal/lab/cgroup"
 )
 
 func status(args []string) int {
@@ -149,7 +152,7 @@ func (p place) end() (wasUp bool, err error) {
 		}
 		if err == nil {
 			(&claim{place: p, lock: lock}).release()
-			return wasUp, nil
+			return wasUp, cgroup.Sweep(context.Background())
 		}
 		if !errors.Is(err, errBusy) {
 			return wasUp, err

@@ -20,6 +20,7 @@ func commands() []command {
 	return []command{
 		{"up", "up N", "start N hosts and keep them", up},
 		{"exec", "exec HOST -- CMD", "run a command on host1, or in the pod host1/pod1", execute},
+		{"kubectl", "kubectl ARG...", "run kubectl against a lab that is up with --kubernetes", kubectl},
 		{"status", "status", "show hosts, leases, readiness and pods", status},
 		{"down", "down", "end a lab", down},
 		{"demo", "demo", "start three hosts, ping, break something, watch it heal", demo},

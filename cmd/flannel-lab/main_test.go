@@ -97,6 +97,9 @@ func TestWrongUseIsOneClearLine(t *testing.T) {
 		{"up 3 --flanneld /does/not/exist", 1, "flanneld is missing at /does/not/exist"},
 		{"up 3", 1, "run make build assets"},
 		{"demo --hosts 1 --flanneld /bin/sh --etcd /bin/sh", 2, "at least 2 hosts"},
+		{"up 3 --kubernetes --backend {}", 1, "the manifest says"},
+		{"kubectl get nodes", 1, `lab "lab" is not up`},
+		{"kubectl --name nobody -n x get pods", 1, `lab "nobody" is not up`},
 		{"exec host1", 2, "write it after --"},
 		{"exec host1 -- true", 1, `lab "lab" is not up`},
 		{"status --name A/b", 2, "lower-case"},
@@ -137,6 +140,22 @@ func TestLabStaysUpUntilDown(t *testing.T) {
 	flannelLab(t, "status").want(t, 1, "is not up")
 	flannelLab(t, "status", "--name", "second").want(t, 0, "host1")
 	flannelLab(t, "down", "--name", "second").want(t, 0, "")
+	wantNothingLeft(t)
+}
+
+func TestNodesOfKubernetes(t *testing.T) {
+	given := programs(t)
+	dir, err := lab.BuildStatic("flannel/cmd/flannel", "flannel/internal/lab/tenant", "flannel/cmd/flanneld")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { flannelLab(t, "down") })
+	flannelLab(t, append([]string{"up", "2", "--kubernetes"}, append(given, "--flanneld="+filepath.Join(dir, "flanneld"))...)...).
+		want(t, 0, "flannel-lab kubectl apply -f Documentation/kube-flannel.yml")
+	flannelLab(t, "kubectl", "get", "nodes").want(t, 0, "host2")
+	flannelLab(t, "kubectl", "--name=lab", "-n", "kube-flannel", "get", "pods").want(t, 0, "No resources found")
+	flannelLab(t, "exec", "host1", "--", "ctr", "-n", "k8s.io", "images", "ls", "-q").want(t, 0, "docker.io/library/flannel:latest")
+	flannelLab(t, "down").want(t, 0, "")
 	wantNothingLeft(t)
 }
 

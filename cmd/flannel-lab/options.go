@@ -15,6 +15,7 @@ import (
 // shape is what the flags say about the cluster.
 type shape struct {
 	ipv6, dual     bool
+	kubernetes     bool
 	backend        string
 	links          int
 	flanneld, etcd string
@@ -23,6 +24,7 @@ type shape struct {
 func (s *shape) register(fs *flag.FlagSet) {
 	fs.BoolVar(&s.ipv6, "ipv6", false, "IPv6 only")
 	fs.BoolVar(&s.dual, "dual", false, "IPv4 and IPv6")
+	fs.BoolVar(&s.kubernetes, "kubernetes", false, "hosts are nodes of Kubernetes that run pods, without a network yet (root)")
 	fs.StringVar(&s.backend, "backend", "", "Backend object of the network configuration, as `JSON` (default {\"Type\": \"vxlan\"})")
 	fs.IntVar(&s.links, "links", 1, "underlay links, `N` of them with a router in between")
 	fs.StringVar(&s.flanneld, "flanneld", "", "`path` of flanneld (default: beside flannel-lab)")
@@ -31,7 +33,10 @@ func (s *shape) register(fs *flag.FlagSet) {
 
 // options checks the flags and finds the programs.
 func (s *shape) options(hosts int) (lab.Options, error) {
-	o := lab.Options{Hosts: hosts, Links: s.links, Families: lab.IPv4, Backend: s.backend}
+	o := lab.Options{Hosts: hosts, Links: s.links, Families: lab.IPv4, Backend: s.backend, Kubelets: s.kubernetes}
+	if s.kubernetes && s.backend != "" {
+		return o, errors.New("--backend: with --kubernetes the manifest says what the backend is")
+	}
 	if s.ipv6 && s.dual {
 		return o, errors.New("--ipv6 and --dual exclude each other")
 	}
@@ -60,15 +65,39 @@ func (s *shape) find(b *lab.Binaries) error {
 		return fmt.Errorf("find the own program: %w", err)
 	}
 	bin := filepath.Dir(self)
-	built := filepath.Join(bin, "..", assets.Dir, "etcd")
-	if path, err := assets.Path("etcd"); err == nil && !isProgram(built) {
-		built = path
-	}
 	if b.Flanneld, err = program("flanneld", s.flanneld, filepath.Join(bin, "flanneld")); err != nil {
 		return err
 	}
-	b.Etcd, err = program("etcd", s.etcd, built)
-	return err
+	if b.Etcd, err = program("etcd", s.etcd, asset(bin, "etcd")); err != nil || !s.kubernetes {
+		return err
+	}
+	for name, path := range b.Kubernetes() {
+		if *path, err = program(name, "", asset(bin, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// asset is where a program is that `make assets` builds: beside the folder of
+// flannel-lab, or in the repository that the caller works in.
+func asset(bin, name string) string {
+	built := filepath.Join(bin, "..", assets.Dir, name)
+	if path, err := assets.Path(name); err == nil && !isProgram(built) {
+		return path
+	}
+	return built
+}
+
+// pods finds the programs for images, beside flanneld.
+func (s *shape) pods(b lab.Binaries) (p lab.Programs, err error) {
+	p.Flanneld = b.Flanneld
+	for name, path := range map[string]*string{"flannel": &p.Plugin, "tenant": &p.Tenant} {
+		if *path, err = program(name, "", filepath.Join(filepath.Dir(b.Flanneld), name)); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
 }
 
 // program returns the absolute path of a program, given by flag or found at

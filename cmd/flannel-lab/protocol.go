@@ -19,11 +19,15 @@ import (
 type request struct {
 	// Enter is the host or pod to enter; empty asks for the status.
 	Enter string
+	// Kubernetes asks for what a client of the API server needs.
+	Kubernetes bool
 }
 
 type reply struct {
 	Error string
 	Hosts []hostStatus
+	// Kubeconfig is the text of the file, Kubectl the path of the program.
+	Kubeconfig, Kubectl string
 	// Kinds are the CLONE_NEW* flags of the descriptors.
 	Kinds []int
 }

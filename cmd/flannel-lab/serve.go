@@ -51,6 +51,9 @@ func answer(ctx context.Context, conn *net.UnixConn, l *lab.Lab) error {
 	if err := json.NewDecoder(conn).Decode(&r); err != nil {
 		return err
 	}
+	if r.Kubernetes {
+		return answerKubernetes(conn, l)
+	}
 	if r.Enter == "" {
 		return send(conn, reply{Hosts: statusOf(ctx, l)}, nil)
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/lab"
+	"flannel/internal/lab/cgroup"
 	"flannel/internal/lab/sandbox"
 )
 
@@ -30,12 +31,15 @@ type upFlags struct {
 	name    string
 	timeout time.Duration
 	options lab.Options
+	// pods are the programs for images, with --kubernetes.
+	pods lab.Programs
 }
 
 func parseUp(args []string) (u upFlags, code int, ok bool) {
 	var s shape
 	fs := newFlags("up", "up N [flags]", "Starts N hosts with a flanneld and a pod each, and an etcd. They stay until flannel-lab down.\n"+
-		"flanneld's log: flannel-lab exec host1 -- cat /run/log/flanneld.log")
+		"flanneld's log: flannel-lab exec host1 -- cat /run/log/flanneld.log\n"+
+		"With --kubernetes the hosts are nodes with kubelet, containerd and kube-proxy, and flanneld is for you to apply.")
 	fs.StringVar(&u.name, "name", defaultName, "`name` of the lab")
 	fs.DurationVar(&u.timeout, "timeout", time.Minute, "how long flanneld may take to get ready")
 	s.register(fs)
@@ -49,6 +53,11 @@ func parseUp(args []string) (u upFlags, code int, ok bool) {
 	}
 	if u.options, err = s.options(hosts); err != nil {
 		return u, fail(1, err), false
+	}
+	if u.options.Kubelets {
+		if u.pods, err = s.pods(u.options.Binaries); err != nil {
+			return u, fail(1, err), false
+		}
 	}
 	return u, 0, true
 }
@@ -74,6 +83,9 @@ func up(args []string) int {
 		return fail(1, err)
 	}
 	c.keep()
+	if u.options.Kubelets {
+		return showCluster(p)
+	}
 	return showStatus(p)
 }
 
@@ -107,6 +119,7 @@ func startHolder(c *claim, args []string) error {
 	if err != nil {
 		_ = p.Signal(syscall.SIGTERM)
 		p.Wait()
+		err = errors.Join(err, cgroup.Sweep(context.Background()))
 	}
 	return err
 }
@@ -158,7 +171,8 @@ func holdInside(args []string) int {
 	if len(files) != 3 {
 		return fail(1, fmt.Errorf("%d files passed, want 3", len(files)))
 	}
-	// The lock, files[0], stays open as long as this process lives.
+	// The lock stays open as long as the lab lives.
+	defer files[0].Close()
 	socket, report := files[1], files[2]
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
@@ -185,6 +199,13 @@ func bringUp(ctx context.Context, u upFlags, report *os.File) (*lab.Lab, error) 
 		_, _ = report.Read(make([]byte, 1))
 		cancel()
 	}()
+	if u.options.Kubelets {
+		var err error
+		if u.options.Images, err = lab.WriteImages(sandbox.Dir(), u.pods); err != nil {
+			return nil, err
+		}
+		return lab.New(ctx, u.options)
+	}
 	l, err := lab.New(ctx, u.options)
 	if err != nil {
 		return nil, err

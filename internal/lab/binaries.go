@@ -48,7 +48,9 @@ func build(env, flags []string, packages ...string) (dir string, err error) {
 func Servers() (Binaries, error) {
 	var b Binaries
 	var errs []error
-	for name, path := range b.servers() {
+	wanted := b.Kubernetes()
+	wanted["etcd"], wanted["etcdutl"] = &b.Etcd, &b.Etcdutl
+	for name, path := range wanted {
 		found, err := assets.Path(name)
 		*path = found
 		errs = append(errs, err)
@@ -56,10 +58,9 @@ func Servers() (Binaries, error) {
 	return b, errors.Join(errs...)
 }
 
-// servers returns where the programs go, by their names.
-func (b *Binaries) servers() map[string]*string {
+// Kubernetes returns where the programs of Kubernetes go, by their names.
+func (b *Binaries) Kubernetes() map[string]*string {
 	return map[string]*string{
-		"etcd": &b.Etcd, "etcdutl": &b.Etcdutl,
 		"kube-apiserver": &b.APIServer, "kube-controller-manager": &b.ControllerManager, "kube-scheduler": &b.Scheduler,
 		"kubelet": &b.Kubelet, "kube-proxy": &b.KubeProxy, "kubectl": &b.Kubectl,
 	}

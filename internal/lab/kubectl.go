@@ -39,3 +39,6 @@ func (k *Kubernetes) kubectl(ctx context.Context, input string, args []string) (
 	}
 	return stdout.String(), nil
 }
+
+// KubectlPath is the program that Kubectl runs.
+func (k *Kubernetes) KubectlPath() string { return k.lab.options.Binaries.Kubectl }

@@ -13,6 +13,9 @@ import (
 	"flannel/internal/lab/node"
 )
 
+// Control is the name of the node with the control plane.
+const Control = "control"
+
 // Kubernetes is a control plane in a network namespace of its own on the first
 // link. Its store is the lab's etcd.
 type Kubernetes struct {
@@ -30,7 +33,7 @@ type Kubernetes struct {
 // buildKubernetes starts a control plane and makes every host a Node. The
 // daemons may do what the manifest lets them do.
 func (l *Lab) buildKubernetes(ctx context.Context) error {
-	n, err := node.NewNetwork("control", nil)
+	n, err := node.NewNetwork(Control, nil)
 	if err != nil {
 		return err
 	}

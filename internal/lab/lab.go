@@ -206,9 +206,12 @@ func (l *Lab) eachHost(fn func(*Host) error) error {
 	return errors.Join(errs...)
 }
 
-// Node returns the machine with this name: a host like host1, or a pod like
-// host1/pod1.
+// Node returns the machine with this name: a host like host1, a pod like
+// host1/pod1, or the control plane of Kubernetes.
 func (l *Lab) Node(name string) (*node.Node, error) {
+	if l.Kubernetes != nil && l.Kubernetes.Node.Name == name {
+		return l.Kubernetes.Node, nil
+	}
 	for _, h := range l.Hosts {
 		if h.Name == name {
 			return h.Node, nil
