@@ -8,7 +8,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 TAGS := grpcnotrace
 LDFLAGS := -s -w -X flannel/internal/version.linked=$(VERSION)
 PROGRAMS := flanneld flannel flannel-lab
-GO_BUILD := CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)'
+# The programs name their commit, where git can say it.
+BUILDVCS := $(shell git status >/dev/null 2>&1 && echo auto || echo false)
+GO_BUILD := CGO_ENABLED=0 go build -buildvcs=$(BUILDVCS) -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)'
 
 # Where things go; packaging: for which architectures, under which name, to which place.
 ARCHS ?= amd64 arm64 arm ppc64le s390x riscv64

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -114,6 +115,33 @@ func TestCommandsSayHowTheyAreUsed(t *testing.T) {
 	for _, argv := range [][]string{{"flanneld", "install-cni", "x"}, {"flanneld", "install-conf", "x"}} {
 		if code, _, stderr := call(argv...); code != exitUsage {
 			t.Errorf("%q: exit code %d: %s", argv, code, stderr)
+		}
+	}
+}
+
+// TestCommandsAreDocumented asks for the name of each command and of each flag
+// of it.
+func TestCommandsAreDocumented(t *testing.T) {
+	pages, err := filepath.Glob("../../Documentation/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var docs strings.Builder
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		docs.Write(text)
+	}
+	var names []string
+	for _, c := range commands() {
+		names = append(names, "`flanneld "+c.name)
+	}
+	newInstallFlagSet(&installFlags{}).VisitAll(func(f *flag.Flag) { names = append(names, "`--"+f.Name+"`") })
+	for _, name := range names {
+		if !strings.Contains(docs.String(), name) {
+			t.Errorf("%s is not documented", name)
 		}
 	}
 }

@@ -155,3 +155,19 @@ func TestErrorsNameWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+func TestNamesAreThoseOfContainerd(t *testing.T) {
+	for ref, want := range map[string]string{
+		"flannel:v1":                            "docker.io/library/flannel:v1",
+		"someone/flannel":                       "docker.io/someone/flannel:latest",
+		"registry.example:5000/net/flannel:1.2": "registry.example:5000/net/flannel:1.2",
+	} {
+		tag, err := name.NewTag(ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fullName(tag); got != want {
+			t.Errorf("%s: got %s, want %s", ref, got, want)
+		}
+	}
+}

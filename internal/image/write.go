@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -83,7 +84,7 @@ func writeLayout(dir, ref string, index v1.ImageIndex) (string, error) {
 	}
 	err = folder.AppendIndex(index, layout.WithAnnotations(map[string]string{
 		"org.opencontainers.image.ref.name": tag.TagStr(),
-		"io.containerd.image.name":          tag.Name(),
+		"io.containerd.image.name":          fullName(tag),
 	}))
 	if err != nil {
 		return "", err
@@ -93,4 +94,13 @@ func writeLayout(dir, ref string, index v1.ImageIndex) (string, error) {
 		return "", err
 	}
 	return digest.String(), nil
+}
+
+// fullName is how containerd calls an image: it knows another name of the
+// default registry.
+func fullName(tag name.Tag) string {
+	if rest, found := strings.CutPrefix(tag.Name(), name.DefaultRegistry+"/"); found {
+		return "docker.io/" + rest
+	}
+	return tag.Name()
 }
