@@ -282,7 +282,12 @@ func (m *Manager) try(ctx context.Context, topic string, need rule, request func
 			}
 			return err
 		}
-		m.voice.say(topic+", "+need.String(), explainRefusal(err, need))
+		cause := explainRefusal(err, need)
+		if m.voice.say(topic+", "+need.String(), cause) {
+			if n, known, _ := m.own.get(); known && n != nil {
+				m.tell(n, cause)
+			}
+		}
 		if err := retry.wait(ctx); err != nil {
 			return err
 		}

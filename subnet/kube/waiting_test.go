@@ -128,6 +128,39 @@ func causes() map[string]func(t *testing.T, h *harness) {
 			<-leases
 			await(t, &said.waiting, "")
 		},
+		"publishing is forbidden": func(t *testing.T, h *harness) {
+			h.must(t, h.server.API.CreateNode(h.ctx(t), "mute", "10.5.3.0/24"))
+			h.must(t, h.server.API.AllowDaemonOnly(h.ctx(t), `[
+				{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
+				{"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}]`))
+			t.Cleanup(func() { h.must(t, h.server.API.AllowDaemon(h.ctx(t))) })
+			o := h.options(t, "mute")
+			o.SetNetworkUnavailable = true
+			said := &heard{}
+			said.listen(&o)
+			m := start(t, o)
+			m.NetworkReady()
+			leases := acquiring(t, m)
+			await(t, &said.waiting, `not allowed to patch nodes/status: give the ClusterRole of this daemon the rule apiGroups [""], resources ["nodes/status"], verbs ["patch"]`)
+			h.awaitEvent(t, "mute", "Forbidden")
+			h.must(t, h.server.API.AllowDaemon(h.ctx(t)))
+			<-leases
+			eventually.True(t, "the condition", func() bool { return strings.HasPrefix(h.condition(t, "mute"), "False FlannelIsUp") })
+			await(t, &said.waiting, "")
+		},
+		"Events are forbidden": func(t *testing.T, h *harness) {
+			h.must(t, h.server.API.CreateNode(h.ctx(t), "eventless"))
+			h.must(t, h.server.API.AllowDaemonOnly(h.ctx(t), `[
+				{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
+				{"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]}]`))
+			t.Cleanup(func() { h.must(t, h.server.API.AllowDaemon(h.ctx(t))) })
+			said, m := h.listening(t, "eventless")
+			leases := acquiring(t, m)
+			await(t, &said.waiting, "has no pod CIDR")
+			h.patch(t, "eventless", `{"spec":{"podCIDR":"10.5.2.0/24","podCIDRs":["10.5.2.0/24"]}}`)
+			quickly(t, leases)
+			await(t, &said.waiting, "")
+		},
 		"the credentials are wrong": func(t *testing.T, h *harness) {
 			said := &heard{}
 			o := h.options(t, "unknown")
