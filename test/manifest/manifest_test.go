@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -114,7 +115,7 @@ func TestManifest(t *testing.T) {
 	})
 	t.Run("it asks for no more than it needs", func(t *testing.T) { leastRights(t, s) })
 	t.Run("its configuration is good", func(t *testing.T) { goodConfig(t, get(t, s, configMapPath).Data) })
-	for _, variant := range []string{"base", "dual-stack", "host-gw", "nftables", "udp"} {
+	for _, variant := range []string{"base", "dual-stack", "host-gw", "late-cni", "nftables", "udp"} {
 		t.Run(variant, func(t *testing.T) {
 			apply(t, s, "--server-side", "--force-conflicts", "-k", filepath.Join(variants, variant))
 			data := get(t, s, configMapPath).Data
@@ -130,6 +131,13 @@ func TestManifest(t *testing.T) {
 			}
 		}
 		t.Errorf("no volume tun in %v", volumes)
+	})
+	t.Run("late-cni leaves the configuration to the daemon", func(t *testing.T) {
+		apply(t, s, "--server-side", "--force-conflicts", "-k", filepath.Join(variants, "late-cni"))
+		pod := get(t, s, daemonSetPath).Spec.Template.Spec
+		if !slices.Contains(pod.Containers[0].Args, "--cni-conf=/etc/kube-flannel/cni-conf.json") || len(pod.InitContainers) != 1 {
+			t.Errorf("got %+v", pod)
+		}
 	})
 	t.Run("chart", func(t *testing.T) { chartApplies(t, s) })
 	t.Run("chart, by helm", func(t *testing.T) {
