@@ -154,28 +154,29 @@ func TestANodeMadeAgainWithAnotherPodCIDR(t *testing.T) {
 }
 
 func TestOverridesAreFollowed(t *testing.T) {
-	l := newLab(t, lab.Options{Hosts: 2})
+	l := newLab(t, lab.Options{Hosts: 2, Families: lab.Dual})
 	up(t, l)
 	h, peer := l.Hosts[0], l.Hosts[1]
-	// A second address of the host is on the link too.
-	_, err := h.Exec(t.Context(), "ip", "addr", "add", "172.31.1.201/24", "dev", lab.Uplink)
-	must(t, err)
-	sees := func(address string) {
-		t.Helper()
-		awaitAnnotation(t, l, h, "public-ip", address)
-		eventually.Says(t, func() (string, bool) {
-			fdb, err := peer.Exec(t.Context(), "bridge", "fdb", "show", "dev", "flannel.1")
-			return fdb, err == nil && strings.Contains(fdb, "dst "+address+" ")
-		})
+	// The second addresses are those of a router before the host.
+	for f, is := range map[ipfam.Family]struct{ key, second, device string }{
+		ipfam.V4: {"public-ip", "172.31.1.201", "flannel.1"},
+		ipfam.V6: {"public-ipv6", "fd00:31:0:1::201", "flannel-v6.1"},
+	} {
+		sees := func(address string) {
+			t.Helper()
+			awaitAnnotation(t, l, h, is.key, address)
+			eventually.Says(t, func() (string, bool) {
+				fdb, err := peer.Exec(t.Context(), "bridge", "fdb", "show", "dev", is.device)
+				return fdb, err == nil && strings.Contains(fdb, "dst "+address+" ")
+			})
+		}
+		for _, key := range []string{is.key + "-overwrite", "node-" + is.key} {
+			annotate(t, l, h, map[string]any{key: is.second})
+			sees(is.second)
+			annotate(t, l, h, map[string]any{key: nil})
+			sees(h.Addr(f).String())
+		}
 	}
-	annotate(t, l, h, map[string]any{"public-ip-overwrite": "172.31.1.201"})
-	sees("172.31.1.201")
-	annotate(t, l, h, map[string]any{"public-ip-overwrite": nil})
-	sees(h.Addr(ipfam.V4).String())
-	annotate(t, l, h, map[string]any{"node-public-ip": "172.31.1.201"})
-	sees("172.31.1.201")
-	annotate(t, l, h, map[string]any{"node-public-ip": nil})
-	sees(h.Addr(ipfam.V4).String())
 	ready(t, h)
 	connected(t, l)
 }
