@@ -83,7 +83,7 @@ func sources(programs []Program) []dependency {
 func modulesUsed(programs []Program) []dependency {
 	var all []dependency
 	for _, m := range modules(programs) {
-		d := dependency{URI: "pkg:golang/" + m.Path + "@" + m.Version}
+		d := dependency{URI: purl(m)}
 		if m.Sum != "" {
 			d.Digest = map[string]string{"dirHash1": m.Sum}
 		}

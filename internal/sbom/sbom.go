@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -75,6 +76,12 @@ func modules(programs []Program) []*debug.Module {
 		return slices.Compare([]string{a.Path, a.Version}, []string{b.Path, b.Version})
 	})
 	return slices.CompactFunc(all, func(a, b *debug.Module) bool { return a.Path == b.Path && a.Version == b.Version })
+}
+
+// purl is how a module is called across languages; a plus sign means a blank
+// there.
+func purl(m *debug.Module) string {
+	return "pkg:golang/" + m.Path + "@" + strings.ReplaceAll(m.Version, "+", "%2B")
 }
 
 // encode writes JSON that people can read too.

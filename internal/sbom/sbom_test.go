@@ -26,6 +26,7 @@ func self(t *testing.T) Program {
 
 func TestSPDXListsProgramsModulesAndGo(t *testing.T) {
 	p := self(t)
+	p.info.Deps = append(p.info.Deps, &debug.Module{Path: "example.org/old", Version: "v2.0.0+incompatible"})
 	p.info.Deps = append(p.info.Deps, p.info.Deps...)
 	text, err := SPDX("flannel", []Program{p})
 	if err != nil {
@@ -47,7 +48,7 @@ func TestSPDXListsProgramsModulesAndGo(t *testing.T) {
 			t.Errorf("%v relates what is not listed", r)
 		}
 	}
-	for _, want := range []string{p.SHA256, "pkg:golang/stdlib@" + strings.TrimPrefix(runtime.Version(), "go"), `"v1.2.3"`} {
+	for _, want := range []string{p.SHA256, "pkg:golang/stdlib@" + strings.TrimPrefix(runtime.Version(), "go"), `"v1.2.3"`, "pkg:golang/example.org/old@v2.0.0%2Bincompatible"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)
 		}

@@ -83,7 +83,7 @@ func SPDX(name string, programs []Program) (string, error) {
 
 func (d *spdxDocument) addModules(programs []Program) {
 	for _, m := range modules(programs) {
-		d.Packages = append(d.Packages, newPackage(m.Path, m.Version, "pkg:golang/"+m.Path+"@"+m.Version))
+		d.Packages = append(d.Packages, newPackage(m.Path, m.Version, purl(m)))
 	}
 	for _, p := range programs {
 		stdlib := strings.TrimPrefix(p.info.GoVersion, "go")
