@@ -32,7 +32,9 @@ help: ## list the targets
 build: ## build the programs into bin/ (BIN)
 	$(GO_BUILD) -o '$(BIN)/' $(PROGRAMS:%=./cmd/%) ./internal/lab/tenant
 
-demo: deps build ## three hosts on this machine: lease, ping, break, heal
+demo: ## three hosts on this machine: lease, ping, break, heal
+	test/deps demo
+	$(MAKE) build
 	test/assets/build etcd
 	bin/flannel-lab demo
 
