@@ -16,15 +16,18 @@ import (
 // code. Without the rights for namespaces the tests run outside, where
 // ForTest skips them.
 func Main(m interface{ Run() int }) {
+	outside := sandbox.Outside()
 	code, err := sandbox.Run(m.Run)
 	if errors.Is(err, sandbox.ErrUnavailable) {
 		code = m.Run()
 	} else if err != nil {
 		fmt.Fprintln(os.Stderr, "lab:", err)
 	}
-	// What a lab has left that was interrupted.
-	if err := cgroup.Sweep(context.Background()); err != nil {
-		fmt.Fprintln(os.Stderr, "lab:", err)
+	// What a lab has left that was interrupted. Only outside it has ended.
+	if outside {
+		if err := cgroup.Sweep(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, "lab:", err)
+		}
 	}
 	os.Exit(code)
 }

@@ -129,9 +129,12 @@ func TestPodsOfOneHostReachEachOther(t *testing.T) {
 	lease(t, h)
 	addPod(t, h, "pod1")
 	p := addPod(t, h, "pod2")
-	m := l.PingAll(t.Context())
-	if err := m.Err(); err != nil || len(m) != 4 {
-		t.Errorf("%d pings: %v", len(m), err)
+	// A busy kernel may take a second to open a port of a bridge.
+	if err := l.WaitConnected(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if m := l.PingAll(t.Context()); len(m) != 4 {
+		t.Errorf("%d pings: %v", len(m), m.Err())
 	}
 	if got := p.Addr(ipfam.V4).String(); got != "10.244.1.3" {
 		t.Errorf("pod2 has %s", got)

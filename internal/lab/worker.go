@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"flannel/internal/ipfam"
 	"flannel/internal/kubeplane"
@@ -32,9 +33,7 @@ func (l *Lab) buildWorkers(ctx context.Context) error {
 	if b := l.options.Binaries; b.Scheduler == "" || b.Kubelet == "" || b.KubeProxy == "" || b.Kubectl == "" {
 		return errNoKubernetes
 	}
-	if err := cgroup.Sweep(ctx); err != nil {
-		return fmt.Errorf("remove what other labs have left: %w", err)
-	}
+	sweep(ctx)
 	var err error
 	if l.cgroups, err = cgroup.New(); err != nil {
 		return fmt.Errorf("make the control groups of the lab: %w", err)
@@ -65,6 +64,13 @@ func (k *Kubernetes) waitNodes(ctx context.Context) error {
 			return fmt.Errorf("%d of %d hosts are Nodes: %w", len(nodes), len(k.lab.Hosts), errors.Join(ctx.Err(), err))
 		}
 	}
+}
+
+// sweep removes what other labs have left. One that just ends does it itself.
+func sweep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_ = cgroup.Sweep(ctx)
 }
 
 func (h *Host) makeWorker() error {
