@@ -136,7 +136,10 @@ func (f fault) healed(t *testing.T, l *lab.Lab, before string) {
 }
 
 func TestTheUplinkGetsAnotherAddress(t *testing.T) {
-	tests := map[string]string{"vxlan": `{"Type": "vxlan"}`, "direct routing": `{"Type": "vxlan", "DirectRouting": true}`}
+	tests := map[string]string{
+		"vxlan": `{"Type": "vxlan"}`, "direct routing": `{"Type": "vxlan", "DirectRouting": true}`,
+		"host-gw": `{"Type": "host-gw"}`, "udp": udpBackend, "on demand": onDemandBackend,
+	}
 	for name, backend := range tests {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, lab.Options{Hosts: 3, Families: lab.Dual, Backend: backend})

@@ -23,22 +23,30 @@ func startPing(t *testing.T, from, to *lab.Host, f ipfam.Family) *ping.Series {
 }
 
 func TestPodsKeepTalkingWhileTheDaemonIsKilled(t *testing.T) {
-	l := newLab(t, lab.Options{Hosts: 2, Families: lab.Dual})
-	up(t, l)
-	h := l.Hosts[0]
-	subnet := subnetOf(t, h)
-	v4 := startPing(t, h, l.Hosts[1], ipfam.V4)
-	v6 := startPing(t, h, l.Hosts[1], ipfam.V6)
-	for range 20 {
-		must(t, h.Kill())
-		must(t, h.StartFlanneld())
-		ready(t, h)
-		if got := subnetOf(t, h); got != subnet {
-			t.Fatalf("subnet %v, want %v as before", got, subnet)
-		}
+	tests := map[string]struct {
+		backend string
+		times   int
+	}{"vxlan": {`{"Type": "vxlan"}`, 20}, "host-gw": {`{"Type": "host-gw"}`, 5}, "on demand": {onDemandBackend, 5}}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, lab.Options{Hosts: 2, Families: lab.Dual, Backend: tt.backend})
+			up(t, l)
+			h := l.Hosts[0]
+			subnet := subnetOf(t, h)
+			v4 := startPing(t, h, l.Hosts[1], ipfam.V4)
+			v6 := startPing(t, h, l.Hosts[1], ipfam.V6)
+			for range tt.times {
+				must(t, h.Kill())
+				must(t, h.StartFlanneld())
+				ready(t, h)
+				if got := subnetOf(t, h); got != subnet {
+					t.Fatalf("subnet %v, want %v as before", got, subnet)
+				}
+			}
+			lab.NothingLost(t, v4)
+			lab.NothingLost(t, v6)
+		})
 	}
-	lab.NothingLost(t, v4)
-	lab.NothingLost(t, v6)
 }
 
 func TestStoppingIsQuickAndLeavesTheDataPath(t *testing.T) {
