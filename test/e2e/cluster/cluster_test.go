@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 )
 
@@ -23,6 +24,8 @@ func TestCluster(t *testing.T) {
 		{"another backend and back", changesBackend},
 		{"rules of nftables", usesNFTables},
 		{"it is deleted and applied again without loss", comesBack},
+		{"both families", usesBothFamilies},
+		{"pods that end leave nothing", endsPods},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { step.run(t, c) }) {
 			t.FailNow()
@@ -69,6 +72,15 @@ func losesItsPods(t *testing.T, c *cluster) {
 	c.undisturbed(t, func() {
 		c.renewed(t, func() { c.deleteDaemons(t) })
 	})
+	// In a container without rights to /proc/sys nothing is missing.
+	log := c.kubectl(t, "logs", "--namespace=kube-flannel", "--selector=app=flannel", "--container=kube-flannel", "--tail=-1")
+	for line := range strings.Lines(log) {
+		bad := strings.Contains(line, "level=ERROR") || strings.Contains(line, "level=WARN")
+		// The image has none, which is why it uses nftables.
+		if bad && !strings.Contains(line, "no iptables programs") {
+			t.Error(line)
+		}
+	}
 }
 
 // undisturbed runs a step that pods must not notice.
@@ -119,4 +131,23 @@ func comesBack(t *testing.T, c *cluster) {
 		c.kubectl(t, "delete", "--filename="+manifest)
 		c.renewed(t, func() { c.kubectl(t, "apply", "--filename="+manifest) })
 	})
+}
+
+// usesBothFamilies gives pods that start from then on addresses of both.
+func usesBothFamilies(t *testing.T, c *cluster) {
+	c.apply(t, "--kustomize="+filepath.Join(variants, "dual-stack"))
+	c.kubectl(t, "delete", "pods", "--selector=app=tenants")
+	for _, pod := range c.tenants(t) {
+		if !pod.Addr(ipfam.V6).IsValid() {
+			t.Errorf("%s has no IPv6 address", pod.Name)
+		}
+	}
+	c.connected(t)
+}
+
+func endsPods(t *testing.T, c *cluster) {
+	c.kubectl(t, "delete", "--filename=testdata/tenants.yml")
+	c.onEvery(t, lacks("veth"), "ip", "-brief", "link")
+	c.onEvery(t, lacks("10.244."), "ls", "/var/lib/cni/networks/cbr0")
+	c.onEvery(t, func(out string) bool { return out == "" }, "ls", "/var/lib/cni/flannel")
 }

@@ -52,7 +52,9 @@ func newCluster(t *testing.T) *cluster {
 	must(t, err)
 	archives, err := images()
 	must(t, err)
-	l := lab.ForTest(t, lab.Options{Hosts: 2, Kubelets: true, NoProxy: true, Binaries: binaries, Images: archives})
+	l := lab.ForTest(t, lab.Options{
+		Hosts: 2, Families: lab.Dual, Kubelets: true, NoProxy: true, Binaries: binaries, Images: archives,
+	})
 	c := &cluster{l, l.Kubernetes}
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -58,10 +58,11 @@ func (c *cluster) connected(t *testing.T) {
 	tenants := c.tenants(t)
 	for _, from := range tenants {
 		for _, to := range tenants {
-			soon(t, func() (string, bool) {
-				_, err := from.Ping(t.Context(), to.Addr(ipfam.V4))
-				return fmt.Sprint(err), err == nil
-			})
+			for _, f := range ipfam.All() {
+				if from.Addr(f).IsValid() && to.Addr(f).IsValid() {
+					reaches(t, from, to.Addr(f))
+				}
+			}
 		}
 		answers := map[string]bool{}
 		soon(t, func() (string, bool) {
@@ -79,6 +80,14 @@ func (c *cluster) connected(t *testing.T) {
 			return fmt.Sprint("the API server's Service: ", err), err == nil
 		})
 	}
+}
+
+func reaches(t *testing.T, from *lab.Pod, to netip.Addr) {
+	t.Helper()
+	soon(t, func() (string, bool) {
+		_, err := from.Ping(t.Context(), to)
+		return fmt.Sprint(err), err == nil
+	})
 }
 
 // get reads a page from inside a pod, over a connection of its own.
