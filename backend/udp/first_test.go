@@ -1,8 +1,6 @@
 package udp
 
 import (
-	"net"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -14,19 +12,7 @@ import (
 // where network devices come and go much later.
 func TestTheFirstPacketIsNotLost(t *testing.T) {
 	ends := newEnds(t)
-	var in net.PacketConn
-	var out net.Conn
-	var err error
-	ends[1].Do(func() { in, err = net.ListenPacket("udp", netip.AddrPortFrom(ends[1].addr(ipfam.V4), 0).String()) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	ends[0].Do(func() { out, err = net.Dial("udp", in.LocalAddr().String()) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
+	out, in := sockets(t, ends[0], ends[1], ipfam.V4)
 	ends[1].move(t, all)
 	ends[0].move(t, all)
 	if _, err := out.Write([]byte("x")); err != nil {

@@ -92,19 +92,50 @@ func (e *end) move(t testing.TB, may offloads) {
 // addr is the node's address on the overlay.
 func (e *end) addr(f ipfam.Family) netip.Addr { return node(e.n).Subnet[f].Addr() }
 
-// transfer sends bytes over TCP and compares what arrives.
-func transfer(t *testing.T, from, to *end, f ipfam.Family) {
+// stream opens a TCP connection from one node to the other.
+func stream(t testing.TB, from, to *end, f ipfam.Family) (client, server net.Conn) {
 	t.Helper()
 	var listener net.Listener
-	var conn net.Conn
 	var err error
 	to.Do(func() { listener, err = net.Listen("tcp", netip.AddrPortFrom(to.addr(f), 0).String()) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	from.Do(func() { conn, err = net.DialTimeout("tcp", listener.Addr().String(), patience) })
+	from.Do(func() { client, err = net.DialTimeout("tcp", listener.Addr().String(), patience) })
 	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	if server, err = listener.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	return client, server
+}
+
+// sockets opens two for datagrams from one node to the other.
+func sockets(t testing.TB, from, to *end, f ipfam.Family) (out net.Conn, in net.PacketConn) {
+	t.Helper()
+	var err error
+	to.Do(func() { in, err = net.ListenPacket("udp", netip.AddrPortFrom(to.addr(f), 0).String()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close() })
+	from.Do(func() { out, err = net.Dial("udp", in.LocalAddr().String()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { out.Close() })
+	return out, in
+}
+
+// transfer sends bytes over TCP and compares what arrives.
+func transfer(t *testing.T, from, to *end, f ipfam.Family) {
+	t.Helper()
+	client, server := stream(t, from, to, f)
+	if err := server.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	sent := make([]byte, 2<<20)
@@ -113,10 +144,10 @@ func transfer(t *testing.T, from, to *end, f ipfam.Family) {
 	}
 	failed := make(chan error, 1)
 	go func() {
-		_, err := conn.Write(sent)
-		failed <- errors.Join(err, conn.Close())
+		_, err := client.Write(sent)
+		failed <- errors.Join(err, client.Close())
 	}()
-	got, err := accept(listener)
+	got, err := io.ReadAll(server)
 	if err := errors.Join(err, <-failed); err != nil {
 		t.Fatal(err)
 	}
@@ -125,34 +156,13 @@ func transfer(t *testing.T, from, to *end, f ipfam.Family) {
 	}
 }
 
-func accept(l net.Listener) ([]byte, error) {
-	conn, err := l.Accept()
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return nil, err
-	}
-	return io.ReadAll(conn)
-}
-
 // datagrams sends some, which arrive in their order.
 func datagrams(t *testing.T, from, to *end, f ipfam.Family) {
 	t.Helper()
-	var in net.PacketConn
-	var out net.Conn
-	var err error
-	to.Do(func() { in, err = net.ListenPacket("udp", netip.AddrPortFrom(to.addr(f), 0).String()) })
-	if err != nil {
+	out, in := sockets(t, from, to, f)
+	if err := in.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close()
-	from.Do(func() { out, err = net.Dial("udp", in.LocalAddr().String()) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
 	b := make([]byte, 2000)
 	for i := range 50 {
 		if _, err := out.Write(bytes.Repeat([]byte{byte(i)}, 1200)); err != nil {
@@ -160,9 +170,6 @@ func datagrams(t *testing.T, from, to *end, f ipfam.Family) {
 		}
 	}
 	for i := range 50 {
-		if err := in.SetReadDeadline(time.Now().Add(patience)); err != nil {
-			t.Fatal(err)
-		}
 		n, _, err := in.ReadFrom(b)
 		if err != nil || n != 1200 || b[0] != byte(i) || b[n-1] != byte(i) {
 			t.Fatalf("%s: datagram %d: %d bytes of %d, %v", f, i, n, b[0], err)

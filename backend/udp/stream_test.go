@@ -3,8 +3,6 @@ package udp
 import (
 	"errors"
 	"io"
-	"net"
-	"net/netip"
 	"testing"
 
 	"flannel/internal/ipfam"
@@ -17,39 +15,21 @@ func BenchmarkStream(b *testing.B) {
 	for _, e := range ends {
 		e.move(b, all)
 	}
-	var listener net.Listener
-	var conn net.Conn
-	var err error
-	ends[1].Do(func() { listener, err = net.Listen("tcp", netip.AddrPortFrom(ends[1].addr(ipfam.V4), 0).String()) })
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer listener.Close()
-	ends[0].Do(func() { conn, err = net.DialTimeout("tcp", listener.Addr().String(), patience) })
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer conn.Close()
-	server, err := listener.Accept()
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer server.Close()
-	const chunk = 1 << 20
-	b.SetBytes(chunk)
+	client, server := stream(b, ends[0], ends[1], ipfam.V4)
+	data := make([]byte, 1<<20)
+	b.SetBytes(int64(len(data)))
 	written := make(chan error, 1)
-	data := make([]byte, chunk)
 	b.ResetTimer()
 	go func() {
 		for range b.N {
-			if _, err := conn.Write(data); err != nil {
+			if _, err := client.Write(data); err != nil {
 				written <- err
 				return
 			}
 		}
 		written <- nil
 	}()
-	_, err = io.CopyN(io.Discard, server, int64(b.N)*chunk)
+	_, err := io.CopyN(io.Discard, server, int64(b.N)*int64(len(data)))
 	if err := errors.Join(err, <-written); err != nil {
 		b.Fatal(err)
 	}

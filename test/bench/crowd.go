@@ -94,6 +94,13 @@ func (c *crowd) running() bool {
 // join starts the daemon and returns the time from there until the kernel has
 // the last entry.
 func (c *crowd) join(ctx context.Context) (time.Duration, error) {
+	// The summary also counts the device's own address.
+	return c.startUntil(ctx, c.peers+1, c.complete)
+}
+
+// startUntil starts the daemon and returns the time from there until the kernel
+// has this many routes more, which are written last. Then complete makes sure.
+func (c *crowd) startUntil(ctx context.Context, routes int, complete func() error) (time.Duration, error) {
 	before, err := routesOf(c.host)
 	if err != nil {
 		return 0, err
@@ -102,18 +109,15 @@ func (c *crowd) join(ctx context.Context) (time.Duration, error) {
 	if err := c.host.StartFlanneld(); err != nil {
 		return 0, err
 	}
-	// Routes are written last. The summary also counts the device's own
-	// address.
-	want := before + c.peers + 1
 	daemon := c.daemon()
 	var took time.Duration
 	err = until(ctx, "all routes in the kernel", 2*time.Millisecond, func() (bool, error) {
 		n, err := daemon.routes()
 		took = time.Since(start)
-		return n >= want, err
+		return n >= before+routes, err
 	})
 	if err == nil {
-		err = c.complete()
+		err = complete()
 	}
 	if err == nil {
 		err = c.host.WaitReady(ctx)

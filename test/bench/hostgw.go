@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -31,7 +30,7 @@ func (b *bench) hostgw(ctx context.Context) (rows []row, err error) {
 	took := row{Measure: fmt.Sprintf("join of %d peers, host-gw, start to last route", b.peers), Unit: seconds, Limit: atMost(0.8), Flannel: "29.5 s"}
 	memory := row{Measure: "  peak memory", Unit: megabytes, Flannel: "62 MB"}
 	for range b.roundsOr(5) {
-		join, err := c.joinPlain(ctx)
+		join, err := c.startUntil(ctx, c.peers, c.completePlain)
 		if err != nil {
 			return nil, err
 		}
@@ -48,34 +47,13 @@ func (b *bench) hostgw(ctx context.Context) (rows []row, err error) {
 	return []row{took, memory}, nil
 }
 
-// joinPlain starts the daemon and returns the time from there until the kernel
-// has the last route.
-func (c *crowd) joinPlain(ctx context.Context) (time.Duration, error) {
-	before, err := routesOf(c.host)
-	if err != nil {
-		return 0, err
-	}
-	start := time.Now()
-	if err := c.host.StartFlanneld(); err != nil {
-		return 0, err
-	}
-	var took time.Duration
-	err = until(ctx, "all routes in the kernel", 2*time.Millisecond, func() (bool, error) {
-		n, err := c.daemon().routes()
-		took = time.Since(start)
-		return n >= before+c.peers, err
-	})
-	if err == nil {
-		err = c.host.WaitReady(ctx)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("%w\n%s", err, c.host.Flanneld().Tail(5))
-	}
+// completePlain makes sure that the kernel holds a route per peer.
+func (c *crowd) completePlain() error {
 	routes, err := c.host.Handle.RouteListFiltered(unix.AF_INET, &netlink.Route{Protocol: kernel.RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
 	if err == nil && len(routes) != c.peers {
 		err = fmt.Errorf("%d routes for %d peers", len(routes), c.peers)
 	}
-	return took, err
+	return err
 }
 
 // leavePlain ends the daemon and removes what it has left behind.
