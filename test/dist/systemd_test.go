@@ -141,12 +141,14 @@ func (b *booted) property(name string) string {
 	return strings.TrimSpace(out)
 }
 
-// await waits until a property of the unit contains a text.
+// await waits for a property of the unit; of the status in words a part is
+// enough.
 func (b *booted) await(name, text string) {
 	b.t.Helper()
 	eventually.Says(b.t, func() (string, bool) {
 		got := b.property(name)
-		return fmt.Sprintf("%s is %q, want %q\n%s", name, got, text, b.journal()), strings.Contains(got, text)
+		ok := got == text || name == "StatusText" && strings.Contains(got, text)
+		return fmt.Sprintf("%s is %q, want %q\n%s", name, got, text, b.journal()), ok
 	})
 }
 
