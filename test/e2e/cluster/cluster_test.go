@@ -21,7 +21,7 @@ func TestCluster(t *testing.T) {
 		{"it waits for kube-proxy, and has a way around", waitsForKubeProxy},
 		{"objects of flannel's shape are replaced without loss", replacesFlannel},
 		{"pods of the DaemonSet are deleted without loss", losesItsPods},
-		{"another backend and back", changesBackend},
+		{"other backends and back", changesBackend},
 		{"rules of nftables", usesNFTables},
 		{"it is deleted and applied again without loss", comesBack},
 		{"both families", usesBothFamilies},
@@ -54,14 +54,15 @@ func waitsForKubeProxy(t *testing.T, c *cluster) {
 	})
 	c.nodesReady(t)
 	c.kubectl(t, "delete", "--filename="+manifest)
-	for _, h := range c.Hosts {
-		must(t, h.Worker.StartProxy())
-	}
 }
 
+// replacesFlannel also shows that kube-proxy ends the waiting by itself.
 func replacesFlannel(t *testing.T, c *cluster) {
 	c.renewed(t, func() { c.kubectl(t, "apply", "--filename=testdata/before.yml") })
 	c.kubectl(t, "apply", "--filename=testdata/tenants.yml")
+	for _, h := range c.Hosts {
+		must(t, h.Worker.StartProxy())
+	}
 	c.connected(t)
 	c.undisturbed(t, func() {
 		c.renewed(t, func() { c.kubectl(t, "apply", "--filename="+manifest) })
@@ -111,9 +112,13 @@ func changesBackend(t *testing.T, c *cluster) {
 	c.onEvery(t, lacks("flannel.1"), "ip", "-brief", "link")
 	c.onEvery(t, contains("dev eth0 proto 70"), "ip", "route")
 	c.connected(t)
-	c.apply(t, "--filename="+manifest)
-	c.onEvery(t, contains("flannel.1"), "ip", "-brief", "link")
+	c.apply(t, "--kustomize="+filepath.Join(variants, "udp"))
 	c.onEvery(t, lacks("dev eth0 proto 70"), "ip", "route")
+	c.onEvery(t, contains("flannel0"), "ip", "-brief", "link")
+	c.connected(t)
+	c.apply(t, "--filename="+manifest)
+	c.onEvery(t, lacks("flannel0"), "ip", "-brief", "link")
+	c.onEvery(t, contains("flannel.1"), "ip", "-brief", "link")
 	c.connected(t)
 }
 
