@@ -119,7 +119,6 @@ func TestRulesThatVanishArePutBack(t *testing.T) {
 			up(t, l)
 			h := l.Hosts[0]
 			before := ownRules(t, h)
-			pod := connection{from: h.Pods()[0].Node, to: l.Router, addr: routerAddr(ipfam.V4)}
 			for _, fault := range ruleFaults[mode.name] {
 				t.Run(fault.name, func(t *testing.T) {
 					for command := range strings.SplitSeq(fault.commands, "; ") {
@@ -131,8 +130,11 @@ func TestRulesThatVanishArePutBack(t *testing.T) {
 						return "before:\n" + before + "\nnow:\n" + now, now == before
 					})
 					t.Logf("healed after %v", time.Since(start).Round(time.Millisecond))
-					if got := pod.seen(t); got != h.Addr(ipfam.V4) {
-						t.Errorf("a pod is seen as %s", got)
+					for _, f := range ipfam.All() {
+						pod := connection{from: h.Pods()[0].Node, to: l.Router, addr: routerAddr(f)}
+						if got := pod.seen(t); got != h.Addr(f) {
+							t.Errorf("a pod is seen as %s", got)
+						}
 					}
 				})
 			}
