@@ -85,7 +85,10 @@ func (b *Backend) Plan(own subnet.Lease, peers []subnet.Lease, v backend.View) (
 			continue
 		}
 		device.Addrs = append(device.Addrs, ipfam.Host(own.Subnet[f].Addr()))
-		state.Routes = append(state.Routes, kernel.Route{Dst: b.env.Network[f], Dev: b.device, Metric: routeMetric})
+		// A node that has all of the network has no peers, and its bridge the route.
+		if network := b.env.Network[f]; own.Subnet[f] != network {
+			state.Routes = append(state.Routes, kernel.Route{Dst: network, Dev: b.device, Metric: routeMetric})
+		}
 		for _, l := range peers {
 			if l.Subnet[f].IsValid() {
 				status = append(status, b.judge(f, l))

@@ -43,6 +43,17 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestANodeThatHasAllOfTheNetwork leaves the route to it to the bridge.
+func TestANodeThatHasAllOfTheNetwork(t *testing.T) {
+	env := environment(`{}`, true, true)
+	own := node(1)
+	own.Subnet = env.Network
+	state, _, err := backendtest.New(t, New, env).Plan(own, nil, backendtest.View())
+	if err != nil || len(state.Routes) > 0 {
+		t.Errorf("routes %v, %v", state.Routes, err)
+	}
+}
+
 func TestConfigNamesWhatIsWrong(t *testing.T) {
 	tests := map[string]string{
 		`{"Port":0}`:               "Port: 0 is not allowed: use a whole number from 1 to 65535",

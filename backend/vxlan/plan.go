@@ -84,6 +84,9 @@ func (p *planner) grow(peers int) {
 // catch plans the route that the first packet to a peer takes.
 func (p *planner) catch(f ipfam.Family, dev string, own subnet.Lease) {
 	network := p.backend.env.Network[f]
+	if own.Subnet[f] == network {
+		return // no peers, and the route to the network is the bridge's
+	}
 	p.state.Routes = append(p.state.Routes, kernel.Route{Dst: network, Dev: dev})
 	p.state.Catches = append(p.state.Catches, kernel.Catch{Dev: dev, Network: network, Own: own.Subnet[f]})
 }

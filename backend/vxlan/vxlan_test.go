@@ -128,6 +128,17 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestANodeThatHasAllOfTheNetwork leaves the route to it to the bridge.
+func TestANodeThatHasAllOfTheNetwork(t *testing.T) {
+	env := backendtest.Env(`{"OnDemand":true}`, true, true)
+	own := node(1)
+	own.Subnet = env.Network
+	state, _, err := backendtest.New(t, New, env).Plan(own, nil, backendtest.View())
+	if err != nil || len(state.Routes) > 0 || len(state.Catches) > 0 {
+		t.Errorf("routes %v, catches %v, %v", state.Routes, state.Catches, err)
+	}
+}
+
 func TestAttrsAreByteForByteWhatOthersRead(t *testing.T) {
 	b, err := New(environment(`{"VNI":5}`, true, true))
 	if err != nil {

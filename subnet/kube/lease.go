@@ -47,7 +47,7 @@ func decodeLease(n *Node, keys *annotations, families ipfam.Pair[bool]) (subnet.
 	if l.Subnet == (ipfam.Pair[netip.Prefix]{}) {
 		l.Invalid = "no pod CIDR in a family that is on"
 	}
-	if l.Attrs, err = keys.decode(n.Annotations); err != nil {
+	if l.Attrs, err = keys.decode(n.Annotations, families); err != nil {
 		l.Invalid = err.Error()
 	}
 	return l, true
@@ -69,7 +69,7 @@ func ownSubnets(n *Node, network ipfam.Pair[netip.Prefix]) (ipfam.Pair[netip.Pre
 		switch s := have[f]; {
 		case !s.IsValid():
 			return have, noPodCIDR(n.Name, f, len(n.podCIDRs()) > 0)
-		case s.Bits() <= net.Bits() || !net.Contains(s.Addr()):
+		case s.Bits() < net.Bits() || !net.Contains(s.Addr()):
 			return have, &causeError{reason: "PodCIDROutsideNetwork", text: fmt.Sprintf("pod CIDR %s of Node %q is outside the %s %s: "+
 				"make %s in the network configuration the --cluster-cidr of the controller manager; "+
 				"see: kubectl get node %s -o jsonpath='{.spec.podCIDRs}'",

@@ -43,6 +43,13 @@ func TestLeaseOfANode(t *testing.T) {
 	if l, _ := decodeLease(n, &k, both); l.Subnet != subnettest.Subnets("10.244.3.0/24") || l.Invalid != "" {
 		t.Errorf("with podCIDR alone the lease is %+v", l)
 	}
+	// What flannel writes for IPv4 where IPv4 is off, and what is left of old.
+	only6 := nodeOf(t, attrs46(), "fd00:10:244:3::/64")
+	only6.Annotations[k.publicIP[ipfam.V4]], only6.Annotations[k.data[ipfam.V4]] = "0.0.0.0", "{"
+	if l, _ := decodeLease(only6, &k, ipfam.Pair[bool]{false, true}); l.Invalid != "" || l.Attrs.PublicIP[ipfam.V4].IsValid() ||
+		l.Attrs.PublicIP[ipfam.V6] != attrs46().PublicIP[ipfam.V6] {
+		t.Errorf("with IPv4 off the lease is %+v", l)
+	}
 	n.Annotations[k.managed] = "false"
 	if _, ok := decodeLease(n, &k, both); ok {
 		t.Error("a Node takes part that says it does not")
@@ -91,7 +98,8 @@ func TestOwnSubnets(t *testing.T) {
 		"no IPv4":                  {[]string{"fd00:10:244:3::/64"}, only4, `Node "n1" has no IPv4 pod CIDR`},
 		"outside the network":      {[]string{"10.9.3.0/24"}, only4, `pod CIDR 10.9.3.0/24 of Node "n1" is outside the Network 10.244.0.0/16`},
 		"IPv6 outside the network": {[]string{"10.244.3.0/24", "fd01::/64"}, network, `is outside the IPv6Network fd00:10:244::/56`},
-		"all of the network":       {[]string{"10.244.0.0/16"}, only4, "is outside the Network"},
+		"all of the network":       {[]string{"10.244.0.0/16"}, only4, ""},
+		"more than the network":    {[]string{"10.244.0.0/15"}, only4, "is outside the Network"},
 		"nonsense":                 {[]string{"x"}, only4, "is not a subnet"},
 	}
 	for name, test := range tests {
