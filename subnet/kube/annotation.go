@@ -140,9 +140,10 @@ const (
 	maxType = 32
 )
 
-// decode reads what a Node says about itself. With an error it returns what
-// could be read.
-func (k *annotations) decode(have map[string]string) (subnet.Attrs, error) {
+// decode reads what a Node says about itself in the families that are on. With
+// an error it returns what could be read. In the others a Node says what comes:
+// flannel with the public address 0.0.0.0, or what was true before.
+func (k *annotations) decode(have map[string]string, families ipfam.Pair[bool]) (subnet.Attrs, error) {
 	a := subnet.Attrs{BackendType: subnet.DefaultBackend, Untyped: have[k.backendType] == ""}
 	if name := have[k.backendType]; name != "" {
 		if len(name) > maxType || strings.TrimFunc(name, isTypeRune) != "" {
@@ -150,19 +151,17 @@ func (k *annotations) decode(have map[string]string) (subnet.Attrs, error) {
 		}
 		a.BackendType = strings.ToLower(name)
 	}
-	for f, key := range k.publicIP.Each() {
-		addr, err := decodeAddr(f, key, have)
-		if err != nil {
+	for f, on := range families.Each() {
+		if !on {
+			continue
+		}
+		var err error
+		if a.PublicIP[f], err = decodeAddr(f, k.publicIP[f], have); err != nil {
 			return a, err
 		}
-		a.PublicIP[f] = addr
-	}
-	for f, key := range k.data.Each() {
-		data, err := decodeData(key, have[key])
-		if err != nil {
+		if a.Data[f], err = decodeData(k.data[f], have[k.data[f]]); err != nil {
 			return a, err
 		}
-		a.Data[f] = data
 	}
 	return a, nil
 }

@@ -116,7 +116,7 @@ func TestAnnotationsAreThoseOfFlannel(t *testing.T) {
 			if !says(got, encoded) {
 				t.Error("the patched Node does not say it")
 			}
-			if a, err := k.decode(got); err != nil || !a.Equal(test.attrs) {
+			if a, err := k.decode(got, both); err != nil || !a.Equal(test.attrs) {
 				t.Errorf("decoded %+v, %v", a, err)
 			}
 		})
@@ -159,7 +159,7 @@ func TestAFlannelPeerSeesAChangeOfOneFamily(t *testing.T) {
 				if !flannelSees(k, have, is) {
 					t.Errorf("flannel ignores the change from %v to %v", have, is)
 				}
-				if a, err := k.decode(is); err != nil || !a.Equal(next) || !says(is, k.encode(next)) {
+				if a, err := k.decode(is, both); err != nil || !a.Equal(next) || !says(is, k.encode(next)) {
 					t.Errorf("the annotations say %+v, %v", a, err)
 				}
 				have, next = is, attrs46()
@@ -187,7 +187,7 @@ func TestWrongAnnotations(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			have := apply(apply(nil, k.encode(attrs46())), map[string]*string{test.key: &test.value})
-			if _, err := k.decode(have); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := k.decode(have, both); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
@@ -196,7 +196,7 @@ func TestWrongAnnotations(t *testing.T) {
 
 func TestFlannelsUDPHasNoType(t *testing.T) {
 	k := keysOf(t)
-	a, err := k.decode(map[string]string{k.managed: "true", k.backendType: "", k.publicIP[ipfam.V4]: "192.0.2.1", k.data[ipfam.V4]: "null"})
+	a, err := k.decode(map[string]string{k.managed: "true", k.backendType: "", k.publicIP[ipfam.V4]: "192.0.2.1", k.data[ipfam.V4]: "null"}, both)
 	if err != nil || a.BackendType != "udp" || !a.Untyped || a.Data[ipfam.V4] != nil {
 		t.Errorf("got %+v, %v", a, err)
 	}

@@ -188,7 +188,7 @@ func (h *harness) Get(t *testing.T, subnets ipfam.Pair[netip.Prefix]) (l subnet.
 	if err != nil {
 		t.Fatal(err)
 	}
-	attrs, err := h.keys.decode(n.Metadata.Annotations)
+	attrs, err := h.keys.decode(n.Metadata.Annotations, both)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -240,7 +240,7 @@ func (m *Manager) Previous(ctx context.Context, _ ipfam.Pair[netip.Addr], _ ipfa
 	if err != nil || n.Annotations[m.keys.managed] != "true" {
 		return subnet.Attrs{}, err
 	}
-	a, err := m.keys.decode(n.Annotations)
+	a, err := m.keys.decode(n.Annotations, m.families())
 	if err != nil {
 		m.log.Warn("annotations of an earlier run not understood", "err", err)
 		return subnet.Attrs{}, nil
