@@ -4,11 +4,13 @@ package backend
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/options"
 	"flannel/network/kernel"
 	"flannel/subnet"
 )
@@ -96,6 +98,19 @@ func (e Env) Attrs(backendType string, up Uplink) subnet.Attrs {
 		}
 	}
 	return a
+}
+
+// OnlyType checks the options of a backend that has no keys of its own, and says
+// which ones have no effect.
+func (e Env) OnlyType() error {
+	warnings, err := options.OnlyType(e.Options)
+	if err != nil {
+		return fmt.Errorf("Backend: %w", err)
+	}
+	for _, w := range warnings {
+		e.Log.Warn("backend configuration", "problem", w)
+	}
+	return nil
 }
 
 // Factory builds a backend. An error names the key and what is allowed.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"flannel/backend"
-	"flannel/internal/options"
 	"flannel/subnet"
 )
 
@@ -18,12 +17,8 @@ type Backend struct{ env backend.Env }
 
 // New checks the configuration; the backend has no keys of its own.
 func New(env backend.Env) (backend.Backend, error) {
-	warnings, err := options.OnlyType(env.Options)
-	if err != nil {
-		return nil, fmt.Errorf("Backend: %w", err)
-	}
-	for _, w := range warnings {
-		env.Log.Warn("backend configuration", "problem", w)
+	if err := env.OnlyType(); err != nil {
+		return nil, err
 	}
 	return &Backend{env}, nil
 }

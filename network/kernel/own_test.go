@@ -92,6 +92,18 @@ func TestUsersRoutesAreNotAdopted(t *testing.T) {
 	}
 }
 
+// another starts a daemon with an overlay of its own beside m, with one peer.
+func another(t *testing.T, m machine) machine {
+	theirs := m.again(kernel.Scope{Networks: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}, Instance: "two"})
+	state := kernel.State{Devices: []kernel.Device{{
+		Name: "flannel.2", MTU: 1450, MAC: mac(1), Addrs: []netip.Prefix{netip.MustParsePrefix("10.99.1.0/32")},
+		VXLAN: &kernel.VXLAN{VNI: 2, Local: public4(1), Uplink: m.uplinkIndex()},
+	}}}
+	addPeer(&state, "flannel.2", netip.MustParsePrefix("10.99.2.0/24"), public4(2), mac(2))
+	apply(t, theirs, state)
+	return theirs
+}
+
 func TestTwoInstancesLeaveEachOtherAlone(t *testing.T) {
 	onBoth(t, func(t *testing.T, m machine) {
 		up := m.uplinkIndex()
@@ -101,13 +113,7 @@ func TestTwoInstancesLeaveEachOtherAlone(t *testing.T) {
 		}
 		defer func() { _ = first.Close() }()
 		apply(t, m, single(up, 2))
-		theirs := m.again(kernel.Scope{Networks: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}, Instance: "two"})
-		state := kernel.State{Devices: []kernel.Device{{
-			Name: "flannel.2", MTU: 1450, MAC: mac(1), Addrs: []netip.Prefix{netip.MustParsePrefix("10.99.1.0/32")},
-			VXLAN: &kernel.VXLAN{VNI: 2, Local: public4(1), Uplink: up},
-		}}}
-		addPeer(&state, "flannel.2", netip.MustParsePrefix("10.99.2.0/24"), public4(2), mac(2))
-		apply(t, theirs, state)
+		theirs := another(t, m)
 		m.Invalidate()
 		if stats := apply(t, m, single(up, 2)); stats.Changed() != 0 {
 			t.Errorf("the second instance disturbed the first: %+v", stats)
@@ -158,13 +164,7 @@ func TestDeviceOfADaemonThatIsGoneIsTakenOver(t *testing.T) {
 func TestOnlyOurOwnFormerDevicesGo(t *testing.T) {
 	onBoth(t, func(t *testing.T, m machine) {
 		up := m.uplinkIndex()
-		theirs := m.again(kernel.Scope{Networks: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}, Instance: "two"})
-		state := kernel.State{Devices: []kernel.Device{{
-			Name: "flannel.2", MTU: 1450, MAC: mac(1), Addrs: []netip.Prefix{netip.MustParsePrefix("10.99.1.0/32")},
-			VXLAN: &kernel.VXLAN{VNI: 2, Local: public4(1), Uplink: up},
-		}}}
-		addPeer(&state, "flannel.2", netip.MustParsePrefix("10.99.2.0/24"), public4(2), mac(2))
-		apply(t, theirs, state)
+		another(t, m)
 		before := m.text()
 		apply(t, m, single(up, 2))
 		apply(t, m.again(scope), kernel.State{})
