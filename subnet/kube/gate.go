@@ -15,7 +15,8 @@ import (
 type gate struct {
 	probe func(context.Context) error
 	// shut is called with the cause when requests begin to wait and with each
-	// other cause, opened when they go on. They must not block.
+	// other cause, opened when the last of them has been answered. They must
+	// not block.
 	shut   func(error)
 	opened func()
 	// probing is held by the one who probes.
@@ -23,6 +24,11 @@ type gate struct {
 
 	mu     sync.Mutex
 	closed bool
+	// waiting says that shut was called last, and not opened.
+	waiting bool
+	// failing is how many requests were not answered and are made again. A
+	// server whose store is away answers the probe and nothing else.
+	failing int
 }
 
 func newGate(probe func(context.Context) error, shut func(error), opened func()) *gate {
@@ -32,18 +38,23 @@ func newGate(probe func(context.Context) error, shut func(error), opened func())
 // do makes a request as soon as the server answers, and again if it does not
 // answer this one. Any answer is returned.
 func (g *gate) do(ctx context.Context, request func(context.Context) error) error {
+	failed := 0
+	answered := false
+	defer func() { g.done(failed, answered) }()
 	for retry := newRetry(); ; {
 		if err := g.pass(ctx); err != nil {
 			return err
 		}
 		err := request(ctx)
 		if err == nil || !unanswered(err) {
+			answered = true
 			return err
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		g.close(err)
+		g.close(err, 1-failed)
+		failed = 1
 		// The probe may be answered while this request is not.
 		if err := retry.wait(ctx); err != nil {
 			return err
@@ -51,11 +62,42 @@ func (g *gate) do(ctx context.Context, request func(context.Context) error) erro
 	}
 }
 
-func (g *gate) close(err error) {
+// close makes requests wait because one, or one more, has failed.
+func (g *gate) close(err error, more int) {
 	g.mu.Lock()
-	g.closed = true
+	g.closed, g.waiting = true, true
+	g.failing += more
 	g.mu.Unlock()
 	g.shut(err)
+}
+
+// open lets requests through.
+func (g *gate) open() {
+	g.mu.Lock()
+	g.closed = false
+	over := g.overLocked()
+	g.mu.Unlock()
+	if over {
+		g.opened()
+	}
+}
+
+// done is called at the end of a request that counts as failed so often.
+func (g *gate) done(failed int, answered bool) {
+	g.mu.Lock()
+	g.failing -= failed
+	over := answered && !g.closed && g.overLocked()
+	g.mu.Unlock()
+	if over {
+		g.opened()
+	}
+}
+
+// overLocked reports whether the waiting is over, once.
+func (g *gate) overLocked() bool {
+	over := g.waiting && g.failing == 0
+	g.waiting = g.waiting && !over
+	return over
 }
 
 func (g *gate) isClosed() bool {
@@ -87,10 +129,7 @@ func (g *gate) pass(ctx context.Context) error {
 			}
 			continue
 		}
-		g.mu.Lock()
-		g.closed = false
-		g.mu.Unlock()
-		g.opened()
+		g.open()
 	}
 	return nil
 }

@@ -48,6 +48,26 @@ func TestAServerThatIsAwayIsAskedRarely(t *testing.T) {
 	})
 }
 
+// TestAServerWhoseStoreIsAway answers the probe, and for ten minutes no request:
+// that is one outage.
+func TestAServerWhoseStoreIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const outage = 10 * time.Minute
+		began := time.Now()
+		var opened []time.Duration
+		g := newGate(func(context.Context) error { return nil }, func(error) {}, func() { opened = append(opened, time.Since(began)) })
+		err := g.do(t.Context(), func(context.Context) error {
+			if time.Since(began) < outage {
+				return errors.New("etcdserver: request timed out")
+			}
+			return nil
+		})
+		if err != nil || len(opened) != 1 || opened[0] < outage {
+			t.Errorf("said to be over at %v, %v", opened, err)
+		}
+	})
+}
+
 func TestAGateEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
