@@ -35,31 +35,19 @@ func (b *bench) kube(ctx context.Context) (rows []row, err error) {
 	}
 	defer func() { err = errors.Join(err, c.lab.Close()) }()
 	title := fmt.Sprintf("join of %d Nodes", b.peers)
-	took := row{Measure: title + ", start to last entry", Unit: seconds, Limit: atMost(1.5), Flannel: "3.2 s"}
-	memory := row{Measure: "  peak memory", Unit: megabytes, Limit: atMost(60), Flannel: "232 MB"}
-	cpu := row{Measure: "  CPU time of the daemon", Unit: seconds}
-	log := row{Measure: "  log", Unit: kilobytes, Flannel: "5.4 MB"}
+	r := joinRows{
+		took:   row{Measure: title + ", start to last entry", Unit: seconds, Limit: atMost(1.5), Flannel: "3.2 s"},
+		memory: row{Measure: "  peak memory", Unit: megabytes, Limit: atMost(60), Flannel: "232 MB"},
+		cpu:    row{Measure: "  CPU time of the daemon", Unit: seconds},
+		log:    row{Measure: "  log", Unit: kilobytes, Flannel: "5.4 MB"},
+	}
 	for range b.roundsOr(3) {
 		if err := c.leaveKube(ctx); err != nil {
 			return nil, err
 		}
-		logged := len(c.host.Log())
-		join, err := c.join(ctx)
-		if err != nil {
+		if _, err := r.round(ctx, c); err != nil {
 			return nil, err
 		}
-		peak, err := c.daemon().peakMemory()
-		if err != nil {
-			return nil, err
-		}
-		used, err := c.daemon().cpu()
-		if err != nil {
-			return nil, err
-		}
-		took.Samples = append(took.Samples, inSeconds(join))
-		memory.Samples = append(memory.Samples, float64(peak)/1e6)
-		cpu.Samples = append(cpu.Samples, inSeconds(used))
-		log.Samples = append(log.Samples, float64(len(c.host.Log())-logged)/1e3)
 	}
 	used, err := c.load(ctx, updateWindow, c.updateNodes)
 	if err != nil {
@@ -67,7 +55,7 @@ func (b *bench) kube(ctx context.Context) (rows []row, err error) {
 	}
 	updates := row{Measure: fmt.Sprintf("  %d status updates per second, of one core", updatesPerSecond),
 		Unit: percent, Limit: atMost(2), Samples: []float64{used}}
-	return []row{took, memory, cpu, log, updates}, nil
+	return []row{r.took, r.memory, r.cpu, r.log, updates}, nil
 }
 
 // kubeCrowd makes a cluster of one host and many Nodes without a machine.
@@ -91,22 +79,27 @@ func (c *crowd) fillNodes(ctx context.Context) error {
 	if err := c.lab.Kubernetes.StopControllerManager(); err != nil {
 		return err
 	}
-	api := c.lab.Kubernetes.API
-	if err := api.DeleteNode(ctx, c.host.Name); err != nil {
-		return err
-	}
-	if err := api.CreateNode(ctx, c.host.Name, kubeHost); err != nil {
+	if err := c.renewNode(ctx); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(kubeWriters)
 	for i := range c.peers {
 		group.Go(func() error {
-			_, err := api.Do(ctx, http.MethodPost, "/api/v1/nodes", kubeplane.JSON, kubeNode(i))
+			_, err := c.lab.Kubernetes.API.Do(ctx, http.MethodPost, "/api/v1/nodes", kubeplane.JSON, kubeNode(i))
 			return err
 		})
 	}
 	return group.Wait()
+}
+
+// renewNode gives the host a Node that nobody has written to.
+func (c *crowd) renewNode(ctx context.Context) error {
+	api := c.lab.Kubernetes.API
+	if err := api.DeleteNode(ctx, c.host.Name); err != nil {
+		return err
+	}
+	return api.CreateNode(ctx, c.host.Name, kubeHost)
 }
 
 func kubeNodeName(i int) string { return fmt.Sprintf("node-%05d.example.com", i) }
@@ -191,11 +184,7 @@ func (c *crowd) leaveKube(ctx context.Context) error {
 	if _, err := c.host.Exec(ctx, "ip", "link", "del", device); err != nil {
 		return err
 	}
-	api := c.lab.Kubernetes.API
-	if err := api.DeleteNode(ctx, c.host.Name); err != nil {
-		return err
-	}
-	if err := api.CreateNode(ctx, c.host.Name, kubeHost); err != nil {
+	if err := c.renewNode(ctx); err != nil {
 		return err
 	}
 	_, err := c.host.Exec(ctx, "rm", "-f", lab.DefaultSubnetFile)
