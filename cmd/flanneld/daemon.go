@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"flannel/backend"
 	"flannel/backend/alloc"
@@ -67,7 +68,8 @@ type daemon struct {
 
 // newDaemon builds everything and starts nothing.
 func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemon, error) {
-	handle, err := netlink.NewHandle()
+	// A kernel may lack the other families of netlink.
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
