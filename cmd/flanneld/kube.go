@@ -44,14 +44,21 @@ func (d *daemon) newKubeManager(getenv func(string) string) (subnet.Manager, err
 		return nil, err
 	}
 	d.notify.onReady = m.NetworkReady
-	d.background = append(d.background, m.Run, func(ctx context.Context) error {
-		if err := m.OverridesChanged(ctx); err != nil {
+	d.background = append(d.background, m.Run,
+		d.startOverAfter(m.OverridesChanged, "the public address that the Node gives"),
+		d.startOverAfter(m.AccessChanged, "the kubeconfig or the CA of the API server"))
+	return m, nil
+}
+
+// startOverAfter builds and runs the daemon again when wait returns.
+func (d *daemon) startOverAfter(wait func(context.Context) error, what string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := wait(ctx); err != nil {
 			return err
 		}
-		d.log.Info("the public address that the Node gives has changed, starting over")
+		d.log.Info("something has changed that the daemon is built from, starting over", "what", what)
 		return errStartOver
-	})
-	return m, nil
+	}
 }
 
 // apiServerReachable notes whether the API server answers.

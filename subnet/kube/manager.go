@@ -77,6 +77,7 @@ type Manager struct {
 	log    *slog.Logger
 	keys   annotations
 	client *client
+	access access
 	gate   *gate
 	voice  *voice
 	config *subnet.Config
@@ -106,6 +107,10 @@ func New(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--kube-annotation-prefix: %w", err)
 	}
+	have, err := readAccess(o)
+	if err != nil {
+		return nil, err
+	}
 	c, err := newClient(o, keys.prefix)
 	if err != nil {
 		return nil, err
@@ -120,7 +125,7 @@ func New(o Options) (*Manager, error) {
 		o.Conflict = func(error) {}
 	}
 	m := &Manager{
-		o: o, log: o.Log, keys: keys, client: c,
+		o: o, log: o.Log, keys: keys, client: c, access: have,
 		voice:  newVoice(o.Log, o.Waiting),
 		odd:    logging.NewRepeat(o.Log, slog.LevelWarn),
 		ready:  make(chan struct{}),
