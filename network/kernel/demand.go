@@ -9,9 +9,8 @@ import (
 
 // demand is what is needed to answer for addresses that have no entries yet.
 type demand struct {
-	// answers are in the order of their subnets, byMAC by device and MAC.
+	// answers are in the order of their subnets.
 	answers []Answer
-	byMAC   map[fdbKey]*Answer
 	// gaps are the routes that close what no lease has, with the time of their
 	// making. They are put when somebody asks there, so that a scan costs one
 	// question per gap and not a neighbour entry per address.
@@ -40,7 +39,7 @@ func (p *pass) index(now time.Time) {
 	p.answers = slices.Clone(p.want.Answers)
 	slices.SortFunc(p.answers, func(a, b Answer) int { return a.Subnet.Addr().Compare(b.Subnet.Addr()) })
 	// What was a gap may have a lease.
-	p.gaps, p.byMAC = nil, nil
+	p.gaps = nil
 }
 
 // at returns the position of the first answer whose subnet begins after a.
@@ -114,6 +113,26 @@ func (p *pass) installed(a *Answer, dev int) bool {
 	return fdb && neighbor && route && to == (fdbValue{dst: a.FDB.Dst}) && mac == a.Neighbor.MAC && have == v
 }
 
+// askedFor returns the answers of which the tables hold at least one entry.
+// The three belong together: while one is there the kernel does not always ask
+// for the others.
+func (p *pass) askedFor(answers []Answer) []Answer {
+	var list []Answer
+	for _, a := range answers {
+		dev, ok := p.dev(a.Route.Dev)
+		if !ok {
+			continue
+		}
+		_, fdb := p.fdb[fdbKey{dev, a.FDB.MAC}]
+		_, neighbor := p.neighbors[neighKey{dev, a.Neighbor.Addr}]
+		k, _ := a.Route.entry(dev)
+		if _, route := p.routes[k]; fdb || neighbor || route {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
 // nobody deals with an address that no lease has.
 func (p *pass) nobody(m Miss, w *missWork) {
 	i := slices.IndexFunc(p.want.Catches, func(c Catch) bool {
@@ -150,22 +169,23 @@ func (r *reconciler) expire(ctx context.Context, unused time.Duration) {
 		return
 	}
 	p := &pass{reconciler: r, ctx: ctx, stats: Stats{Put: map[string]int{}, Deleted: map[string]int{}}}
-	p.indexMACs()
 	w := newMissWork(p)
 	for _, c := range r.want.Catches {
-		dev := r.links[c.Dev].index
-		if dev == 0 {
+		dev, ok := r.links[c.Dev]
+		if !ok {
 			continue
 		}
-		err := r.edge.fdbAges(dev, func(k fdbKey, age time.Duration) {
-			if a := p.byMAC[k]; a != nil && age > unused {
-				p.forget(a, dev, w)
+		idle := map[MAC]bool{}
+		err := r.edge.fdbAges(dev.index, func(k fdbKey, age time.Duration) {
+			if age > unused {
+				idle[k.mac] = true
 			}
 		})
 		if err != nil {
 			r.log.Debug("ages of FDB entries not read", "err", err)
 			return
 		}
+		p.forget(idle, dev, w)
 	}
 	w.routes.del(func(k routeKey) string { return "route " + k.dst.String() })
 	w.neighbors.del(func(k neighKey) string { return "neighbour " + k.addr.String() })
@@ -179,23 +199,22 @@ func (r *reconciler) expire(ctx context.Context, unused time.Duration) {
 	}
 }
 
-func (p *pass) indexMACs() {
-	if p.byMAC != nil {
+// forget adds the entries of the answers with these MACs to what is deleted, if
+// they are there.
+func (p *pass) forget(macs map[MAC]bool, dev link, w *missWork) {
+	if len(macs) == 0 {
 		return
 	}
-	p.byMAC = make(map[fdbKey]*Answer, len(p.answers))
 	for i := range p.answers {
 		a := &p.answers[i]
-		p.byMAC[fdbKey{p.links[a.FDB.Dev].index, a.FDB.MAC}] = a
+		if a.FDB.Dev != dev.name || !macs[a.FDB.MAC] {
+			continue
+		}
+		stale(w.fdb, fdbKey{dev.index, a.FDB.MAC})
+		stale(w.neighbors, neighKey{dev.index, a.Neighbor.Addr})
+		k, _ := a.Route.entry(dev.index)
+		stale(w.routes, k)
 	}
-}
-
-// forget adds the entries of an answer to what is deleted, if they are there.
-func (p *pass) forget(a *Answer, dev int, w *missWork) {
-	stale(w.fdb, fdbKey{dev, a.FDB.MAC})
-	stale(w.neighbors, neighKey{dev, a.Neighbor.Addr})
-	k, _ := a.Route.entry(dev)
-	stale(w.routes, k)
 }
 
 func stale[K, V comparable](w *work[K, V], k K) {

@@ -160,9 +160,45 @@ func TestPeersGoWhenNobodyTalksToThem(t *testing.T) {
 	if stats := apply(t, n, demanding(uplink, 2, 3)); stats.Changed() != 0 {
 		t.Errorf("a resync changed %+v", stats)
 	}
-	// It comes back when somebody asks again.
+	// It comes back when somebody asks again, and goes again, also over a device
+	// that was made anew.
+	n.IP("link del flannel.1")
+	n.Invalidate()
+	apply(t, n, demanding(uplink, 2, 3))
 	n.send(t, "10.5.2.9")
 	eventually.True(t, "the peer again", func() bool { return strings.Contains(n.Dump(), peerEntries[0]) })
+	eventually.True(t, "its end again", func() bool { return n.Dump() == idle })
+}
+
+// TestEntriesThatWereAskedForStayTogether takes one away, or changes it: the
+// kernel does not ask while it has the others.
+func TestEntriesThatWereAskedForStayTogether(t *testing.T) {
+	n := newNode(t)
+	follow(t, n.Netlink)
+	state := demanding(n.uplink, 2, 3)
+	apply(t, n, state)
+	n.send(t, "10.5.2.9")
+	eventually.True(t, "the peer", func() bool { return strings.Contains(n.Dump(), peerEntries[0]) })
+	want := n.Dump()
+	for _, remove := range []func(){
+		func() { n.Bridge("fdb del 02:00:00:00:00:02 dev flannel.1") },
+		func() { n.IP("neigh del 10.5.2.0 dev flannel.1") },
+		func() { n.IP("route del 10.5.2.0/24") },
+	} {
+		remove()
+		n.Invalidate()
+		apply(t, n, state)
+		if got := n.Dump(); got != want {
+			t.Errorf("got:\n%s\nwant:\n%s", got, want)
+		}
+	}
+	// The peer comes back with another MAC.
+	state = demanding(n.uplink, 2, 3)
+	state.Answers[0].FDB.MAC, state.Answers[0].Neighbor.MAC = mac(9), mac(9)
+	apply(t, n, state)
+	if got, want := n.Dump(), strings.ReplaceAll(want, mac(2).String(), mac(9).String()); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
 }
 
 func TestWhatNobodyHasIsClosed(t *testing.T) {

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -28,6 +29,9 @@ type pass struct {
 	drifted []string
 	// missing holds the names of devices that entries need and nobody has.
 	missing map[string]bool
+
+	// asked are the answers that somebody has asked for.
+	asked []Answer
 
 	// used are the devices that routes lead over.
 	used map[int]link
@@ -73,6 +77,11 @@ func (p *pass) onDemand() bool {
 // writeTables puts what is missing in the order in which entries rely on each
 // other, then deletes what is stale in reverse.
 func (p *pass) writeTables(old tables) error {
+	p.asked = p.askedFor(p.want.Answers)
+	maps.DeleteFunc(p.gaps, func(k routeKey, _ time.Time) bool {
+		_, there := p.routes[k]
+		return !there
+	})
 	addrs := plan(p, p.edge.addrs, p.addrs, old.addrs, p.addrEntries(p.want.Devices, nil))
 	fdb := planEntries(p, p.edge.fdb, p.fdb, old.fdb, p.want.FDB, p.before.FDB, p.early.FDB, p.fdbEntries)
 	neighbors := planEntries(p, p.edge.neighbors, p.neighbors, old.neighbors, p.want.Neighbors, p.before.Neighbors, p.early.Neighbors, p.neighborEntries)

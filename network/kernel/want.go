@@ -22,8 +22,7 @@ func (p *pass) dev(name string) (int, bool) {
 }
 
 // The functions below turn entries of a State into entries of the kernel's
-// tables. Those whose device is missing are left out. Of the answers those
-// count that somebody has asked for.
+// tables. Those whose device is missing are left out.
 
 func (p *pass) addrEntries(list []Device, _ []Answer) iter.Seq2[addrKey, struct{}] {
 	return func(yield func(addrKey, struct{}) bool) {
@@ -48,8 +47,7 @@ func (p *pass) fdbEntries(list []FDBEntry, answers []Answer) iter.Seq2[fdbKey, f
 		}
 		for _, a := range answers {
 			dev, ok := p.dev(a.FDB.Dev)
-			k := fdbKey{dev, a.FDB.MAC}
-			if _, there := p.fdb[k]; ok && there && !yield(k, fdbValue{dst: a.FDB.Dst}) {
+			if ok && !yield(fdbKey{dev, a.FDB.MAC}, fdbValue{dst: a.FDB.Dst}) {
 				return
 			}
 		}
@@ -66,8 +64,7 @@ func (p *pass) neighborEntries(list []Neighbor, answers []Answer) iter.Seq2[neig
 		}
 		for _, a := range answers {
 			dev, ok := p.dev(a.Neighbor.Dev)
-			k := neighKey{dev, a.Neighbor.Addr}
-			if _, there := p.neighbors[k]; ok && there && !yield(k, a.Neighbor.MAC) {
+			if ok && !yield(neighKey{dev, a.Neighbor.Addr}, a.Neighbor.MAC) {
 				return
 			}
 		}
@@ -82,8 +79,7 @@ func (p *pass) routeEntries(list []Route, answers []Answer) iter.Seq2[routeKey, 
 			}
 		}
 		for _, a := range answers {
-			k, v, ok := p.route(a.Route)
-			if _, there := p.routes[k]; ok && there && !yield(k, v) {
+			if k, v, ok := p.route(a.Route); ok && !yield(k, v) {
 				return
 			}
 		}

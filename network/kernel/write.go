@@ -41,7 +41,7 @@ func planEntries[E, K, V comparable](p *pass, t table[K, V], memory, old map[K]V
 	want, before, early []E, entries func([]E, []Answer) iter.Seq2[K, V],
 ) *work[K, V] {
 	if !p.settledBefore {
-		return plan(p, t, memory, old, entries(want, p.want.Answers))
+		return plan(p, t, memory, old, entries(want, p.asked))
 	}
 	want, before = trim(want, before)
 	have := make(map[K]V, len(before)+len(early))
