@@ -61,7 +61,7 @@ func (p *planner) family(f ipfam.Family, own subnet.Lease, peers []subnet.Lease)
 			s.Why = macs.refuse(records[i].MAC, i)
 		}
 		if s.Why == "" {
-			s.How = p.add(f, device.Name, l, records[i].MAC, macs.owns(records[i].MAC, i))
+			s.How = p.add(f, device.Name, l, macs.right(records[i].MAC, i))
 			s.Why = why[s.How]
 		}
 		p.status = append(p.status, s)
@@ -126,24 +126,22 @@ func (p *planner) reasons(device string) map[backend.How]string {
 }
 
 // add plans the entries of one peer; its FDB entry only if the MAC is not
-// planned already.
-func (p *planner) add(f ipfam.Family, dev string, l *subnet.Lease, mac kernel.MAC, ownsMAC bool) backend.How {
+// planned already. Leases that share an FDB entry are there all the time.
+func (p *planner) add(f ipfam.Family, dev string, l *subnet.Lease, r right) backend.How {
 	dst, public := l.Subnet[f], l.Attrs.PublicIP[f]
 	if p.backend.config.DirectRouting && p.view.Links.Direct(public) {
 		p.state.Routes = append(p.state.Routes, kernel.Route{Dst: dst, Via: public, Dev: p.view.Uplink.Name})
 		return backend.Direct
 	}
 	vtep := dst.Addr()
-	fdb := kernel.FDBEntry{Dev: dev, MAC: mac, Dst: public}
-	neighbor := kernel.Neighbor{Dev: dev, Addr: vtep, MAC: mac}
+	fdb := kernel.FDBEntry{Dev: dev, MAC: r.mac, Dst: public}
+	neighbor := kernel.Neighbor{Dev: dev, Addr: vtep, MAC: r.mac}
 	route := kernel.Route{Dst: dst, Via: vtep, Dev: dev, OnLink: true}
-	if p.backend.config.OnDemand {
-		if ownsMAC {
-			p.state.Answers = append(p.state.Answers, kernel.Answer{Subnet: dst, Route: route, Neighbor: neighbor, FDB: fdb})
-		}
+	if p.backend.config.OnDemand && !r.shared {
+		p.state.Answers = append(p.state.Answers, kernel.Answer{Subnet: dst, Route: route, Neighbor: neighbor, FDB: fdb})
 		return backend.Tunnel
 	}
-	if ownsMAC {
+	if r.owns {
 		p.state.FDB = append(p.state.FDB, fdb)
 	}
 	p.state.Neighbors = append(p.state.Neighbors, neighbor)
@@ -157,8 +155,19 @@ type claims struct {
 	peers []subnet.Lease
 	// owners holds positions in peers.
 	owners map[kernel.MAC]int32
-	// contested says that several peers want the same MAC.
-	contested bool
+	// contested are the MACs that several peers want.
+	contested map[kernel.MAC]bool
+}
+
+// right is what a peer may do with the MAC that it was added with: the one that
+// owns it has the FDB entry, others may share that.
+type right struct {
+	mac          kernel.MAC
+	owns, shared bool
+}
+
+func (c *claims) right(mac kernel.MAC, i int) right {
+	return right{mac: mac, owns: c.owns(mac, i), shared: c.contested[mac]}
 }
 
 func newClaims(own kernel.MAC, peers []subnet.Lease) *claims {
@@ -167,7 +176,10 @@ func newClaims(own kernel.MAC, peers []subnet.Lease) *claims {
 
 func (c *claims) add(mac kernel.MAC, i int) {
 	if j, taken := c.owners[mac]; taken {
-		c.contested = true
+		if c.contested == nil {
+			c.contested = make(map[kernel.MAC]bool)
+		}
+		c.contested[mac] = true
 		if !c.peers[i].Claim.Before(c.peers[j].Claim) {
 			return
 		}
@@ -192,5 +204,5 @@ func (c *claims) refuse(mac kernel.MAC, i int) string {
 
 // owns reports whether peer number i is the one that the MAC belongs to.
 func (c *claims) owns(mac kernel.MAC, i int) bool {
-	return !c.contested || int(c.owners[mac]) == i
+	return !c.contested[mac] || int(c.owners[mac]) == i
 }

@@ -90,6 +90,9 @@ func TestPlan(t *testing.T) {
 		{"on_demand", `{"OnDemand":true,"DirectRouting":true}`, true, []subnet.Lease{node(2), with(node(4), func(l *subnet.Lease) {
 			l.Attrs.PublicIP[ipfam.V4] = netip.MustParseAddr("198.51.100.4")
 		})}},
+		{"on_demand_twice", `{"OnDemand":true}`, false, []subnet.Lease{node(2), node(3), with(node(3), func(l *subnet.Lease) {
+			l.Name, l.Claim.Grace, l.Subnet = "node3 before", true, node(4).Subnet
+		})}},
 		{"every_key", `{"VNI":1,"Port":4789,"MTU":1400,"GBP":true,"Learning":true,"ChecksumOffload":false}`, false, nil},
 		{"wrong_peers", `{}`, false, []subnet.Lease{
 			node(2),
