@@ -174,7 +174,8 @@ func (c Config) excluded(f ipfam.Family, subnet netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// Change counts the rules, chains and jumps of one table that were written.
+// Change counts the rules, chains, jumps and elements of sets of one table that
+// were written.
 type Change struct{ Put, Deleted int }
 
 // Changes counts what was written, by table; tables without a change are

@@ -93,7 +93,9 @@ func (d *Driver) apply(c ipmasq.Config) (ipmasq.Changes, error) {
 			return nil, fmt.Errorf("%s: read table %s: %w", f, tableNames[f], err)
 		}
 		for _, s := range todo {
-			s.queue(conn)
+			if err := s.queue(conn); err != nil {
+				return nil, fmt.Errorf("%s: prepare table %s: %w", f, tableNames[f], err)
+			}
 			changes.Add(s.chain.table, s.put(), s.deleted())
 			d.Log.Debug("rules to write", "table", key(f, s.chain), "put", s.put(), "deleted", s.deleted())
 		}
@@ -121,6 +123,9 @@ func (d *Driver) compare(conn *nftables.Conn, f ipfam.Family, c ipmasq.Config) (
 	for _, table := range ipmasq.Tables() {
 		ch := chains[table]
 		h, err := read(conn, f, ch, list)
+		if err == nil && table == ipmasq.Nat {
+			h.sets, err = readSets(conn, f, c)
+		}
 		if err != nil {
 			return nil, false, err
 		}
@@ -160,7 +165,7 @@ func read(conn *nftables.Conn, f ipfam.Family, c chain, list []*nftables.Chain) 
 }
 
 // queue adds the steps to the connection's transaction.
-func (s steps) queue(conn *nftables.Conn) {
+func (s steps) queue(conn *nftables.Conn) error {
 	c := s.chain.in(s.family)
 	for _, r := range s.del {
 		// The library refuses rules without a number; those of the kernel have one.
@@ -172,6 +177,9 @@ func (s steps) queue(conn *nftables.Conn) {
 	if s.makeChain {
 		conn.AddTable(c.Table)
 		conn.AddChain(c)
+	}
+	if err := s.sets.fill(conn, s.family); err != nil {
+		return err
 	}
 	for _, a := range s.add {
 		r := a.rule(c)
@@ -185,6 +193,10 @@ func (s steps) queue(conn *nftables.Conn) {
 	for _, w := range s.insert {
 		conn.InsertRule(w.rule(c))
 	}
+	for _, network := range s.sets.drop {
+		conn.DelSet(setOf(s.family, network))
+	}
+	return nil
 }
 
 // Remove takes this daemon's rules out of the kernel, and the tables with the

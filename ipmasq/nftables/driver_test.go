@@ -91,23 +91,6 @@ func TestExclusions(t *testing.T) {
 	h.right(c, h.ruleset())
 }
 
-func TestOneNodeAmongThousandsIsOneRule(t *testing.T) {
-	h := newHost(t)
-	c := dual()
-	for i := range 2000 {
-		c.Exclude = append(c.Exclude, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), 32))
-	}
-	h.apply(c)
-	c.Exclude = slices.Clone(c.Exclude)
-	c.Exclude[1000] = prefix("198.51.100.1/32")
-	if got, want := h.apply(c)[ipmasq.Nat], (ipmasq.Change{Put: 1, Deleted: 1}); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-	if again := h.apply(c); len(again) > 0 {
-		t.Errorf("the second time wrote %v", again)
-	}
-}
-
 func TestRemove(t *testing.T) {
 	h := newHost(t)
 	h.Tool("nft", "add table ip mine")
@@ -291,37 +274,53 @@ func TestWhatIptablesLeftGoes(t *testing.T) {
 	}
 }
 
-func TestWatch(t *testing.T) {
-	h := newHost(t)
-	own, other := make(chan struct{}, 100), make(chan struct{}, 100)
-	ctx, cancel := context.WithCancel(t.Context())
+// watched collects the events of a host.
+type watched struct {
+	t          *testing.T
+	own, other chan struct{}
+}
+
+// watch watches until the test ends. The first event of each kind is that of
+// the start.
+func (h host) watch() watched {
+	w := watched{h.t, make(chan struct{}, 100), make(chan struct{}, 100)}
+	ctx, cancel := context.WithCancel(h.t.Context())
 	done := make(chan error)
 	go func() {
-		done <- h.driver.Watch(ctx, func() { own <- struct{}{} }, func() { other <- struct{}{} })
+		done <- h.driver.Watch(ctx, func() { w.own <- struct{}{} }, func() { w.other <- struct{}{} })
 	}()
-	next := func(c chan struct{}) {
-		t.Helper()
-		select {
-		case <-c:
-		case <-time.After(10 * time.Second):
-			t.Fatal("no event")
+	h.t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			h.t.Error(err)
 		}
+	})
+	w.next(w.own)
+	w.next(w.other)
+	return w
+}
+
+func (w watched) next(c chan struct{}) {
+	w.t.Helper()
+	select {
+	case <-c:
+	case <-time.After(10 * time.Second):
+		w.t.Fatal("no event")
 	}
-	next(own)
-	next(other)
+}
+
+func TestWatch(t *testing.T) {
+	h := newHost(t)
+	w := h.watch()
 	h.Tool("nft", "add table ip mine")
-	next(other)
-	if len(own) > 0 {
+	w.next(w.other)
+	if len(w.own) > 0 {
 		t.Error("an event of another table counts as ours")
 	}
 	h.apply(dual())
-	next(own)
+	w.next(w.own)
 	h.Tool("nft", "flush ruleset")
-	next(other)
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
+	w.next(w.other)
 }
 
 func TestGeneration(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 type have struct {
 	chain *nftables.Chain
 	rules []*nftables.Rule
+	sets  sets
 }
 
 // steps turn what the kernel holds of one chain into what it should hold. They
@@ -25,6 +26,7 @@ type steps struct {
 	// makeChain is also done when the chain is there and differs.
 	dropChain, makeChain bool
 	del                  []*nftables.Rule
+	sets                 setSteps
 	add                  []addition
 	insert               []wanted
 }
@@ -39,7 +41,8 @@ type addition struct {
 func (s steps) empty() bool { return s.put()+s.deleted() == 0 }
 
 func (s steps) put() int {
-	n := len(s.insert) + len(s.add)
+	n, _ := s.sets.counts()
+	n += len(s.insert) + len(s.add)
 	if s.makeChain {
 		n++
 	}
@@ -47,7 +50,8 @@ func (s steps) put() int {
 }
 
 func (s steps) deleted() int {
-	n := len(s.del)
+	_, n := s.sets.counts()
+	n += len(s.del)
 	if s.dropChain {
 		n++
 	}
@@ -57,8 +61,8 @@ func (s steps) deleted() int {
 // plan compares a chain with the rules that it should hold. Rules of another
 // daemon and of the user stay, and the mark rule and the chain with them.
 func plan(f ipfam.Family, c chain, h have, cfg ipmasq.Config) steps {
-	s := steps{family: f, chain: c}
-	shared, own := c.want(f, cfg)
+	shared, own, excluded := c.want(f, cfg)
+	s := steps{family: f, chain: c, sets: planSets(cfg.Network[f], h.sets, excluded)}
 	marks, ours, others := sortOut(f, c, h.rules, cfg.Owns)
 	if len(own) == 0 {
 		s.del = rules(ours)

@@ -103,16 +103,23 @@ func (w wanted) key(f ipfam.Family) string {
 }
 
 // want returns the rules of a chain: those that all daemons share, and ours.
-func (c chain) want(f ipfam.Family, cfg ipmasq.Config) (shared, own []wanted) {
+// One rule looks up the single addresses that are excluded.
+func (c chain) want(f ipfam.Family, cfg ipmasq.Config) (shared, own []wanted, excluded []netip.Addr) {
 	for _, r := range cfg.Rules(f, c.table) {
 		w := wanted{exprs(f, r), c.commentOf(r, cfg.Network[f])}
+		if a, ok := excludes(r, cfg.Network[f]); ok {
+			if excluded = append(excluded, a); len(excluded) > 1 {
+				continue
+			}
+			w.exprs = lookUp(f, cfg.Network[f])
+		}
 		if r.Shared() {
 			shared = append(shared, w)
 		} else {
 			own = append(own, w)
 		}
 	}
-	return shared, own
+	return shared, own, excluded
 }
 
 // commentIn returns the comment in a rule's user data; other programs may have

@@ -26,6 +26,10 @@ const (
 	msgDelChain = 5
 	msgNewRule  = 6
 	msgDelRule  = 8
+	msgNewSet   = 9
+	msgDelSet   = 11
+	msgNewElem  = 12
+	msgDelElem  = 14
 	msgGetGen   = 16
 	// attrTable is the name of the table in the messages above.
 	attrTable = 1
@@ -89,10 +93,11 @@ func (d *Driver) watchOnce(ctx context.Context, own, other func()) error {
 }
 
 // tableOf returns the table that an event is about, when it is about a table,
-// a chain or a rule.
+// a chain, a rule or a set.
 func tableOf(m netlink.Message) string {
 	switch m.Header.Type & 0xff {
-	case msgNewTable, msgDelTable, msgNewChain, msgDelChain, msgNewRule, msgDelRule:
+	case msgNewTable, msgDelTable, msgNewChain, msgDelChain, msgNewRule, msgDelRule,
+		msgNewSet, msgDelSet, msgNewElem, msgDelElem:
 	default:
 		return ""
 	}

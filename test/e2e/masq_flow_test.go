@@ -219,7 +219,7 @@ func TestThePacketFilterIsNeverWithoutRules(t *testing.T) {
 }
 
 // rewriteRules lets nodes come and go, each of which is a rule in front of the
-// one that masquerades.
+// one that masquerades, or an element that such a rule looks up.
 func rewriteRules(t *testing.T, l *lab.Lab, h *lab.Host) {
 	t.Helper()
 	shows := func(n int, want bool) {

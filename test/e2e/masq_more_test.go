@@ -120,7 +120,7 @@ func TestExcludedDestinationsSeeThePodsAddress(t *testing.T) {
 					})
 				}
 			}
-			// A node that comes and goes is a rule that comes and goes.
+			// The address of a node comes and goes with it.
 			key, value := fakePeer(99)
 			must(t, l.Etcd.Put(t.Context(), key, value))
 			eventually.Says(t, func() (string, bool) { now := ruleText(t, host); return now, strings.Contains(now, "172.31.1.99") })
