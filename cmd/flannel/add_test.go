@@ -254,9 +254,10 @@ func TestAddWaitsForSubnetEnv(t *testing.T) {
 	h.mustDel(p)
 }
 
-func TestDelTwiceAndDelOfTheUnknown(t *testing.T) {
-	t.Parallel()
-	h := newHost(t, "1.0.0")
+func TestDelTwiceAndDelOfTheUnknown(t *testing.T) { eachDelegates(t, delTwice) }
+
+func delTwice(t *testing.T, delegates, cniVersion string) {
+	h := newHostWith(t, delegates, cniVersion)
 	h.writeSubnet(subnetV4)
 	p := newPod(t, "a")
 	h.mustDel(p)
@@ -266,9 +267,10 @@ func TestDelTwiceAndDelOfTheUnknown(t *testing.T) {
 	want(t, "reserved", h.reserved())
 }
 
-func TestDelAfterTheSubnetChanged(t *testing.T) {
-	t.Parallel()
-	h := newHost(t, "1.0.0")
+func TestDelAfterTheSubnetChanged(t *testing.T) { eachDelegates(t, delAfterChange) }
+
+func delAfterChange(t *testing.T, delegates, cniVersion string) {
+	h := newHostWith(t, delegates, cniVersion)
 	h.writeSubnet(subnetV4)
 	p := newPod(t, "a")
 	h.mustAdd(p)
@@ -290,9 +292,10 @@ func TestDelAfterTheSubnetChanged(t *testing.T) {
 	want(t, "scratch", h.scratch())
 }
 
-func TestTheBridgeFollowsTheSubnet(t *testing.T) {
-	t.Parallel()
-	h := newHost(t, "1.0.0")
+func TestTheBridgeFollowsTheSubnet(t *testing.T) { eachDelegates(t, bridgeFollows) }
+
+func bridgeFollows(t *testing.T, delegates, cniVersion string) {
+	h := newHostWith(t, delegates, cniVersion)
 	h.writeSubnet(subnetV4)
 	a, b := newPod(t, "aaaaaaaaaaaaaaaa"), newPod(t, "b")
 	h.mustAdd(a)
@@ -310,34 +313,45 @@ func TestTheBridgeFollowsTheSubnet(t *testing.T) {
 }
 
 func TestDelOfAGarbledScratchFile(t *testing.T) {
-	t.Parallel()
-	h := newHost(t, "1.0.0")
-	h.writeSubnet(subnetV4)
-	p := newPod(t, "a")
-	h.mustAdd(p)
-	if err := os.WriteFile(filepath.Join(h.scratchDir(), "a"), []byte(`{"name": "cbr`), 0o600); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{"half": `{"name": "cbr`, "empty, after a power cut": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, "1.0.0")
+			h.writeSubnet(subnetV4)
+			p := newPod(t, "a")
+			h.mustAdd(p)
+			h.leave("scratch/a", text)
+			h.mustDel(p)
+			want(t, "scratch", h.scratch())
+			want(t, "reserved", h.reserved())
+			h.leave("scratch/a", text)
+			if err := os.Remove(h.subnetFile()); err != nil {
+				t.Fatal(err)
+			}
+			h.mustDel(p)
+			want(t, "scratch", h.scratch())
+		})
 	}
-	h.mustDel(p)
-	want(t, "scratch", h.scratch())
 }
 
-func TestKilledHalfWay(t *testing.T) {
+func TestKilledHalfWay(t *testing.T) { eachDelegates(t, killedHalfWay) }
+
+func killedHalfWay(t *testing.T, delegates, cniVersion string) {
+	bridge := delegates + "/bridge"
 	tests := []struct{ name, before string }{
 		{"before the delegate works", ""},
-		{"after the delegate has worked", debian + "/bridge >/dev/null"},
+		{"after the delegate has worked", bridge + " >/dev/null"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			h := newHost(t, "1.0.0")
+			h := newHostWith(t, delegates, cniVersion)
 			h.writeSubnet(subnetV4)
 			h.script("bridge", `if [ "$CNI_COMMAND" = ADD ]; then
 				`+test.before+`
 				kill -9 $PPID
 				exit
 			fi
-			exec `+debian+`/bridge`)
+			exec `+bridge)
 			p := newPod(t, "a")
 			if _, err := h.add(p); err == nil || !strings.Contains(err.Error(), "killed") {
 				t.Fatalf("got %v, want it killed", err)
@@ -348,4 +362,28 @@ func TestKilledHalfWay(t *testing.T) {
 			want(t, "reserved", h.reserved())
 		})
 	}
+}
+
+// TestADelegateThatFailsIsToldToDetach leaves nothing of an ADD that the
+// delegate gave up after it had done its work.
+func TestADelegateThatFailsIsToldToDetach(t *testing.T) { eachDelegates(t, failsAfterwards) }
+
+func failsAfterwards(t *testing.T, delegates, cniVersion string) {
+	h := newHostWith(t, delegates, cniVersion)
+	h.writeSubnet(subnetV4)
+	h.script("bridge", `if [ "$CNI_COMMAND" = ADD ]; then
+		`+delegates+`/bridge >/dev/null
+		echo '{"code": 100, "msg": "no more"}'
+		exit 1
+	fi
+	exec `+delegates+`/bridge`)
+	p := newPod(t, "a")
+	_, err := h.add(p)
+	wantError(t, err, 100, "delegate bridge: no more")
+	want(t, "reserved", h.reserved())
+	if p.HasLink("eth0") {
+		t.Error("the pod still has eth0")
+	}
+	h.mustDel(p)
+	want(t, "scratch", h.scratch())
 }

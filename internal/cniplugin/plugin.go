@@ -64,6 +64,8 @@ func (p Plugin) Add(ctx context.Context, args *skel.CmdArgs) error {
 	hint := p.readdress(c, e)
 	result, err := invoke.DelegateAdd(ctx, d.Type, d.Config, nil)
 	if err != nil {
+		// The specification asks for it; the runtime detaches once more.
+		_ = invoke.DelegateDel(ctx, d.Type, d.Config, nil)
 		return explain(delegateError(d.Type, err), hint)
 	}
 	if c.CNIVersion != "" {
@@ -88,7 +90,8 @@ func (p Plugin) Del(ctx context.Context, args *skel.CmdArgs) error {
 		return nil
 	case errors.Is(err, errGarbled):
 		// Nobody can use it any more, and DEL must not fail for ever.
-		p.warn("%v: removed; an address may stay reserved until GC", err)
+		p.warn("%v: removed", err)
+		p.delAsNow(ctx, c)
 		return files.remove(args.ContainerID)
 	case err != nil:
 		return types.NewError(types.ErrIOFailure, err.Error(), "")
@@ -97,6 +100,21 @@ func (p Plugin) Del(ctx context.Context, args *skel.CmdArgs) error {
 		return delegateError(r.Type, err)
 	}
 	return files.remove(args.ContainerID)
+}
+
+// delAsNow detaches a container with the configuration that ADD would use at
+// this moment: host-local finds a container's addresses by its ID.
+func (p Plugin) delAsNow(ctx context.Context, c config) {
+	e, err := env.Read(c.SubnetFile)
+	if err == nil {
+		var d delegate
+		if d, err = c.delegate(e); err == nil {
+			err = invoke.DelegateDel(ctx, d.Type, d.Config, nil)
+		}
+	}
+	if err != nil {
+		p.warn("an address may stay reserved until GC: %v", oneLine(err))
+	}
 }
 
 // await reads subnet.env and gives the daemon some time to write it.
