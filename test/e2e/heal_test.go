@@ -24,13 +24,17 @@ type overlay struct {
 	name    string
 	backend string
 	faults  []fault
+	// asked says that what is gone altogether comes back when a pod talks to
+	// the peer.
+	asked bool
 }
 
 func overlays() []overlay {
 	return []overlay{
-		{"vxlan", `{"Type": "vxlan"}`, append(vxlanFaults(), hostFaults()...)},
-		{"host-gw", `{"Type": "host-gw"}`, append(plainRouteFaults(), hostFaults()...)},
-		{"udp", `{"Type": "udp"}`, append(tunFaults(), hostFaults()...)},
+		{"vxlan", `{"Type": "vxlan"}`, append(vxlanFaults(), hostFaults()...), false},
+		{"on demand", onDemandBackend, append(vxlanFaults(), hostFaults()...), true},
+		{"host-gw", `{"Type": "host-gw"}`, append(plainRouteFaults(), hostFaults()...), false},
+		{"udp", `{"Type": "udp"}`, append(tunFaults(), hostFaults()...), false},
 	}
 }
 
@@ -112,14 +116,15 @@ func TestWhatVanishesIsPutBack(t *testing.T) {
 			up(t, l)
 			before := dataPath(t, l.Hosts[0])
 			for _, f := range o.faults {
-				t.Run(f.name, func(t *testing.T) { f.healed(t, l, before) })
+				t.Run(f.name, func(t *testing.T) { f.healed(t, l, before, o.asked) })
 			}
 		})
 	}
 }
 
-// healed lets the fault happen and waits until all is as before.
-func (f fault) healed(t *testing.T, l *lab.Lab, before string) {
+// healed lets the fault happen and waits until all is as before; asked has the
+// pods talk meanwhile.
+func (f fault) healed(t *testing.T, l *lab.Lab, before string, asked bool) {
 	start := time.Now()
 	for _, command := range f.commands {
 		onHost(t, l.Hosts[0], place(t, command, l.Hosts[1]))
@@ -128,6 +133,9 @@ func (f fault) healed(t *testing.T, l *lab.Lab, before string) {
 		f.do(t, l)
 	}
 	eventually.Says(t, func() (string, bool) {
+		if asked {
+			l.PingAll(t.Context())
+		}
 		now := dataPath(t, l.Hosts[0])
 		return "before:\n" + before + "\nnow:\n" + now, now == before
 	})
