@@ -161,9 +161,8 @@ func (o *outward) refused(s *sender, m *message, err error) {
 	switch {
 	case errors.Is(err, unix.EMSGSIZE), errors.Is(err, unix.EINVAL) && m.count > 1:
 		o.learnPath(s, m)
-	case errors.Is(err, unix.EIO) && s.socket.gso:
-		s.socket.gso = false
-		o.log.Warn("the uplink's driver has no checksum offload, so datagrams are sent one by one", "dev", o.setup.uplink)
+	case errors.Is(err, unix.EIO) && m.count > 1:
+		o.sendSingly(s)
 	default:
 		o.counters.unsent.Add(uint64(m.count))
 		o.unsent.say(m.peer.path.addr, err)
@@ -171,6 +170,15 @@ func (o *outward) refused(s *sender, m *message, err error) {
 	}
 	for _, p := range s.datagrams(m) {
 		o.again(s, m.peer, p)
+	}
+}
+
+// sendSingly is called for each message of many datagrams that was on its way
+// when the driver turned out not to take such.
+func (o *outward) sendSingly(s *sender) {
+	if s.socket.gso {
+		s.socket.gso = false
+		o.log.Warn("the uplink's driver has no checksum offload, so datagrams are sent one by one", "dev", o.setup.uplink)
 	}
 }
 
