@@ -135,7 +135,9 @@ func TestManifest(t *testing.T) {
 	t.Run("late-cni leaves the configuration to the daemon", func(t *testing.T) {
 		apply(t, s, "--server-side", "--force-conflicts", "-k", filepath.Join(variants, "late-cni"))
 		pod := get(t, s, daemonSetPath).Spec.Template.Spec
-		if !slices.Contains(pod.Containers[0].Args, "--cni-conf=/etc/kube-flannel/cni-conf.json") || len(pod.InitContainers) != 1 {
+		c := pod.Containers[0]
+		if !slices.Contains(c.Args, "--cni-conf=/etc/kube-flannel/cni-conf.json") || len(pod.InitContainers) != 1 ||
+			!slices.Contains(c.SecurityContext.Capabilities.Add, "DAC_OVERRIDE") {
 			t.Errorf("got %+v", pod)
 		}
 	})
@@ -157,8 +159,14 @@ func leastRights(t *testing.T, s *kubetest.Server) {
 			t.Errorf("%s: %+v", c.Name, sc)
 		}
 	}
-	if got, want := pod.Containers[0].SecurityContext.Capabilities.Add, []string{"NET_ADMIN", "NET_RAW"}; !reflect.DeepEqual(got, want) {
-		t.Errorf("capabilities %v, want %v", got, want)
+	adds := func(c container, want ...string) {
+		if got := c.SecurityContext.Capabilities.Add; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: capabilities %v, want %v", c.Name, got, want)
+		}
+	}
+	adds(pod.Containers[0], "NET_ADMIN", "NET_RAW")
+	for _, c := range pod.InitContainers {
+		adds(c, "DAC_OVERRIDE")
 	}
 	var want []any
 	if err := json.Unmarshal([]byte(kubeplane.DaemonRules), &want); err != nil {

@@ -34,8 +34,13 @@ func TestCluster(t *testing.T) {
 }
 
 // waitsForKubeProxy starts on nodes on which nobody serves the Service that
-// pods find the API server by.
+// pods find the API server by. The folders of CNI are not root's, as some
+// installers of Kubernetes have it.
 func waitsForKubeProxy(t *testing.T, c *cluster) {
+	for _, h := range c.Hosts {
+		_, err := h.Exec(t.Context(), "chown", "997", "/opt/cni/bin", "/etc/cni/net.d")
+		must(t, err)
+	}
 	c.kubectl(t, "apply", "--filename="+manifest)
 	soon(t, func() (string, bool) {
 		said := 0

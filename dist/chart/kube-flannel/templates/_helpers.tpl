@@ -14,14 +14,16 @@ image: {{ printf "%s:%s" .Values.flannel.image.repository .Values.flannel.image.
 imagePullPolicy: {{ .Values.flannel.image.pullPolicy }}
 {{- end }}
 
-{{/* what an init container may do */}}
-{{- define "flannel.noRights" -}}
+{{/* what an init container may do: the folders of CNI may have another owner
+     than root */}}
+{{- define "flannel.installRights" -}}
 securityContext:
   privileged: false
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
   capabilities:
     drop: [ALL]
+    add: [DAC_OVERRIDE]
 {{- end }}
 
 {{/* the backend's object in net-conf.json, as JSON */}}
