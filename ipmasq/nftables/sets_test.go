@@ -126,7 +126,13 @@ func TestTheTextCanBeLoaded(t *testing.T) {
 func TestElementsAreWatched(t *testing.T) {
 	h := newHost(t)
 	h.apply(excluding(dual(), nodes(2)...))
+	h.Tool("nft", "add table ip mine")
 	w := h.watch()
+	h.Tool("nft", "add set ip mine addresses { type ipv4_addr; }")
+	h.Tool("nft", "add element ip mine addresses { 192.0.2.1 }")
 	h.Tool("nft", "delete element ip flannel-ipv4 excluded-10.244.0.0-16 { 192.0.0.1 }")
 	w.next(w.own)
+	if len(w.other) > 0 {
+		t.Error("a set of others counts as a rule of others")
+	}
 }

@@ -85,11 +85,17 @@ func (d *Driver) watchOnce(ctx context.Context, own, other func()) error {
 			case table == "":
 			case slices.Contains(tableNames[:], table):
 				own()
-			default:
+			case !aboutSet(m): // what sets of others hold is not judged
 				other()
 			}
 		}
 	}
+}
+
+// aboutSet reports whether an event is about a set or its elements.
+func aboutSet(m netlink.Message) bool {
+	kind := m.Header.Type & 0xff
+	return kind >= msgNewSet && kind <= msgDelElem
 }
 
 // tableOf returns the table that an event is about, when it is about a table,
