@@ -1,6 +1,10 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+
 	"flannel/internal/health"
 	"flannel/internal/install"
 )
@@ -22,5 +26,26 @@ func (d *daemon) cniConfInstaller() func() error {
 		check.OK()
 		d.log.Info("network configuration installed", "path", d.options.cniConf, "into", d.options.cniConfDir)
 		return nil
+	}
+}
+
+// withdrawCNIConf takes the network configuration away that a former run has
+// installed, when there is no subnet.env: so it is after a reboot, and the
+// runtime would take pods that cannot be attached. It is installed again with
+// subnet.env.
+func (d *daemon) withdrawCNIConf() {
+	if d.options.cniConf == "" {
+		return
+	}
+	if _, err := os.Stat(d.options.subnetFile); !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	removed, err := install.RemoveConf(d.options.cniConfDir)
+	if err != nil {
+		d.metrics.Error("cni-conf")
+		d.log.Warn("network configuration of a former run stays: the runtime takes pods too early", "err", err)
+	}
+	if removed {
+		d.log.Info("network configuration removed until this node has its subnet", "from", d.options.cniConfDir)
 	}
 }

@@ -132,6 +132,7 @@ func (d *daemon) run(ctx context.Context) error {
 			return err
 		}
 		defer claim.Close()
+		d.withdrawCNIConf()
 		return d.network.Run(ctx)
 	})
 	return group.Wait()

@@ -47,6 +47,16 @@ func Conf(from, dir string) error {
 	return nil
 }
 
+// RemoveConf takes a network configuration away that Conf has installed, and
+// reports whether there was one.
+func RemoveConf(dir string) (removed bool, err error) {
+	err = os.Remove(filepath.Join(dir, ConfName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 func conf(from, to string) error {
 	data, mode, err := read(from)
 	if err != nil {

@@ -117,3 +117,18 @@ func TestErrorsNameWhatIsMissing(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestRemoveConf(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, ConfName), goodConf, 0o644)
+	write(t, filepath.Join(dir, "20-other.conflist"), "another's", 0o644)
+	for _, want := range []bool{true, false} {
+		if got, err := RemoveConf(dir); got != want || err != nil {
+			t.Errorf("got %t, %v, want %t", got, err, want)
+		}
+	}
+	expect(t, filepath.Join(dir, "20-other.conflist"), "another's", 0o644)
+	if _, err := RemoveConf(filepath.Join(dir, "none")); err != nil {
+		t.Errorf("without a folder: %v", err)
+	}
+}
