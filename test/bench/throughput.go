@@ -18,7 +18,7 @@ const (
 )
 
 // throughput measures how much goes from a pod on one host to one on another,
-// with each backend in turn, so that a machine that is slow at the moment is
+// with each backend in turn in each round, so that a machine that is slow at the moment is
 // so for all.
 func (b *bench) throughput(ctx context.Context) ([]row, error) {
 	if err := b.close(); err != nil {
@@ -26,15 +26,19 @@ func (b *bench) throughput(ctx context.Context) ([]row, error) {
 	}
 	var rows []row
 	figures := map[string]*speed{}
-	for _, name := range []string{"vxlan", "udp", "host-gw"} {
-		s := &speed{}
-		for range b.roundsOr(3) {
-			if err := b.oneThroughput(ctx, name, s); err != nil {
+	names := []string{"vxlan", "udp", "host-gw"}
+	for _, name := range names {
+		figures[name] = &speed{}
+	}
+	for range b.roundsOr(3) {
+		for _, name := range names {
+			if err := b.oneThroughput(ctx, name, figures[name]); err != nil {
 				return rows, fmt.Errorf("%s: %w", name, err)
 			}
 		}
-		figures[name] = s
-		rows = append(rows, s.rows(name)...)
+	}
+	for _, name := range names {
+		rows = append(rows, figures[name].rows(name)...)
 	}
 	return append(rows, compare(figures["udp"], figures["vxlan"])...), nil
 }
