@@ -136,3 +136,23 @@ func TestElementsAreWatched(t *testing.T) {
 		t.Error("a set of others counts as a rule of others")
 	}
 }
+
+// flannel empties the chain and does not look at sets; when the host comes back
+// to us, the set serves again.
+func TestFlannelAndBackBesideASet(t *testing.T) {
+	h := newHost(t)
+	c := excluding(dual(), nodes(2)...)
+	h.apply(c)
+	want := h.ruleset()
+	for _, command := range []string{
+		"add table ip flannel-ipv4",
+		"add chain ip flannel-ipv4 postrtg { type nat hook postrouting priority 100 ; }",
+		"flush chain ip flannel-ipv4 postrtg",
+		"add rule ip flannel-ipv4 postrtg meta mark 0x4000 return",
+		"add rule ip flannel-ipv4 postrtg ip saddr 10.244.0.0/16 ip daddr != 224.0.0.0/4 masquerade fully-random",
+	} {
+		h.Tool("nft", command)
+	}
+	h.apply(c)
+	h.right(c, want)
+}
