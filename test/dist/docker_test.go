@@ -7,12 +7,14 @@ import (
 	"testing"
 )
 
+const dockerDropIn = "../../dist/docker-flannel.conf"
+
 // TestDockerDropIn has systemd read Debian's unit of Docker with our drop-in.
 func TestDockerDropIn(t *testing.T) {
 	dir := t.TempDir()
 	script, err := filepath.Abs(mkDockerOpts)
 	must(t, err)
-	conf := strings.ReplaceAll(read(t, "../../dist/docker-flannel.conf"), "/usr/local/libexec/flannel/mk-docker-opts.sh", script)
+	conf := strings.ReplaceAll(read(t, dockerDropIn), "/usr/local/libexec/flannel/mk-docker-opts.sh", script)
 	for name, text := range map[string]string{
 		"docker.service":                read(t, "/lib/systemd/system/docker.service"),
 		"docker.service.d/flannel.conf": conf,

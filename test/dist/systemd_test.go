@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"flannel/internal/eventually"
+	"flannel/internal/ipfam"
 	"flannel/internal/lab"
 	"flannel/internal/lab/cgroup"
 )
@@ -80,7 +81,11 @@ func boot(t *testing.T, h *lab.Host, files map[string]string) *booted {
 	script := read(t, "testdata/boot.sh")
 	must(t, h.Do(func() error {
 		for path, text := range files {
-			if err := install(path, text, 0o644); err != nil {
+			mode := os.FileMode(0o644)
+			if strings.HasPrefix(text, "#!") {
+				mode = 0o755
+			}
+			if err := install(path, text, mode); err != nil {
 				return err
 			}
 		}
@@ -247,8 +252,28 @@ func (b *booted) masquerades(save string) {
 	})
 }
 
+// startedDocker checks that the drop-in has given Docker this host's subnet,
+// beside the options of the administrator.
+func (b *booted) startedDocker() {
+	b.t.Helper()
+	eventually.Says(b.t, func() (string, bool) {
+		got, err := b.ReadFile("/run/log/docker.started")
+		if err != nil {
+			return err.Error(), false
+		}
+		e, err := b.Env()
+		if err != nil {
+			return err.Error(), false
+		}
+		want := fmt.Sprintf("-H fd:// --containerd=/run/containerd/containerd.sock --debug --live-restore --bip=%s --ip-masq=false --mtu=%d\n",
+			e.Subnet[ipfam.V4], e.MTU)
+		return fmt.Sprintf("started with %swant %s", got, want), string(got) == want
+	})
+}
+
 // TestUnderSystemdWithEtcd runs the etcd flavour, with a backend that needs its
-// device, and on a host whose rules are legacy ones, which need a lock.
+// device, and on a host whose rules are legacy ones, which need a lock. Docker
+// starts when it is ready.
 func TestUnderSystemdWithEtcd(t *testing.T) {
 	l := newLab(t, lab.Options{Backend: `{"Type": "udp"}`})
 	for _, command := range []string{"iptables-legacy -t mangle -N KUBE-IPTABLES-HINT", "rm -f /run/xtables.lock"} {
@@ -259,7 +284,17 @@ func TestUnderSystemdWithEtcd(t *testing.T) {
 		"/run/units/flanneld.service.d/etcd.conf": read(t, etcdDropIn),
 		"/run/units/flanneld.service.d/log.conf":  logged,
 		"/etc/default/flanneld":                   "FLANNELD_ETCD_ENDPOINTS=" + l.Etcd.Endpoint() + "\n",
+		// Docker itself is tested elsewhere; this one tells how it was started.
+		"/run/units/docker.service":                    "[Service]\nEnvironmentFile=-/etc/default/docker\nExecStart=/bin/false\n",
+		"/run/units/docker.service.d/flannel.conf":     read(t, dockerDropIn),
+		"/etc/default/docker":                          "DOCKER_OPTS=\"--debug --live-restore\"\n",
+		"/usr/local/libexec/flannel/mk-docker-opts.sh": read(t, mkDockerOpts),
+		"/usr/local/bin/dockerd":                       "#!/bin/sh\necho \"$@\" >/run/log/docker.started\nexec sleep infinity\n",
 	})
+	b.await("LoadState", "loaded")
+	_, err := b.systemctl("start", "docker.service")
+	must(t, err)
+	b.startedDocker()
 	b.await("ActiveState", "active")
 	b.restricted()
 	join(t, l)
