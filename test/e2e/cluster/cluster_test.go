@@ -112,6 +112,9 @@ func (c *cluster) apply(t *testing.T, args ...string) {
 	})
 }
 
+// conflist makes a node take pods.
+const conflist = "/etc/cni/net.d/10-flannel.conflist"
+
 func changesBackend(t *testing.T, c *cluster) {
 	c.apply(t, "--kustomize="+filepath.Join(variants, "host-gw"))
 	c.onEvery(t, lacks("flannel.1"), "ip", "-brief", "link")
@@ -121,7 +124,11 @@ func changesBackend(t *testing.T, c *cluster) {
 	c.onEvery(t, lacks("dev eth0 proto 70"), "ip", "route")
 	c.onEvery(t, contains("flannel0"), "ip", "-brief", "link")
 	c.connected(t)
-	c.apply(t, "--filename="+manifest)
+	// This variant is the default one, but for who installs the file of CNI.
+	c.onEvery(t, contains(""), "rm", "-f", conflist)
+	c.apply(t, "--kustomize="+filepath.Join(variants, "late-cni"))
+	c.onEvery(t, contains("cbr0"), "cat", conflist)
+	c.nodesReady(t)
 	c.onEvery(t, lacks("flannel0"), "ip", "-brief", "link")
 	c.onEvery(t, contains("flannel.1"), "ip", "-brief", "link")
 	c.connected(t)
