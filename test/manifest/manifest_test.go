@@ -102,6 +102,7 @@ const (
 
 func TestManifest(t *testing.T) {
 	s := kubetest.Start(t, kubetest.Options{})
+	t.Run("over objects of the shape of flannel's release", func(t *testing.T) { replacesRelease(t, s) })
 	t.Run("over objects of flannel's shape", func(t *testing.T) {
 		apply(t, s, "-f", "testdata/before.yml")
 		apply(t, s, "-f", manifest)
@@ -149,6 +150,30 @@ func TestManifest(t *testing.T) {
 		}
 		chartInstalls(t, s)
 	})
+}
+
+// replacesRelease applies over a DaemonSet that has one more label in its
+// selector, which cannot change.
+func replacesRelease(t *testing.T, s *kubetest.Server) {
+	raw, err := os.ReadFile("testdata/before.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "release.yml")
+	text := strings.NewReplacer("matchLabels: {app: flannel", "matchLabels: {k8s-app: flannel, app: flannel",
+		"labels: {app: flannel", "labels: {k8s-app: flannel, app: flannel").Replace(string(raw))
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, s, "-f", file)
+	if out, err := kubectl(t, s, "apply", "-f", manifest); err == nil || !strings.Contains(out, "field is immutable") {
+		t.Errorf("applied over another selector: %v\n%s", err, out)
+	}
+	apply(t, s, "-k", filepath.Join(variants, "from-release"))
+	apply(t, s, "-f", file) // and back
+	if out, err := kubectl(t, s, "delete", "--namespace=kube-flannel", "daemonset/kube-flannel-ds"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }
 
 func leastRights(t *testing.T, s *kubetest.Server) {
