@@ -108,6 +108,12 @@ func goodChart(t *testing.T, path string) {
 	}
 }
 
+// TestProgramsForWordsOf32Bits builds for the architecture that differs most
+// from those on which the tests run.
+func TestProgramsForWordsOf32Bits(t *testing.T) {
+	runMake(t, "programs", "ARCHS=arm", "OUT="+t.TempDir())
+}
+
 func TestInstall(t *testing.T) {
 	dest := t.TempDir()
 	runMake(t, "install", "DESTDIR="+dest, "PREFIX=/usr", "BIN="+t.TempDir())
