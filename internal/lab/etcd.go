@@ -92,24 +92,7 @@ func (e *Etcd) launch() error {
 	}, nil)
 }
 
-func (e *Etcd) waitReady(ctx context.Context) error {
-	tick := newTicker()
-	defer tick.Stop()
-	for {
-		err := e.healthy(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-e.process.exited():
-			return fmt.Errorf("etcd ended with code %d; its last lines:\n%s",
-				e.process.exitCode(), lastLines(e.Log(), 10))
-		case <-ctx.Done():
-			return fmt.Errorf("wait for etcd: %w: %w", ctx.Err(), err)
-		}
-	}
-}
+func (e *Etcd) waitReady(ctx context.Context) error { return e.process.waitReady(ctx, e.healthy) }
 
 func (e *Etcd) healthy(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.Endpoint()+"/health", nil)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"flannel/internal/lab/cgroup"
 	"flannel/internal/lab/ping"
@@ -99,4 +100,20 @@ func NothingLost(t TB, series *ping.Series) {
 	if result.Lost > 0 || result.Sent == 0 {
 		t.Errorf("%d of %d pings lost", result.Lost, result.Sent)
 	}
+}
+
+// Must ends the test at an error.
+func Must(t TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+}
+
+// Limited returns the context of the test, which ends after d at the latest.
+func Limited(t TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
 }

@@ -146,23 +146,7 @@ func (k *Kubernetes) StartControllerManager() error {
 // StopControllerManager ends it again.
 func (k *Kubernetes) StopControllerManager() error { return k.managers.kill() }
 
-func (k *Kubernetes) waitReady(ctx context.Context) error {
-	tick := newTicker()
-	defer tick.Stop()
-	for {
-		err := k.API.Ready(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-k.api.exited():
-			return fmt.Errorf("kube-apiserver ended with code %d; its last lines:\n%s", k.api.exitCode(), lastLines(k.api.log(), 10))
-		case <-ctx.Done():
-			return fmt.Errorf("wait for kube-apiserver: %w: %w", ctx.Err(), err)
-		}
-	}
-}
+func (k *Kubernetes) waitReady(ctx context.Context) error { return k.api.waitReady(ctx, k.API.Ready) }
 
 // Stop ends the control plane at once; its data stay in etcd.
 func (k *Kubernetes) Stop() error {

@@ -130,3 +130,22 @@ func (p *process) log() string {
 	}
 	return string(text)
 }
+
+// waitReady polls until check succeeds or the program ends.
+func (p *process) waitReady(ctx context.Context, check func(context.Context) error) error {
+	tick := newTicker()
+	defer tick.Stop()
+	for {
+		err := check(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-p.exited():
+			return fmt.Errorf("%s ended with code %d; its last lines:\n%s", p.name, p.exitCode(), lastLines(p.log(), 10))
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s: %w: %w", p.name, ctx.Err(), err)
+		}
+	}
+}

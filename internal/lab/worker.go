@@ -175,21 +175,10 @@ func (w *Worker) run(p *process, args []string) error {
 
 // load makes the images of an archive known, as soon as containerd listens.
 func (w *Worker) load(ctx context.Context, archive string) error {
-	tick := newTicker()
-	defer tick.Stop()
-	for {
+	return w.containerd.waitReady(ctx, func(ctx context.Context) error {
 		_, err := w.host.Exec(ctx, append([]string{"ctr"}, w.plan.Import(archive)...)...)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-w.containerd.exited():
-			return fmt.Errorf("containerd ended with code %d; its last lines:\n%s", w.containerd.exitCode(), lastLines(w.containerd.log(), 10))
-		case <-ctx.Done():
-			return err
-		}
-	}
+		return err
+	})
 }
 
 // StartProxy starts what makes Services reachable from this node.

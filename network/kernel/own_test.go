@@ -135,23 +135,33 @@ func TestTwoInstancesLeaveEachOtherAlone(t *testing.T) {
 	})
 }
 
-func TestDeviceOfADaemonThatIsGoneIsTakenOver(t *testing.T) {
-	onBoth(t, func(t *testing.T, m machine) {
-		up := m.uplinkIndex()
-		running, err := m.claim("one")
-		if err != nil {
-			t.Fatal(err)
-		}
-		apply(t, m, single(up, 2))
-		renamed := scope
-		renamed.Instance = "two"
-		other := m.again(renamed)
-		if _, err := other.Apply(t.Context(), single(up, 2), false); err == nil {
-			t.Error("the device of a running daemon was taken")
-		}
+// successor is a daemon with another instance beside one that runs and has
+// applied first. end ends that one.
+func successor(t *testing.T, m machine, first kernel.State) (other machine, end func()) {
+	t.Helper()
+	running, err := m.claim("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, m, first)
+	renamed := scope
+	renamed.Instance = "two"
+	return m.again(renamed), func() {
+		t.Helper()
 		if err := running.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestDeviceOfADaemonThatIsGoneIsTakenOver(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		up := m.uplinkIndex()
+		other, end := successor(t, m, single(up, 2))
+		if _, err := other.Apply(t.Context(), single(up, 2), false); err == nil {
+			t.Error("the device of a running daemon was taken")
+		}
+		end()
 		stats := apply(t, other, single(up, 2))
 		if stats.Put[kernel.TableDevices] != 1 || stats.Changed() != 1 {
 			t.Errorf("got %+v, want only the mark changed", stats)
@@ -178,22 +188,14 @@ func TestOnlyOurOwnFormerDevicesGo(t *testing.T) {
 func TestVNIOfADaemonThatIsGoneIsTakenOver(t *testing.T) {
 	onBoth(t, func(t *testing.T, m machine) {
 		up := m.uplinkIndex()
-		running, err := m.claim("one")
-		if err != nil {
-			t.Fatal(err)
-		}
-		apply(t, m, single(up, 2))
-		renamed := scope
-		renamed.Instance = "two"
-		other, state := m.again(renamed), single(up)
+		other, end := successor(t, m, single(up, 2))
+		state := single(up)
 		state.Devices[0].Name = "overlay.1"
 		addPeer(&state, "overlay.1", subnet4(2), public4(2), mac(2))
 		if _, err := other.Apply(t.Context(), state, false); err == nil || !strings.Contains(err.Error(), "device flannel.1 has VNI 1") {
 			t.Errorf("got %v, want an error that names the device in the way", err)
 		}
-		if err := running.Close(); err != nil {
-			t.Fatal(err)
-		}
+		end()
 		apply(t, other, state)
 		mustLack(t, m, "flannel.1")
 		mustHave(t, m, "route 10.5.2.0/24 via 10.5.2.0 dev overlay.1")
@@ -274,18 +276,11 @@ func TestFormerDeviceGoesLast(t *testing.T) {
 
 func TestTUNDeviceOfADaemonThatIsGoneIsTakenOver(t *testing.T) {
 	onBoth(t, func(t *testing.T, m machine) {
-		running, err := m.claim("one")
-		if err != nil {
-			t.Fatal(err)
-		}
-		apply(t, m, overTUN())
-		other := m.again(kernel.Scope{Networks: scope.Networks, Instance: "two"})
+		other, end := successor(t, m, overTUN())
 		if _, err := other.Apply(t.Context(), overTUN(), false); err == nil || !strings.Contains(err.Error(), "another daemon that is running") {
 			t.Errorf("got %v, want that the device is taken", err)
 		}
-		if err := running.Close(); err != nil {
-			t.Fatal(err)
-		}
+		end()
 		if stats := apply(t, other, overTUN()); stats.Changed() != 1 {
 			t.Errorf("got %+v, want only the mark changed", stats)
 		}

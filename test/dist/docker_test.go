@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"flannel/internal/lab"
 )
 
 const dockerDropIn = "../../dist/docker-flannel.conf"
@@ -13,14 +15,14 @@ const dockerDropIn = "../../dist/docker-flannel.conf"
 func TestDockerDropIn(t *testing.T) {
 	dir := t.TempDir()
 	script, err := filepath.Abs(mkDockerOpts)
-	must(t, err)
+	lab.Must(t, err)
 	conf := strings.ReplaceAll(read(t, dockerDropIn), "/usr/local/libexec/flannel/mk-docker-opts.sh", script)
 	for name, text := range map[string]string{
 		"docker.service":                read(t, "/lib/systemd/system/docker.service"),
 		"docker.service.d/flannel.conf": conf,
 		"flanneld.service":              "[Service]\nExecStart=/bin/true\n",
 	} {
-		must(t, install(filepath.Join(dir, name), text, 0o644))
+		lab.Must(t, install(filepath.Join(dir, name), text, 0o644))
 	}
 	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", "--man=no", filepath.Join(dir, "docker.service")).CombinedOutput()
 	if err != nil || len(out) > 0 {

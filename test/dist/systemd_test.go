@@ -34,24 +34,12 @@ var built = sync.OnceValues(func() (lab.Binaries, error) {
 func newLab(t *testing.T, o lab.Options) *lab.Lab {
 	t.Helper()
 	b, err := built()
-	must(t, err)
+	lab.Must(t, err)
 	o.Hosts, o.Binaries = 2, b
 	return lab.ForTest(t, o)
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func limited(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
+func limited(t *testing.T) context.Context { return lab.Limited(t, 40*time.Second) }
 
 // booted is a host on which systemd runs the unit.
 type booted struct {
@@ -70,8 +58,8 @@ func boot(t *testing.T, h *lab.Host, files map[string]string) *booted {
 	t.Helper()
 	const units = "/run/units"
 	b, err := built()
-	must(t, err)
-	must(t, h.CopyOnWrite("/etc", "/usr/local"))
+	lab.Must(t, err)
+	lab.Must(t, h.CopyOnWrite("/etc", "/usr/local"))
 	files[units+"/flanneld.service"] = read(t, unit)
 	for _, name := range targets {
 		files[units+"/"+name] = "[Unit]\nDefaultDependencies=no\n"
@@ -79,7 +67,7 @@ func boot(t *testing.T, h *lab.Host, files map[string]string) *booted {
 	files[units+"/test.target"] = "[Unit]\nDefaultDependencies=no\nRequires=flanneld.service\n"
 	program := read(t, b.Flanneld)
 	script := read(t, "testdata/boot.sh")
-	must(t, h.Do(func() error {
+	lab.Must(t, h.Do(func() error {
 		for path, text := range files {
 			mode := os.FileMode(0o644)
 			if strings.HasPrefix(text, "#!") {
@@ -93,7 +81,7 @@ func boot(t *testing.T, h *lab.Host, files map[string]string) *booted {
 	}))
 
 	groups, err := cgroup.New()
-	must(t, err)
+	lab.Must(t, err)
 	var log strings.Builder
 	var input io.WriteCloser
 	cmd, err := h.Start(context.Background(), []string{"sh", "-c", script, "boot", units, "test.target"}, func(cmd *exec.Cmd) (err error) {
@@ -101,7 +89,7 @@ func boot(t *testing.T, h *lab.Host, files map[string]string) *booted {
 		input, err = cmd.StdinPipe()
 		return err
 	})
-	must(t, err)
+	lab.Must(t, err)
 	t.Cleanup(func() {
 		if err := groups.Remove(context.Background()); err != nil {
 			t.Error(err)
@@ -111,9 +99,9 @@ func boot(t *testing.T, h *lab.Host, files map[string]string) *booted {
 			t.Logf("systemd said:\n%s", log.String())
 		}
 	})
-	must(t, groups.Add("", cmd.Process.Pid))
+	lab.Must(t, groups.Add("", cmd.Process.Pid))
 	_, err = fmt.Fprintln(input)
-	must(t, err)
+	lab.Must(t, err)
 	return &booted{Host: h, t: t, boot: cmd.Process.Pid}
 }
 
@@ -184,11 +172,11 @@ const logged = "[Service]\nStandardOutput=append:/run/log/unit.log\nStandardErro
 // join brings up flanneld on the other host, and a pod on each.
 func join(t *testing.T, l *lab.Lab) {
 	t.Helper()
-	must(t, l.Hosts[0].StartFlanneld())
-	must(t, l.Hosts[0].WaitReady(limited(t)))
+	lab.Must(t, l.Hosts[0].StartFlanneld())
+	lab.Must(t, l.Hosts[0].WaitReady(limited(t)))
 	for _, h := range l.Hosts {
 		_, err := h.AddPod("pod1")
-		must(t, err)
+		lab.Must(t, err)
 	}
 	connected(t, l)
 }
@@ -206,7 +194,7 @@ func connected(t *testing.T, l *lab.Lab) {
 func TestUnderSystemd(t *testing.T) {
 	l := newLab(t, lab.Options{Kubernetes: true})
 	h, api := l.Hosts[1], l.Kubernetes.API
-	must(t, api.DeleteNode(t.Context(), h.Name))
+	lab.Must(t, api.DeleteNode(t.Context(), h.Name))
 	b := boot(t, h, map[string]string{
 		"/run/units/flanneld.service.d/log.conf": logged,
 		"/etc/default/flanneld":                  "NODE_NAME=" + h.Name + "\n",
@@ -215,24 +203,24 @@ func TestUnderSystemd(t *testing.T) {
 	})
 	b.await("StatusText", `there is no Node "host2"`)
 	b.await("ActiveState", "activating")
-	must(t, api.CreateNode(t.Context(), h.Name))
+	lab.Must(t, api.CreateNode(t.Context(), h.Name))
 	b.await("ActiveState", "active")
 	b.await("StatusText", "ready")
 	b.restricted()
 	join(t, l)
 	b.masquerades("iptables-nft-save")
 	_, err := h.Exec(t.Context(), "ip", "link", "del", "flannel.1")
-	must(t, err)
+	lab.Must(t, err)
 	connected(t, l)
 
 	_, err = b.systemctl("kill", "--kill-whom=main", "--signal=KILL", "flanneld.service")
-	must(t, err)
+	lab.Must(t, err)
 	b.await("NRestarts", "1")
 	b.await("ActiveState", "active")
 	connected(t, l)
 
 	_, err = b.systemctl("stop", "flanneld.service")
-	must(t, err)
+	lab.Must(t, err)
 	if got := b.property("Result"); got != "success" {
 		t.Errorf("stopped with %s\n%s", got, b.journal())
 	}
@@ -278,7 +266,7 @@ func TestUnderSystemdWithEtcd(t *testing.T) {
 	l := newLab(t, lab.Options{Backend: `{"Type": "udp"}`})
 	for _, command := range []string{"iptables-legacy -t mangle -N KUBE-IPTABLES-HINT", "rm -f /run/xtables.lock"} {
 		_, err := l.Hosts[1].Exec(t.Context(), strings.Fields(command)...)
-		must(t, err)
+		lab.Must(t, err)
 	}
 	b := boot(t, l.Hosts[1], map[string]string{
 		"/run/units/flanneld.service.d/etcd.conf": read(t, etcdDropIn),
@@ -293,7 +281,7 @@ func TestUnderSystemdWithEtcd(t *testing.T) {
 	})
 	b.await("LoadState", "loaded")
 	_, err := b.systemctl("start", "docker.service")
-	must(t, err)
+	lab.Must(t, err)
 	b.startedDocker()
 	b.await("ActiveState", "active")
 	b.restricted()

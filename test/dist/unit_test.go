@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"flannel/internal/lab"
 )
 
 const (
@@ -17,14 +19,14 @@ const (
 // daemon its flags.
 func TestUnits(t *testing.T) {
 	b, err := built()
-	must(t, err)
+	lab.Must(t, err)
 	for name, dropIn := range map[string]string{"Kubernetes": "", "etcd": etcdDropIn, "a mistake": "testdata/mistake.conf"} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			// The program must be there.
 			put := func(from, to string) string {
 				text := strings.ReplaceAll(read(t, from), "/usr/local/bin/flanneld", b.Flanneld)
-				must(t, install(filepath.Join(dir, to), text, 0o644))
+				lab.Must(t, install(filepath.Join(dir, to), text, 0o644))
 				return text
 			}
 			text := put(unit, "flanneld.service")

@@ -16,7 +16,7 @@ func TestAllocLeasesAndTouchesNoRoute(t *testing.T) {
 	onHost(t, h, "ip route add 10.244.251.0/24 via 172.31.1.12 dev eth0")
 	before := onHost(t, h, "ip route show") + onHost(t, h, "ip -6 route show") + onHost(t, h, "ip link show")
 	for _, h := range l.Hosts {
-		must(t, h.StartFlanneld())
+		lab.Must(t, h.StartFlanneld())
 		ready(t, h)
 	}
 	after := onHost(t, h, "ip route show") + onHost(t, h, "ip -6 route show") + onHost(t, h, "ip link show")
@@ -32,7 +32,7 @@ func TestAllocLeasesAndTouchesNoRoute(t *testing.T) {
 	}
 	// A lease that is wiped comes back although nobody else is watched.
 	key := keyOf(t, h)
-	must(t, l.Etcd.Delete(t.Context(), key))
+	lab.Must(t, l.Etcd.Delete(t.Context(), key))
 	eventually.Says(t, func() (string, bool) {
 		return "no " + key, leases(t, l)[key] != ""
 	})

@@ -29,8 +29,8 @@ func TestOtherBackendsSeeWhatChangedWhileTheDaemonWasAway(t *testing.T) {
 			mover, h, leaver := l.Hosts[0], l.Hosts[1], l.Hosts[2]
 			gone := strings.Fields(place(t, "SUBNET SUBNET6", leaver))
 			restart(t, h, func() {
-				must(t, leaver.Stop())
-				must(t, l.Etcd.Delete(t.Context(), keyOf(t, leaver)))
+				lab.Must(t, leaver.Stop())
+				lab.Must(t, l.Etcd.Delete(t.Context(), keyOf(t, leaver)))
 				readdress(t, mover)
 				eventually.Says(t, func() (string, bool) {
 					record := leases(t, l)[keyOf(t, mover)]

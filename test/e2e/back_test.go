@@ -17,7 +17,7 @@ func TestWhatAReturningFlannelFinds(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 2, Families: lab.Dual})
 	up(t, l)
 	h := l.Hosts[0]
-	must(t, h.Stop())
+	lab.Must(t, h.Stop())
 	var b strings.Builder
 	for _, command := range []string{
 		"ip -d link show flannel.1", "ip -d link show flannel-v6.1",
@@ -43,10 +43,10 @@ func anonymous(t *testing.T, l *lab.Lab, text string) string {
 			text = strings.ReplaceAll(text, strings.TrimSuffix(p.Addr().String(), "0"), "SUBNET-"+name+".")
 		}
 		link, err := h.Interface("flannel.1")
-		must(t, err)
+		lab.Must(t, err)
 		text = strings.ReplaceAll(text, link.Attrs().HardwareAddr.String(), "MAC-"+name)
 		link, err = h.Interface("flannel-v6.1")
-		must(t, err)
+		lab.Must(t, err)
 		text = strings.ReplaceAll(text, link.Attrs().HardwareAddr.String(), "MAC6-"+name)
 	}
 	for pattern, by := range map[string]string{

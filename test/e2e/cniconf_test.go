@@ -24,11 +24,11 @@ func TestTheRuntimeSeesAConfigurationOnlyWhenTheNodeHasItsSubnet(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 1, NoConfig: true})
 	h, dir := l.Hosts[0], t.TempDir()
 	conf, installed := filepath.Join(dir, "conf"), filepath.Join(dir, "net.d", install.ConfName)
-	must(t, os.WriteFile(conf, []byte(cniConf[:20]), 0o644))
-	must(t, os.Mkdir(filepath.Dir(installed), 0o755))
-	must(t, os.WriteFile(installed, []byte(cniConf), 0o644))
+	lab.Must(t, os.WriteFile(conf, []byte(cniConf[:20]), 0o644))
+	lab.Must(t, os.Mkdir(filepath.Dir(installed), 0o755))
+	lab.Must(t, os.WriteFile(installed, []byte(cniConf), 0o644))
 	h.Flags = []string{"--cni-conf=" + conf, "--cni-conf-dir=" + filepath.Dir(installed)}
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.StartFlanneld())
 	says := func(what string) {
 		t.Helper()
 		eventually.Says(t, func() (string, bool) {
@@ -49,7 +49,7 @@ func TestTheRuntimeSeesAConfigurationOnlyWhenTheNodeHasItsSubnet(t *testing.T) {
 	says("CNI configuration: install the network configuration " + conf)
 	absent()
 	envOf(t, h)
-	must(t, os.WriteFile(conf, []byte(cniConf), 0o644))
+	lab.Must(t, os.WriteFile(conf, []byte(cniConf), 0o644))
 	ready(t, h)
 	stays := func() {
 		t.Helper()
@@ -58,9 +58,9 @@ func TestTheRuntimeSeesAConfigurationOnlyWhenTheNodeHasItsSubnet(t *testing.T) {
 		}
 	}
 	stays()
-	must(t, h.Stop())
-	must(t, os.WriteFile(conf, []byte(cniConf[:20]), 0o644))
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.Stop())
+	lab.Must(t, os.WriteFile(conf, []byte(cniConf[:20]), 0o644))
+	lab.Must(t, h.StartFlanneld())
 	says("CNI configuration: install the network configuration " + conf)
 	stays()
 }

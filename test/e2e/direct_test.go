@@ -51,7 +51,7 @@ func reachedOver(t *testing.T, from, to *lab.Host, direct bool) {
 		}
 	}
 	_, status, err := from.Flanneld().Get(t.Context(), "/status")
-	must(t, err)
+	lab.Must(t, err)
 	if !strings.Contains(status, `"how": "direct"`) || !strings.Contains(status, `"how": "tunnel"`) {
 		t.Errorf("status:\n%s", status)
 	}
@@ -72,11 +72,11 @@ func TestDirectRoutesHealToo(t *testing.T) {
 		"uplink down and up": func() {
 			onHost(t, h, "ip link set eth0 down")
 			onHost(t, h, "ip link set eth0 up")
-			must(t, h.ConfigureUplink())
+			lab.Must(t, h.ConfigureUplink())
 		},
 		"uplink made again": func() {
 			onHost(t, h, "ip link del eth0")
-			must(t, h.ConnectUplink())
+			lab.Must(t, h.ConnectUplink())
 		},
 	}
 	for name, fault := range faults {

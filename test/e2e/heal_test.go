@@ -46,11 +46,11 @@ func hostFaults() []fault {
 			onHost(t, l.Hosts[0], "ip link set eth0 down")
 			onHost(t, l.Hosts[0], "ip link set eth0 up")
 			// The kernel drops IPv6 addresses of a link that goes down.
-			must(t, l.Hosts[0].ConfigureUplink())
+			lab.Must(t, l.Hosts[0].ConfigureUplink())
 		}},
 		{name: "the uplink is deleted and made again", do: func(t *testing.T, l *lab.Lab) {
 			onHost(t, l.Hosts[0], "ip link del eth0")
-			must(t, l.Hosts[0].ConnectUplink())
+			lab.Must(t, l.Hosts[0].ConnectUplink())
 		}},
 	}
 }

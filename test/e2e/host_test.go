@@ -13,18 +13,11 @@ import (
 	"flannel/subnet/env"
 )
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // onHost runs a command, split at blanks, and returns what it prints.
 func onHost(t *testing.T, h *lab.Host, command string) string {
 	t.Helper()
 	out, err := h.Exec(t.Context(), strings.Fields(command)...)
-	must(t, err)
+	lab.Must(t, err)
 	return out
 }
 
@@ -32,7 +25,7 @@ func onHost(t *testing.T, h *lab.Host, command string) string {
 func subnetOf(t *testing.T, h *lab.Host) ipfam.Pair[netip.Prefix] {
 	t.Helper()
 	s, err := h.Subnet()
-	must(t, err)
+	lab.Must(t, err)
 	return s
 }
 
@@ -84,16 +77,16 @@ func withoutIndex(line string) string {
 func envOf(t *testing.T, h *lab.Host) env.Env {
 	t.Helper()
 	e, err := h.Env()
-	must(t, err)
+	lab.Must(t, err)
 	return e
 }
 
 // restart ends a host's flanneld, does something, and starts it again.
 func restart(t *testing.T, h *lab.Host, meanwhile func()) {
 	t.Helper()
-	must(t, h.Stop())
+	lab.Must(t, h.Stop())
 	meanwhile()
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.StartFlanneld())
 	ready(t, h)
 }
 
@@ -101,14 +94,14 @@ func ready(t *testing.T, h *lab.Host) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
-	must(t, h.WaitReady(ctx))
+	lab.Must(t, h.WaitReady(ctx))
 }
 
 // leases returns the records of the cluster by key.
 func leases(t *testing.T, l *lab.Lab) map[string]string {
 	t.Helper()
 	m, err := l.Etcd.List(t.Context(), lab.DefaultPrefix+"/subnets/")
-	must(t, err)
+	lab.Must(t, err)
 	return m
 }
 

@@ -26,7 +26,7 @@ func TestHostGW(t *testing.T) {
 func TestHostGWLeavesOutWhoIsNotOnTheLink(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 3, Links: 2, Families: lab.Dual, Backend: `{"Type": "host-gw"}`})
 	ctx := t.Context()
-	must(t, l.Up(ctx))
+	lab.Must(t, l.Up(ctx))
 	from, near, far := l.Hosts[0], l.Hosts[2], l.Hosts[1]
 	eventually.Says(t, func() (string, bool) {
 		text := status(t, from)
@@ -56,7 +56,7 @@ func TestHostGWRefusesAPublicAddressThatIsNotItsOwn(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 1, Backend: `{"Type": "host-gw"}`})
 	h := l.Hosts[0]
 	h.Flags = []string{"--public-ip=203.0.113.9"}
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.StartFlanneld())
 	eventually.Says(t, func() (string, bool) {
 		select {
 		case <-h.Flanneld().Exited():
@@ -95,6 +95,6 @@ func TestHostGWAfterFlannel(t *testing.T) {
 func status(t *testing.T, h *lab.Host) string {
 	t.Helper()
 	_, text, err := h.Flanneld().Get(t.Context(), "/status")
-	must(t, err)
+	lab.Must(t, err)
 	return text
 }

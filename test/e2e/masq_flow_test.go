@@ -31,12 +31,12 @@ func startFlow(t *testing.T, from *node.Node, l *lab.Lab, f ipfam.Family) *flow 
 	w := &flow{seen: map[netip.Addr]int{}}
 	to := routerAddr(f)
 	network := ipfam.Pair[string]{"ip4:udp", "ip6:udp"}[f]
-	must(t, l.Router.Do(func() (err error) {
+	lab.Must(t, l.Router.Do(func() (err error) {
 		w.in, err = net.ListenPacket(network, to.String())
 		return err
 	}))
 	var out *net.UDPConn
-	must(t, from.Do(func() (err error) {
+	lab.Must(t, from.Do(func() (err error) {
 		out, err = net.ListenUDP("udp", &net.UDPAddr{})
 		return err
 	}))
@@ -170,23 +170,23 @@ nft add rule TABLE forward IP daddr NETWORK accept`
 func afterFlannel(t *testing.T, h *lab.Host, mode filterMode) {
 	t.Helper()
 	e := standInEnv()
-	must(t, h.Do(func() error {
+	lab.Must(t, h.Do(func() error {
 		_, err := env.Write(lab.DefaultSubnetFile, e)
 		return err
 	}))
 	_, err := h.AddPod("pod1")
-	must(t, err)
+	lab.Must(t, err)
 	for _, f := range ipfam.All() {
 		for _, command := range flannelsRules(mode, f, e) {
 			_, err := h.Exec(t.Context(), "sh", "-c", command)
-			must(t, err)
+			lab.Must(t, err)
 		}
 		if mode.nft {
 			continue
 		}
 		// As Docker does: every packet needs a rule that accepts it.
 		_, err := h.Exec(t.Context(), "sh", "-c", strings.Fields(flannelsRules(mode, f, e)[0])[0]+" -P FORWARD DROP")
-		must(t, err)
+		lab.Must(t, err)
 	}
 }
 
@@ -197,12 +197,12 @@ func TestThePacketFilterIsNeverWithoutRules(t *testing.T) {
 	for _, mode := range filterModes {
 		t.Run(mode.name, func(t *testing.T) {
 			l := masqLab(t, mode, "--iptables-resync=1")
-			must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config", dualConfig(mode.nft, `"MasqueradeExclude": ["nodes"],`)))
+			lab.Must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config", dualConfig(mode.nft, `"MasqueradeExclude": ["nodes"],`)))
 			h := l.Hosts[0]
 			afterFlannel(t, h, mode)
 			outsideReachesPods(t, l, h)
 			whileFlowing(t, l, h, "upgrade", func() {
-				must(t, h.StartFlanneld())
+				lab.Must(t, h.StartFlanneld())
 				ready(t, h)
 			})
 			if got := subnetOf(t, h); got != standInEnv().Masked() {
@@ -210,8 +210,8 @@ func TestThePacketFilterIsNeverWithoutRules(t *testing.T) {
 			}
 			whileFlowing(t, l, h, "rules rewritten", func() { rewriteRules(t, l, h) })
 			whileFlowing(t, l, h, "restart", func() {
-				must(t, h.Kill())
-				must(t, h.StartFlanneld())
+				lab.Must(t, h.Kill())
+				lab.Must(t, h.StartFlanneld())
 				ready(t, h)
 			})
 		})
@@ -234,9 +234,9 @@ func rewriteRules(t *testing.T, l *lab.Lab, h *lab.Host) {
 		key := fmt.Sprintf("%s/subnets/10.244.%d.0-24&fd00:10:244:%d::-64", lab.DefaultPrefix, n, n)
 		value := fmt.Sprintf(`{"PublicIP":"172.31.1.%d","PublicIPv6":"fd00:31:0:1::%d","BackendType":"vxlan",`+
 			`"BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:%d"},"BackendV6Data":{"VNI":1,"VtepMAC":"02:00:00:00:01:%d"}}`, n, n, n, n)
-		must(t, l.Etcd.Put(t.Context(), key, value))
+		lab.Must(t, l.Etcd.Put(t.Context(), key, value))
 		shows(n, true)
-		must(t, l.Etcd.Delete(t.Context(), key))
+		lab.Must(t, l.Etcd.Delete(t.Context(), key))
 		shows(n, false)
 	}
 }

@@ -60,7 +60,7 @@ func outsideReachesPods(t *testing.T, l *lab.Lab, h *lab.Host) {
 	t.Helper()
 	for f, s := range ipfam.Prefixes(subnetOf(t, h)) {
 		_, err := l.Router.Exec(t.Context(), "ip", "route", "replace", s.String(), "via", h.Addr(f).String())
-		must(t, err)
+		lab.Must(t, err)
 	}
 }
 
@@ -73,7 +73,7 @@ func routerAddr(f ipfam.Family) netip.Addr {
 func listen(t *testing.T, n *node.Node, at netip.AddrPort) net.Listener {
 	t.Helper()
 	var l net.Listener
-	must(t, n.Do(func() (err error) {
+	lab.Must(t, n.Do(func() (err error) {
 		l, err = net.Listen("tcp", at.String())
 		return err
 	}))
@@ -117,7 +117,7 @@ func (c connection) open(t *testing.T) (client, server net.Conn) {
 	}
 	t.Cleanup(func() { client.Close() })
 	server, err = l.Accept()
-	must(t, err)
+	lab.Must(t, err)
 	t.Cleanup(func() { server.Close() })
 	l.Close()
 	return client, server
@@ -156,7 +156,7 @@ func multicastSeen(t *testing.T, l *lab.Lab, h *lab.Host, source netip.Addr, gro
 	f := ipfam.Of(group)
 	network := ipfam.Pair[string]{"udp4", "udp6"}[f]
 	var in, out *net.UDPConn
-	must(t, l.Router.Do(func() error {
+	lab.Must(t, l.Router.Do(func() error {
 		dev, err := net.InterfaceByName("link1")
 		if err != nil {
 			return err
@@ -165,7 +165,7 @@ func multicastSeen(t *testing.T, l *lab.Lab, h *lab.Host, source netip.Addr, gro
 		return err
 	}))
 	defer in.Close()
-	must(t, h.Do(func() error {
+	lab.Must(t, h.Do(func() error {
 		dev, err := net.InterfaceByName(lab.Uplink)
 		if err != nil {
 			return err
@@ -184,9 +184,9 @@ func multicastSeen(t *testing.T, l *lab.Lab, h *lab.Host, source netip.Addr, gro
 	defer out.Close()
 	in.SetReadDeadline(time.Now().Add(5 * time.Second))
 	_, err := out.Write([]byte("hello"))
-	must(t, err)
+	lab.Must(t, err)
 	_, from, err := in.ReadFromUDPAddrPort(make([]byte, 16))
-	must(t, err)
+	lab.Must(t, err)
 	return from.Addr().Unmap().WithZone("")
 }
 

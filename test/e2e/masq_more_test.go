@@ -19,7 +19,7 @@ func startSecond(t *testing.T, h *lab.Host, flags ...string) *lab.Daemon {
 	d, err := h.StartDaemon(lab.DaemonOptions{
 		Name: "second", Prefix: "/second", SubnetFile: "/run/flannel/second.env", HealthPort: 8082, Flags: flags,
 	})
-	must(t, err)
+	lab.Must(t, err)
 	daemonReady(t, d)
 	return d
 }
@@ -51,7 +51,7 @@ func TestTwoDaemonsLeaveEachOthersRulesAlone(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			l := masqLab(t, mode, "--iptables-resync=1")
 			second := strings.NewReplacer("10.244", "10.245", "10:244", "10:245", `"vxlan"`, `"vxlan", "VNI": 7`).Replace(dualConfig(mode.nft, ""))
-			must(t, l.Etcd.Put(t.Context(), "/second/config", second))
+			lab.Must(t, l.Etcd.Put(t.Context(), "/second/config", second))
 			up(t, l)
 			h := l.Hosts[0]
 			alone := ruleText(t, h)
@@ -68,13 +68,13 @@ func TestTwoDaemonsLeaveEachOthersRulesAlone(t *testing.T) {
 			}
 			eventually.Says(t, func() (string, bool) { now := first() + "\n" + other(); return now, now == a+"\n"+b })
 			// One that goes leaves the other's, and the shared rules with them.
-			must(t, d.Stop())
+			lab.Must(t, d.Stop())
 			d = startSecond(t, h, "--ip-masq=false", "--iptables-forward-rules=false")
 			eventually.Says(t, func() (string, bool) { now := ruleText(t, h); return now, other() == "" && first() == a })
 			if now := ownRules(t, h); now != sortedOwn(alone) {
 				t.Errorf("before:\n%s\nnow:\n%s", sortedOwn(alone), now)
 			}
-			must(t, d.Stop())
+			lab.Must(t, d.Stop())
 			connected(t, l)
 		})
 	}
@@ -84,26 +84,26 @@ func TestWithoutAnyProgramTheRulesAreThere(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 1, Families: lab.Dual, Network: dualConfig(false, "")})
 	h := l.Hosts[0]
 	d, err := h.StartDaemon(lab.DaemonOptions{Flags: []string{"--ip-masq"}, Env: []string{"PATH=/nowhere"}})
-	must(t, err)
+	lab.Must(t, err)
 	daemonReady(t, d)
 	if n := strings.Count(d.Log(), "no iptables programs on this host: using nftables"); n != 1 {
 		t.Errorf("said %d times", n)
 	}
 	pod, err := h.AddPod("pod1")
-	must(t, err)
+	lab.Must(t, err)
 	for _, f := range ipfam.All() {
 		if got := (connection{from: pod.Node, to: l.Router, addr: routerAddr(f)}).seen(t); got != h.Addr(f) {
 			t.Errorf("a pod is seen as %s", got)
 		}
 	}
-	must(t, d.Stop())
+	lab.Must(t, d.Stop())
 }
 
 func TestExcludedDestinationsSeeThePodsAddress(t *testing.T) {
 	for _, mode := range filterModes {
 		t.Run(mode.name, func(t *testing.T) {
 			l := masqLab(t, mode)
-			must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config",
+			lab.Must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config",
 				dualConfig(mode.nft, `"MasqueradeExclude": ["172.31.1.1", "fd00:31:0:1::1/128", "nodes"],`)))
 			up(t, l)
 			host, other := l.Hosts[0], l.Hosts[1]
@@ -122,9 +122,9 @@ func TestExcludedDestinationsSeeThePodsAddress(t *testing.T) {
 			}
 			// The address of a node comes and goes with it.
 			key, value := fakePeer(99)
-			must(t, l.Etcd.Put(t.Context(), key, value))
+			lab.Must(t, l.Etcd.Put(t.Context(), key, value))
 			eventually.Says(t, func() (string, bool) { now := ruleText(t, host); return now, strings.Contains(now, "172.31.1.99") })
-			must(t, l.Etcd.Delete(t.Context(), key))
+			lab.Must(t, l.Etcd.Delete(t.Context(), key))
 			eventually.Says(t, func() (string, bool) { now := ruleText(t, host); return now, !strings.Contains(now, "172.31.1.99") })
 		})
 	}
@@ -136,10 +136,10 @@ func TestRulesOfAnotherNetworkOrSubnetGo(t *testing.T) {
 			l := masqLab(t, mode)
 			up(t, l)
 			h := l.Hosts[0]
-			must(t, h.Stop())
-			must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config",
+			lab.Must(t, h.Stop())
+			lab.Must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config",
 				strings.NewReplacer("10.244", "10.99", "10:244", "10:99").Replace(dualConfig(mode.nft, ""))))
-			must(t, h.StartFlanneld())
+			lab.Must(t, h.StartFlanneld())
 			ready(t, h)
 			now := ruleText(t, h)
 			if strings.Contains(now, "10.244") || strings.Contains(now, "10:244") || !strings.Contains(now, "10.99") || !strings.Contains(now, "10:99") {
@@ -147,7 +147,7 @@ func TestRulesOfAnotherNetworkOrSubnetGo(t *testing.T) {
 			}
 			old := subnetOf(t, h)
 			_, stranger := fakePeer(99)
-			must(t, l.Etcd.Put(t.Context(), keyOf(t, h), stranger))
+			lab.Must(t, l.Etcd.Put(t.Context(), keyOf(t, h), stranger))
 			eventually.Says(t, func() (string, bool) {
 				now := ruleText(t, h)
 				own := subnetOf(t, h)[ipfam.V4].String()
@@ -161,19 +161,19 @@ func TestALockThatIsHeldIsWaitedFor(t *testing.T) {
 	l := masqLab(t, filterModes[1])
 	h := l.Hosts[0]
 	var lock *os.File
-	must(t, h.Do(func() (err error) {
+	lab.Must(t, h.Do(func() (err error) {
 		if lock, err = os.OpenFile("/run/xtables.lock", os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 			return err
 		}
 		return unix.Flock(int(lock.Fd()), unix.LOCK_EX)
 	}))
 	defer lock.Close()
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.StartFlanneld())
 	eventually.Says(t, func() (string, bool) {
 		code, body, _ := h.Flanneld().Get(t.Context(), "/readyz")
 		return body, code == 503 && strings.Contains(body, "rules: ") && strings.Contains(body, "xtables lock")
 	})
-	must(t, lock.Close())
+	lab.Must(t, lock.Close())
 	ready(t, h)
 }
 
@@ -182,7 +182,7 @@ func TestPortsAreRandomUnlessToldOtherwise(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			l := masqLab(t, mode)
 			h := l.Hosts[0]
-			must(t, h.StartFlanneld())
+			lab.Must(t, h.StartFlanneld())
 			ready(t, h)
 			random := func() int {
 				now := ruleText(t, h)
@@ -206,7 +206,7 @@ func TestPortsAreRandomUnlessToldOtherwise(t *testing.T) {
 func TestTheBlackholeRouteComesBack(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 1, Families: lab.Dual, Flags: []string{"--ip-blackhole-route"}})
 	h := l.Hosts[0]
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.StartFlanneld())
 	ready(t, h)
 	routes := func() string {
 		return onHost(t, h, "ip route show type blackhole") + onHost(t, h, "ip -6 route show type blackhole")
@@ -224,11 +224,11 @@ func TestTheBlackholeRouteComesBack(t *testing.T) {
 func TestSettingsOfTheHostAreSaidAndLeftAlone(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 1, Families: lab.Dual})
 	h := l.Hosts[0]
-	must(t, h.Sysctl("net/ipv4/ip_forward", "0"))
-	must(t, h.Sysctl("net/ipv6/conf/all/forwarding", "0"))
-	must(t, h.Sysctl("net/ipv4/conf/eth0/rp_filter", "1"))
-	must(t, h.ConfigureUplink())
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.Sysctl("net/ipv4/ip_forward", "0"))
+	lab.Must(t, h.Sysctl("net/ipv6/conf/all/forwarding", "0"))
+	lab.Must(t, h.Sysctl("net/ipv4/conf/eth0/rp_filter", "1"))
+	lab.Must(t, h.ConfigureUplink())
+	lab.Must(t, h.StartFlanneld())
 	ready(t, h)
 	for _, want := range []string{
 		"sysctl -w net.ipv4.ip_forward=1", "sysctl -w net.ipv6.conf.all.forwarding=1", "sysctl -w net.ipv4.conf.eth0.rp_filter=2",
@@ -262,7 +262,7 @@ func TestWhatFlannelHasLeftGoes(t *testing.T) {
 	} {
 		onHost(t, h, command)
 	}
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.StartFlanneld())
 	ready(t, h)
 	eventually.Says(t, func() (string, bool) {
 		now := ruleText(t, h)

@@ -148,7 +148,7 @@ func TestRulesThatVanishArePutBack(t *testing.T) {
 // useMode changes the mode in the network configuration.
 func useMode(t *testing.T, l *lab.Lab, nft bool) {
 	t.Helper()
-	must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config", dualConfig(nft, "")))
+	lab.Must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config", dualConfig(nft, "")))
 }
 
 func TestConnectionsSurviveARestartAndASwitchOfTheMode(t *testing.T) {
@@ -244,14 +244,14 @@ func TestPodsTalkDespiteAForwardDrop(t *testing.T) {
 func dropIsSaid(t *testing.T, l *lab.Lab, commands ...string) {
 	t.Helper()
 	for _, h := range l.Hosts {
-		must(t, h.StartFlanneld())
+		lab.Must(t, h.StartFlanneld())
 		for _, want := range commands {
 			eventually.Says(t, func() (string, bool) { return h.Log(), strings.Contains(h.Log(), want) })
 			for command := range strings.SplitSeq(want, " && ") {
 				onHost(t, h, command)
 			}
 		}
-		must(t, h.Stop())
+		lab.Must(t, h.Stop())
 	}
 }
 

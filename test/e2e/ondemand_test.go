@@ -43,7 +43,7 @@ func entriesOf(t *testing.T, h, peer *lab.Host) string {
 
 func TestOnDemand(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 3, Families: lab.Dual, Backend: onDemandBackend})
-	must(t, l.Up(t.Context()))
+	lab.Must(t, l.Up(t.Context()))
 	h, peer := l.Hosts[0], l.Hosts[1]
 	for _, h := range l.Hosts {
 		eventually.Says(t, func() (string, bool) {
@@ -92,16 +92,16 @@ func TestOnDemand(t *testing.T) {
 
 func TestOnDemandAndTheNormalModeTogether(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 2, Families: lab.Dual, Backend: onDemandBackend})
-	must(t, l.Hosts[0].StartFlanneld())
+	lab.Must(t, l.Hosts[0].StartFlanneld())
 	ready(t, l.Hosts[0])
 	_, err := l.Hosts[0].AddPod("pod1")
-	must(t, err)
+	lab.Must(t, err)
 	config := `{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48", "Backend": {"Type": "vxlan"}}`
-	must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config", config))
-	must(t, l.Hosts[1].StartFlanneld())
+	lab.Must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config", config))
+	lab.Must(t, l.Hosts[1].StartFlanneld())
 	ready(t, l.Hosts[1])
 	_, err = l.Hosts[1].AddPod("pod1")
-	must(t, err)
+	lab.Must(t, err)
 	connected(t, l)
 }
 
@@ -109,7 +109,7 @@ func TestOnDemandAndTheNormalModeTogether(t *testing.T) {
 // leased and unleased addresses, faster than anything is answered.
 func TestOnDemandSurvivesAScan(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 3, Families: lab.Dual, Backend: onDemandBackend})
-	must(t, l.Up(t.Context()))
+	lab.Must(t, l.Up(t.Context()))
 	h, pod := l.Hosts[0], l.Hosts[0].Pods()[0]
 	var scans ipfam.Pair[*scanner]
 	for _, f := range ipfam.All() {
@@ -148,7 +148,7 @@ func TestOnDemandSurvivesAScan(t *testing.T) {
 	}
 	// A lease where nobody was a moment ago is reached.
 	const public = "172.31.1.99"
-	must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/subnets/10.244.250.0-24&fd00:10:244:fa01::-64",
+	lab.Must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/subnets/10.244.250.0-24&fd00:10:244:fa01::-64",
 		`{"PublicIP":"`+public+`","PublicIPv6":"fd00:31:0:1::99","BackendType":"vxlan",`+
 			`"BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:99"},"BackendV6Data":{"VNI":1,"VtepMAC":"02:00:00:00:01:99"}}`))
 	for f, dst := range (ipfam.Pair[string]{public, "fd00:31:0:1::99"}).Each() {
@@ -172,7 +172,7 @@ type scanner struct {
 func startScan(t *testing.T, from *lab.Pod, f ipfam.Family) *scanner {
 	t.Helper()
 	s := &scanner{family: f}
-	must(t, from.Do(func() (err error) {
+	lab.Must(t, from.Do(func() (err error) {
 		s.conn, err = net.ListenUDP(ipfam.Pair[string]{"udp4", "udp6"}[f], &net.UDPAddr{})
 		return err
 	}))
@@ -212,7 +212,7 @@ func (s *scanner) send(third, fourth byte) {
 func TestOnDemandNeedsNoMoreThanNetAdmin(t *testing.T) {
 	programs := binaries(t)
 	confined := filepath.Join(t.TempDir(), "flanneld")
-	must(t, os.WriteFile(confined, []byte(`#!/bin/sh
+	lab.Must(t, os.WriteFile(confined, []byte(`#!/bin/sh
 exec unshare --mount sh -c 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys &&
 	exec setpriv --bounding-set=-all,+net_admin --inh-caps=-all,+net_admin "$@"' sh '`+programs.Flanneld+`' "$@"
 `), 0o755))

@@ -18,7 +18,7 @@ const pingInterval = 5 * time.Millisecond
 func startPing(t *testing.T, from, to *lab.Host, f ipfam.Family) *ping.Series {
 	t.Helper()
 	series, err := from.Pods()[0].StartPing(to.Pods()[0].Addr(f), pingInterval)
-	must(t, err)
+	lab.Must(t, err)
 	return series
 }
 
@@ -36,8 +36,8 @@ func TestPodsKeepTalkingWhileTheDaemonIsKilled(t *testing.T) {
 			v4 := startPing(t, h, l.Hosts[1], ipfam.V4)
 			v6 := startPing(t, h, l.Hosts[1], ipfam.V6)
 			for range tt.times {
-				must(t, h.Kill())
-				must(t, h.StartFlanneld())
+				lab.Must(t, h.Kill())
+				lab.Must(t, h.StartFlanneld())
 				ready(t, h)
 				if got := subnetOf(t, h); got != subnet {
 					t.Fatalf("subnet %v, want %v as before", got, subnet)
@@ -55,7 +55,7 @@ func TestStoppingIsQuickAndLeavesTheDataPath(t *testing.T) {
 	h := l.Hosts[0]
 	before := dataPath(t, h)
 	start := time.Now()
-	must(t, h.Stop())
+	lab.Must(t, h.Stop())
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("stopped after %v", took)
 	}
@@ -101,15 +101,15 @@ func TestWhatChangedWhileTheDaemonWasAway(t *testing.T) {
 	oldMAC := macOf(t, changer)
 
 	restart(t, h, func() {
-		must(t, leaver.Stop())
-		must(t, l.Etcd.Delete(t.Context(), keyOf(t, leaver)))
+		lab.Must(t, leaver.Stop())
+		lab.Must(t, l.Etcd.Delete(t.Context(), keyOf(t, leaver)))
 		onHost(t, mover, "ip addr del "+mover.Addr(ipfam.V4).String()+"/24 dev eth0")
 		onHost(t, mover, "ip addr add 172.31.1.200/24 dev eth0")
-		must(t, changer.Stop())
+		lab.Must(t, changer.Stop())
 		onHost(t, changer, "ip link del flannel.1")
-		must(t, l.Etcd.Put(t.Context(), keyOf(t, changer),
+		lab.Must(t, l.Etcd.Put(t.Context(), keyOf(t, changer),
 			strings.ReplaceAll(leases(t, l)[keyOf(t, changer)], oldMAC, "02:00:00:00:00:77")))
-		must(t, changer.StartFlanneld())
+		lab.Must(t, changer.StartFlanneld())
 		ready(t, changer)
 		eventually.Says(t, func() (string, bool) {
 			record := leases(t, l)[keyOf(t, mover)]
@@ -142,6 +142,6 @@ func TestWhatChangedWhileTheDaemonWasAway(t *testing.T) {
 func macOf(t *testing.T, h *lab.Host) string {
 	t.Helper()
 	link, err := h.Interface("flannel.1")
-	must(t, err)
+	lab.Must(t, err)
 	return link.Attrs().HardwareAddr.String()
 }

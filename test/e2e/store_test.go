@@ -33,7 +33,7 @@ func hasPeer(t *testing.T, h *lab.Host, n int, want bool) {
 func TestAStoreThatIsNotThereYetIsWaitedFor(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 2, NoEtcd: true})
 	for _, h := range l.Hosts {
-		must(t, h.StartFlanneld())
+		lab.Must(t, h.StartFlanneld())
 		eventually.Says(t, func() (string, bool) {
 			_, body, err := h.Flanneld().Get(t.Context(), "/readyz")
 			return fmt.Sprint(body, err), strings.Contains(body, "not ready yet") && strings.Contains(body, "store: cannot be reached")
@@ -53,12 +53,12 @@ func startStore(t *testing.T, l *lab.Lab) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
-	must(t, l.Etcd.Start(ctx))
+	lab.Must(t, l.Etcd.Start(ctx))
 }
 
 func putConfig(t *testing.T, l *lab.Lab) {
 	t.Helper()
-	must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config", `{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}`))
+	lab.Must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config", `{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}`))
 }
 
 func TestAnOutageCutsNobodyOff(t *testing.T) {
@@ -67,7 +67,7 @@ func TestAnOutageCutsNobodyOff(t *testing.T) {
 	h := l.Hosts[0]
 	before := dataPath(t, h)
 	series := startPing(t, h, l.Hosts[1], ipfam.V4)
-	must(t, l.Etcd.Kill())
+	lab.Must(t, l.Etcd.Kill())
 	eventually.Says(t, func() (string, bool) {
 		code, body, _ := h.Flanneld().Get(t.Context(), "/readyz")
 		return body, code == 200 && strings.Contains(body, "store: cannot be reached")
@@ -78,13 +78,13 @@ func TestAnOutageCutsNobodyOff(t *testing.T) {
 	startStore(t, l)
 	// Changes made before the watches are back, and compacted, arrive.
 	key, value := fakePeer(77)
-	must(t, l.Etcd.Put(t.Context(), key, value))
+	lab.Must(t, l.Etcd.Put(t.Context(), key, value))
 	for range 10 {
-		must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/other", "x"))
+		lab.Must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/other", "x"))
 	}
-	must(t, l.Etcd.Compact(t.Context()))
+	lab.Must(t, l.Etcd.Compact(t.Context()))
 	hasPeer(t, h, 77, true)
-	must(t, l.Etcd.Delete(t.Context(), key))
+	lab.Must(t, l.Etcd.Delete(t.Context(), key))
 	hasPeer(t, h, 77, false)
 	lab.NothingLost(t, series)
 }
@@ -107,14 +107,14 @@ func olderSnapshot(t *testing.T, l *lab.Lab) (path string) {
 	path = filepath.Join(t.TempDir(), "snapshot.db")
 	first, last := l.Hosts[0], l.Hosts[len(l.Hosts)-1]
 	restart(t, last, func() {
-		must(t, l.Etcd.Delete(t.Context(), keyOf(t, last)))
+		lab.Must(t, l.Etcd.Delete(t.Context(), keyOf(t, last)))
 		restart(t, first, func() {
 			key := keyOf(t, first)
 			earlier, _ := fakePeer(2)
-			must(t, l.Etcd.PutLeased(t.Context(), earlier, leases(t, l)[key]))
-			must(t, l.Etcd.Delete(t.Context(), key))
-			must(t, l.Etcd.Snapshot(t.Context(), path))
-			must(t, l.Etcd.Delete(t.Context(), earlier))
+			lab.Must(t, l.Etcd.PutLeased(t.Context(), earlier, leases(t, l)[key]))
+			lab.Must(t, l.Etcd.Delete(t.Context(), key))
+			lab.Must(t, l.Etcd.Snapshot(t.Context(), path))
+			lab.Must(t, l.Etcd.Delete(t.Context(), earlier))
 		})
 	})
 	connected(t, l)
@@ -128,17 +128,17 @@ const aboveFakePeers = `{"Network": "10.244.0.0/16", "SubnetMin": "10.244.100.0"
 func TestAStoreThatForgetsCutsNobodyOff(t *testing.T) {
 	tests := map[string]func(t *testing.T, l *lab.Lab, snapshot string){
 		"all keys deleted": func(t *testing.T, l *lab.Lab, _ string) {
-			must(t, l.Etcd.DeletePrefix(t.Context(), lab.DefaultPrefix+"/subnets/"))
+			lab.Must(t, l.Etcd.DeletePrefix(t.Context(), lab.DefaultPrefix+"/subnets/"))
 		},
 		"data directory wiped": func(t *testing.T, l *lab.Lab, _ string) {
-			must(t, l.Etcd.Kill())
-			must(t, l.Etcd.Wipe())
+			lab.Must(t, l.Etcd.Kill())
+			lab.Must(t, l.Etcd.Wipe())
 			startStore(t, l)
-			must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config", aboveFakePeers))
+			lab.Must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config", aboveFakePeers))
 		},
 		"older snapshot restored": func(t *testing.T, l *lab.Lab, snapshot string) {
-			must(t, l.Etcd.Kill())
-			must(t, l.Etcd.Restore(t.Context(), snapshot))
+			lab.Must(t, l.Etcd.Kill())
+			lab.Must(t, l.Etcd.Restore(t.Context(), snapshot))
 			startStore(t, l)
 		},
 	}
@@ -157,7 +157,7 @@ func TestAStoreThatForgetsCutsNobodyOff(t *testing.T) {
 			forget(t, l, snapshot)
 			sameSubnets(t, l, before)
 			key, value := fakePeer(1)
-			must(t, l.Etcd.Put(t.Context(), key, value))
+			lab.Must(t, l.Etcd.Put(t.Context(), key, value))
 			for _, h := range l.Hosts {
 				hasPeer(t, h, 1, true)
 			}
@@ -177,12 +177,12 @@ func TestAMassLossIsBelievedWhenTwoListsAgree(t *testing.T) {
 	h := l.Hosts[0]
 	for n := 100; n < 112; n++ {
 		key, value := fakePeer(n)
-		must(t, l.Etcd.Put(t.Context(), key, value))
+		lab.Must(t, l.Etcd.Put(t.Context(), key, value))
 	}
 	hasPeer(t, h, 111, true)
 	before := dataPath(t, h)
 	// The same loss is held back when the daemon starts after it.
-	must(t, l.Etcd.DeletePrefix(t.Context(), lab.DefaultPrefix+"/subnets/10.244.1"))
+	lab.Must(t, l.Etcd.DeletePrefix(t.Context(), lab.DefaultPrefix+"/subnets/10.244.1"))
 	restart(t, h, func() {})
 	eventually.Says(t, func() (string, bool) {
 		_, body, err := h.Flanneld().Get(t.Context(), "/readyz")
@@ -205,7 +205,7 @@ func TestTheOwnKeyDeletedComesBack(t *testing.T) {
 	up(t, l)
 	h := l.Hosts[0]
 	before := leases(t, l)
-	must(t, l.Etcd.Delete(t.Context(), keyOf(t, h)))
+	lab.Must(t, l.Etcd.Delete(t.Context(), keyOf(t, h)))
 	sameSubnets(t, l, before)
 	connected(t, l)
 }
@@ -216,7 +216,7 @@ func TestTheOwnKeyTakenOverLeadsToAnotherSubnet(t *testing.T) {
 	h := l.Hosts[0]
 	old, key := subnetOf(t, h), keyOf(t, h)
 	_, stranger := fakePeer(99)
-	must(t, l.Etcd.Put(t.Context(), key, stranger))
+	lab.Must(t, l.Etcd.Put(t.Context(), key, stranger))
 	eventually.Says(t, func() (string, bool) {
 		now := subnetOf(t, h)
 		return fmt.Sprintf("subnet %v", now), now != old
@@ -244,13 +244,13 @@ func TestAWrongRecordHarmsNobodyElse(t *testing.T) {
 	}
 	before := dataPath(t, h)
 	for key, value := range wrong {
-		must(t, l.Etcd.Put(t.Context(), prefix+key, value))
+		lab.Must(t, l.Etcd.Put(t.Context(), prefix+key, value))
 	}
 	key, value := fakePeer(98)
-	must(t, l.Etcd.Put(t.Context(), key, value))
+	lab.Must(t, l.Etcd.Put(t.Context(), key, value))
 	hasPeer(t, h, 98, true)
 	_, status, err := h.Flanneld().Get(t.Context(), "/status")
-	must(t, err)
+	lab.Must(t, err)
 	for key := range wrong {
 		if !strings.Contains(status, key) {
 			t.Errorf("/status does not name %s", key)
@@ -260,13 +260,13 @@ func TestAWrongRecordHarmsNobodyElse(t *testing.T) {
 		}
 	}
 	_, metrics, err := h.Flanneld().Get(t.Context(), "/metrics")
-	must(t, err)
+	lab.Must(t, err)
 	for _, want := range []string{`flannel_peers{family="ipv4",state="left out"} 6`, "flannel_store_reachable 1"} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("no %s in metrics:\n%s", want, metrics)
 		}
 	}
-	must(t, l.Etcd.Delete(t.Context(), key))
+	lab.Must(t, l.Etcd.Delete(t.Context(), key))
 	hasPeer(t, h, 98, false)
 	if now := dataPath(t, h); now != before {
 		t.Errorf("before:\n%s\nnow:\n%s", before, now)
@@ -279,33 +279,33 @@ func TestASecondDaemonOfTheSameOverlayWaits(t *testing.T) {
 	up(t, l)
 	h := l.Hosts[0]
 	second, err := h.StartDaemon(lab.DaemonOptions{Name: "second", SubnetFile: "/run/flannel/second.env", HealthPort: 8082})
-	must(t, err)
+	lab.Must(t, err)
 	eventually.Says(t, func() (string, bool) {
 		_, body, err := second.Get(t.Context(), "/readyz")
 		return fmt.Sprint(body, err), strings.Contains(body, "instance: another flanneld on this host uses "+lab.DefaultPrefix)
 	})
-	must(t, h.Kill())
+	lab.Must(t, h.Kill())
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
-	must(t, second.WaitReady(ctx))
+	lab.Must(t, second.WaitReady(ctx))
 }
 
 func TestOneDaemonPerPrefix(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 2})
 	up(t, l)
-	must(t, l.Etcd.Put(t.Context(), "/second/config", `{"Network": "10.245.0.0/16", "Backend": {"Type": "vxlan", "VNI": 7}}`))
+	lab.Must(t, l.Etcd.Put(t.Context(), "/second/config", `{"Network": "10.245.0.0/16", "Backend": {"Type": "vxlan", "VNI": 7}}`))
 	before := dataPath(t, l.Hosts[0])
 	var second []*lab.Daemon
 	for _, h := range l.Hosts {
 		d, err := h.StartDaemon(lab.DaemonOptions{
 			Name: "second", Prefix: "/second", SubnetFile: "/run/flannel/second.env", HealthPort: 8082,
 		})
-		must(t, err)
+		lab.Must(t, err)
 		second = append(second, d)
 	}
 	for _, d := range second {
 		ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
-		must(t, d.WaitReady(ctx))
+		lab.Must(t, d.WaitReady(ctx))
 		cancel()
 	}
 	eventually.Says(t, func() (string, bool) {
@@ -321,7 +321,7 @@ func TestOneDaemonPerPrefix(t *testing.T) {
 	})
 	connected(t, l)
 	for _, d := range second {
-		must(t, d.Stop())
+		lab.Must(t, d.Stop())
 	}
 	onHost(t, l.Hosts[0], "ip link del flannel.7")
 	if now := dataPath(t, l.Hosts[0]); now != before {

@@ -37,11 +37,11 @@ func TestUDPRestarts(t *testing.T) {
 	h := l.Hosts[0]
 	before, index := dataPath(t, h), indexOf(t, h, "flannel0")
 	for range 5 {
-		must(t, h.Kill())
+		lab.Must(t, h.Kill())
 		if now := dataPathWithoutCarrier(t, h); now != withoutCarrier(before) {
 			t.Fatalf("before:\n%s\nwithout the daemon:\n%s", before, now)
 		}
-		must(t, h.StartFlanneld())
+		lab.Must(t, h.StartFlanneld())
 		ready(t, h)
 		connected(t, l)
 	}
@@ -50,8 +50,8 @@ func TestUDPRestarts(t *testing.T) {
 	}
 	v4, v6 := startPing(t, h, l.Hosts[1], ipfam.V4), startPing(t, h, l.Hosts[1], ipfam.V6)
 	start := time.Now()
-	must(t, h.Kill())
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.Kill())
+	lab.Must(t, h.StartFlanneld())
 	ready(t, h)
 	away := time.Since(start)
 	connected(t, l)
@@ -68,7 +68,7 @@ func TestUDPRestarts(t *testing.T) {
 func indexOf(t *testing.T, h *lab.Host, name string) int {
 	t.Helper()
 	link, err := h.Interface(name)
-	must(t, err)
+	lab.Must(t, err)
 	return link.Attrs().Index
 }
 
@@ -101,9 +101,9 @@ func TestUDPDoesNotDependOnTheNumber(t *testing.T) {
 func TestUDPLeavesTheWayToFlannel(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 1, Backend: udpBackend})
 	h := l.Hosts[0]
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.StartFlanneld())
 	ready(t, h)
-	must(t, h.Stop())
+	lab.Must(t, h.Stop())
 	onHost(t, h, "ip tuntap add dev flannel1 mode tun")
 	onHost(t, h, "ip addr add "+subnetOf(t, h)[ipfam.V4].Addr().String()+"/32 dev flannel1")
 	onHost(t, h, "ip link set flannel1 up")

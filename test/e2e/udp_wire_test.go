@@ -38,7 +38,7 @@ func newStandIn(t *testing.T, l *lab.Lab, h, peer *lab.Host, f ipfam.Family) *st
 	t.Helper()
 	addr := netip.AddrPortFrom(h.Addr(f), udpPort)
 	var conn *net.UDPConn
-	must(t, h.Do(func() (err error) {
+	lab.Must(t, h.Do(func() (err error) {
 		if conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr)); err != nil {
 			return err
 		}
@@ -64,7 +64,7 @@ func publish(t *testing.T, l *lab.Lab, h *lab.Host, f ipfam.Family, more string)
 		v6 = `"` + h.Addr(ipfam.V6).String() + `"`
 	}
 	record := fmt.Sprintf(`{"PublicIP":"%s","PublicIPv6":%s%s}`, h.Addr(ipfam.V4), v6, more)
-	must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/subnets/"+key, record))
+	lab.Must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/subnets/"+key, record))
 }
 
 func setOption(c syscall.Conn, level, option, value int) error {
@@ -83,15 +83,15 @@ func (s *standIn) receive(t *testing.T, c *net.UDPConn, payload string) ([]byte,
 	b, oob := make([]byte, 2000), make([]byte, 100)
 	for range 10 {
 		_, err := c.Write([]byte(payload))
-		must(t, err)
-		must(t, s.conn.SetReadDeadline(time.Now().Add(waitLimit/10)))
+		lab.Must(t, err)
+		lab.Must(t, s.conn.SetReadDeadline(time.Now().Add(waitLimit/10)))
 		n, nn, _, _, err := s.conn.ReadMsgUDPAddrPort(b, oob)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			continue
 		}
-		must(t, err)
+		lab.Must(t, err)
 		messages, err := unix.ParseSocketControlMessage(oob[:nn])
-		must(t, err)
+		lab.Must(t, err)
 		if b[0]>>4 == 4 && b[9] == unix.IPPROTO_UDP || b[0]>>4 == 6 && b[6] == unix.IPPROTO_UDP {
 			return bytes.Clone(b[:n]), messages[0].Data[0]
 		}
@@ -103,9 +103,9 @@ func (s *standIn) receive(t *testing.T, c *net.UDPConn, payload string) ([]byte,
 func (s *standIn) send(t *testing.T, p []byte, tos byte) {
 	t.Helper()
 	option := ipfam.Pair[[2]int]{{unix.IPPROTO_IP, unix.IP_TOS}, {unix.IPPROTO_IPV6, unix.IPV6_TCLASS}}[ipfam.Of(s.peer.Addr())]
-	must(t, setOption(s.conn, option[0], option[1], int(tos)))
+	lab.Must(t, setOption(s.conn, option[0], option[1], int(tos)))
 	_, err := s.conn.WriteToUDPAddrPort(p, s.peer)
-	must(t, err)
+	lab.Must(t, err)
 }
 
 // answer turns a packet around: addresses and ports change places, which no
@@ -129,16 +129,16 @@ func answer(p []byte) []byte {
 func dialFrom(t *testing.T, p *lab.Pod, to netip.AddrPort, options ...[3]int) *net.UDPConn {
 	t.Helper()
 	var conn *net.UDPConn
-	must(t, p.Do(func() (err error) {
+	lab.Must(t, p.Do(func() (err error) {
 		conn, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
 		return err
 	}))
 	t.Cleanup(func() { conn.Close() })
 	hear := ipfam.Pair[[3]int]{{unix.IPPROTO_IP, unix.IP_RECVERR, 1}, {unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1}}
 	for _, o := range append(options, hear[ipfam.Of(to.Addr())]) {
-		must(t, setOption(conn, o[0], o[1], o[2]))
+		lab.Must(t, setOption(conn, o[0], o[1], o[2]))
 	}
-	must(t, conn.SetReadDeadline(time.Now().Add(waitLimit)))
+	lab.Must(t, conn.SetReadDeadline(time.Now().Add(waitLimit)))
 	return conn
 }
 
@@ -147,10 +147,10 @@ func TestUDPSpeaksFlannelsFormat(t *testing.T) {
 		t.Run(f.String(), func(t *testing.T) {
 			l := newLab(t, lab.Options{Hosts: 2, Families: lab.Dual, Backend: udpBackend})
 			h := l.Hosts[0]
-			must(t, h.StartFlanneld())
+			lab.Must(t, h.StartFlanneld())
 			ready(t, h)
 			pod, err := h.AddPod("pod1")
-			must(t, err)
+			lab.Must(t, err)
 			far := newStandIn(t, l, l.Hosts[1], h, f)
 			dst := netip.MustParsePrefix(standInSubnet[f]).Addr().Next()
 			tos := ipfam.Pair[[3]int]{{unix.IPPROTO_IP, unix.IP_TOS, 0xb8 | 2}, {unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 0xb8 | 2}}[f]
@@ -168,13 +168,13 @@ func TestUDPSpeaksFlannelsFormat(t *testing.T) {
 			}
 			// A congestion mark outside reaches the pod inside.
 			hear := ipfam.Pair[[3]int]{{unix.IPPROTO_IP, unix.IP_RECVTOS, 1}, {unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, 1}}[f]
-			must(t, setOption(conn, hear[0], hear[1], hear[2]))
+			lab.Must(t, setOption(conn, hear[0], hear[1], hear[2]))
 			far.send(t, answer(p), 3)
 			b, oob := make([]byte, 100), make([]byte, 100)
 			n, nn, _, _, err := conn.ReadMsgUDPAddrPort(b, oob)
-			must(t, err)
+			lab.Must(t, err)
 			messages, err := unix.ParseSocketControlMessage(oob[:nn])
-			must(t, err)
+			lab.Must(t, err)
 			if string(b[:n]) != "to flannel" || messages[0].Data[0] != 0xb8|3 {
 				t.Errorf("got %q with TOS %#x", b[:n], messages[0].Data[0])
 			}
@@ -238,7 +238,7 @@ func TestUDPPathMTUDiscovery(t *testing.T) {
 	apart := [3]int{unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT}
 	conn := dialFrom(t, from, netip.AddrPortFrom(to.Addr(ipfam.V4), 9), apart)
 	_, err := conn.Write(bytes.Repeat([]byte("x"), 1444))
-	must(t, err)
+	lab.Must(t, err)
 	b := make([]byte, 2000)
 	if n, _, err := sink.ReadFromUDPAddrPort(b); err != nil || n != 1444 {
 		t.Errorf("%d bytes arrived: %v", n, err)
@@ -248,8 +248,8 @@ func TestUDPPathMTUDiscovery(t *testing.T) {
 func pathMTU(t *testing.T, c *net.UDPConn, f ipfam.Family) (mtu int) {
 	t.Helper()
 	raw, err := c.SyscallConn()
-	must(t, err)
-	must(t, raw.Control(func(fd uintptr) {
+	lab.Must(t, err)
+	lab.Must(t, raw.Control(func(fd uintptr) {
 		if f == ipfam.V4 {
 			mtu, _ = unix.GetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU)
 			return
@@ -262,12 +262,12 @@ func pathMTU(t *testing.T, c *net.UDPConn, f ipfam.Family) (mtu int) {
 func listenIn(t *testing.T, p *lab.Pod, port uint16) *net.UDPConn {
 	t.Helper()
 	var sink *net.UDPConn
-	must(t, p.Do(func() (err error) {
+	lab.Must(t, p.Do(func() (err error) {
 		sink, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.Addr(ipfam.V4), port)))
 		return err
 	}))
 	t.Cleanup(func() { sink.Close() })
-	must(t, sink.SetReadDeadline(time.Now().Add(waitLimit)))
+	lab.Must(t, sink.SetReadDeadline(time.Now().Add(waitLimit)))
 	return sink
 }
 
@@ -275,7 +275,7 @@ func listenIn(t *testing.T, p *lab.Pod, port uint16) *net.UDPConn {
 func transfer(t *testing.T, from, to *lab.Pod, f ipfam.Family, n int) {
 	t.Helper()
 	var listener net.Listener
-	must(t, to.Do(func() (err error) {
+	lab.Must(t, to.Do(func() (err error) {
 		listener, err = net.Listen("tcp", netip.AddrPortFrom(to.Addr(f), 80).String())
 		return err
 	}))
@@ -295,11 +295,11 @@ func transfer(t *testing.T, from, to *lab.Pod, f ipfam.Family, n int) {
 		failed <- err
 	}()
 	c, err := listener.Accept()
-	must(t, err)
+	lab.Must(t, err)
 	defer c.Close()
-	must(t, c.SetDeadline(time.Now().Add(waitLimit)))
+	lab.Must(t, c.SetDeadline(time.Now().Add(waitLimit)))
 	got, err := io.ReadAll(c)
-	must(t, errors.Join(err, <-failed))
+	lab.Must(t, errors.Join(err, <-failed))
 	if !bytes.Equal(got, sent) {
 		t.Errorf("%s: %d bytes arrived, and not those that were sent", f, len(got))
 	}
@@ -318,10 +318,10 @@ func TestUDPSources(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, lab.Options{Hosts: 3, Backend: tt.options})
 			h := l.Hosts[0]
-			must(t, h.StartFlanneld())
+			lab.Must(t, h.StartFlanneld())
 			ready(t, h)
 			pod, err := h.AddPod("pod1")
-			must(t, err)
+			lab.Must(t, err)
 			far := newStandIn(t, l, l.Hosts[1], h, ipfam.V4)
 			dst := netip.AddrPortFrom(netip.MustParseAddr("10.244.250.5"), 9)
 			conn := dialFrom(t, pod, dst)
@@ -329,7 +329,7 @@ func TestUDPSources(t *testing.T) {
 			reply := answer(p)
 
 			stranger := &standIn{peer: far.peer}
-			must(t, l.Hosts[2].Do(func() (err error) {
+			lab.Must(t, l.Hosts[2].Do(func() (err error) {
 				stranger.conn, err = net.ListenUDP("udp4", &net.UDPAddr{Port: udpPort})
 				return err
 			}))
@@ -345,7 +345,7 @@ func TestUDPSources(t *testing.T) {
 			far.send(t, redirect(reply, 249, port), 0)
 			if tt.inside {
 				_, err := elsewhere.Read(make([]byte, 100))
-				must(t, err)
+				lab.Must(t, err)
 			}
 			noted := map[string]int{"unknown-source": 1, "wrong-source": 0}
 			if !tt.inside {
@@ -385,7 +385,7 @@ func beforeLast(t *testing.T, c *net.UDPConn) int {
 	b := make([]byte, 100)
 	for got := 0; ; got++ {
 		n, err := c.Read(b)
-		must(t, err)
+		lab.Must(t, err)
 		if b[n-1] == lastByte {
 			return got
 		}

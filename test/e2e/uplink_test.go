@@ -14,12 +14,12 @@ func TestAnUplinkThatIsNotThereYetIsWaitedFor(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 2})
 	late := l.Hosts[0]
 	onHost(t, late, "ip link del eth0")
-	must(t, late.StartFlanneld())
+	lab.Must(t, late.StartFlanneld())
 	eventually.Says(t, func() (string, bool) {
 		_, body, err := late.Flanneld().Get(t.Context(), "/readyz")
 		return fmt.Sprint(body, err), strings.Contains(body, "uplink:") || strings.Contains(body, "store:")
 	})
-	must(t, late.ConnectUplink())
+	lab.Must(t, late.ConnectUplink())
 	ready(t, late)
 }
 
@@ -27,7 +27,7 @@ func TestAnUplinkThatIsNotThereYetIsWaitedFor(t *testing.T) {
 func writes(t *testing.T, h *lab.Host) string {
 	t.Helper()
 	_, body, err := h.Flanneld().Get(t.Context(), "/metrics")
-	must(t, err)
+	lab.Must(t, err)
 	var lines []string
 	for line := range strings.Lines(body) {
 		if strings.HasPrefix(line, "flannel_kernel_changes_total") {
@@ -96,7 +96,7 @@ func TestAPublicAddressThatIsNotTheUplinks(t *testing.T) {
 func TestAWrongConfigurationIsWaitedOut(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 1, Network: `{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "VNI": "one"}}`})
 	h := l.Hosts[0]
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.StartFlanneld())
 	eventually.Says(t, func() (string, bool) { return h.Log(), strings.Contains(h.Log(), `VNI: \"one\" is not allowed`) })
 	if _, body, err := h.Flanneld().Get(t.Context(), "/readyz"); err != nil || !strings.Contains(body, `VNI: "one" is not allowed`) {
 		t.Errorf("readyz %v:\n%s", err, body)
@@ -104,7 +104,7 @@ func TestAWrongConfigurationIsWaitedOut(t *testing.T) {
 	putConfig(t, l)
 	ready(t, h)
 	// A change while it runs is said and has no effect.
-	must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config", `{"Network": "10.9.0.0/16", "Backend": {"Type": "vxlan"}}`))
+	lab.Must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config", `{"Network": "10.9.0.0/16", "Backend": {"Type": "vxlan"}}`))
 	if e := envOf(t, h); e.Network[ipfam.V4][0].String() != "10.244.0.0/16" {
 		t.Errorf("network %v", e.Network)
 	}
@@ -131,10 +131,10 @@ func TestDeviceOptions(t *testing.T) {
 	onHost(t, h, "ip link del flannel.42")
 	options()
 	// A device that differs in what cannot be changed is replaced.
-	must(t, h.Stop())
+	lab.Must(t, h.Stop())
 	onHost(t, h, "ip link del flannel.42")
 	onHost(t, h, "ip link add flannel.42 type vxlan id 43 dstport 4789 dev eth0")
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.StartFlanneld())
 	ready(t, h)
 	options()
 	connected(t, l)

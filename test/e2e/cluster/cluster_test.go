@@ -39,7 +39,7 @@ func TestCluster(t *testing.T) {
 func waitsForKubeProxy(t *testing.T, c *cluster) {
 	for _, h := range c.Hosts {
 		_, err := h.Exec(t.Context(), "chown", "997", "/opt/cni/bin", "/etc/cni/net.d")
-		must(t, err)
+		lab.Must(t, err)
 	}
 	c.kubectl(t, "apply", "--filename="+manifest)
 	soon(t, func() (string, bool) {
@@ -66,7 +66,7 @@ func replacesFlannel(t *testing.T, c *cluster) {
 	c.renewed(t, func() { c.kubectl(t, "apply", "--filename=testdata/before.yml") })
 	c.kubectl(t, "apply", "--filename=testdata/tenants.yml")
 	for _, h := range c.Hosts {
-		must(t, h.Worker.StartProxy())
+		lab.Must(t, h.Worker.StartProxy())
 	}
 	c.connected(t)
 	c.undisturbed(t, func() {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"flannel/internal/kubeplane"
+	"flannel/internal/lab"
 )
 
 const (
@@ -20,7 +21,7 @@ const (
 func (c *cluster) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := c.k.Kubectl(t.Context(), append([]string{"--warnings-as-errors"}, args...)...)
-	must(t, err)
+	lab.Must(t, err)
 	return out
 }
 
@@ -34,7 +35,7 @@ func (c *cluster) daemons(ctx context.Context) ([]kubeplane.Pod, error) {
 func (c *cluster) renewed(t *testing.T, step func()) {
 	t.Helper()
 	old, err := c.daemons(t.Context())
-	must(t, err)
+	lab.Must(t, err)
 	step()
 	soon(t, func() (string, bool) {
 		pods, err := c.daemons(t.Context())
@@ -97,7 +98,7 @@ func (c *cluster) subnets(t *testing.T) string {
 	var all []string
 	for _, h := range c.Hosts {
 		e, err := h.Env()
-		must(t, err)
+		lab.Must(t, err)
 		all = append(all, fmt.Sprint(h.Name, e.Subnet))
 	}
 	return strings.Join(all, " ")

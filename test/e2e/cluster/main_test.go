@@ -49,9 +49,9 @@ func newCluster(t *testing.T) *cluster {
 		t.Skip("nodes that run pods need root")
 	}
 	binaries, err := lab.Servers()
-	must(t, err)
+	lab.Must(t, err)
 	archives, err := images()
-	must(t, err)
+	lab.Must(t, err)
 	l := lab.ForTest(t, lab.Options{
 		Hosts: 2, Families: lab.Dual, Kubelets: true, NoProxy: true, Binaries: binaries, Images: archives,
 	})
@@ -62,13 +62,6 @@ func newCluster(t *testing.T) *cluster {
 		}
 	})
 	return c
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // soon waits until check holds; its text says what was seen instead.

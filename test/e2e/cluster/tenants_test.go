@@ -43,7 +43,7 @@ func (c *cluster) tenants(t *testing.T) []*lab.Pod {
 				continue
 			}
 			pod, err := h.FindPod(netip.MustParseAddr(p.Status.PodIP))
-			must(t, err)
+			lab.Must(t, err)
 			t.Cleanup(func() { pod.Close() })
 			found = append(found, pod)
 		}
@@ -113,6 +113,6 @@ func (c *cluster) startPing(t *testing.T) *ping.Series {
 	t.Helper()
 	tenants := c.tenants(t)
 	series, err := tenants[0].StartPing(tenants[1].Addr(ipfam.V4), 5*time.Millisecond)
-	must(t, err)
+	lab.Must(t, err)
 	return series
 }

@@ -17,8 +17,8 @@ import (
 // flanneld, and by Docker.
 func TestContainersOfTwoHostsReachEachOther(t *testing.T) {
 	p, err := built()
-	must(t, err)
-	must(t, cgroup.Sweep(t.Context()))
+	lab.Must(t, err)
+	lab.Must(t, cgroup.Sweep(t.Context()))
 	for name, test := range map[string]struct {
 		flags []string
 		// kept says that a container sees the address of another host's.
@@ -32,8 +32,8 @@ func TestContainersOfTwoHostsReachEachOther(t *testing.T) {
 			l := lab.ForTest(t, lab.Options{Hosts: 2, Binaries: p.Binaries, Flags: test.flags})
 			var pods []container
 			for _, h := range l.Hosts {
-				must(t, h.StartFlanneld())
-				must(t, h.WaitReady(limited(t)))
+				lab.Must(t, h.StartFlanneld())
+				lab.Must(t, h.WaitReady(limited(t)))
 				e := startDocker(t, h, groups)
 				pods = append(pods, e.run("first"), e.run("second"))
 				hasSubnet(t, h, pods[len(pods)-2:])
@@ -50,13 +50,13 @@ func TestContainersOfTwoHostsReachEachOther(t *testing.T) {
 func hasSubnet(t *testing.T, h *lab.Host, pods []container) {
 	t.Helper()
 	e, err := h.Env()
-	must(t, err)
+	lab.Must(t, err)
 	for _, p := range pods {
 		if s := e.Masked()[ipfam.V4]; !s.Contains(p.addr) {
 			t.Errorf("%s has %s, which is outside of %s", p.Name, p.addr, s)
 		}
 		link, err := p.Handle.LinkByName("eth0")
-		must(t, err)
+		lab.Must(t, err)
 		if got := link.Attrs().MTU; got != e.MTU {
 			t.Errorf("%s has MTU %d, want %d", p.Name, got, e.MTU)
 		}
@@ -81,7 +81,7 @@ func reachEachOther(t *testing.T, pods []container) {
 func sourceSeen(t *testing.T, client, server container) netip.Addr {
 	t.Helper()
 	var l net.Listener
-	must(t, server.Do(func() (err error) { l, err = net.Listen("tcp4", ":0"); return err }))
+	lab.Must(t, server.Do(func() (err error) { l, err = net.Listen("tcp4", ":0"); return err }))
 	defer l.Close()
 	accepted := make(chan net.Conn, 1)
 	go func() {
@@ -92,7 +92,7 @@ func sourceSeen(t *testing.T, client, server container) netip.Addr {
 	}()
 	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
 	var c net.Conn
-	must(t, client.Do(func() (err error) {
+	lab.Must(t, client.Do(func() (err error) {
 		c, err = net.Dial("tcp4", netip.AddrPortFrom(server.addr, port).String())
 		return err
 	}))
@@ -105,7 +105,7 @@ func sourceSeen(t *testing.T, client, server container) netip.Addr {
 // TestTheDropInIsWhatTheTestsDo keeps systemd's file and this test together.
 func TestTheDropInIsWhatTheTestsDo(t *testing.T) {
 	text, err := os.ReadFile("../../../dist/docker-flannel.conf")
-	must(t, err)
+	lab.Must(t, err)
 	for _, want := range []string{"mk-docker-opts.sh -i", "/run/docker_opts.env", "$DOCKER_OPT_BIP $DOCKER_OPT_IPMASQ $DOCKER_OPT_MTU"} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("%q is missing in dist/docker-flannel.conf", want)

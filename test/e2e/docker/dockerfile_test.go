@@ -16,24 +16,24 @@ import (
 // does nothing stand for Debian and its apt-get.
 func TestDockerfile(t *testing.T) {
 	p, err := built()
-	must(t, err)
+	lab.Must(t, err)
 	groups := newGroups(t)
 	l := lab.ForTest(t, lab.Options{Hosts: 1, Binaries: p.Binaries})
-	must(t, l.Hosts[0].StartFlanneld())
-	must(t, l.Hosts[0].WaitReady(limited(t)))
+	lab.Must(t, l.Hosts[0].StartFlanneld())
+	lab.Must(t, l.Hosts[0].WaitReady(limited(t)))
 	e := startDocker(t, l.Hosts[0], groups)
 
 	context := t.TempDir()
 	programs := filepath.Join(context, "dist/out/bin", runtime.GOARCH)
-	must(t, os.MkdirAll(programs, 0o755))
+	lab.Must(t, os.MkdirAll(programs, 0o755))
 	for _, name := range []string{"flanneld", "flannel"} {
-		must(t, os.WriteFile(filepath.Join(programs, name), []byte("#!/bin/sh\necho "+name+"\n"), 0o755))
+		lab.Must(t, os.WriteFile(filepath.Join(programs, name), []byte("#!/bin/sh\necho "+name+"\n"), 0o755))
 	}
 	base := filepath.Join(context, "base.tar")
-	must(t, image.WriteArchiveFile(base, "base:test", baseSpec(t)))
+	lab.Must(t, image.WriteArchiveFile(base, "base:test", baseSpec(t)))
 	e.docker("load", "--input="+base)
 	dockerfile, err := filepath.Abs("../../../dist/Dockerfile")
-	must(t, err)
+	lab.Must(t, err)
 	e.exec("env", "DOCKER_BUILDKIT=1", "HOME="+t.TempDir(), client, "--host=unix:///run/docker.sock", "build", "--progress=plain",
 		"--build-arg=BASE=base:test", "--tag=flannel:iptables", "--file="+dockerfile, context)
 	if got := e.docker("run", "--rm", "flannel:iptables"); got != "flanneld" {
@@ -48,7 +48,7 @@ func TestDockerfile(t *testing.T) {
 func baseSpec(t *testing.T) image.Spec {
 	t.Helper()
 	busybox, err := exec.LookPath("busybox")
-	must(t, err)
+	lab.Must(t, err)
 	files := []image.File{
 		{Path: "/bin/busybox", Source: busybox, Mode: 0o755},
 		{Path: "/usr/bin/apt-get", Text: "#!/bin/sh\n", Mode: 0o755},

@@ -31,7 +31,7 @@ type engine struct {
 func newGroups(t *testing.T) *cgroup.Tree {
 	t.Helper()
 	groups, err := cgroup.New()
-	must(t, err)
+	lab.Must(t, err)
 	t.Cleanup(func() {
 		if err := groups.Remove(context.Background()); err != nil {
 			t.Error(err)
@@ -49,10 +49,10 @@ func startDocker(t *testing.T, h *lab.Host, groups *cgroup.Tree) *engine {
 	t.Helper()
 	e := &engine{Host: h, t: t, groups: groups}
 	path, err := filepath.Abs(script)
-	must(t, err)
+	lab.Must(t, err)
 	e.exec("sh", path, "-i")
-	must(t, groups.Make(h.Name+"/containers"))
-	must(t, h.CopyOnWrite("/etc"))
+	lab.Must(t, groups.Make(h.Name+"/containers"))
+	lab.Must(t, h.CopyOnWrite("/etc"))
 	log := e.launch(`. /run/docker_opts.env; exec dockerd --host=unix:///run/docker.sock --pidfile=/run/docker.pid \
 		--data-root=/run/docker-data --exec-root=/run/docker-exec --storage-driver=vfs --oom-score-adjust=0 \
 		--cgroup-parent=` + groups.Path(h.Name+"/containers") + ` $DOCKER_OPT_BIP $DOCKER_OPT_IPMASQ $DOCKER_OPT_MTU`)
@@ -62,7 +62,7 @@ func startDocker(t *testing.T, h *lab.Host, groups *cgroup.Tree) *engine {
 		return fmt.Sprintf("%v\n%s", err, text), err == nil
 	})
 	p, err := built()
-	must(t, err)
+	lab.Must(t, err)
 	e.docker("load", "--input="+p.image)
 	return e
 }
@@ -73,35 +73,35 @@ func (e *engine) launch(command string) (log string) {
 	e.t.Helper()
 	log = filepath.Join(e.t.TempDir(), e.Name+".log")
 	f, err := os.Create(log)
-	must(e.t, err)
+	lab.Must(e.t, err)
 	defer f.Close()
 	// The shell waits until it is in its group.
 	r, w, err := os.Pipe()
-	must(e.t, err)
+	lab.Must(e.t, err)
 	defer r.Close()
 	defer w.Close()
 	cmd, err := e.Start(context.Background(), []string{"sh", "-c", "read line; " + command}, func(cmd *exec.Cmd) error {
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = r, f, f
 		return nil
 	})
-	must(e.t, err)
+	lab.Must(e.t, err)
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = cmd.Wait() }()
 	e.t.Cleanup(func() {
 		_ = e.groups.Kill(context.Background(), e.Name)
 		<-ended
 	})
-	must(e.t, e.groups.Make(e.Name+"/engine"))
-	must(e.t, e.groups.Add(e.Name+"/engine", cmd.Process.Pid))
+	lab.Must(e.t, e.groups.Make(e.Name+"/engine"))
+	lab.Must(e.t, e.groups.Add(e.Name+"/engine", cmd.Process.Pid))
 	_, err = w.WriteString("go\n")
-	must(e.t, err)
+	lab.Must(e.t, err)
 	return log
 }
 
 func (e *engine) exec(args ...string) string {
 	e.t.Helper()
 	out, err := e.Exec(limited(e.t), args...)
-	must(e.t, err)
+	lab.Must(e.t, err)
 	return strings.TrimSpace(out)
 }
 
@@ -122,9 +122,9 @@ func (e *engine) run(name string) container {
 	e.docker("run", "--detach", "--name="+name, tenantImage)
 	pid, text, _ := strings.Cut(e.docker("inspect", "--format={{.State.Pid}} {{.NetworkSettings.IPAddress}}", name), " ")
 	addr, err := netip.ParseAddr(text)
-	must(e.t, err)
+	lab.Must(e.t, err)
 	n, err := node.OpenNetwork(e.Name+"/"+name, "/proc/"+pid+"/ns/net", e.Node)
-	must(e.t, err)
+	lab.Must(e.t, err)
 	e.t.Cleanup(func() { n.Close() })
 	return container{n, addr}
 }

@@ -43,16 +43,4 @@ var built = sync.OnceValues(func() (p programs, err error) {
 // tenantImage holds nothing but a program that waits.
 const tenantImage = "tenant:test"
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func limited(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
+func limited(t *testing.T) context.Context { return lab.Limited(t, time.Minute) }

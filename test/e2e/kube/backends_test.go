@@ -28,7 +28,7 @@ func TestOtherBackends(t *testing.T) {
 			h := l.Hosts[0]
 			for command := range strings.SplitSeq(tt.fault, "; ") {
 				_, err := h.Exec(t.Context(), strings.Fields(command)...)
-				must(t, err)
+				lab.Must(t, err)
 			}
 			connected(t, l)
 		})
@@ -48,23 +48,23 @@ func ownNodeOnly(name string) string {
 func TestAllocWatchesNoOtherNode(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 2, Families: lab.Dual, Backend: `{"Type": "alloc"}`})
 	h, api := l.Hosts[0], l.Kubernetes.API
-	must(t, api.AllowDaemonOnly(t.Context(), ownNodeOnly(h.Name)))
+	lab.Must(t, api.AllowDaemonOnly(t.Context(), ownNodeOnly(h.Name)))
 	eventually.Says(t, func() (string, bool) {
 		body, err := api.Do(t.Context(), http.MethodPost, "/apis/authorization.k8s.io/v1/subjectaccessreviews", kubeplane.JSON,
 			fmt.Sprintf(`{"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
 				"spec": {"user": %q, "resourceAttributes": {"verb": "list", "resource": "nodes"}}}`, kubeplane.Daemon))
 		return string(body), err == nil && strings.Contains(string(body), `"allowed":false`)
 	})
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.StartFlanneld())
 	ready(t, h)
 	awaitAnnotation(t, l, h, "backend-type", "alloc")
 	awaitAnnotation(t, l, h, "backend-data", "null")
 	awaitAnnotation(t, l, h, "public-ip", h.Addr(ipfam.V4).String())
 	awaitCondition(t, l, h)
 	n, err := api.GetNode(t.Context(), h.Name)
-	must(t, err)
+	lab.Must(t, err)
 	e, err := h.Env()
-	must(t, err)
+	lab.Must(t, err)
 	for f, s := range ipfam.Prefixes(e.Masked()) {
 		if s.String() != n.Spec.PodCIDRs[f] {
 			t.Errorf("%s in subnet.env, %v in the Node", s, n.Spec.PodCIDRs)
@@ -74,7 +74,7 @@ func TestAllocWatchesNoOtherNode(t *testing.T) {
 		t.Errorf("log\n%s", h.Log())
 	}
 	routes, err := h.Exec(t.Context(), "ip", "route", "show", "proto", "70")
-	must(t, err)
+	lab.Must(t, err)
 	if routes != "" {
 		t.Errorf("routes %s", routes)
 	}

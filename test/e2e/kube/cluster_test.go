@@ -19,9 +19,9 @@ func TestAllPodsReachEachOther(t *testing.T) {
 			up(t, l)
 			for _, h := range l.Hosts {
 				n, err := l.Kubernetes.API.GetNode(t.Context(), h.Name)
-				must(t, err)
+				lab.Must(t, err)
 				subnets, err := h.Subnet()
-				must(t, err)
+				lab.Must(t, err)
 				var texts []string
 				for _, s := range ipfam.Prefixes(subnets) {
 					texts = append(texts, s.String())
@@ -40,7 +40,7 @@ func awaitCondition(t *testing.T, l *lab.Lab, h *lab.Host) {
 	t.Helper()
 	eventually.Says(t, func() (string, bool) {
 		n, err := l.Kubernetes.API.GetNode(t.Context(), h.Name)
-		must(t, err)
+		lab.Must(t, err)
 		for _, c := range n.Status.Conditions {
 			if c.Type == "NetworkUnavailable" {
 				return c.Status + " " + c.Reason, c.Status == "False" && c.Reason == "FlannelIsUp"
@@ -57,8 +57,8 @@ func TestPodsKeepTalkingWhileTheDaemonIsKilled(t *testing.T) {
 	before := annotationOf(t, l, h, "backend-data")
 	series := startPing(t, h, l.Hosts[1])
 	for range 5 {
-		must(t, h.Kill())
-		must(t, h.StartFlanneld())
+		lab.Must(t, h.Kill())
+		lab.Must(t, h.StartFlanneld())
 		ready(t, h)
 	}
 	lab.NothingLost(t, series)
@@ -78,7 +78,7 @@ func TestWipedAnnotationsCutNobodyOff(t *testing.T) {
 	awaitAnnotation(t, l, other, "public-ip", other.Addr(ipfam.V4).String())
 	// One that is away is kept for a while. Who has seen a later change has
 	// seen this one.
-	must(t, other.Stop())
+	lab.Must(t, other.Stop())
 	annotate(t, l, other, wiped)
 	annotate(t, l, third, map[string]any{"public-ip-overwrite": "172.31.1.201"})
 	eventually.Says(t, func() (string, bool) {
@@ -86,7 +86,7 @@ func TestWipedAnnotationsCutNobodyOff(t *testing.T) {
 		return fdb, err == nil && strings.Contains(fdb, "dst 172.31.1.201 ")
 	})
 	annotate(t, l, third, map[string]any{"public-ip-overwrite": nil})
-	must(t, other.StartFlanneld())
+	lab.Must(t, other.StartFlanneld())
 	ready(t, other)
 	awaitAnnotation(t, l, other, "public-ip", other.Addr(ipfam.V4).String())
 	lab.NothingLost(t, series)
@@ -100,7 +100,7 @@ func TestAnAPIServerThatIsAway(t *testing.T) {
 	up(t, l)
 	h, restarted, leaver := l.Hosts[0], l.Hosts[1], l.Hosts[2]
 	series := startPing(t, h, restarted)
-	must(t, l.Kubernetes.Stop())
+	lab.Must(t, l.Kubernetes.Stop())
 	away := time.Minute
 	if testing.Short() {
 		away = 5 * time.Second
@@ -110,21 +110,21 @@ func TestAnAPIServerThatIsAway(t *testing.T) {
 	if code, body, err := h.Flanneld().Get(t.Context(), "/readyz"); err != nil || code != 200 {
 		t.Errorf("a node that works is not ready: %d %s %v", code, body, err)
 	}
-	must(t, restarted.Kill())
-	must(t, restarted.StartFlanneld())
+	lab.Must(t, restarted.Kill())
+	lab.Must(t, restarted.StartFlanneld())
 	says(t, restarted, "/readyz", "cannot be reached")
 	<-over
-	must(t, l.Kubernetes.Start(limited(t)))
+	lab.Must(t, l.Kubernetes.Start(limited(t)))
 	ready(t, restarted)
 	says(t, h, "/readyz", "!cannot be reached")
 	lab.NothingLost(t, series)
 	connected(t, l)
 
 	// Changes arrive after.
-	must(t, leaver.Stop())
+	lab.Must(t, leaver.Stop())
 	gone, err := leaver.Subnet()
-	must(t, err)
-	must(t, l.Kubernetes.API.DeleteNode(t.Context(), leaver.Name))
+	lab.Must(t, err)
+	lab.Must(t, l.Kubernetes.API.DeleteNode(t.Context(), leaver.Name))
 	eventually.Says(t, func() (string, bool) {
 		routes, err := h.Exec(t.Context(), "ip", "route", "show", "proto", "70")
 		return routes, err == nil && !strings.Contains(routes, gone[ipfam.V4].String())
@@ -136,9 +136,9 @@ func TestANodeMadeAgainWithAnotherPodCIDR(t *testing.T) {
 	up(t, l)
 	h := l.Hosts[1]
 	old, err := h.Subnet()
-	must(t, err)
-	must(t, l.Kubernetes.API.DeleteNode(t.Context(), h.Name))
-	must(t, l.Kubernetes.API.CreateNode(t.Context(), h.Name, "10.244.200.0/24"))
+	lab.Must(t, err)
+	lab.Must(t, l.Kubernetes.API.DeleteNode(t.Context(), h.Name))
+	lab.Must(t, l.Kubernetes.API.CreateNode(t.Context(), h.Name, "10.244.200.0/24"))
 	eventually.Says(t, func() (string, bool) {
 		now, err := h.Subnet()
 		return now[ipfam.V4].String(), err == nil && now != old && now[ipfam.V4].String() == "10.244.200.0/24"

@@ -35,12 +35,12 @@ func (p peer) annotations() map[string]any {
 func addPeer(t *testing.T, l *lab.Lab, p peer) {
 	t.Helper()
 	api := l.Kubernetes.API
-	must(t, api.DeleteNode(t.Context(), p.name))
+	lab.Must(t, api.DeleteNode(t.Context(), p.name))
 	podCIDRs := []string{p.v4}
 	if p.v6 != "" {
 		podCIDRs = append(podCIDRs, p.v6)
 	}
-	must(t, api.CreateNode(t.Context(), p.name, podCIDRs...))
+	lab.Must(t, api.CreateNode(t.Context(), p.name, podCIDRs...))
 	annotateNode(t, l, p.name, p.annotations())
 }
 
@@ -91,7 +91,7 @@ func awaitPeer(t *testing.T, h *lab.Host, was, is []string) {
 func TestEachFieldOfAPeerReachesTheKernel(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 1, Families: lab.Dual})
 	h := l.Hosts[0]
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.StartFlanneld())
 	ready(t, h)
 	first := peer{
 		name: "peer", v4: "10.244.201.0/24", ip4: "172.31.1.201", mac4: "02:00:00:00:04:01",

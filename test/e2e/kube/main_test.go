@@ -27,25 +27,13 @@ const waitLimit = 40 * time.Second
 // annotation is how the daemon's annotations start.
 const annotation = "flannel.alpha.coreos.com/"
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func limited(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
-	t.Cleanup(cancel)
-	return ctx
-}
+func limited(t *testing.T) context.Context { return lab.Limited(t, waitLimit) }
 
 // newLab returns a cluster in which no flanneld runs yet.
 func newLab(t *testing.T, o lab.Options) *lab.Lab {
 	t.Helper()
 	binaries, err := built()
-	must(t, err)
+	lab.Must(t, err)
 	o.Kubernetes, o.Binaries = true, binaries
 	return lab.ForTest(t, o)
 }
@@ -54,7 +42,7 @@ func newLab(t *testing.T, o lab.Options) *lab.Lab {
 // other.
 func up(t *testing.T, l *lab.Lab) {
 	t.Helper()
-	must(t, l.Up(limited(t)))
+	lab.Must(t, l.Up(limited(t)))
 	connected(t, l)
 }
 
@@ -81,14 +69,14 @@ func says(t *testing.T, h *lab.Host, page, text string) {
 
 func ready(t *testing.T, h *lab.Host) {
 	t.Helper()
-	must(t, h.WaitReady(limited(t)))
+	lab.Must(t, h.WaitReady(limited(t)))
 }
 
 // annotationOf returns an annotation of a host's Node.
 func annotationOf(t *testing.T, l *lab.Lab, h *lab.Host, key string) string {
 	t.Helper()
 	n, err := l.Kubernetes.API.GetNode(t.Context(), h.Name)
-	must(t, err)
+	lab.Must(t, err)
 	return n.Metadata.Annotations[annotation+key]
 }
 
@@ -104,7 +92,7 @@ func annotateNode(t *testing.T, l *lab.Lab, name string, annotations map[string]
 	for key, value := range annotations {
 		full[annotation+key] = value
 	}
-	must(t, l.Kubernetes.API.Annotate(t.Context(), name, full))
+	lab.Must(t, l.Kubernetes.API.Annotate(t.Context(), name, full))
 }
 
 func awaitAnnotation(t *testing.T, l *lab.Lab, h *lab.Host, key, want string) {
@@ -119,6 +107,6 @@ func awaitAnnotation(t *testing.T, l *lab.Lab, h *lab.Host, key, want string) {
 func startPing(t *testing.T, from, to *lab.Host) *ping.Series {
 	t.Helper()
 	series, err := from.Pods()[0].StartPing(to.Pods()[0].Addr(ipfam.V4), 5*time.Millisecond)
-	must(t, err)
+	lab.Must(t, err)
 	return series
 }

@@ -19,9 +19,9 @@ func TestWhatTheNodeIsCalled(t *testing.T) {
 	byName, byPod, byHost := l.Hosts[0], l.Hosts[1], l.Hosts[2]
 	_, err := l.Kubernetes.API.Do(t.Context(), http.MethodPost, "/api/v1/namespaces/default/pods", kubeplane.JSON,
 		`{"metadata":{"name":"flanneld"},"spec":{"nodeName":"`+byPod.Name+`","containers":[{"name":"c","image":"i"}]}}`)
-	must(t, err)
+	lab.Must(t, err)
 	_, err = byHost.Exec(t.Context(), "hostname", "HOST3")
-	must(t, err)
+	lab.Must(t, err)
 	for h, env := range map[*lab.Host][]string{
 		// NODE_NAME wins, and nobody asks for the pod.
 		byName: {"NODE_NAME=" + byName.Name, "POD_NAME=none", "POD_NAMESPACE=default"},
@@ -29,10 +29,10 @@ func TestWhatTheNodeIsCalled(t *testing.T) {
 		byHost: {"NODE_NAME="},
 	} {
 		d, err := h.StartDaemon(lab.DaemonOptions{Env: env})
-		must(t, err)
-		must(t, d.WaitReady(limited(t)))
+		lab.Must(t, err)
+		lab.Must(t, d.WaitReady(limited(t)))
 		n, err := l.Kubernetes.API.GetNode(t.Context(), h.Name)
-		must(t, err)
+		lab.Must(t, err)
 		if got, want := n.Metadata.Annotations[annotation+"public-ip"], h.Addr(0).String(); got != want {
 			t.Errorf("the Node of %s says %q, want %q", h.Name, got, want)
 		}
@@ -45,8 +45,8 @@ func TestStartingOverLeaksNothing(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 1})
 	h := l.Hosts[0]
 	_, err := h.Exec(t.Context(), "ip", "addr", "add", "172.31.1.201/24", "dev", lab.Uplink)
-	must(t, err)
-	must(t, h.StartFlanneld())
+	lab.Must(t, err)
+	lab.Must(t, h.StartFlanneld())
 	ready(t, h)
 	round := func() {
 		for _, address := range []any{"172.31.1.201", nil} {
@@ -74,6 +74,6 @@ func TestStartingOverLeaksNothing(t *testing.T) {
 func openFiles(t *testing.T, h *lab.Host) int {
 	t.Helper()
 	files, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(h.Flanneld().PID()), "fd"))
-	must(t, err)
+	lab.Must(t, err)
 	return len(files)
 }

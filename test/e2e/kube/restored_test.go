@@ -18,21 +18,21 @@ func TestAStoreFromABackup(t *testing.T) {
 	up(t, l)
 	h, other := l.Hosts[0], l.Hosts[1]
 	snapshot := filepath.Join(t.TempDir(), "snapshot.db")
-	must(t, l.Etcd.Snapshot(t.Context(), snapshot))
+	lab.Must(t, l.Etcd.Snapshot(t.Context(), snapshot))
 	for i := range 300 {
 		// It means nothing to the network.
-		must(t, l.Kubernetes.API.Annotate(t.Context(), other.Name, map[string]any{"example.com/count": strconv.Itoa(i)}))
+		lab.Must(t, l.Kubernetes.API.Annotate(t.Context(), other.Name, map[string]any{"example.com/count": strconv.Itoa(i)}))
 	}
 	// Whoever has seen this has seen all.
 	annotate(t, l, h, map[string]any{"backend-type": nil})
 	awaitAnnotation(t, l, h, "backend-type", "vxlan")
 	series := startPing(t, h, other)
 
-	must(t, l.Kubernetes.Stop())
-	must(t, l.Etcd.Kill())
-	must(t, l.Etcd.Restore(t.Context(), snapshot))
-	must(t, l.Etcd.Start(limited(t)))
-	must(t, l.Kubernetes.Start(limited(t)))
+	lab.Must(t, l.Kubernetes.Stop())
+	lab.Must(t, l.Etcd.Kill())
+	lab.Must(t, l.Etcd.Restore(t.Context(), snapshot))
+	lab.Must(t, l.Etcd.Start(limited(t)))
+	lab.Must(t, l.Kubernetes.Start(limited(t)))
 	// A change arrives that is far below the versions seen before, from others
 	// and on the own Node.
 	addPeer(t, l, peer{name: "late", v4: "10.244.201.0/24", ip4: "172.31.1.210", mac4: "02:00:00:00:02:01"})

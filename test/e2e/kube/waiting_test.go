@@ -15,21 +15,21 @@ import (
 func TestWaiting(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 1})
 	h, api := l.Hosts[0], l.Kubernetes.API
-	must(t, api.DeleteNode(t.Context(), h.Name))
-	must(t, api.ForbidDaemon(t.Context()))
-	must(t, l.Kubernetes.Stop())
+	lab.Must(t, api.DeleteNode(t.Context(), h.Name))
+	lab.Must(t, api.ForbidDaemon(t.Context()))
+	lab.Must(t, l.Kubernetes.Stop())
 
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.StartFlanneld())
 	says(t, h, "/readyz", "cannot be reached: dial")
-	must(t, l.Kubernetes.Start(limited(t)))
+	lab.Must(t, l.Kubernetes.Start(limited(t)))
 	says(t, h, "/readyz", "not allowed to watch nodes")
-	must(t, api.AllowDaemon(t.Context()))
+	lab.Must(t, api.AllowDaemon(t.Context()))
 	says(t, h, "/readyz", fmt.Sprintf("there is no Node %q", h.Name))
-	must(t, api.CreateNode(t.Context(), h.Name, "10.9.1.0/24"))
+	lab.Must(t, api.CreateNode(t.Context(), h.Name, "10.9.1.0/24"))
 	says(t, h, "/readyz", "pod CIDR 10.9.1.0/24 of Node \"host1\" is outside the Network 10.244.0.0/16")
-	must(t, api.DeleteNode(t.Context(), h.Name))
+	lab.Must(t, api.DeleteNode(t.Context(), h.Name))
 	says(t, h, "/readyz", "there is no Node")
-	must(t, api.CreateNode(t.Context(), h.Name, "10.244.77.0/24"))
+	lab.Must(t, api.CreateNode(t.Context(), h.Name, "10.244.77.0/24"))
 	start := time.Now()
 	ready(t, h)
 	if took := time.Since(start); took > 3*time.Second {
@@ -61,12 +61,12 @@ func countLines(text string, parts ...string) int {
 func TestNoPodCIDR(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 1})
 	h, api := l.Hosts[0], l.Kubernetes.API
-	must(t, l.Kubernetes.StopControllerManager())
-	must(t, api.DeleteNode(t.Context(), h.Name))
-	must(t, api.CreateNode(t.Context(), h.Name))
-	must(t, h.StartFlanneld())
+	lab.Must(t, l.Kubernetes.StopControllerManager())
+	lab.Must(t, api.DeleteNode(t.Context(), h.Name))
+	lab.Must(t, api.CreateNode(t.Context(), h.Name))
+	lab.Must(t, h.StartFlanneld())
 	says(t, h, "/readyz", "has no pod CIDR: give the cluster one with kubeadm init --pod-network-cidr")
-	must(t, l.Kubernetes.StartControllerManager())
+	lab.Must(t, l.Kubernetes.StartControllerManager())
 	ready(t, h)
 }
 
@@ -75,11 +75,11 @@ func TestACertificateThatIsNotTrusted(t *testing.T) {
 	h := l.Hosts[0]
 	other := *l.Kubernetes.Plane
 	other.Dir = t.TempDir()
-	must(t, other.Write())
+	lab.Must(t, other.Write())
 	h.Flags = []string{"--kubeconfig-file=" + other.Kubeconfig(kubeplane.Daemon)}
-	must(t, h.StartFlanneld())
+	lab.Must(t, h.StartFlanneld())
 	says(t, h, "/readyz", "is not trusted")
-	must(t, l.Kubernetes.Plane.WriteKubeconfig(other.Kubeconfig(kubeplane.Daemon), l.Kubernetes.Plane.URL(), kubeplane.Daemon))
+	lab.Must(t, l.Kubernetes.Plane.WriteKubeconfig(other.Kubeconfig(kubeplane.Daemon), l.Kubernetes.Plane.URL(), kubeplane.Daemon))
 	ready(t, h)
 }
 
@@ -90,12 +90,12 @@ func TestABadFileEndsTheDaemon(t *testing.T) {
 	} {
 		l := newLab(t, lab.Options{Hosts: 1})
 		h := l.Hosts[0]
-		must(t, l.Kubernetes.SetConfig(text))
-		must(t, h.StartFlanneld())
+		lab.Must(t, l.Kubernetes.SetConfig(text))
+		lab.Must(t, h.StartFlanneld())
 		<-h.Flanneld().Exited()
 		if log := h.Log(); h.Flanneld().ExitCode() != 1 || strings.Count(log, "\n") != 1 || !strings.Contains(log, want) {
 			t.Errorf("code %d:\n%s", h.Flanneld().ExitCode(), log)
 		}
-		must(t, l.Close())
+		lab.Must(t, l.Close())
 	}
 }
