@@ -111,6 +111,13 @@ func (c Config) Owns(p netip.Prefix) bool {
 	return p.IsValid() && (p == c.Network[f] || slices.Contains(c.Previous[f], p))
 }
 
+// Networks are those whose rules are this daemon's: the former ones, and last
+// the present one.
+func (c Config) Networks(f ipfam.Family) []netip.Prefix {
+	all := slices.Concat(c.Previous[f], []netip.Prefix{c.Network[f]})
+	return slices.DeleteFunc(all, func(p netip.Prefix) bool { return !p.IsValid() })
+}
+
 // OwnsRule reports whether a rule is this daemon's.
 func (c Config) OwnsRule(r Rule) bool { return c.Owns(r.Src.Prefix) || c.Owns(r.Dst.Prefix) }
 

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"unsafe"
@@ -72,8 +70,8 @@ func legacyHolds(f ipfam.Family, ch chain, c ipmasq.Config) bool {
 	if err != nil || !bytes.Contains(blob, append([]byte(ch.name), 0)) {
 		return false
 	}
-	for _, network := range slices.Concat(c.Previous[f], []netip.Prefix{c.Network[f]}) {
-		if network.IsValid() && bytes.Contains(blob, network.Addr().AsSlice()) {
+	for _, network := range c.Networks(f) {
+		if bytes.Contains(blob, network.Addr().AsSlice()) {
 			return true
 		}
 	}

@@ -52,10 +52,7 @@ func setOf(f ipfam.Family, network netip.Prefix) *nftables.Set {
 // readSets returns the sets of this daemon and of its earlier runs.
 func readSets(conn *nftables.Conn, f ipfam.Family, c ipmasq.Config) (sets, error) {
 	out := sets{}
-	for _, network := range append(slices.Clone(c.Previous[f]), c.Network[f]) {
-		if !network.IsValid() {
-			continue
-		}
+	for _, network := range c.Networks(f) {
 		s, err := conn.GetSetByName(ownTable(f), setName(network))
 		if errors.Is(err, unix.ENOENT) {
 			continue

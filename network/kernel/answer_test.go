@@ -54,13 +54,16 @@ func TestMissesOnOtherDevicesAreNotJudged(t *testing.T) {
 	}
 	for _, test := range []struct {
 		dev  int
-		want verdict
-	}{{f.links["flannel.1"].index, missed}, {eth0, harmless}} {
+		want bool
+	}{{f.links["flannel.1"].index, true}, {eth0, false}} {
 		body := append(neighHeader(new([unix.SizeofNdMsg]byte), unix.AF_INET, test.dev, 0), 8, 0, unix.NDA_DST, 0, 10, 5, 2, 9)
 		body[8] = unix.NUD_INCOMPLETE
-		got, _ := f.judge(rtnl.Message{Type: unix.RTM_GETNEIGH, Body: body}, nil)
-		if got != test.want {
-			t.Errorf("device %d: got verdict %d, want %d", test.dev, got, test.want)
+		m := rtnl.Message{Type: unix.RTM_GETNEIGH, Body: body}
+		if _, got := f.miss(m); got != test.want {
+			t.Errorf("device %d: got miss %t, want %t", test.dev, got, test.want)
+		}
+		if f.judge(m, nil) {
+			t.Errorf("device %d: a question is taken for tampering", test.dev)
 		}
 	}
 }

@@ -168,7 +168,7 @@ func (r *reconciler) expire(ctx context.Context, unused time.Duration) {
 	if len(r.want.Catches) == 0 || r.unsure.Load() {
 		return
 	}
-	p := &pass{reconciler: r, ctx: ctx, stats: Stats{Put: map[string]int{}, Deleted: map[string]int{}}}
+	p := r.newPass(ctx)
 	w := newMissWork(p)
 	for _, c := range r.want.Catches {
 		dev, ok := r.links[c.Dev]
@@ -187,9 +187,9 @@ func (r *reconciler) expire(ctx context.Context, unused time.Duration) {
 		}
 		p.forget(idle, dev, w)
 	}
-	w.routes.del(func(k routeKey) string { return "route " + k.dst.String() })
-	w.neighbors.del(func(k neighKey) string { return "neighbour " + k.addr.String() })
-	w.fdb.del(func(k fdbKey) string { return "fdb entry " + k.mac.String() })
+	w.routes.del(routeKey.name)
+	w.neighbors.del(neighKey.name)
+	w.fdb.del(fdbKey.name)
 	if err := p.failures.err(); err != nil {
 		r.log.Warn("unused entries not removed", "err", err)
 		r.Invalidate()

@@ -101,3 +101,10 @@ type linkChange struct {
 }
 
 func isPermanent(state uint16) bool { return state&unix.NUD_PERMANENT != 0 }
+
+// The names of entries in errors.
+
+func (k addrKey) name() string  { return "address " + k.prefix.String() }
+func (k fdbKey) name() string   { return "fdb entry " + k.mac.String() }
+func (k neighKey) name() string { return "neighbour " + k.addr.String() }
+func (k routeKey) name() string { return "route " + k.dst.String() }

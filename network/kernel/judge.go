@@ -8,37 +8,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// verdict is what an event means for us.
-type verdict uint8
-
-const (
-	// harmless: ours is as it should be.
-	harmless verdict = iota
-	// tampered: the kernel may differ from what is remembered.
-	tampered
-	// missed: the kernel asks for an address.
-	missed
-)
-
-// judge compares an event with what is remembered. txChecksum tells whether
-// transmit checksum offload of a device is on.
-func (r *reconciler) judge(m rtnl.Message, txChecksum func(name string) (bool, error)) (verdict, Miss) {
+// judge compares an event with what is remembered and reports whether the
+// kernel may differ from it. txChecksum tells whether transmit checksum offload
+// of a device is on.
+func (r *reconciler) judge(m rtnl.Message, txChecksum func(name string) (bool, error)) (tampered bool) {
 	if m.Type == unix.RTM_GETNEIGH {
-		if miss, ok := ParseMiss(m.Body); ok && r.isOwn(miss.Index) {
-			return missed, miss
-		}
-		return harmless, Miss{}
+		return false // a question; see miss
 	}
 	r.lock.Lock()
 	defer r.lock.Unlock()
 	if r.isTamperingLocked(m, txChecksum) {
-		return tampered, Miss{}
+		return true
 	}
 	if r.listing && len(r.unjudged) < maxUnjudged {
 		m.Body = slices.Clone(m.Body)
 		r.unjudged = append(r.unjudged, m)
 	}
-	return harmless, Miss{}
+	return false
+}
+
+// miss returns what address the kernel asks for on a device of ours.
+func (r *reconciler) miss(m rtnl.Message) (Miss, bool) {
+	if m.Type != unix.RTM_GETNEIGH {
+		return Miss{}, false
+	}
+	miss, ok := ParseMiss(m.Body)
+	return miss, ok && r.isOwn(miss.Index)
 }
 
 func (r *reconciler) isOwn(dev int) bool {

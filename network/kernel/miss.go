@@ -35,7 +35,7 @@ func ParseMiss(body []byte) (m Miss, ok bool) {
 func (r *reconciler) answer(ctx context.Context, list []Miss) (answered, unknown int, last Miss) {
 	r.pass.Lock()
 	defer r.pass.Unlock()
-	p := &pass{reconciler: r, ctx: ctx, stats: Stats{Put: map[string]int{}}}
+	p := r.newPass(ctx)
 	w := newMissWork(p)
 	seen := make(map[Miss]bool, len(list))
 	for _, m := range list {

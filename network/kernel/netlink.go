@@ -147,7 +147,7 @@ func (n *Netlink) follow(ctx context.Context, changed func()) error {
 
 // event acts on one message. It is quick: what takes long is left to others.
 func (n *Netlink) event(m rtnl.Message, changed func()) {
-	if verdict, _ := n.judge(m, n.links.TxChecksum); verdict == tampered {
+	if n.judge(m, n.links.TxChecksum) {
 		n.counters.tampering.Add(1)
 		n.Invalidate()
 		changed()

@@ -33,7 +33,7 @@ func (n *Netlink) followMisses(ctx context.Context, q *misses) error {
 	defer stop()
 	for {
 		err := questions.Read(ctx, func(m rtnl.Message) {
-			if verdict, miss := n.judge(m, nil); verdict == missed {
+			if miss, ok := n.miss(m); ok {
 				q.add(miss)
 			}
 		})

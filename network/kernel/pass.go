@@ -100,10 +100,10 @@ func (p *pass) writeTables(old tables) error {
 		func() { fdb.write(fdb.puts, p.fdbFailed) },
 		func() { neighbors.write(neighbors.puts, p.neighborFailed) },
 		func() { p.putRoutes(routes) },
-		func() { routes.del(func(k routeKey) string { return "route " + k.dst.String() }) },
-		func() { neighbors.del(func(k neighKey) string { return "neighbour " + k.addr.String() }) },
-		func() { fdb.del(func(k fdbKey) string { return "fdb entry " + k.mac.String() }) },
-		func() { addrs.del(func(k addrKey) string { return "address " + k.prefix.String() }) },
+		func() { routes.del(routeKey.name) },
+		func() { neighbors.del(neighKey.name) },
+		func() { fdb.del(fdbKey.name) },
+		func() { addrs.del(addrKey.name) },
 	}
 	for _, step := range steps {
 		if err := p.ctx.Err(); err != nil {

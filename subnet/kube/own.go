@@ -52,16 +52,16 @@ type ownStore struct{ m *Manager }
 var _ cache.TransformingStore = ownStore{}
 
 // Transformer keeps what matters.
-func (s ownStore) Transformer() cache.TransformFunc { return s.m.transform }
+func (s ownStore) Transformer() cache.TransformFunc { return stripped(s.m.keys.prefix) }
 
 // Add implements cache.ReflectorStore.
 func (s ownStore) Add(obj any) error { return s.Update(obj) }
 
 // Update implements cache.ReflectorStore.
 func (s ownStore) Update(obj any) error {
-	n, ok := obj.(*Node)
-	if !ok {
-		return fmt.Errorf("%T instead of a Node", obj)
+	n, err := asNode(obj)
+	if err != nil {
+		return err
 	}
 	n.strip(s.m.keys.prefix)
 	s.m.observe(n)
@@ -79,9 +79,9 @@ func (s ownStore) Replace(list []any, _ string) error {
 	if len(list) == 0 {
 		return s.Delete(nil)
 	}
-	n, ok := list[0].(*Node)
-	if !ok {
-		return fmt.Errorf("%T instead of a Node", list[0])
+	n, err := asNode(list[0])
+	if err != nil {
+		return err
 	}
 	n.strip(s.m.keys.prefix)
 	s.m.own.update(func(*Node, bool) (*Node, bool) { return n, true })
@@ -127,19 +127,7 @@ func (m *Manager) awaitUsable(ctx context.Context) (*Node, ipfam.Pair[netip.Pref
 
 // awaitOwn waits until the Node is there and check finds nothing wrong.
 func (m *Manager) awaitOwn(ctx context.Context, check func(*Node) error) (*Node, error) {
-	for {
-		n, known, changed := m.own.get()
-		if known {
-			if m.sayOwn(ctx, n, check) {
-				return n, nil
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-changed:
-		}
-	}
+	return m.own.await(ctx, func(n *Node) bool { return m.sayOwn(ctx, n, check) })
 }
 
 // sayOwn says what is wrong with the own Node, and reports whether all is well.

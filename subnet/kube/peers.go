@@ -3,7 +3,6 @@ package kube
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -63,23 +62,16 @@ func newPeers(keys annotations, families ipfam.Pair[bool], grace time.Duration) 
 }
 
 // Transformer drops what no lease is made of.
-func (p *peers) Transformer() cache.TransformFunc {
-	return func(obj any) (any, error) {
-		if n, ok := obj.(*Node); ok {
-			n.strip(p.keys.prefix)
-		}
-		return obj, nil
-	}
-}
+func (p *peers) Transformer() cache.TransformFunc { return stripped(p.keys.prefix) }
 
 // Add implements cache.ReflectorStore.
 func (p *peers) Add(obj any) error { return p.Update(obj) }
 
 // Update implements cache.ReflectorStore.
 func (p *peers) Update(obj any) error {
-	n, ok := obj.(*Node)
-	if !ok {
-		return fmt.Errorf("%T instead of a Node", obj)
+	n, err := asNode(obj)
+	if err != nil {
+		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,9 +94,9 @@ func (p *peers) Delete(obj any) error {
 	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = gone.Obj
 	}
-	n, ok := obj.(*Node)
-	if !ok {
-		return fmt.Errorf("%T instead of a Node", obj)
+	n, err := asNode(obj)
+	if err != nil {
+		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -123,9 +115,9 @@ func (p *peers) Replace(list []any, version string) error {
 	all := make(map[string]peer, len(list))
 	now := time.Now()
 	for _, obj := range list {
-		n, ok := obj.(*Node)
-		if !ok {
-			return fmt.Errorf("%T instead of a Node", obj)
+		n, err := asNode(obj)
+		if err != nil {
+			return err
 		}
 		was, had := p.all[n.Name]
 		if next, has := p.next(was, had, n, now); has {

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math"
 	"time"
@@ -56,12 +57,23 @@ func (m *Manager) newReflector(name, topic, selector string, store cache.Reflect
 	})
 }
 
-// transform drops what no lease is made of.
-func (m *Manager) transform(obj any) (any, error) {
-	if n, ok := obj.(*Node); ok {
-		n.strip(m.keys.prefix)
+// stripped drops from Nodes what no lease is made of.
+func stripped(prefix string) cache.TransformFunc {
+	return func(obj any) (any, error) {
+		if n, ok := obj.(*Node); ok {
+			n.strip(prefix)
+		}
+		return obj, nil
 	}
-	return obj, nil
+}
+
+// asNode is what a store of a reflector is handed.
+func asNode(obj any) (*Node, error) {
+	n, ok := obj.(*Node)
+	if !ok {
+		return nil, fmt.Errorf("%T instead of a Node", obj)
+	}
+	return n, nil
 }
 
 // quietLogger is a logger for client-go: what it says matters only to those
