@@ -182,3 +182,15 @@ type PeerStatus struct {
 	// Why is one line for people.
 	Why string
 }
+
+// Unusable says why a backend of this type cannot use a peer in one family,
+// whatever else the peer says, or nothing.
+func Unusable(f ipfam.Family, l *subnet.Lease, backendType string) string {
+	switch {
+	case l.Attrs.BackendType != backendType:
+		return fmt.Sprintf("its backend is %q, this node's is %q", l.Attrs.BackendType, backendType)
+	case !l.Attrs.PublicIP[f].IsValid():
+		return fmt.Sprintf("no public %s address", f)
+	}
+	return ""
+}

@@ -51,13 +51,11 @@ func (p *planner) family(f ipfam.Family, peers []subnet.Lease) {
 
 // judge says how a peer is reached in one family, and why so.
 func (p *planner) judge(f ipfam.Family, l subnet.Lease) (backend.How, string) {
+	if why := backend.Unusable(f, &l, Type); why != "" {
+		return backend.LeftOut, why
+	}
 	public := l.Attrs.PublicIP[f]
-	switch {
-	case l.Attrs.BackendType != Type:
-		return backend.LeftOut, fmt.Sprintf("its backend is %q, this node's is %q", l.Attrs.BackendType, Type)
-	case !public.IsValid():
-		return backend.LeftOut, fmt.Sprintf("no public %s address", f)
-	case !p.onLink(public):
+	if !p.onLink(public) {
 		return backend.Unreachable, fmt.Sprintf("%s is not on the link of %s; `ip route get %s` shows the way that this host has",
 			public, p.view.Uplink.Name, public)
 	}

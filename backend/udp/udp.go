@@ -4,9 +4,6 @@
 package udp
 
 import (
-	"fmt"
-	"net/netip"
-
 	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/network/kernel"
@@ -50,13 +47,7 @@ func New(env backend.Env) (backend.Backend, error) {
 
 // Attrs implements backend.Backend.
 func (b *Backend) Attrs(up backend.Uplink) subnet.Attrs {
-	a := subnet.Attrs{BackendType: Type}
-	for f, on := range b.env.Families.Each() {
-		if on {
-			a.PublicIP[f] = up.Public[f]
-		}
-	}
-	return a
+	return b.env.Attrs(Type, up)
 }
 
 // MTU implements backend.Backend. One device serves both families, so the
@@ -102,19 +93,8 @@ func (b *Backend) Plan(own subnet.Lease, peers []subnet.Lease, v backend.View) (
 // judge says how a peer is reached in one family, and why so.
 func (b *Backend) judge(f ipfam.Family, l subnet.Lease) backend.PeerStatus {
 	s := backend.PeerStatus{Name: l.Name, Family: f, Subnet: l.Subnet[f], Via: l.Attrs.PublicIP[f], How: backend.LeftOut}
-	if s.Why = refuse(f, l); s.Why == "" {
+	if s.Why = backend.Unusable(f, &l, Type); s.Why == "" {
 		s.How, s.Why = backend.Tunnel, "over "+b.device
 	}
 	return s
-}
-
-// refuse says why a peer cannot be used in this family, or nothing.
-func refuse(f ipfam.Family, l subnet.Lease) string {
-	switch {
-	case l.Attrs.BackendType != Type:
-		return fmt.Sprintf("its backend is %q, this node's is %q", l.Attrs.BackendType, Type)
-	case l.Attrs.PublicIP[f] == netip.Addr{}:
-		return fmt.Sprintf("no public %s address", f)
-	}
-	return ""
 }

@@ -94,11 +94,8 @@ func (p *planner) catch(f ipfam.Family, dev string, own subnet.Lease) {
 // judge reads what a peer says about this family and why it cannot be used
 // whatever the other peers say, or nothing.
 func (p *planner) judge(f ipfam.Family, l *subnet.Lease) (data, string) {
-	switch {
-	case l.Attrs.BackendType != Type:
-		return data{}, fmt.Sprintf("its backend is %q, this node's is %q", l.Attrs.BackendType, Type)
-	case !l.Attrs.PublicIP[f].IsValid():
-		return data{}, fmt.Sprintf("no public %s address", f)
+	if why := backend.Unusable(f, l, Type); why != "" {
+		return data{}, why
 	}
 	d, err := parseData(l.Attrs.Data[f])
 	switch {

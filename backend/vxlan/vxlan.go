@@ -76,10 +76,9 @@ func randomMAC() kernel.MAC {
 
 // Attrs implements backend.Backend.
 func (b *Backend) Attrs(up backend.Uplink) subnet.Attrs {
-	a := subnet.Attrs{BackendType: Type}
+	a := b.env.Attrs(Type, up)
 	for f, on := range b.env.Families.Each() {
 		if on {
-			a.PublicIP[f] = up.Public[f]
 			a.Data[f] = data{b.config.VNI, b.mac[f]}.encode()
 		}
 	}

@@ -107,7 +107,7 @@ func StartCluster(t testing.TB, size int) []*Server {
 
 func newServer(t testing.TB, o Options, name string) *Server {
 	t.Helper()
-	s := &Server{t: t, o: o, dir: t.TempDir(), addr: loopbackAddr(t), name: name}
+	s := &Server{t: t, o: o, dir: t.TempDir(), addr: LoopbackAddr(t), name: name}
 	t.Cleanup(func() {
 		if s.proc != nil {
 			s.Kill()
@@ -132,9 +132,9 @@ func (s *Server) IsLeader() bool {
 	return status.Leader == status.Header.MemberId
 }
 
-// loopbackAddr draws an address of 127.0.0.0/8 and holds it until the test
+// LoopbackAddr draws an address of 127.0.0.0/8 and holds it until the test
 // ends, by a listener on a port that etcd does not use.
-func loopbackAddr(t testing.TB) netip.Addr {
+func LoopbackAddr(t testing.TB) netip.Addr {
 	t.Helper()
 	for range 100 {
 		a := netip.AddrFrom4([4]byte{127, byte(1 + rand.IntN(254)), byte(rand.IntN(256)), byte(1 + rand.IntN(254))})

@@ -37,7 +37,7 @@ func (p *Plane) writeCertificates() error {
 	server := template("kube-apiserver")
 	server.DNSNames = []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"}
 	addrs := []netip.Addr{p.Addr, netip.MustParseAddr(services[ipfam.Of(p.Addr)].first), netip.MustParseAddr("127.0.0.1")}
-	for _, a := range append(addrs, p.Also...) {
+	for _, a := range addrs {
 		server.IPAddresses = append(server.IPAddresses, net.IP(a.AsSlice()))
 	}
 	if err := p.writeCertificate("server.pem", server, ca, key.Public(), caKey); err != nil {

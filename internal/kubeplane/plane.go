@@ -38,8 +38,6 @@ type Plane struct {
 	Dir string
 	// Addr is the address that the API server listens on.
 	Addr netip.Addr
-	// Also are further addresses that it is reached under.
-	Also []netip.Addr
 	// Etcd is the URL of its store.
 	Etcd string
 	// PodRanges are what the controller manager cuts pod CIDRs from, one per

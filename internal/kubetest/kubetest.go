@@ -3,8 +3,6 @@ package kubetest
 
 import (
 	"context"
-	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -29,9 +27,6 @@ type Options struct {
 // startTimeout bounds the wait for programs that should come up.
 const startTimeout = 60 * time.Second
 
-// lockPort is a port that no program uses; listening on it holds an address.
-const lockPort = 6440
-
 // Server is an API server with its etcd. It ends with the test, or with the
 // process of the test.
 type Server struct {
@@ -50,7 +45,7 @@ type Server struct {
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
 	s := &Server{t: t, flags: o.Flags, Plane: &kubeplane.Plane{
-		Dir: t.TempDir(), Addr: loopbackAddr(t), PodRanges: o.PodRanges,
+		Dir: t.TempDir(), Addr: etcdtest.LoopbackAddr(t), PodRanges: o.PodRanges,
 		Etcd: etcdtest.Start(t, etcdtest.Options{}).Endpoint(),
 	}}
 	if err := s.Write(); err != nil {
@@ -73,22 +68,6 @@ func Start(t testing.TB, o Options) *Server {
 		s.managers = s.run("kube-controller-manager", s.ControllerManager())
 	}
 	return s
-}
-
-// loopbackAddr draws an address of 127.0.0.0/8 and holds it until the test
-// ends.
-func loopbackAddr(t testing.TB) netip.Addr {
-	t.Helper()
-	for range 100 {
-		a := netip.AddrFrom4([4]byte{127, byte(1 + rand.IntN(254)), byte(rand.IntN(256)), byte(1 + rand.IntN(254))})
-		lock, err := net.Listen("tcp", netip.AddrPortFrom(a, lockPort).String())
-		if err == nil {
-			t.Cleanup(func() { lock.Close() })
-			return a
-		}
-	}
-	t.Fatal("no free loopback address")
-	return netip.Addr{}
 }
 
 func (s *Server) run(program string, args []string) *child.Process {

@@ -51,19 +51,13 @@ func (l *Lab) buildWorkers(ctx context.Context) error {
 
 // waitNodes waits until every host is a Node.
 func (k *Kubernetes) waitNodes(ctx context.Context) error {
-	tick := newTicker()
-	defer tick.Stop()
-	for {
+	return k.api.waitReady(ctx, func(ctx context.Context) error {
 		nodes, err := k.API.Nodes(ctx)
-		if err == nil && len(nodes) == len(k.lab.Hosts) {
-			return nil
+		if err == nil && len(nodes) != len(k.lab.Hosts) {
+			err = fmt.Errorf("%d of %d hosts are Nodes", len(nodes), len(k.lab.Hosts))
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("%d of %d hosts are Nodes: %w", len(nodes), len(k.lab.Hosts), errors.Join(ctx.Err(), err))
-		}
-	}
+		return err
+	})
 }
 
 // sweep removes what other labs have left. One that just ends does it itself.
@@ -185,9 +179,6 @@ func (w *Worker) load(ctx context.Context, archive string) error {
 func (w *Worker) StartProxy() error {
 	return w.run(&w.proxy, append([]string{w.host.lab.options.Binaries.KubeProxy}, w.plan.KubeProxy()...))
 }
-
-// StopProxy ends it; its rules stay.
-func (w *Worker) StopProxy() error { return w.proxy.stop() }
 
 func (w *Worker) logTails(lines int) string {
 	var b strings.Builder

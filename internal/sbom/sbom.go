@@ -4,6 +4,7 @@
 package sbom
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"debug/buildinfo"
 	"encoding/hex"
@@ -32,7 +33,7 @@ func Read(path, version string) (Program, error) {
 	if err != nil {
 		return Program{}, fmt.Errorf("read program: %w", err)
 	}
-	info, err := buildinfo.ReadFile(path)
+	info, err := buildinfo.Read(bytes.NewReader(data))
 	if err != nil {
 		return Program{}, fmt.Errorf("read what %s was built from: %w", path, err)
 	}
