@@ -44,8 +44,8 @@ func BenchmarkOnePeerMoreOrLess(b *testing.B) {
 	n := New(Options{Log: slog.New(slog.DiscardHandler), Health: health.New(nil)})
 	n.config = &subnet.Config{Network: ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.0.0.0/8")}}
 	n.backend = back
-	l := &looper{Network: n}
 	view := backend.View{Uplink: backend.Uplink{Name: "eth0", Index: 2, MTU: 1500}}
+	l := &looper{Network: n, site: newSite(n.config, kernel.Host{}, view.Uplink, nil)}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		now := leases

@@ -26,8 +26,8 @@ type FilterEnv struct {
 	// Previous are the overlay networks of an earlier run that are not
 	// configured any more.
 	Previous ipfam.Pair[[]netip.Prefix]
-	// Uplink is the name of the interface that carries the overlay.
-	Uplink string
+	// Uplink returns the name of the interface that carries the overlay.
+	Uplink func() string
 }
 
 // prepareFilter builds what keeps the rules of the packet filter.
@@ -35,8 +35,10 @@ func (n *Network) prepareFilter() {
 	if n.NewFilter == nil {
 		return
 	}
-	view, _ := n.uplink.Current()
-	env := FilterEnv{Config: n.config, Uplink: view.Uplink.Name}
+	env := FilterEnv{Config: n.config, Uplink: func() string {
+		view, _ := n.uplink.Current()
+		return view.Uplink.Name
+	}}
 	for f, list := range n.previous.Network.Each() {
 		env.Previous[f] = slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool { return p == n.config.Network[f] })
 	}
@@ -44,16 +46,22 @@ func (n *Network) prepareFilter() {
 }
 
 // filterNodes tells the filter where the nodes are, when its rules depend on
-// that.
-func (n *Network) filterNodes(own subnet.Lease, peers []subnet.Lease) {
-	if n.filter == nil || !n.config.ExcludeNodes {
+// that. What a record says of an address further away counts only while no other
+// record says the same.
+func (l *looper) filterNodes(own subnet.Lease, verdict subnet.Verdict) {
+	if l.filter == nil || !l.config.ExcludeNodes {
 		return
 	}
 	var addrs []netip.Addr
-	for _, l := range append([]subnet.Lease{own}, peers...) {
-		for _, a := range ipfam.Addrs(l.Attrs.PublicIP) {
-			addrs = append(addrs, a)
+	for _, a := range ipfam.Addrs(own.Attrs.PublicIP) {
+		addrs = append(addrs, a)
+	}
+	for i := range verdict.Peers {
+		for _, a := range ipfam.Addrs(verdict.Peers[i].Attrs.PublicIP) {
+			if !verdict.Shared[a] || l.site.isOnLink(a) {
+				addrs = append(addrs, a)
+			}
 		}
 	}
-	n.filter.SetNodes(addrs)
+	l.filter.SetNodes(addrs)
 }

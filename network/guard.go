@@ -1,6 +1,7 @@
 package network
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -15,6 +16,8 @@ import (
 const (
 	massLoss   = 8
 	agreeAfter = 30 * time.Second
+	// listSpread spreads the lists of many nodes that have lost the same.
+	listSpread = 5 * time.Second
 )
 
 func isMassLoss(lost, of int) bool { return lost >= massLoss && 2*lost > of }
@@ -41,8 +44,15 @@ type guard struct {
 	epoch uint64
 	own   subnet.Claim
 	// missing is what the last list lacked; before next there is no other.
-	missing prefixSet
+	missing absence
 	next    time.Time
+}
+
+// absence is what is kept and a list lacks: leases by their names, and routes
+// of an earlier run by their destinations.
+type absence struct {
+	leases map[string]bool
+	routes prefixSet
 }
 
 // start tells the guard which subnets the kernel holds from an earlier run.
@@ -85,10 +95,10 @@ func (g *guard) admit(s subnet.Snapshot, own ipfam.Pair[netip.Prefix]) []*subnet
 		g.own = claim
 	}
 	g.epoch = s.Epoch
-	if g.holdDeletions() {
+	if g.holdDeletions() && !s.Held {
 		g.compareKernel(snapshot, ownListed)
 	}
-	lost := missing(g.known, snapshot)
+	lost := dropTaken(missing(g.known, snapshot), snapshot)
 	if believed && len(g.kept) == 0 && !isMassLoss(len(lost), len(g.known)) {
 		lost = nil
 	}
@@ -124,6 +134,23 @@ func missing(known, snapshot []*subnet.Lease) []*subnet.Lease {
 	return lost
 }
 
+// dropTaken leaves out the kept leases whose subnet a live lease has: that node
+// will not come back under it.
+func dropTaken(kept, live []*subnet.Lease) []*subnet.Lease {
+	if len(kept) == 0 {
+		return nil
+	}
+	taken := make(prefixSet, len(live))
+	for _, l := range live {
+		for _, p := range ipfam.Prefixes(l.Subnet) {
+			taken[p] = taken[p] || l.Invalid == ""
+		}
+	}
+	return slices.DeleteFunc(kept, func(l *subnet.Lease) bool {
+		return taken[l.Subnet[ipfam.V4]] || taken[l.Subnet[ipfam.V6]]
+	})
+}
+
 // indexOf finds the lease of a subnet, or returns -1.
 func indexOf(leases []*subnet.Lease, s ipfam.Pair[netip.Prefix]) int {
 	return slices.IndexFunc(leases, func(l *subnet.Lease) bool { return l.Invalid == "" && l.Subnet == s })
@@ -149,7 +176,7 @@ func (g *guard) compareKernel(snapshot []*subnet.Lease, ownListed bool) {
 // settle forgets the first list when nothing waits for the second.
 func (g *guard) settle() {
 	if !g.holding() {
-		g.next, g.missing = time.Time{}, nil
+		g.next, g.missing = time.Time{}, absence{}
 	}
 }
 
@@ -169,43 +196,35 @@ func (g *guard) listed(leases []*subnet.Lease, own ipfam.Pair[netip.Prefix], at 
 	}
 	g.next = at.Add(agreeAfter)
 	if indexOf(leases, own) < 0 {
-		g.missing = nil
+		g.missing = absence{}
 		return
 	}
 	absent := g.absent(leases)
-	for p := range absent {
-		if g.missing[p] {
-			g.giveUp(p)
+	for p := range absent.routes {
+		if g.missing.routes[p] {
+			delete(g.inKernel, p)
 		}
 	}
+	givenUp := func(l *subnet.Lease) bool {
+		return l.Claim.Grace && absent.leases[l.Name] && g.missing.leases[l.Name]
+	}
+	g.kept = slices.DeleteFunc(slices.Clone(g.kept), givenUp)
+	g.known = slices.DeleteFunc(slices.Clone(g.known), givenUp)
 	g.missing = absent
 	g.settle()
 }
 
-// absent returns the held subnets that a list lacks.
-func (g *guard) absent(leases []*subnet.Lease) prefixSet {
-	out := prefixSet{}
-	for p := range g.inKernel {
-		out[p] = true
-	}
+// absent returns what is held and a list lacks.
+func (g *guard) absent(leases []*subnet.Lease) absence {
+	out := absence{leases: map[string]bool{}, routes: maps.Clone(g.inKernel)}
 	for _, l := range g.kept {
-		for _, p := range ipfam.Prefixes(l.Subnet) {
-			out[p] = true
-		}
+		out.leases[l.Name] = true
 	}
 	for _, l := range leases {
+		delete(out.leases, l.Name)
 		for _, p := range ipfam.Prefixes(l.Subnet) {
-			delete(out, p)
+			delete(out.routes, p)
 		}
 	}
 	return out
-}
-
-func (g *guard) giveUp(p netip.Prefix) {
-	delete(g.inKernel, p)
-	gone := func(l *subnet.Lease) bool {
-		return l.Claim.Grace && (l.Subnet[ipfam.V4] == p || l.Subnet[ipfam.V6] == p)
-	}
-	g.kept = slices.DeleteFunc(slices.Clone(g.kept), gone)
-	g.known = slices.DeleteFunc(slices.Clone(g.known), gone)
 }

@@ -1,10 +1,14 @@
 package network
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"flannel/internal/ipfam"
@@ -195,4 +199,97 @@ func TestGuardHoldsNothingOfAnotherNetwork(t *testing.T) {
 	if g.holdDeletions() {
 		t.Error("holds routes that no lease can bring back")
 	}
+}
+
+func TestGuardDropsWhatALiveLeaseHas(t *testing.T) {
+	var g guard
+	g.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
+	now := some(0, 5)
+	heir := *some(10, 11)[0]
+	heir.Name = "heir"
+	now = append([]*subnet.Lease{&heir}, now...)
+	got := g.admit(subnet.Snapshot{Leases: now}, mine)
+	want := slices.Concat(now, some(5, 10), some(11, 20))
+	wantLeases(t, got, want)
+	at := time.Unix(1000, 0)
+	g.listed(now, mine, at)
+	g.listed(now, mine, at.Add(agreeAfter))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: now}, mine), now)
+	if g.holding() {
+		t.Error("still holding")
+	}
+}
+
+// TestGuardCountsNames lets another lease have part of the subnet of one that
+// is gone.
+func TestGuardCountsNames(t *testing.T) {
+	var g guard
+	g.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
+	now := some(0, 5)
+	heir := *some(10, 11)[0]
+	heir.Name, heir.Subnet[ipfam.V4] = "heir", netip.MustParsePrefix("10.5.10.0/25")
+	now = append([]*subnet.Lease{&heir}, now...)
+	g.admit(subnet.Snapshot{Leases: now}, mine)
+	g.listed(now, mine, time.Unix(1000, 0))
+	g.listed(now, mine, time.Unix(1000, 0).Add(agreeAfter))
+	if g.holding() {
+		t.Error("still holding")
+	}
+}
+
+// lister is a store that answers lists only, with an error.
+type lister struct {
+	subnet.Manager
+	times []time.Time
+}
+
+func (l *lister) List(context.Context) ([]*subnet.Lease, error) {
+	l.times = append(l.times, time.Now())
+	return nil, errors.New("bad request")
+}
+
+// afterMassLoss returns a loop whose guard wants a list.
+func afterMassLoss(store subnet.Manager) *looper {
+	l := &looper{
+		Network: &Network{Options: Options{Manager: store, Log: slog.New(slog.DiscardHandler)}},
+		lists:   make(chan listing, 1), listRetry: newBackoff(),
+	}
+	l.guard.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
+	l.guard.admit(subnet.Snapshot{Leases: some(0, 2)}, mine)
+	return l
+}
+
+func TestListsThatFailAreAskedForMoreAndMoreRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &lister{}
+		l := afterMassLoss(store)
+		start := time.Now()
+		for time.Since(start) < 10*time.Minute {
+			l.askForList(t.Context())
+			l.listed(<-l.lists)
+		}
+		l.readers.Wait()
+		if n := len(store.times); n < 15 || n > 40 {
+			t.Errorf("%d lists in ten minutes", n)
+		}
+	})
+}
+
+func TestFirstListsAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var first, last time.Duration = listSpread, 0
+		for range 50 {
+			began := time.Now()
+			store := &lister{}
+			l := afterMassLoss(store)
+			l.askForList(t.Context())
+			<-l.lists
+			delay := store.times[0].Sub(began)
+			first, last = min(first, delay), max(last, delay)
+		}
+		if last > listSpread || last-first < listSpread/4 {
+			t.Errorf("lists from %v to %v after the loss (in %v)", first, last, time.Since(start))
+		}
+	})
 }

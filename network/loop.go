@@ -2,6 +2,8 @@ package network
 
 import (
 	"context"
+	"io/fs"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -20,7 +22,10 @@ const (
 // loop makes passes: at once when something changed, again with backoff when
 // one was incomplete, and on a slow timer.
 func (n *Network) loop(ctx context.Context) error {
-	l := &looper{Network: n, retry: newBackoff(), report: newReporter(n.Log), lists: make(chan listing, 1)}
+	l := &looper{
+		Network: n, retry: newBackoff(), report: newReporter(n.Log),
+		lists: make(chan listing, 1), listRetry: newBackoff(), fileRetry: newBackoff(),
+	}
 	defer l.readers.Wait()
 	if held, err := n.kernel.Held(ctx); err == nil && !n.alone() {
 		l.guard.start(held, n.config.Network)
@@ -29,6 +34,8 @@ func (n *Network) loop(ctx context.Context) error {
 	}
 	resync := time.NewTicker(ResyncPeriod)
 	defer resync.Stop()
+	file := time.NewTicker(subnetFileEvery)
+	defer file.Stop()
 	var again <-chan time.Time
 	for {
 		select {
@@ -36,13 +43,16 @@ func (n *Network) loop(ctx context.Context) error {
 			return ctx.Err()
 		case list := <-l.lists:
 			l.listing = false
-			if own := l.own.Load(); list.err == nil && own != nil {
-				l.guard.listed(list.leases, own.Subnet, list.at)
-			}
+			l.listed(list)
 		case <-resync.C:
 			n.kernel.Invalidate()
+			l.looked = false
 		case <-n.kick:
 		case <-again:
+		case <-file.C:
+			if !l.subnetFileDue(time.Now()) {
+				continue
+			}
 		}
 		started := time.Now()
 		again = l.pass(ctx)
@@ -58,15 +68,28 @@ type looper struct {
 	*Network
 	guard  guard
 	vetter subnet.Vetter
+	// site is what is known of this host; looked says that it is up to date.
+	site   site
+	looked bool
 	retry  *backoff
 	report reporter
 	// lists brings a list that the guard has asked for; listing says that one
 	// is under way.
 	lists   chan listing
 	listing bool
-	readers sync.WaitGroup
+	// listRetry paces lists that fail; before listAfter there is no other.
+	listRetry *backoff
+	listAfter time.Time
+	readers   sync.WaitGroup
 	// bridgeSeen says that the pods' bridge was looked at since the start.
 	bridgeSeen bool
+	// subnetFile is subnet.env as it was found to be in order, nil when others
+	// wrote it at the same moment; subnetFileWritten is false when that failed.
+	subnetFile        fs.FileInfo
+	subnetFileWritten bool
+	// fileRetry paces what restores it; before fileAfter it is not looked at.
+	fileRetry *backoff
+	fileAfter time.Time
 	// subnetFileTold says that Options.SubnetFileWritten has returned nil.
 	subnetFileTold bool
 	// held says that the log has told of kept peers.
@@ -101,11 +124,29 @@ func (l *looper) askForList(ctx context.Context) {
 		return
 	}
 	l.listing = true
+	if at.Before(l.listAfter) {
+		at = l.listAfter
+	}
+	delay := max(0, time.Until(at)) + rand.N(listSpread)
 	l.readers.Go(func() {
-		if wait.For(ctx, time.Until(at)) != nil {
+		if wait.For(ctx, delay) != nil {
 			return
 		}
 		leases, err := l.Manager.List(ctx)
 		l.lists <- listing{leases, time.Now(), err}
 	})
+}
+
+// listed takes what the reader has brought.
+func (l *looper) listed(list listing) {
+	l.listing = false
+	if list.err != nil {
+		l.Log.Debug("leases not listed", "err", list.err)
+		l.listAfter = time.Now().Add(l.listRetry.fail())
+		return
+	}
+	l.listRetry.reset()
+	if own := l.own.Load(); own != nil {
+		l.guard.listed(list.leases, own.Subnet, list.at)
+	}
 }

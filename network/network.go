@@ -19,6 +19,7 @@ import (
 	"flannel/internal/health"
 	"flannel/internal/ipfam"
 	"flannel/internal/metrics"
+	"flannel/internal/statedir"
 	"flannel/network/kernel"
 	"flannel/subnet"
 	"flannel/subnet/env"
@@ -39,6 +40,8 @@ type Kernel interface {
 	Invalidate()
 	// Held returns the destinations of our routes in the kernel.
 	Held(ctx context.Context) ([]netip.Prefix, error)
+	// Host reads the addresses and default gateways of this host.
+	Host(ctx context.Context) (kernel.Host, error)
 	// Run reports tampering until ctx ends; changed never blocks.
 	Run(ctx context.Context, changed func()) error
 }
@@ -100,6 +103,8 @@ type Options struct {
 	// in later ones until it returned nil. It may be nil.
 	SubnetFileWritten func() error
 	IPMasq            bool
+	// State is what a later start has to know; nil keeps nothing.
+	State *statedir.Dir
 	// BlackholeRoute asks for a blackhole route for the own subnet.
 	BlackholeRoute bool
 }
@@ -111,10 +116,14 @@ type Network struct {
 
 	config   *subnet.Config
 	previous env.Env // of an earlier run
-	backend  backend.Backend
-	uplink   Uplink
-	kernel   Kernel
-	filter   Filter // may be nil
+	// fileFound says that there was a subnet.env at the start; ranLast that
+	// this software was the last to serve the node.
+	fileFound, ranLast bool
+	remembered         lastRun
+	backend            backend.Backend
+	uplink             Uplink
+	kernel             Kernel
+	filter             Filter // may be nil
 
 	// What the loop works with: the latest of each. kick asks for a pass.
 	snapshot atomic.Pointer[subnet.Snapshot]
@@ -271,6 +280,7 @@ func Dry() backend.Env {
 // readPrevious reads what an earlier run has written. A file that cannot be
 // read is as good as none; it is written anew.
 func (n *Network) readPrevious() {
+	n.recall()
 	previous, err := env.Read(n.SubnetFile)
 	if err != nil {
 		n.Log.Debug("no earlier subnet file", "path", n.SubnetFile, "err", err)
@@ -281,11 +291,12 @@ func (n *Network) readPrevious() {
 
 // scope says which routes in the kernel are ours: those inside the configured
 // networks and those of an earlier run, and, after flannel, those it has made
-// to peers on the uplink's link, if the backend makes such routes.
+// to peers on the uplink's link, if the backend makes such routes. Without a
+// subnet.env flannel has not run since the host was started.
 func (n *Network) scope() kernel.Scope {
-	var s kernel.Scope
+	s := kernel.Scope{Known: n.ranLast}
 	user, ok := n.backend.(backend.LinkUser)
-	plain := ok && user.UsesLinks()
+	plain := n.fileFound && ok && user.UsesLinks()
 	view, _ := n.uplink.Current()
 	own := n.own.Load()
 	for f, p := range ipfam.Prefixes(n.config.Network) {

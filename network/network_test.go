@@ -236,6 +236,75 @@ func TestAnOutageDeletesNothing(t *testing.T) {
 	n.await("the route again", func() bool { return strings.Contains(n.kernel.String(), "route 10.5.22.0/24") })
 }
 
+// Pods of one family need not wait for the other.
+func TestTheSubnetFileIsRestored(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	want, err := os.ReadFile(n.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func() error{
+		"deleted":          func() error { return os.Remove(n.file) },
+		"emptied":          func() error { return os.Truncate(n.file, 0) },
+		"another mode":     func() error { return os.Chmod(n.file, 0o600) },
+		"its folder moved": func() error { return os.Rename(filepath.Dir(n.file), filepath.Dir(n.file)+".away") },
+	} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		eventually.True(t, name+": the file as before", func() bool {
+			have, err := os.ReadFile(n.file)
+			info, _ := os.Stat(n.file)
+			return err == nil && string(have) == string(want) && info.Mode() == 0o644
+		})
+	}
+}
+
+func TestAFamilyThatCannotBeMadeIsNotInTheSubnetFile(t *testing.T) {
+	n := newNode(t)
+	n.store.SetConfig(`{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48", "Backend": {"Type": "vxlan"}}`)
+	v6 := netip.MustParseAddr("2001:db8::1")
+	n.uplink.view.Uplink.Addr[ipfam.V6], n.uplink.view.Uplink.Public[ipfam.V6] = v6, v6
+	var broken atomic.Bool
+	broken.Store(true)
+	open := n.NewKernel
+	n.NewKernel = func(s kernel.Scope) (Kernel, error) {
+		k, err := open(s)
+		n.kernel.Refuse(func(entry string) error {
+			if broken.Load() && strings.HasPrefix(entry, "link flannel-v6.1") {
+				return errors.New("no room")
+			}
+			return nil
+		})
+		return k, err
+	}
+	subnettest.Background(t, n.Run)
+	file := func() string {
+		text, _ := os.ReadFile(n.file)
+		return string(text)
+	}
+	n.await("the subnet file", func() bool { return file() != "" })
+	if s := file(); !strings.Contains(s, "FLANNEL_SUBNET=10.5.") || strings.Contains(s, "IPV6") {
+		t.Errorf("got %s, want IPv4 alone", s)
+	}
+	if n.health.Ready() {
+		t.Error("ready without one family")
+	}
+	broken.Store(false)
+	n.await("ready", n.health.Ready)
+	if s := file(); !strings.Contains(s, "FLANNEL_IPV6_SUBNET=fd00:5:") {
+		t.Errorf("got %s, want both families", s)
+	}
+	whole := file()
+	broken.Store(true)
+	n.kernel.Delete("link flannel-v6.1")
+	n.await("not in order", func() bool { return strings.Contains(n.last(), "no room") })
+	if s := file(); s != whole {
+		t.Errorf("got %s, want\n%s", s, whole)
+	}
+}
+
 func TestTheBlackholeRouteIsKept(t *testing.T) {
 	n := newNode(t)
 	n.BlackholeRoute = true

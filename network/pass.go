@@ -22,6 +22,7 @@ func (l *looper) pass(ctx context.Context) <-chan time.Time {
 		return nil
 	}
 	started := time.Now()
+	l.look(ctx, view.Uplink)
 	l.welcome(ctx, snapshot, own, view)
 	r := l.plan(*snapshot, *own, view)
 	r.at, r.gone = started, gone
@@ -51,6 +52,7 @@ type result struct {
 	leases  int
 	vetted  []subnet.Lease
 	refused []subnet.Refusal
+	notes   []subnet.Note
 	state   kernel.State
 	planned bool
 	peers   []backend.PeerStatus
@@ -65,9 +67,10 @@ type result struct {
 func (l *looper) plan(snapshot subnet.Snapshot, own subnet.Lease, view backend.View) result {
 	leases := l.guard.admit(snapshot, own.Subnet)
 	r := result{own: own, view: view, leases: len(snapshot.Leases), kept: len(l.guard.kept)}
-	r.hold = l.guard.holdDeletions()
-	r.vetted, r.refused = l.vetter.Vet(l.config.Network, own, leases)
-	l.filterNodes(own, r.vetted)
+	r.hold = snapshot.Held || l.guard.holdDeletions()
+	verdict := l.vetter.Vet(&l.site.vet, &r.own, leases)
+	r.vetted, r.refused, r.notes = verdict.Peers, verdict.Refused, verdict.Notes
+	l.filterNodes(own, verdict)
 	r.state, r.peers, r.err = l.backend.Plan(own, r.vetted, view)
 	if l.BlackholeRoute {
 		for _, p := range ipfam.Prefixes(own.Subnet) {
@@ -80,7 +83,9 @@ func (l *looper) plan(snapshot subnet.Snapshot, own subnet.Lease, view backend.V
 // use hands the peers to a backend that moves packets itself.
 func (l *looper) use(r *result) {
 	if b, ok := l.backend.(backend.Runner); ok {
-		r.stats.DeviceErr = errors.Join(r.stats.DeviceErr, b.Use(r.own, r.vetted, r.view))
+		if err := b.Use(r.own, r.vetted, r.view); err != nil {
+			r.stats.DeviceErr, r.stats.Broken = errors.Join(r.stats.DeviceErr, err), ipfam.Pair[bool]{true, true}
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"flannel/internal/health"
 	"flannel/internal/ipfam"
 )
 
@@ -18,8 +19,10 @@ type Status struct {
 	// Peers lists each peer once per family.
 	Peers []Peer `json:"peers"`
 	// Held counts what is kept although the store does not show it.
-	Held     int        `json:"held"`
-	LastPass PassStatus `json:"lastPass"`
+	Held int `json:"held"`
+	// Notes are what /readyz names although the node is ready.
+	Notes    []health.Notice `json:"notes"`
+	LastPass PassStatus      `json:"lastPass"`
 }
 
 // LeaseStatus is the node's own lease.
@@ -49,6 +52,8 @@ type Peer struct {
 	Via    string `json:"via,omitempty"`
 	How    string `json:"how"`
 	Why    string `json:"why"`
+	// Note is what people should know of a peer that is used.
+	Note string `json:"note,omitempty"`
 }
 
 // PassStatus is how the last pass went.
@@ -75,10 +80,19 @@ func (n *Network) Status() (Status, bool) {
 		Uplink:   UplinkStatus{Name: r.view.Uplink.Name, MTU: r.view.Uplink.MTU, Addr: addrList(r.view.Uplink.Addr), Problem: errText(r.gone)},
 		Peers:    make([]Peer, 0, len(r.peers)),
 		Held:     r.kept + r.stats.Held,
+		Notes:    n.Health.Notices(),
 		LastPass: PassStatus{At: r.at, Took: r.took.String(), Changes: r.stats.Changed(), Error: errText(r.err)},
 	}
 	if !r.own.Expires.IsZero() {
 		s.Lease.Expires = &r.own.Expires
+	}
+	notes := make(map[peerKey]string, len(r.notes))
+	for _, note := range r.notes {
+		key := peerKey{note.Lease.Name, note.Family().String()}
+		if notes[key] != "" {
+			notes[key] += "; "
+		}
+		notes[key] += note.String()
 	}
 	for _, p := range r.peers {
 		peer := Peer{Name: p.Name, Family: p.Family.String(), How: string(p.How), Why: p.Why}
@@ -88,6 +102,7 @@ func (n *Network) Status() (Status, bool) {
 		if p.Via.IsValid() {
 			peer.Via = p.Via.String()
 		}
+		peer.Note = notes[peerKey{peer.Name, peer.Family}]
 		s.Peers = append(s.Peers, peer)
 	}
 	return s, true

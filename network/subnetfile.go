@@ -3,6 +3,8 @@ package network
 import (
 	"errors"
 	"net/netip"
+	"os"
+	"time"
 
 	"flannel/internal/ipfam"
 	"flannel/subnet"
@@ -10,23 +12,24 @@ import (
 )
 
 // writeSubnetFile tells the CNI plugin what this node has. It is written once
-// a pass has ended that left the node itself in order, whatever single peers
-// failed.
+// a pass has ended that left the node itself in order in one family at least,
+// whatever single peers failed.
 func (l *looper) writeSubnetFile(r *result) {
-	if r.nodeErr() != nil {
+	e, ok := l.subnetEnv(r)
+	if !ok {
 		return
 	}
-	e := env.Env{
-		Subnet: env.Gateways(r.own.Subnet),
-		MTU:    l.backend.MTU(r.view.Uplink),
-		IPMasq: l.IPMasq,
-	}
-	for f, p := range ipfam.Prefixes(l.config.Network) {
-		if r.own.Subnet[f].IsValid() {
-			e.Network[f] = []netip.Prefix{p}
+	// Looked at before it is compared: what happens to it from here on is
+	// noticed. After it was written both happen again.
+	found, _ := os.Lstat(l.SubnetFile)
+	changed, err := env.Write(l.SubnetFile, e)
+	if changed {
+		found, _ = os.Lstat(l.SubnetFile)
+		if again, _ := env.Write(l.SubnetFile, e); again {
+			found = nil
 		}
 	}
-	changed, err := env.Write(l.SubnetFile, e)
+	l.subnetFileWritten = err == nil
 	if err != nil {
 		l.checks.subnetFile.Fail(err.Error())
 		l.Metrics.Error("subnet-file")
@@ -34,6 +37,8 @@ func (l *looper) writeSubnetFile(r *result) {
 		return
 	}
 	l.checks.subnetFile.OK()
+	l.subnetFile = found
+	l.remember()
 	if changed {
 		l.Log.Info("subnet file written", "path", l.SubnetFile, "subnet", subnet.Join(r.own.Subnet), "mtu", e.MTU)
 	}
@@ -46,6 +51,57 @@ func (l *looper) writeSubnetFile(r *result) {
 		l.subnetFileTold = err == nil
 		r.err = errors.Join(r.err, err)
 	}
+}
+
+// subnetFileEvery is how often the subnet file is looked at: nothing else tells
+// that somebody has removed it.
+const subnetFileEvery = 2 * time.Second
+
+// subnetFileDue reports whether the subnet file is to be restored. It is restored
+// ever more rarely while somebody else, such as a second daemon with the same
+// --subnet-file, writes it again and again.
+func (l *looper) subnetFileDue(now time.Time) bool {
+	if now.Before(l.fileAfter) {
+		return false
+	}
+	if !l.subnetFileTouched() {
+		l.fileRetry.reset()
+		return false
+	}
+	l.fileAfter = now.Add(l.fileRetry.fail())
+	return true
+}
+
+// subnetFileTouched reports whether the subnet file is another than was
+// written. While it cannot be written passes are repeated anyway.
+func (l *looper) subnetFileTouched() bool {
+	if !l.subnetFileWritten {
+		return false
+	}
+	was := l.subnetFile
+	is, err := os.Lstat(l.SubnetFile)
+	return err != nil || was == nil || !os.SameFile(was, is) || was.Size() != is.Size() || was.Mode() != is.Mode() || !was.ModTime().Equal(is.ModTime())
+}
+
+// subnetEnv returns what subnet.env is to hold after a pass; it reports false
+// when the file is to stay as it is. A family that is not in order keeps what an
+// earlier pass has written of it.
+func (l *looper) subnetEnv(r *result) (env.Env, bool) {
+	e := env.Env{MTU: l.backend.MTU(r.view.Uplink), IPMasq: l.IPMasq}
+	var written env.Env
+	if r.stats.Broken != (ipfam.Pair[bool]{}) {
+		written, _ = env.Read(l.SubnetFile) // what cannot be read is as good as none
+	}
+	usable := false
+	for f, s := range ipfam.Prefixes(env.Gateways(r.own.Subnet)) {
+		if r.stats.Broken[f] {
+			e.Subnet[f], e.Network[f] = written.Subnet[f], written.Network[f]
+			continue
+		}
+		e.Subnet[f], e.Network[f] = s, []netip.Prefix{l.config.Network[f]}
+		usable = true
+	}
+	return e, usable && r.planned
 }
 
 // bridge is the name that the CNI plugin's bridge has by default.

@@ -23,7 +23,7 @@ func (l *looper) welcome(ctx context.Context, snapshot *subnet.Snapshot, own *su
 	}
 	var peers []subnet.Lease
 	for _, i := range newcomers(l.guard.known, snapshot.Leases) {
-		if subnet.Uncontested(l.config.Network, *own, snapshot.Leases, i) {
+		if subnet.Uncontested(&l.site.vet, own, snapshot.Leases, i) {
 			peers = append(peers, *snapshot.Leases[i])
 		}
 	}

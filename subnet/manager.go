@@ -20,6 +20,9 @@ type Snapshot struct {
 	// Epoch is another one than before when the store was wiped, restored or
 	// replaced: what it lacks then may come back.
 	Epoch uint64
+	// Held says that the leases are what was known at an earlier time, and that
+	// the store has not answered since: nothing is deleted for it.
+	Held bool
 }
 
 // Manager is a store of leases. Its methods wait out a store that cannot be
@@ -64,6 +67,10 @@ type Manager interface {
 	// Reconnect is called when the address that this node uses is gone:
 	// connections that come from it are dead.
 	Reconnect()
+
+	// StoreAddrs returns the addresses that the store is or was reached at,
+	// also while it cannot be reached; none when they are unknown.
+	StoreAddrs() []netip.Addr
 
 	// List reads the complete set of leases afresh from the store, in the
 	// order of their names.

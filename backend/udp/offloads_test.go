@@ -59,6 +59,12 @@ func newEnds(t testing.TB) [2]*end {
 // than it may.
 func (e *end) move(t testing.TB, may offloads) {
 	t.Helper()
+	e.moveTo(t, may, node(3-e.n))
+}
+
+// moveTo does so with another peer than the other end.
+func (e *end) moveTo(t testing.TB, may offloads, peer subnet.Lease) *Backend {
+	t.Helper()
 	env := environment(`{}`, true, true)
 	var log bytes.Buffer
 	env.Log = slog.New(slog.NewTextHandler(&log, nil))
@@ -67,7 +73,7 @@ func (e *end) move(t testing.TB, may offloads) {
 	view := backend.View{Uplink: backend.Uplink{Name: "eth0", Index: e.Index("eth0"), MTU: 1500}}
 	view.Uplink.Addr = node(e.n).Attrs.PublicIP
 	view.Uplink.Public = view.Uplink.Addr
-	if err := b.Use(node(e.n), []subnet.Lease{node(3 - e.n)}, view); !errors.Is(err, errStarting) {
+	if err := b.Use(node(e.n), []subnet.Lease{peer}, view); !errors.Is(err, errStarting) {
 		t.Fatal(err)
 	}
 	var s *session
@@ -87,6 +93,7 @@ func (e *end) move(t testing.TB, may offloads) {
 			t.Error(err)
 		}
 	})
+	return b
 }
 
 // addr is the node's address on the overlay.

@@ -98,6 +98,7 @@ func TestWrongUseIsOneClearLine(t *testing.T) {
 		{"up 3", 1, "run make build assets"},
 		{"demo --hosts 1 --flanneld /bin/sh --etcd /bin/sh", 2, "at least 2 hosts"},
 		{"up 3 --kubernetes --backend {}", 1, "the manifest says"},
+		{"up 3 --dns", 1, "needs --kubernetes"},
 		{"kubectl get nodes", 1, `lab "lab" is not up`},
 		{"kubectl --name nobody -n x get pods", 1, `lab "nobody" is not up`},
 		{"exec host1", 2, "write it after --"},

@@ -16,6 +16,7 @@ import (
 type shape struct {
 	ipv6, dual     bool
 	kubernetes     bool
+	dns            bool
 	backend        string
 	links          int
 	flanneld, etcd string
@@ -25,6 +26,7 @@ func (s *shape) register(fs *flag.FlagSet) {
 	fs.BoolVar(&s.ipv6, "ipv6", false, "IPv6 only")
 	fs.BoolVar(&s.dual, "dual", false, "IPv4 and IPv6")
 	fs.BoolVar(&s.kubernetes, "kubernetes", false, "hosts are nodes of Kubernetes that run pods, without a network yet (root)")
+	fs.BoolVar(&s.dns, "dns", false, "with --kubernetes: pods resolve names, with CoreDNS")
 	fs.StringVar(&s.backend, "backend", "", "Backend object of the network configuration, as `JSON` (default {\"Type\": \"vxlan\"})")
 	fs.IntVar(&s.links, "links", 1, "underlay links, `N` of them with a router in between")
 	fs.StringVar(&s.flanneld, "flanneld", "", "`path` of flanneld (default: beside flannel-lab)")
@@ -33,9 +35,12 @@ func (s *shape) register(fs *flag.FlagSet) {
 
 // options checks the flags and finds the programs.
 func (s *shape) options(hosts int) (lab.Options, error) {
-	o := lab.Options{Hosts: hosts, Links: s.links, Families: lab.IPv4, Backend: s.backend, Kubelets: s.kubernetes}
+	o := lab.Options{Hosts: hosts, Links: s.links, Families: lab.IPv4, Backend: s.backend, Kubelets: s.kubernetes, DNS: s.dns}
 	if s.kubernetes && s.backend != "" {
 		return o, errors.New("--backend: with --kubernetes the manifest says what the backend is")
+	}
+	if s.dns && !s.kubernetes {
+		return o, errors.New("--dns needs --kubernetes")
 	}
 	if s.ipv6 && s.dual {
 		return o, errors.New("--ipv6 and --dual exclude each other")
@@ -97,7 +102,10 @@ func (s *shape) pods(b lab.Binaries) (p lab.Programs, err error) {
 			return p, err
 		}
 	}
-	return p, nil
+	if s.dns {
+		p.CoreDNS, err = program("coredns", "", asset(filepath.Dir(b.Flanneld), "coredns"))
+	}
+	return p, err
 }
 
 // program returns the absolute path of a program, given by flag or found at

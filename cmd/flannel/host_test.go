@@ -75,15 +75,16 @@ func newHostWith(t *testing.T, delegates, cniVersion string, further ...string) 
 	}
 	h := &host{NS: nstest.New(t), t: t, dir: dir, delegates: delegates}
 	h.cni = libcni.NewCNIConfigWithCacheDir([]string{dir, delegates}, filepath.Join(dir, "cache"), h)
-	plugins := append([]string{fmt.Sprintf(`{"type": "flannel", "subnetFile": %q, "dataDir": %q, "ipam": {"dataDir": %q},
+	plugins := append([]string{fmt.Sprintf(`{"type": "flannel", "subnetFile": %q, "dataDir": %q, "resultsDir": %q, "ipam": {"dataDir": %q},
 		"delegate": {"hairpinMode": true, "isDefaultGateway": true}}`,
-		h.subnetFile(), h.scratchDir(), filepath.Join(dir, "networks"))}, further...)
+		h.subnetFile(), h.scratchDir(), h.results(), filepath.Join(dir, "networks"))}, further...)
 	h.conf = fmt.Sprintf(`{"name": "cbr0", "cniVersion": %q, "plugins": [%s]}`, cniVersion, strings.Join(plugins, ","))
 	return h
 }
 
 func (h *host) subnetFile() string { return filepath.Join(h.dir, "subnet.env") }
 func (h *host) scratchDir() string { return filepath.Join(h.dir, "scratch") }
+func (h *host) results() string    { return filepath.Join(h.dir, "cache", "results") }
 
 // ExecPlugin runs a plugin in the host's namespace.
 func (h *host) ExecPlugin(ctx context.Context, path string, stdin []byte, environ []string) (out []byte, err error) {

@@ -22,12 +22,13 @@ func commands() []command {
 	return []command{
 		{"install-cni", "[flags]", "install the CNI plugin and its network configuration", installCNI},
 		{"install-conf", "SOURCE TARGET", "copy a file in one step, with its permissions", installConf},
+		{"cp", "[-f] SOURCE... TARGET", "copy files, as flannel's manifest asks for it", copyFiles},
 	}
 }
 
 // arguments are the command line without the name of the program. A program
 // that is called as one of its commands is that command: the image has
-// /opt/bin/install-conf as a link.
+// /opt/bin/install-conf and /bin/cp as links.
 func arguments(argv []string) []string {
 	if len(argv) == 0 {
 		return nil
@@ -133,4 +134,18 @@ func installConf(c command, args []string, stdout io.Writer) error {
 		return usageError{fmt.Errorf("%d arguments", fs.NArg())}
 	}
 	return install.File(fs.Arg(0), fs.Arg(1))
+}
+
+// copyFiles is cp, for manifests of flannel that run it in our image.
+func copyFiles(c command, args []string, stdout io.Writer) error {
+	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	fs.Bool("f", false, "replace a target whatever its permissions, which is done without this as well")
+	if err := c.parse(fs, args, stdout); err != nil {
+		return err
+	}
+	last := fs.NArg() - 1
+	if last < 1 {
+		return usageError{errors.New("source or target is missing")}
+	}
+	return install.Copy(fs.Args()[:last], fs.Arg(last))
 }

@@ -31,6 +31,7 @@ func TestTheNameOfTheProgramMayBeACommand(t *testing.T) {
 		{[]string{"/opt/bin/flanneld", "--version"}, []string{"--version"}},
 		{[]string{"/opt/bin/flanneld"}, []string{}},
 		{[]string{"/opt/bin/install-conf", "a", "b"}, []string{"install-conf", "a", "b"}},
+		{[]string{"cp", "-f", "a", "b"}, []string{"cp", "-f", "a", "b"}},
 		{nil, nil},
 	}
 	for _, test := range tests {
@@ -50,6 +51,18 @@ func TestInstallConfCopies(t *testing.T) {
 	info, statErr := os.Stat(to)
 	if err != nil || statErr != nil || string(text) != "text" || info.Mode() != 0o750 {
 		t.Errorf("got %q, %v, %v, %v", text, info, err, statErr)
+	}
+}
+
+func TestCpCopies(t *testing.T) {
+	dir := t.TempDir()
+	from, to := writeFile(t, filepath.Join(dir, "a"), "text", 0o755), writeFile(t, filepath.Join(dir, "b"), "former", 0o600)
+	if code, _, stderr := call("cp", "-f", from, to); code != exitOK {
+		t.Fatal(code, stderr)
+	}
+	info, err := os.Stat(to)
+	if err != nil || info.Mode() != 0o600 || readText(t, to) != "text" {
+		t.Errorf("got %v, %v", info, err)
 	}
 }
 
@@ -112,7 +125,7 @@ func TestCommandsSayHowTheyAreUsed(t *testing.T) {
 			t.Errorf("the usage does not name %s", c.name)
 		}
 	}
-	for _, argv := range [][]string{{"flanneld", "install-cni", "x"}, {"flanneld", "install-conf", "x"}} {
+	for _, argv := range [][]string{{"flanneld", "install-cni", "x"}, {"flanneld", "install-conf", "x"}, {"cp", "-f", "x"}} {
 		if code, _, stderr := call(argv...); code != exitUsage {
 			t.Errorf("%q: exit code %d: %s", argv, code, stderr)
 		}

@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -26,6 +28,7 @@ import (
 	"flannel/internal/metrics"
 	"flannel/internal/podbridge"
 	"flannel/internal/sdnotify"
+	"flannel/internal/statedir"
 	"flannel/internal/version"
 	"flannel/network"
 	"flannel/network/kernel"
@@ -56,10 +59,21 @@ type daemon struct {
 	// waiting says what of the configuration is missing or wrong.
 	waiting *health.Check
 	rules   *health.Check
+	// dropped says what of this host drops packets of pods.
+	dropped  *health.Check
+	settings *settings
 	// alone says that no other daemon runs as the same instance.
 	alone   *health.Check
-	network *network.Network
-	notify  *notifier
+	lockDir string
+	// state is what is known over restarts; nil keeps nothing.
+	state *statedir.Dir
+	// storeAway says that the store of leases cannot be reached.
+	storeAway atomic.Bool
+	network   *network.Network
+	notify    *notifier
+	events    *events
+	// startOverFrom is when the daemon may be built again at the earliest.
+	startOverFrom time.Time
 	// closers close what was opened while the daemon ran.
 	closers []io.Closer
 	// background runs beside the network for as long as the daemon runs.
@@ -73,12 +87,16 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	changed := make(chan struct{}, 1)
-	d := &daemon{options: o, handle: handle, log: log, metrics: metrics.New(version.String())}
+	changed := [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)}
+	d := &daemon{options: o, handle: handle, log: log, metrics: metrics.New(version.String()), lockDir: kernel.LockDir}
+	// Two daemons that share a folder have two subnet files.
+	d.state = statedir.Open(log, o.stateDir, statedir.Fallback, o.instance(), o.subnetFile)
 	d.health = health.New(func() {
-		select {
-		case changed <- struct{}{}:
-		default:
+		for _, c := range changed {
+			select {
+			case c <- struct{}{}:
+			default:
+			}
 		}
 	})
 	d.store = d.health.Add(health.Note, "store", "")
@@ -86,8 +104,11 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 	d.record = d.health.Add(health.Note, "own record", "")
 	d.alone = d.health.Add(health.Required, "instance", "not claimed yet")
 	d.storeReachable(nil) // until a request fails
-	d.notify = &notifier{log: log, sd: sdnotify.New(getenv), health: d.health, changed: changed}
+	d.notify = &notifier{log: log, sd: sdnotify.New(getenv), health: d.health, changed: changed[0]}
+	d.events = &events{log: log, health: d.health, changed: changed[1]}
 	d.rules = d.health.Add(health.Required, "rules", "not written yet")
+	d.dropped = d.health.AddNote("forwarding", "PacketsDropped")
+	d.settings = newSettings(log, d.health.AddNote("settings", "HostSettings"))
 	manager, err := d.newManager(getenv)
 	if err != nil {
 		return nil, err
@@ -106,6 +127,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 		Metrics:         d.metrics,
 		SubnetFile:      o.subnetFile,
 		IPMasq:          o.ipMasq,
+		State:           d.state,
 		BlackholeRoute:  o.ipBlackholeRoute,
 
 		SubnetFileWritten: d.cniConfInstaller(),
@@ -123,6 +145,10 @@ func (d *daemon) run(ctx context.Context) error {
 	if d.options.healthzPort != 0 {
 		group.Go(func() error { return d.server().Run(ctx) })
 	}
+	if d.events.post != nil {
+		group.Go(func() error { return d.events.run(ctx) })
+	}
+	group.Go(func() error { return d.settings.run(ctx) })
 	for _, run := range d.background {
 		group.Go(func() error { return run(ctx) })
 	}
@@ -160,6 +186,7 @@ func (d *daemon) server() *health.Server {
 
 // storeReachable notes whether the store of leases answers.
 func (d *daemon) storeReachable(err error) {
+	d.storeAway.Store(err != nil)
 	d.metrics.Store(err == nil)
 	if err != nil {
 		d.metrics.Error("store")
@@ -216,7 +243,7 @@ func (d *daemon) uplinkFactory(handle *netlink.Handle) func(ipfam.Pair[bool], ip
 // newKernel opens the kernel's tables.
 func (d *daemon) newKernel(scope kernel.Scope) (network.Kernel, error) {
 	scope.Instance = d.options.instance()
-	k, err := kernel.New(kernel.Options{Log: d.log, Scope: scope})
+	k, err := kernel.New(kernel.Options{Log: d.log, Scope: scope, LockDir: d.lockDir})
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"flannel/internal/ipfam"
 	"flannel/internal/secret"
+	"flannel/internal/statedir"
 	"flannel/network/uplink"
 )
 
@@ -29,7 +30,7 @@ type options struct {
 	netConfigPath                          string
 	setNodeNetworkUnavailable              bool
 	uplink                                 uplink.Flags
-	subnetFile                             string
+	subnetFile, stateDir                   string
 	cniConf, cniConfDir                    string
 	leaseRenewMargin                       int
 	ipMasq, ipMasqFullyRandomDisable       bool
@@ -77,6 +78,7 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.StringVar(&o.uplink.PublicIP, "public-ip", "", "IPv4 `address` that other nodes send to; the uplink's by default")
 	fs.StringVar(&o.uplink.PublicIPv6, "public-ipv6", "", "IPv6 `address` that other nodes send to; the uplink's by default")
 	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` that tells the CNI plugin and Docker this node's subnet")
+	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/flannel", "`folder` for what this node must know after a reboot; if it does not exist, "+statedir.Fallback+"; empty keeps nothing")
 	fs.StringVar(&o.cniConf, "cni-conf", "", "CNI network configuration `file` to install once subnet-file is written; without it none is")
 	fs.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "`folder` that cni-conf is installed into")
 	fs.IntVar(&o.leaseRenewMargin, "subnet-lease-renew-margin", 60, "renew the lease when less than this many `minutes` are left, 1 to 1439")

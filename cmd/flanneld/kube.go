@@ -1,14 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"k8s.io/klog/v2"
 
 	"flannel/internal/version"
+	"flannel/internal/wait"
 	"flannel/subnet"
 	"flannel/subnet/kube"
 )
@@ -44,16 +47,22 @@ func (d *daemon) newKubeManager(getenv func(string) string) (subnet.Manager, err
 		return nil, err
 	}
 	d.notify.onReady = m.NetworkReady
+	d.events.post = m.PostEvent
 	d.background = append(d.background, m.Run,
 		d.startOverAfter(m.OverridesChanged, "the public address that the Node gives"),
+		d.startOverAfter(m.FamiliesChanged, "the families of the Node's pod CIDRs"),
 		d.startOverAfter(m.AccessChanged, "the kubeconfig or the CA of the API server"))
-	return m, nil
+	return d.warmManager(m, o.kubeAPIURL, o.kubeConfigFile, cmp.Or(getenv("NODE_NAME"), hostname)), nil
 }
 
-// startOverAfter builds and runs the daemon again when wait returns.
-func (d *daemon) startOverAfter(wait func(context.Context) error, what string) func(context.Context) error {
+// startOverAfter builds and runs the daemon again when changed returns, but not
+// before startOverFrom.
+func (d *daemon) startOverAfter(changed func(context.Context) error, what string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		if err := wait(ctx); err != nil {
+		if err := changed(ctx); err != nil {
+			return err
+		}
+		if err := wait.For(ctx, time.Until(d.startOverFrom)); err != nil {
 			return err
 		}
 		d.log.Info("something has changed that the daemon is built from, starting over", "what", what)

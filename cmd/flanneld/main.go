@@ -10,11 +10,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"flannel/internal/dockeropts"
 	"flannel/internal/logging"
 	"flannel/internal/version"
 )
@@ -31,12 +33,19 @@ const (
 // anyway.
 const stopTimeout = 4 * time.Second
 
+// startOverEvery is how often at most the daemon is built again while it runs.
+// What it is built from can be changed by others, again and again.
+const startOverEvery = 5 * time.Second
+
 // gcPercent makes the garbage collector run when the heap has grown by this
 // much. Passes leave much garbage beside a small live heap, and memory is what
 // a daemon on every node should save. GOGC in the environment wins.
 const gcPercent = 25
 
 func main() {
+	if filepath.Base(os.Args[0]) == dockeropts.Name {
+		os.Exit(dockeropts.Run(os.Args, os.Getenv, os.Stdout, os.Stderr))
+	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
@@ -72,12 +81,14 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprintf(stderr, "flanneld: %v\n", err)
 		return exitError
 	}
-	for err = errStartOver; errors.Is(err, errStartOver); {
+	var last time.Time
+	for err = errStartOver; errors.Is(err, errStartOver); last = time.Now() {
 		d, buildErr := newDaemon(o, log, os.Getenv)
 		if buildErr != nil {
 			fmt.Fprintf(stderr, "flanneld: %v\n", buildErr)
 			return exitError
 		}
+		d.startOverFrom = last.Add(startOverEvery)
 		err = runUntilStopped(ctx, d.run)
 	}
 	if err != nil {

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/sysctl"
 	"flannel/ipmasq"
 	"flannel/ipmasq/iptables"
 	"flannel/ipmasq/keeper"
@@ -21,9 +21,7 @@ const nftablesResync = 120 * time.Second
 
 // newFilter builds what keeps the rules of masquerading and forwarding.
 func (d *daemon) newFilter(env network.FilterEnv) network.Filter {
-	for _, p := range sysctl.Check(sysctl.Root, env.Config.Enabled(), env.Uplink) {
-		d.log.Warn("a setting of this host is not as pods need it", "problem", p.Text, "command", p.Command)
-	}
+	d.settings.start(env)
 	return keeper.New(keeper.Options{
 		Log: d.log,
 		Choose: func(ctx context.Context) (keeper.Mode, error) {
@@ -39,6 +37,7 @@ func (d *daemon) newFilter(env network.FilterEnv) network.Filter {
 		},
 		ExcludeNodes: env.Config.ExcludeNodes,
 		Checked:      d.rulesChecked,
+		Dropped:      func(lines []string) { d.dropped.Fail(strings.Join(lines, "; ")) },
 		Wrote: func(t ipmasq.Table, put, deleted, drift int) {
 			d.metrics.Table(string(t), put, deleted, drift)
 		},
@@ -49,60 +48,66 @@ func (d *daemon) newFilter(env network.FilterEnv) network.Filter {
 // mode has left.
 func (d *daemon) chooseMode(ctx context.Context, families ipfam.Pair[bool], nft bool) (keeper.Mode, error) {
 	tables := nftables.New(nftables.Options{Log: d.log})
-	compat := nftables.NewCompat(tables)
 	chosen, other, err := iptables.New(ctx, iptables.Options{Families: families, Generation: tables.Generation, Log: d.log})
+	why := "EnableNFTables"
 	switch {
 	case errors.Is(err, iptables.ErrNoTool):
+		// So it is in the image without iptables.
 		if !nft {
-			d.log.Warn("no iptables programs on this host: using nftables; EnableNFTables says so in the network configuration", "err", err)
+			nft, why = true, iptables.ErrNoTool.Error()
 		}
-		nft = true
+		d.log.Debug("iptables cannot be used", "err", err)
 	case err != nil:
 		return keeper.Mode{}, fmt.Errorf("find iptables: %w", err)
 	}
-	if nft {
-		d.log.Info("packet filter", "mode", "nftables")
-		return keeper.Mode{
-			Driver: tables, Watch: tables.Watch, Blocked: blocked(tables, chosen, other), Resync: nftablesResync,
-			Former: []keeper.Remover{compat, d.legacy(chosen, other)},
-		}, nil
-	}
-	d.log.Info("packet filter", "mode", "iptables", "programs", chosen.Mode(), "why", chosen.Why())
-	former := []keeper.Remover{tables, compat}
-	if chosen.Mode() == iptables.NFT {
-		former[1] = d.legacy(other)
-	}
-	return keeper.Mode{
-		Driver: chosen, Resync: time.Duration(d.options.iptablesResync) * time.Second, Former: former,
-		Blocked: blocked(tables, chosen, other),
-	}, nil
-}
-
-// blocked finds drops of others in nf_tables, which holds the rules of
-// iptables-nft and of firewalld, and, where its programs are, in legacy iptables.
-func blocked(tables *nftables.Driver, drivers ...*iptables.Driver) func(context.Context, ipmasq.Config) ([]string, error) {
-	return func(ctx context.Context, c ipmasq.Config) ([]string, error) {
-		lines, err := tables.Blocked(ctx, c)
-		for _, d := range drivers {
-			if d == nil || d.Mode() != iptables.Legacy {
-				continue
-			}
-			more, failed := d.Blocked(ctx, c)
-			lines, err = append(lines, more...), errors.Join(err, failed)
+	legacy := ofLegacy(chosen, other)
+	mode := keeper.Mode{Resync: time.Duration(d.options.iptablesResync) * time.Second, Blocked: blocked(tables, legacy != nil)}
+	// FORWARD of the other kind of iptables may drop what ours accepts.
+	forward := nftables.NewCompat(tables, ipmasq.Filter)
+	former := nftables.NewCompat(tables, ipmasq.Nat)
+	var drivers keeper.Several
+	switch {
+	case nft:
+		d.log.Info("packet filter", "mode", "nftables", "why", why)
+		drivers, mode.Former, mode.Watch = keeper.Several{tables, forward}, []keeper.Remover{former}, tables.Watch
+		if legacy == nil { // which has no events
+			mode.Resync = nftablesResync
 		}
-		return lines, err
+	default:
+		d.log.Info("packet filter", "mode", "iptables", "programs", chosen.Mode(), "why", chosen.Why())
+		drivers, mode.Former = keeper.Several{chosen}, []keeper.Remover{tables}
 	}
+	switch {
+	case legacy == nil:
+		mode.Former = append(mode.Former, &iptables.LegacyNotice{Log: d.log})
+	case !nft && legacy == chosen:
+		drivers, mode.Former = append(drivers, forward), append(mode.Former, former)
+	default:
+		drivers, mode.Former = append(drivers, iptables.NewLift(legacy)), append(mode.Former, legacy)
+	}
+	mode.Driver = drivers
+	return mode, nil
 }
 
-// legacy removes what is left in legacy tables with the first of these that
-// can, or says what is left.
-func (d *daemon) legacy(drivers ...*iptables.Driver) keeper.Remover {
+// ofLegacy returns the one of these that writes legacy tables, or nil.
+func ofLegacy(drivers ...*iptables.Driver) *iptables.Driver {
 	for _, driver := range drivers {
 		if driver != nil && driver.Mode() == iptables.Legacy {
 			return driver
 		}
 	}
-	return &iptables.LegacyNotice{Log: d.log}
+	return nil
+}
+
+// blocked finds drops of others in nf_tables, which holds the rules of
+// iptables-nft and of firewalld, and in legacy iptables. legacy says that our
+// rules are kept there.
+func blocked(tables *nftables.Driver, legacy bool) func(context.Context, ipmasq.Config) ([]string, error) {
+	return func(ctx context.Context, c ipmasq.Config) ([]string, error) {
+		lines, err := tables.Blocked(ctx, c)
+		more, failed := iptables.LegacyBlocked(c, legacy)
+		return append(lines, more...), errors.Join(err, failed)
+	}
 }
 
 // rulesChecked notes whether the rules are in place.

@@ -1,8 +1,13 @@
 package main
 
 import (
+	"strings"
+	"time"
+
+	"flannel/internal/health"
 	"flannel/subnet"
 	"flannel/subnet/etcd"
+	"flannel/subnet/warm"
 )
 
 // newManager opens the store of leases that the flags name.
@@ -11,7 +16,7 @@ func (d *daemon) newManager(getenv func(string) string) (subnet.Manager, error) 
 	if o.kubeSubnetMgr {
 		return d.newKubeManager(getenv)
 	}
-	return etcd.New(etcd.Options{
+	m, err := etcd.New(etcd.Options{
 		Endpoints:   o.endpoints(),
 		Prefix:      o.etcdPrefix,
 		KeyFile:     o.etcdKeyFile,
@@ -21,9 +26,40 @@ func (d *daemon) newManager(getenv func(string) string) (subnet.Manager, error) 
 		Password:    o.etcdPassword,
 		RenewMargin: o.renewMargin(),
 		Log:         d.log,
+		State:       d.state,
 		Check:       checkConfig,
 		Waiting:     d.waitingFor,
 		Reachable:   d.storeReachable,
 		Conflict:    d.recordConflict,
 	})
+	if err != nil {
+		return nil, err
+	}
+	d.closers = append(d.closers, m)
+	return d.warmManager(m, o.etcdEndpoints), nil
+}
+
+// warmManager lets the node start from what it knew last while the store cannot
+// be reached; where names the store and this node.
+func (d *daemon) warmManager(store warm.Store, where ...string) subnet.Manager {
+	if d.state == nil {
+		return store
+	}
+	note := d.health.Add(health.Note, "leases", "")
+	m := warm.New(store, warm.Options{
+		Log:   d.log,
+		Dir:   d.state,
+		Where: strings.Join(append(where, d.options.instance()), " "),
+		Check: checkConfig,
+		Away:  d.storeAway.Load,
+		Running: func(since time.Time) {
+			if since.IsZero() {
+				note.OK()
+				return
+			}
+			note.Fail("running from state of " + since.Format(time.RFC3339) + "; the store has not answered since the start")
+		},
+	})
+	d.background = append(d.background, m.Run, d.startOverAfter(m.Changed, "the network configuration or this node's public address, in the store"))
+	return m
 }

@@ -68,12 +68,12 @@ func (j job) loadAll() ([]build, error) {
 func (b build) committed() time.Time { return b.made[0].Committed() }
 
 // papers say what the programs are made of and where they come from.
-func (b build) papers(dir string) ([]archive.File, error) {
-	spdx, err := sbom.SPDX("flannel", b.made)
+func (b build) papers(dir string, packages ...sbom.Package) ([]archive.File, error) {
+	spdx, err := sbom.SPDX("flannel", b.made, packages...)
 	if err != nil {
 		return nil, err
 	}
-	provenance, err := sbom.Provenance(b.made)
+	provenance, err := sbom.Provenance(b.made, packages...)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"flannel/internal/image"
+	"flannel/internal/sbom"
 )
 
 // papersDir is where the image says what it is made of.
@@ -47,13 +48,22 @@ func (j job) image() error {
 }
 
 func (j job) spec(b build) (image.Spec, error) {
-	papers, err := b.papers(papersDir)
+	files := image.Programs(b.flanneld, b.plugin)
+	var packages []sbom.Package
+	if j.iptables != "" {
+		programs, made, err := j.iptablesFor(b.arch)
+		if err != nil {
+			return image.Spec{}, fmt.Errorf("iptables for %s: %w", b.arch, err)
+		}
+		files, packages = append(files, programs...), made
+	}
+	papers, err := b.papers(papersDir, packages...)
 	if err != nil {
 		return image.Spec{}, err
 	}
 	return image.Spec{
 		Platform:   platform(b.arch),
-		Files:      append(image.Programs(b.flanneld, b.plugin), papers...),
+		Files:      append(files, papers...),
 		Entrypoint: []string{image.Flanneld},
 		Labels: map[string]string{
 			"org.opencontainers.image.title":    "flannel",

@@ -27,6 +27,9 @@ type job struct {
 	ref string
 	// native is the architecture of the image that one machine imports.
 	native string
+	// iptables is a folder with the programs of iptables for each architecture,
+	// which go into the image; empty for an image without.
+	iptables string
 	// out is where the result goes, source the root of the repository.
 	out, source string
 }
@@ -40,6 +43,7 @@ func run(args []string) error {
 	fs.StringVar(&j.version, "version", "", "`version` of the programs")
 	fs.StringVar(&j.ref, "image", "flannel:latest", "`name` of the image")
 	fs.StringVar(&j.native, "native", "", "`architecture` of the archive for one machine")
+	fs.StringVar(&j.iptables, "iptables", "", "`folder` that dist/iptables/fetch has made: put iptables into the image")
 	fs.StringVar(&j.out, "out", "", "`folder` for the result")
 	fs.StringVar(&j.source, "source", ".", "`folder` of the sources")
 	if err := fs.Parse(args); err != nil {

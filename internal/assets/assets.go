@@ -1,4 +1,4 @@
-// Package assets finds the servers that tests and the lab run against.
+// Package assets finds the programs of others that tests and the lab run.
 package assets
 
 import (
@@ -8,20 +8,16 @@ import (
 	"path/filepath"
 )
 
-// Dir is where the servers are, below the root of the repository.
+// Dir is where they are, below the root of the repository.
 const Dir = ".assets"
 
 // Path returns the absolute path of a program that `make assets` builds. The
 // repository is looked for from the working directory upward. When the
 // program is missing, the error says what to run.
 func Path(name string) (string, error) {
-	dir, err := os.Getwd()
+	root, err := Root()
 	if err != nil {
 		return "", fmt.Errorf("find %s: %w", name, err)
-	}
-	root, ok := rootAbove(dir)
-	if !ok {
-		return "", fmt.Errorf("find %s: %s is not inside this repository", name, dir)
 	}
 	path := filepath.Join(root, Dir, name)
 	info, err := os.Stat(path)
@@ -29,6 +25,19 @@ func Path(name string) (string, error) {
 		return "", fmt.Errorf("%s is missing: run make assets", filepath.Join(Dir, name))
 	}
 	return path, nil
+}
+
+// Root returns the repository that the working directory is in.
+func Root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	root, ok := rootAbove(dir)
+	if !ok {
+		return "", fmt.Errorf("%s is not inside this repository", dir)
+	}
+	return root, nil
 }
 
 // rootAbove returns the folder that holds the go.mod of the main module. The

@@ -10,6 +10,7 @@ import (
 const (
 	defaultSubnetFile = "/run/flannel/subnet.env"
 	defaultDataDir    = "/var/lib/cni/flannel"
+	defaultResultsDir = "/var/lib/cni/results"
 
 	ownType       = "flannel"
 	defaultType   = "bridge"
@@ -27,6 +28,7 @@ type config struct {
 	CNIVersion    string          `json:"cniVersion"`
 	SubnetFile    string          `json:"subnetFile"`
 	DataDir       string          `json:"dataDir"`
+	ResultsDir    string          `json:"resultsDir"`
 	Delegate      object          `json:"delegate"`
 	IPAM          object          `json:"ipam"`
 	RuntimeConfig json.RawMessage `json:"runtimeConfig"`
@@ -49,6 +51,9 @@ func parseConfig(text []byte) (config, error) {
 	}
 	if c.DataDir == "" {
 		c.DataDir = defaultDataDir
+	}
+	if c.ResultsDir == "" {
+		c.ResultsDir = defaultResultsDir
 	}
 	if wrong := c.check(); wrong != "" {
 		return config{}, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("network %s: %s", c.Name, wrong), "")

@@ -47,24 +47,24 @@ func (c config) reservations() (r reservations, found bool) {
 	return reservations{filepath.Join(root, c.Name)}, true
 }
 
-// sweep gives back the addresses that nobody in use has, under host-local's
-// own lock.
-func (r reservations) sweep(ctx context.Context, inUse []types.GCAttachment, log func(string, ...any)) error {
+// sweep frees the addresses whose owner is not in use, under host-local's own
+// lock. It returns how many it has freed and how many are left.
+func (r reservations) sweep(ctx context.Context, inUse func(owner string) bool, log func(string, ...any)) (freed, kept int, err error) {
 	entries, err := os.ReadDir(r.dir)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
-		return nil
+		return 0, 0, nil
 	}
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	unlock, err := r.lock(ctx)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	defer unlock()
 	// What was there before the lock may have another owner by then.
 	if entries, err = os.ReadDir(r.dir); err != nil {
-		return err
+		return 0, 0, err
 	}
 	var errs []error
 	for _, entry := range entries {
@@ -73,13 +73,15 @@ func (r reservations) sweep(ctx context.Context, inUse []types.GCAttachment, log
 		}
 		path := filepath.Join(r.dir, entry.Name())
 		text, err := os.ReadFile(path)
-		if err == nil && !ownerIn(inUse, string(text)) {
-			log("gave back %s: container %q is gone", entry.Name(), firstLine(string(text)))
+		kept++
+		if err == nil && !inUse(string(text)) {
+			log("freed %s: container %q is gone", entry.Name(), firstLine(string(text)))
+			kept, freed = kept-1, freed+1
 			err = os.Remove(path)
 		}
 		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return freed, kept, errors.Join(errs...)
 }
 
 // within lists the reservations inside of prefixes, as "10.244.17.2 container

@@ -62,11 +62,9 @@ func (p Plugin) Add(ctx context.Context, args *skel.CmdArgs) error {
 		return types.NewError(types.ErrIOFailure, err.Error(), "")
 	}
 	hint := p.readdress(c, e)
-	result, err := invoke.DelegateAdd(ctx, d.Type, d.Config, nil)
+	result, err := p.attach(ctx, c, d, args.Netns)
 	if err != nil {
-		// The specification asks for it; the runtime detaches once more.
-		_ = invoke.DelegateDel(ctx, d.Type, d.Config, nil)
-		return explain(delegateError(d.Type, err), hint)
+		return explain(err, hint)
 	}
 	if c.CNIVersion != "" {
 		if result, err = result.GetAsVersion(c.CNIVersion); err != nil {

@@ -38,6 +38,7 @@ type Check struct {
 	registry *Registry
 	name     string
 	kind     Kind
+	reason   string
 
 	// guarded by registry.mu
 	problem string
@@ -58,7 +59,16 @@ func New(onChange func()) *Registry {
 // Add adds a check. problem is what it says until OK or Fail is called; an
 // empty one means that all is well.
 func (r *Registry) Add(kind Kind, name, problem string) *Check {
-	c := &Check{registry: r, name: name, kind: kind}
+	return r.add(&Check{registry: r, name: name, kind: kind}, problem)
+}
+
+// AddNote adds a Note check that is fine. reason is that of the Event about this
+// node, one word, that is posted when the check is not fine any more.
+func (r *Registry) AddNote(name, reason string) *Check {
+	return r.add(&Check{registry: r, name: name, kind: Note, reason: reason}, "")
+}
+
+func (r *Registry) add(c *Check, problem string) *Check {
 	r.mu.Lock()
 	r.checks = append(r.checks, c)
 	c.setLocked(problem)
@@ -70,9 +80,10 @@ func (r *Registry) Add(kind Kind, name, problem string) *Check {
 // OK says that all is well.
 func (c *Check) OK() { c.Fail("") }
 
-// Fail says in one line for people what is wrong. The text is shown to anybody
-// who can reach the health port: it names neither peers nor secrets. An empty
-// problem means that all is well.
+// Fail says in one line for people what is wrong. The text is shown on this host,
+// and as an Event: it names neither peers nor secrets. The check's name is shown
+// to anybody who can reach the health port. An empty problem means that all is
+// well.
 func (c *Check) Fail(problem string) {
 	r := c.registry
 	r.mu.Lock()
@@ -145,15 +156,41 @@ func (r *Registry) readyLocked() bool {
 
 // Problems returns one line "name: problem" for each check that is not fine.
 func (r *Registry) Problems() []string {
+	return r.failing(func(c *Check) string { return c.name + ": " + c.problem })
+}
+
+// failing returns a line for each check that is not fine.
+func (r *Registry) failing(line func(*Check) string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var lines []string
 	for _, c := range r.checks {
 		if c.problem != "" {
-			lines = append(lines, c.name+": "+c.problem)
+			lines = append(lines, line(c))
 		}
 	}
 	return lines
+}
+
+// Notice is a Note check that is not fine.
+type Notice struct {
+	Name    string `json:"name"`
+	Problem string `json:"problem"`
+	// Reason is that of an Event; it is empty when none is wanted.
+	Reason string `json:"-"`
+}
+
+// Notices returns the Note checks that are not fine.
+func (r *Registry) Notices() []Notice {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := []Notice{}
+	for _, c := range r.checks {
+		if c.kind == Note && c.problem != "" {
+			list = append(list, Notice{c.name, c.problem, c.reason})
+		}
+	}
+	return list
 }
 
 // Summary says the state in one line, for systemd.

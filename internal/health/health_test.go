@@ -21,7 +21,7 @@ func page(t *testing.T, h http.Handler, path, remote string) (int, string) {
 
 func wantPage(t *testing.T, h http.Handler, path string, code int, lines ...string) {
 	t.Helper()
-	gotCode, got := page(t, h, path, "192.0.2.7:5000")
+	gotCode, got := page(t, h, path, "127.0.0.1:5000")
 	if want := strings.Join(lines, "\n"); gotCode != code || got != want {
 		t.Errorf("%s: got %d %q, want %d %q", path, gotCode, got, code, want)
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"strings"
 )
 
@@ -18,18 +17,24 @@ type Pages struct {
 	StatusRemote bool
 }
 
-// Handler serves the health of r and the given pages.
+// Handler serves the health of r and the given pages. What is wrong is for
+// clients on this host; others learn the names of the checks.
 func Handler(r *Registry, p Pages) http.Handler {
+	var here host
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 		text(w, http.StatusOK, "flanneld is running")
 	})
-	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, req *http.Request) {
 		code, first := http.StatusServiceUnavailable, "flanneld is not ready yet"
 		if r.Ready() {
 			code, first = http.StatusOK, "flanneld is ready"
 		}
-		text(w, code, append([]string{first}, r.Problems()...)...)
+		problems := r.Problems()
+		if !here.has(clientOf(req.RemoteAddr)) {
+			problems = r.failing(func(c *Check) string { return c.name })
+		}
+		text(w, code, append([]string{first}, problems...)...)
 	})
 	if p.Metrics != nil {
 		mux.Handle("/metrics", p.Metrics)
@@ -55,8 +60,7 @@ func text(w http.ResponseWriter, code int, lines ...string) {
 // LoopbackOnly refuses clients on other hosts with 403.
 func LoopbackOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		client, err := netip.ParseAddrPort(req.RemoteAddr)
-		if err != nil || !client.Addr().Unmap().IsLoopback() {
+		if !clientOf(req.RemoteAddr).IsLoopback() {
 			text(w, http.StatusForbidden, fmt.Sprintf("%s answers on loopback only; --status-remote opens it", req.URL.Path))
 			return
 		}

@@ -6,13 +6,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"flannel/internal/logging"
 	"flannel/internal/wait"
 )
 
-// Server keeps the health pages reachable.
+// Server keeps the health pages reachable, from this host whatever others do.
 type Server struct {
 	// Addr is host and port to listen on.
 	Addr    string
@@ -24,12 +25,14 @@ type Server struct {
 	Listening func(net.Addr)
 	Failed    func(error)
 
-	firstRetry time.Duration // 0 means one second
+	firstRetry time.Duration         // 0 means one second
+	local      func(netip.Addr) bool // nil means on this host
 }
 
 const (
 	longestRetry    = 30 * time.Second
 	shutdownTimeout = time.Second
+	maxHeader       = 8 << 10
 )
 
 // Run serves until ctx ends. An address that cannot be had is logged and tried
@@ -68,12 +71,17 @@ func (s *Server) serve(ctx context.Context, repeat *logging.Repeat) (listening b
 	if s.Listening != nil {
 		s.Listening(listener.Addr())
 	}
+	limits := limiter{local: s.local, open: map[net.Conn]netip.Addr{}}
+	if limits.local == nil {
+		limits.local = new(host).has
+	}
 	server := &http.Server{
 		Handler:           s.Handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
+		MaxHeaderBytes:    maxHeader - 4<<10, // net/http reads 4 KiB more
+		ConnState:         limits.connState,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan struct{})

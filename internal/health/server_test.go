@@ -7,9 +7,92 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 )
+
+// serve runs a server until the test ends and returns its address.
+func serve(t *testing.T, local func(netip.Addr) bool) string {
+	t.Helper()
+	listening := make(chan net.Addr, 1)
+	s := &Server{
+		Addr: "127.0.0.1:0", Handler: Handler(New(nil), Pages{}), Log: slog.New(slog.DiscardHandler),
+		Listening: func(a net.Addr) { listening <- a }, local: local,
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	return (<-listening).String()
+}
+
+// connectFrom opens a connection from an address and reports whether the server
+// answers on it.
+func connectFrom(t *testing.T, from net.IP, addr string) bool {
+	t.Helper()
+	conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}).Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	// The connection stays open after the answer.
+	if _, err := io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
+		return false
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err == nil
+}
+
+func TestConnectionsFromOtherHostsAreLimited(t *testing.T) {
+	addr := serve(t, func(netip.Addr) bool { return false })
+	for i := range byte(maxRemote / maxRemotePerAddress) {
+		for range maxRemotePerAddress {
+			if !connectFrom(t, net.IPv4(127, 0, 1, i), addr) {
+				t.Fatal("a connection within the limits is refused")
+			}
+		}
+		if i == 0 && connectFrom(t, net.IPv4(127, 0, 1, 0), addr) {
+			t.Error("one address got a connection too many")
+		}
+	}
+	if connectFrom(t, net.IPv4(127, 0, 2, 0), addr) {
+		t.Error("other hosts together got a connection too many")
+	}
+}
+
+func TestConnectionsFromThisHostAreNotLimited(t *testing.T) {
+	addr := serve(t, nil)
+	for range maxRemote + 1 {
+		if !connectFrom(t, net.IPv4(127, 0, 0, 1), addr) {
+			t.Fatal("a connection is refused")
+		}
+	}
+}
+
+func TestHeadersAreLimited(t *testing.T) {
+	addr := serve(t, nil)
+	for size, want := range map[int]int{maxHeader - 1<<10: http.StatusOK, maxHeader + 1: http.StatusRequestHeaderFieldsTooLarge} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+"/healthz", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Long", strings.Repeat("x", size))
+		req.Close = true
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("a header of %d bytes: got %d, want %d", size, resp.StatusCode, want)
+		}
+	}
+}
 
 func TestServerWaitsForABusyPortAndEndsWithItsContext(t *testing.T) {
 	busy, err := net.Listen("tcp", "127.0.0.1:0")

@@ -30,6 +30,8 @@ type Spec struct {
 	// Files are all that is inside; the folders above them are made.
 	Files      []File
 	Entrypoint []string
+	// Args are those of the entrypoint where nobody gives others.
+	Args []string
 	// Labels are those of the image, by name.
 	Labels map[string]string
 	// Created is the time of the image and of everything inside.
@@ -66,7 +68,7 @@ func build(s Spec, platform *v1.Platform) (v1.Image, error) {
 		Architecture: platform.Architecture,
 		Variant:      platform.Variant,
 		Created:      v1.Time{Time: created},
-		Config:       v1.Config{Entrypoint: s.Entrypoint, Env: []string{searchPath}, Labels: s.Labels},
+		Config:       v1.Config{Entrypoint: s.Entrypoint, Cmd: s.Args, Env: []string{searchPath}, Labels: s.Labels},
 		RootFS:       v1.RootFS{Type: "layers"},
 	})
 	if err != nil {

@@ -71,11 +71,14 @@ func TestAnArchiveHoldsTheProgramsOfOnePlatform(t *testing.T) {
 	}
 	files := contents(t, image)
 	for path, want := range map[string]string{
-		Flanneld:    "-rwxr-xr-x flanneld for linux/arm/v7",
-		Plugin:      "-rwxr-xr-x flannel for linux/arm/v7",
-		InstallConf: "Lrwxrwxrwx flanneld",
-		"/etc/note": "-rw-r--r-- a note",
-		"/opt/bin":  "drwxr-xr-x ",
+		Flanneld:     "-rwxr-xr-x flanneld for linux/arm/v7",
+		Plugin:       "-rwxr-xr-x flannel for linux/arm/v7",
+		InstallConf:  "Lrwxrwxrwx flanneld",
+		"/flannel":   "Lrwxrwxrwx opt/bin/flannel",
+		"/bin/cp":    "Lrwxrwxrwx ../opt/bin/flanneld",
+		MkDockerOpts: "Lrwxrwxrwx flanneld",
+		"/etc/note":  "-rw-r--r-- a note",
+		"/opt/bin":   "drwxr-xr-x ",
 	} {
 		if got := files[path]; got != want {
 			t.Errorf("%s: got %q, want %q", path, got, want)
@@ -169,5 +172,30 @@ func TestNamesAreThoseOfContainerd(t *testing.T) {
 		if got := fullName(tag); got != want {
 			t.Errorf("%s: got %s, want %s", ref, got, want)
 		}
+	}
+}
+
+func TestAProgramOfThisMachineComesWithItsLibraries(t *testing.T) {
+	files, err := WithLibraries(map[string]string{"/bin/sh": "/bin/sh", "/bin/again": "/bin/sh"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := Build(Spec{Platform: "linux/amd64", Files: files, Entrypoint: []string{"/bin/sh"}, Args: []string{"-c", "true"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := image.ConfigFile()
+	if err != nil || strings.Join(config.Config.Cmd, " ") != "-c true" {
+		t.Errorf("arguments %q, %v", config.Config.Cmd, err)
+	}
+	have := contents(t, image)
+	libraries := 0
+	for path := range have {
+		if strings.Contains(path, "/libc.so") {
+			libraries++
+		}
+	}
+	if _, found := have["/bin/again"]; !found || libraries != 1 {
+		t.Errorf("%d C libraries in %d files", libraries, len(have))
 	}
 }

@@ -30,6 +30,45 @@ func File(from, to string) error {
 	return nil
 }
 
+// Copy copies files as File does: one to a target, or any number into a folder,
+// which must be there. As with cp, a file that is there keeps its permissions, and
+// a device is never replaced.
+func Copy(from []string, to string) error {
+	info, err := os.Stat(to)
+	into := err == nil && info.IsDir()
+	if len(from) != 1 && !into {
+		return fmt.Errorf("copy %d files: %s is not a folder", len(from), to)
+	}
+	if _, err := os.Stat(filepath.Dir(to)); err != nil {
+		return fmt.Errorf("copy to %s: %w", to, err)
+	}
+	var errs []error
+	for _, path := range from {
+		target := to
+		if into {
+			target = filepath.Join(to, filepath.Base(path))
+		}
+		if err := copyFile(path, target); err != nil {
+			errs = append(errs, fmt.Errorf("copy to %s: %w", target, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func copyFile(from, to string) error {
+	data, mode, err := read(from)
+	if err != nil {
+		return err
+	}
+	if info, err := os.Stat(to); err == nil {
+		if !info.Mode().IsRegular() {
+			return fmt.Errorf("%s is not a file", to)
+		}
+		mode = info.Mode().Perm()
+	}
+	return put(data, mode, to)
+}
+
 func file(from, to string) error {
 	data, mode, err := read(from)
 	if err != nil {

@@ -1,10 +1,13 @@
 package install
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 const goodConf = `{"name": "cbr0", "cniVersion": "0.3.1", "plugins": [{"type": "flannel"}]}`
@@ -105,6 +108,61 @@ func TestAnEarlierConfStaysWhenThePresentOneIsWrong(t *testing.T) {
 			}
 			expect(t, filepath.Join(netd, ConfName), "earlier", 0o644)
 		})
+	}
+}
+
+func TestCopy(t *testing.T) {
+	dir := t.TempDir()
+	a, b, folder := filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "folder")
+	write(t, a, "text of a", 0o755)
+	write(t, b, "text of b", 0o644)
+	link := filepath.Join(dir, "link")
+	if err := errors.Join(os.Symlink("a", link), os.Mkdir(folder, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(folder, "b"), "former", 0o400)
+	pipe := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	modes := map[string]os.FileMode{"new": 0o755, "folder/a": 0o755, "folder/b": 0o400}
+	tests := []struct {
+		name string
+		from []string
+		to   string
+		want map[string]string
+		err  string
+	}{
+		{"a file that a link names", []string{link}, filepath.Join(dir, "new"), map[string]string{"new": "text of a"}, ""},
+		{"over a file", []string{b}, filepath.Join(dir, "new"), map[string]string{"new": "text of b"}, ""},
+		{"into a folder", []string{a, b}, folder, map[string]string{"folder/a": "text of a", "folder/b": "text of b"}, ""},
+		{"over what is no file", []string{a}, pipe, nil, "is not a file"},
+		{"the others, when one is missing", []string{filepath.Join(dir, "none"), a}, folder, map[string]string{"folder/a": "text of a"}, "none: no such file"},
+		{"two files to one", []string{a, b}, filepath.Join(dir, "new"), nil, "is not a folder"},
+		{"a folder", []string{folder}, filepath.Join(dir, "new"), nil, "is not a file"},
+		{"to a folder that is missing", []string{a}, filepath.Join(dir, "missing/a"), nil, "no such file"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			err := Copy(test.from, test.to)
+			if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+				t.Errorf("got %v, want %q", err, test.err)
+			}
+			for name, text := range test.want {
+				mode := modes[name]
+				got, readErr := os.ReadFile(filepath.Join(dir, name))
+				info, statErr := os.Stat(filepath.Join(dir, name))
+				if readErr != nil || statErr != nil || string(got) != text || info.Mode() != mode {
+					t.Errorf("%s: got %q, %v, want %q, %v", name, got, info, text, mode)
+				}
+			}
+		})
+	}
+	if _, err := os.Stat(filepath.Join(dir, "missing")); err == nil {
+		t.Error("a folder was made")
+	}
+	if info, err := os.Lstat(pipe); err != nil || info.Mode().IsRegular() {
+		t.Errorf("the pipe became %v, %v", info, err)
 	}
 }
 

@@ -3,6 +3,7 @@ package kubeplane
 import (
 	"context"
 	"net/http"
+	"strings"
 )
 
 // Node is what tests look at of a Node object.
@@ -61,14 +62,17 @@ func (a *API) Annotate(ctx context.Context, name string, annotations map[string]
 	return err
 }
 
-// DaemonRules are what the manifest lets the daemon do. It works without the
-// last one.
-const DaemonRules = `[
+// DaemonRules are what the manifest lets the daemon do, EventRules what beside
+// that in the namespace default; it works without these.
+const (
+	DaemonRules = `[
 	{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
 	{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
-	{"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
-	{"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}
+	{"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]}
 ]`
+	EventRules = `[{"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}]`
+	NoRules    = `[]`
+)
 
 const rolePath = "/apis/rbac.authorization.k8s.io/v1/"
 
@@ -76,28 +80,46 @@ const rolePath = "/apis/rbac.authorization.k8s.io/v1/"
 const roleName = "test-daemon"
 
 // AllowDaemon lets the user Daemon do what the manifest lets the daemon do.
-func (a *API) AllowDaemon(ctx context.Context) error { return a.AllowDaemonOnly(ctx, DaemonRules) }
+func (a *API) AllowDaemon(ctx context.Context) error {
+	return a.AllowDaemonOnly(ctx, DaemonRules, EventRules)
+}
 
-// AllowDaemonOnly lets the user Daemon do what these rules say, and nothing
-// else. The API server knows of it a moment later.
-func (a *API) AllowDaemonOnly(ctx context.Context, rules string) error {
-	objects := map[string]string{
-		"clusterroles": `{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-			"metadata": {"name": "` + roleName + `"}, "rules": ` + rules + `}`,
-		"clusterrolebindings": `{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-			"metadata": {"name": "` + roleName + `"}, "subjects": [{"kind": "User", "name": "` + Daemon + `"}],
-			"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "` + roleName + `"}}`,
-	}
-	for resource, text := range objects {
-		if _, err := a.Do(ctx, http.MethodPatch, rolePath+resource+"/"+roleName+"?fieldManager=test&force=true", ApplyPatch, text); err != nil {
+// roles are where a role lives: for all of the cluster, or for a namespace.
+var roles = []struct{ prefix, role, binding string }{
+	{rolePath, "ClusterRole", "ClusterRoleBinding"},
+	{rolePath + "namespaces/default/", "Role", "RoleBinding"},
+}
+
+// AllowDaemonOnly lets the user Daemon do what the first rules say in the
+// cluster and the second ones in the namespace default, and nothing else. The
+// API server knows of it a moment later.
+func (a *API) AllowDaemonOnly(ctx context.Context, cluster, namespaced string) error {
+	for i, rules := range []string{cluster, namespaced} {
+		r := roles[i]
+		if err := a.applyRole(ctx, r.prefix, r.role, `"rules": `+rules); err != nil {
+			return err
+		}
+		err := a.applyRole(ctx, r.prefix, r.binding, `"subjects": [{"kind": "User", "name": "`+Daemon+`"}],
+			"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "`+r.role+`", "name": "`+roleName+`"}`)
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+func (a *API) applyRole(ctx context.Context, prefix, kind, fields string) error {
+	_, err := a.Do(ctx, http.MethodPatch, prefix+strings.ToLower(kind)+"s/"+roleName+"?fieldManager=test&force=true", ApplyPatch,
+		`{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "`+kind+`", "metadata": {"name": "`+roleName+`"}, `+fields+`}`)
+	return err
+}
+
 // ForbidDaemon takes it all away again.
 func (a *API) ForbidDaemon(ctx context.Context) error {
-	_, err := a.Do(ctx, http.MethodDelete, rolePath+"clusterrolebindings/"+roleName, JSON, nil)
-	return err
+	for _, r := range roles {
+		if _, err := a.Do(ctx, http.MethodDelete, r.prefix+strings.ToLower(r.binding)+"s/"+roleName, JSON, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }

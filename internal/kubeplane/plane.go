@@ -25,11 +25,11 @@ const (
 // Port is where the API server listens.
 const Port = 6443
 
-// services are where Services live, and the first address, which is the API
-// server's.
-var services = ipfam.Pair[struct{ cidr, first string }]{
-	{"10.96.0.0/16", "10.96.0.1"},
-	{"fd00:10:96::/112", "fd00:10:96::1"},
+// services are where Services live, the first address, which is the API
+// server's, and the tenth, which is that of the cluster's DNS.
+var services = ipfam.Pair[struct{ cidr, first, dns string }]{
+	{"10.96.0.0/16", "10.96.0.1", "10.96.0.10"},
+	{"fd00:10:96::/112", "fd00:10:96::1", "fd00:10:96::a"},
 }
 
 // Plane is one control plane.
@@ -103,6 +103,22 @@ contexts:
 	return atomicfile.Write(path, []byte(text), 0o600)
 }
 
+// DNS is the address of the Service that resolves names.
+func (p *Plane) DNS() netip.Addr { return netip.MustParseAddr(services[ipfam.Of(p.Addr)].dns) }
+
+// serviceRanges are one per family of the pods; the API server's own comes
+// first.
+func (p *Plane) serviceRanges() string {
+	own := ipfam.Of(p.Addr)
+	list := services[own].cidr
+	for _, r := range p.PodRanges {
+		if f := ipfam.Of(r.Addr()); f != own {
+			list += "," + services[f].cidr
+		}
+	}
+	return list
+}
+
 // APIServer returns the arguments of kube-apiserver.
 func (p *Plane) APIServer() []string {
 	args := []string{
@@ -113,7 +129,7 @@ func (p *Plane) APIServer() []string {
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + p.file("accounts.key"),
 		"--service-account-signing-key-file=" + p.file("accounts.key"),
-		"--service-cluster-ip-range=" + services[ipfam.Of(p.Addr)].cidr,
+		"--service-cluster-ip-range=" + p.serviceRanges(),
 		"--token-auth-file=" + p.file("tokens.csv"), "--authorization-mode=RBAC",
 		"--allow-privileged=true", "--kubelet-preferred-address-types=InternalIP",
 		"--shutdown-delay-duration=0s",

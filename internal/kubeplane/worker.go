@@ -13,6 +13,8 @@ const (
 	CNIPlugins = "/opt/cni/bin"
 	CNIConfig  = "/etc/cni/net.d"
 	kubeletDir = "/var/lib/kubelet"
+	// StaticPods is the folder of pods that kubelet runs without the API server.
+	StaticPods = "/etc/kubernetes/manifests"
 	// socket is where containerd listens.
 	socket = "/run/containerd/containerd.sock"
 )
@@ -31,6 +33,9 @@ type Worker struct {
 	Kubeconfig string
 	// PodRanges are those of the cluster.
 	PodRanges []netip.Prefix
+	// DNS is the address by which pods resolve names; none when it is not
+	// valid.
+	DNS netip.Addr
 }
 
 // Files returns the configuration of the programs, by path.
@@ -66,7 +71,7 @@ disabled_plugins = [
 // kubelet is kubelet's configuration. Disks and memory of the machine are not
 // the pods' alone, so nothing is evicted for them.
 func (w *Worker) kubelet() map[string]any {
-	return map[string]any{
+	config := map[string]any{
 		"kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
 		"containerRuntimeEndpoint": "unix://" + socket,
 		"authentication":           map[string]any{"anonymous": map[string]any{"enabled": true}, "webhook": map[string]any{"enabled": false}},
@@ -83,8 +88,13 @@ func (w *Worker) kubelet() map[string]any {
 		"oomScoreAdj":                   0,
 		"protectKernelDefaults":         true,
 		"resolvConf":                    "/dev/null",
+		"staticPodPath":                 StaticPods,
 		"volumePluginDir":               kubeletDir + "/plugins-of-volumes",
 	}
+	if w.DNS.IsValid() {
+		config["clusterDNS"], config["clusterDomain"] = []string{w.DNS.String()}, "cluster.local"
+	}
+	return config
 }
 
 // KernelDefaults returns the settings of the machine that kubelet asks for.

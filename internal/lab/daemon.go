@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,8 @@ const (
 	DefaultPrefix     = "/coreos.com/network"
 	DefaultSubnetFile = "/run/flannel/subnet.env"
 	DefaultHealthPort = 8081
+	// StateDir is the folder of a host that stands for one on its disk.
+	StateDir = "/run/lib/flannel"
 )
 
 // DaemonOptions say how a flanneld is started. The zero value of a field is
@@ -68,7 +71,13 @@ func (d *Daemon) Start() error {
 	if d.options.Binary == "" {
 		return errors.New("the lab was made without a flanneld binary")
 	}
-	return d.process.start(d.args(), append([]string{"NODE_NAME=" + d.host.Name}, d.options.Env...))
+	// A folder that lasts, as /var/lib/flannel, but not the machine's. Other
+	// programs than ours know no such flag.
+	if err := d.host.Do(func() error { return os.MkdirAll(StateDir, 0o700) }); err != nil {
+		return err
+	}
+	env := []string{"NODE_NAME=" + d.host.Name, "FLANNELD_STATE_DIR=" + StateDir}
+	return d.process.start(d.args(), append(env, d.options.Env...))
 }
 
 func (d *Daemon) args() []string {

@@ -12,16 +12,21 @@ import (
 	"flannel/internal/kubeplane"
 )
 
-// Programs are paths of static programs that go into images.
-type Programs struct{ Flanneld, Plugin, Tenant string }
+// Programs are paths of programs that go into images, and of a folder that
+// dist/iptables/fetch has made. Images without their program are left out.
+type Programs struct{ Flanneld, Plugin, Tenant, IPTables, CoreDNS string }
 
 // The names of the images of a lab with pods.
 const (
 	// FlannelImage is what the manifest asks for.
 	FlannelImage = "flannel:latest"
+	// IPTablesImage is FlannelImage with iptables.
+	IPTablesImage = FlannelImage + "-iptables"
 	// TenantImage has the program tenant, and a shell where the machine has a
 	// static busybox.
 	TenantImage = kubeplane.Pause
+	// DNSImage has CoreDNS.
+	DNSImage = "coredns:lab"
 )
 
 // WriteImages writes the images of a lab with pods into a folder, and returns
@@ -30,6 +35,22 @@ func WriteImages(dir string, p Programs, further ...string) ([]string, error) {
 	specs := map[string]image.Spec{
 		FlannelImage: {Files: image.Programs(p.Flanneld, p.Plugin), Entrypoint: []string{image.Flanneld}},
 		TenantImage:  {Files: tenantFiles(p.Tenant), Entrypoint: []string{"/bin/tenant", "pause"}},
+	}
+	if p.IPTables != "" {
+		programs, err := image.Tree(p.IPTables)
+		if err != nil {
+			return nil, fmt.Errorf("find iptables for an image: %w", err)
+		}
+		spec := specs[FlannelImage]
+		spec.Files = append(programs, spec.Files...)
+		specs[IPTablesImage] = spec
+	}
+	if p.CoreDNS != "" {
+		files, err := image.WithLibraries(map[string]string{"/coredns": p.CoreDNS})
+		if err != nil {
+			return nil, err
+		}
+		specs[DNSImage] = image.Spec{Files: files, Entrypoint: []string{"/coredns"}}
 	}
 	for _, name := range further {
 		specs[name] = specs[FlannelImage]

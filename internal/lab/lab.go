@@ -54,6 +54,8 @@ type Options struct {
 	// and kube-proxy; it implies Kubernetes. No network is installed: flanneld
 	// is a pod like others. It needs the machine's own root.
 	Kubelets bool
+	// DNS gives such a cluster CoreDNS; its image must be among Images.
+	DNS bool
 	// NoProxy leaves out kube-proxy; Worker.StartProxy starts it.
 	NoProxy bool
 	// Images are archives of images that every such node has.

@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
 	"flannel/internal/kubeplane"
@@ -43,10 +48,19 @@ func (l *Lab) buildWorkers(ctx context.Context) error {
 			return fmt.Errorf("make %s a node: %w", h.Name, err)
 		}
 	}
-	if err := l.eachHost(func(h *Host) error { return h.Worker.start(ctx) }); err != nil {
+	if err := l.eachHost(func(h *Host) error { return h.Worker.Start(ctx) }); err != nil {
 		return err
 	}
-	return l.Kubernetes.waitNodes(ctx)
+	if err := l.Kubernetes.waitNodes(ctx); err != nil {
+		return err
+	}
+	if err := l.Kubernetes.reachPods(); err != nil {
+		return err
+	}
+	if l.options.DNS {
+		return l.Kubernetes.applyDNS(ctx)
+	}
+	return nil
 }
 
 // waitNodes waits until every host is a Node.
@@ -58,6 +72,25 @@ func (k *Kubernetes) waitNodes(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// reachPods lets the API server reach pods, through the first host.
+func (k *Kubernetes) reachPods() error {
+	link, err := k.Node.Handle.LinkByName(Uplink)
+	if err != nil {
+		return fmt.Errorf("find interface %s: %w", Uplink, err)
+	}
+	for _, r := range k.Plane.PodRanges {
+		f := ipfam.Of(r.Addr())
+		route := &netlink.Route{
+			LinkIndex: link.Attrs().Index, Family: f.AF(), Gw: k.lab.Hosts[0].Addr(f).AsSlice(),
+			Dst: &net.IPNet{IP: r.Addr().AsSlice(), Mask: net.CIDRMask(r.Bits(), f.Bits())},
+		}
+		if err := k.Node.Handle.RouteReplace(route); err != nil {
+			return fmt.Errorf("add a route to %s: %w", r, err)
+		}
+	}
+	return nil
 }
 
 // sweep removes what other labs have left. One that just ends does it itself.
@@ -78,6 +111,9 @@ func (h *Host) makeWorker() error {
 			Name: h.Name, Addrs: h.addrs(), Dir: "/run", Cgroup: h.lab.cgroups.Path(h.Name),
 			Kubeconfig: k.Plane.Kubeconfig(kubeplane.Admin), PodRanges: k.Plane.PodRanges,
 		},
+	}
+	if h.lab.options.DNS {
+		w.plan.DNS = k.Plane.DNS()
 	}
 	h.Worker = w
 	if err := h.lab.cgroups.Make(w.group()); err != nil {
@@ -123,7 +159,7 @@ func (w *Worker) writeFiles() error {
 		}
 	}
 	// What the machine may have is not this node's.
-	for _, dir := range []string{kubeplane.CNIPlugins, kubeplane.CNIConfig, "/var/lib/cni"} {
+	for _, dir := range []string{kubeplane.CNIPlugins, kubeplane.CNIConfig, kubeplane.StaticPods, "/var/lib/cni"} {
 		if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
 			return err
 		}
@@ -140,7 +176,8 @@ func (w *Worker) writeFiles() error {
 	return nil
 }
 
-func (w *Worker) start(ctx context.Context) error {
+// Start starts the programs that run pods.
+func (w *Worker) Start(ctx context.Context) error {
 	if err := w.run(&w.containerd, append([]string{"containerd"}, w.plan.Containerd()...)); err != nil {
 		return err
 	}
@@ -178,6 +215,50 @@ func (w *Worker) load(ctx context.Context, archive string) error {
 // StartProxy starts what makes Services reachable from this node.
 func (w *Worker) StartProxy() error {
 	return w.run(&w.proxy, append([]string{w.host.lab.options.Binaries.KubeProxy}, w.plan.KubeProxy()...))
+}
+
+// runtimeDirs are where containerd keeps all that it knows, and the network
+// namespaces of pods.
+var runtimeDirs = []string{"/run/containerd", "/run/netns"}
+
+// Crash ends the programs and all pods as a power cut does: nobody detaches a
+// pod from the network, and containerd forgets everything. Start starts them
+// again.
+func (w *Worker) Crash(ctx context.Context) error {
+	err := errors.Join(w.kubelet.kill(), w.proxy.kill(), w.containerd.kill(), w.host.lab.cgroups.Kill(ctx, w.host.Name))
+	if err != nil {
+		return err
+	}
+	return w.host.Do(func() error {
+		if err := unmountBelow(runtimeDirs); err != nil {
+			return err
+		}
+		for _, dir := range runtimeDirs {
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// unmountBelow unmounts what is mounted below these folders.
+func unmountBelow(dirs []string) error {
+	text, err := os.ReadFile("/proc/thread-self/mounts")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		below := func(dir string) bool { return strings.HasPrefix(fields[1], dir+"/") }
+		if len(fields) > 1 && slices.ContainsFunc(dirs, below) {
+			if err := unix.Unmount(fields[1], unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+				errs = append(errs, fmt.Errorf("unmount %s: %w", fields[1], err))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (w *Worker) logTails(lines int) string {

@@ -42,8 +42,9 @@ type (
 const buildType = "https://go.dev/ref/mod#go-build"
 
 // Provenance says from which commit, with which Go and settings, and from which
-// modules the programs were built. It is not signed.
-func Provenance(programs []Program) (string, error) {
+// modules the programs were built, and which packages are beside them. It is not
+// signed.
+func Provenance(programs []Program, packages ...Package) (string, error) {
 	s := statement{Type: "https://in-toto.io/Statement/v1", PredicateType: "https://slsa.dev/provenance/v1"}
 	s.Predicate.Run.Builder.ID = buildType
 	s.Predicate.Definition = definition{Type: buildType, Parameters: map[string]string{}}
@@ -52,6 +53,9 @@ func Provenance(programs []Program) (string, error) {
 		s.Predicate.Definition.describe(p)
 	}
 	s.Predicate.Definition.Dependencies = append(sources(programs), modulesUsed(programs)...)
+	for _, p := range packages {
+		s.Predicate.Definition.Dependencies = append(s.Predicate.Definition.Dependencies, dependency{p.PURL, map[string]string{"sha256": p.SHA256}})
+	}
 	text, err := encode(s)
 	if err != nil {
 		return "", fmt.Errorf("write provenance: %w", err)

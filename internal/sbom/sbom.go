@@ -27,6 +27,15 @@ type Program struct {
 	info   *buildinfo.BuildInfo
 }
 
+// Package is something beside the programs that others have built, such as a
+// package of Debian.
+type Package struct {
+	Name, Version string
+	// SHA256 is the digest of the package in hexadecimal, PURL its name across
+	// package managers.
+	SHA256, PURL string
+}
+
 // Read looks at a program.
 func Read(path, version string) (Program, error) {
 	data, err := os.ReadFile(path)

@@ -54,8 +54,9 @@ const (
 	noAssertion = "NOASSERTION"
 )
 
-// SPDX lists the programs, the modules in them and the Go that built them.
-func SPDX(name string, programs []Program) (string, error) {
+// SPDX lists the programs, the modules in them, the Go that built them, and the
+// packages beside them.
+func SPDX(name string, programs []Program, packages ...Package) (string, error) {
 	d := spdxDocument{
 		Version: "SPDX-2.3", License: "CC0-1.0", ID: documentID, Name: name,
 		Namespace: "https://spdx.org/spdxdocs/" + name,
@@ -74,6 +75,12 @@ func SPDX(name string, programs []Program) (string, error) {
 		d.Relationships = append(d.Relationships, spdxRelationship{documentID, "DESCRIBES", pkg.ID})
 	}
 	d.addModules(programs)
+	for _, p := range packages {
+		pkg := newPackage(p.Name, p.Version, p.PURL)
+		pkg.Checksums = []spdxChecksum{{"SHA256", p.SHA256}}
+		d.Packages = append(d.Packages, pkg)
+		d.Relationships = append(d.Relationships, spdxRelationship{documentID, "DESCRIBES", pkg.ID})
+	}
 	text, err := encode(d)
 	if err != nil {
 		return "", fmt.Errorf("write SBOM: %w", err)

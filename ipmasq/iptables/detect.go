@@ -13,8 +13,8 @@ import (
 	"flannel/ipmasq"
 )
 
-// ErrNoTool says that the programs are not on this host.
-var ErrNoTool = errors.New("no iptables programs on this host")
+// ErrNoTool says that the programs are not on this host, or not in the image.
+var ErrNoTool = errors.New("no iptables programs")
 
 // names are the programs of both families; with the suffix they are of one
 // mode, without it of the host's default mode.

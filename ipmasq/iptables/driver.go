@@ -49,6 +49,12 @@ func New(ctx context.Context, o Options) (chosen, other *Driver, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if o.Generation != nil && len(all) > 1 {
+		if _, err := o.Generation(); err != nil {
+			o.Log.Debug("iptables-nft cannot be used", "err", err)
+			delete(all, NFT) // its programs are there, but the kernel has no nf_tables
+		}
+	}
 	found := map[Mode]evidence{}
 	for mode, ts := range all {
 		if len(all) > 1 {
@@ -139,9 +145,21 @@ func (d *Driver) applyTable(ctx context.Context, t *tool, ch chain, c ipmasq.Con
 	return nil
 }
 
-// Remove takes this daemon's rules out of the kernel.
+// Remove takes this daemon's rules out of the kernel, but for those that Lift
+// keeps.
 func (d *Driver) Remove(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
-	return d.Apply(ctx, c.None())
+	changes := ipmasq.Changes{}
+	var errs []error
+	for f, t := range ipfam.Pair[*tool](d.tools).Each() {
+		if t == nil || !c.Concerns(f) {
+			continue
+		}
+		if err := d.applyTable(ctx, t, chains[ipmasq.Nat], c.None(), changes); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", f, err))
+		}
+	}
+	errs = append(errs, d.lift(ctx, c, changes))
+	return changes, errors.Join(errs...)
 }
 
 // Text returns what iptables -S would print of the rules in a kernel that has

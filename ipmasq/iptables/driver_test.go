@@ -218,6 +218,19 @@ func TestWhatHasNotChangedIsNotReadAgain(t *testing.T) {
 	})
 }
 
+// The image has the programs of both modes, whatever the kernel has.
+func TestAKernelWithoutNFTablesHasLegacyTables(t *testing.T) {
+	none := func() (uint32, error) { return 0, errors.New("no nf_tables") }
+	nstest.New(t).Do(func() {
+		chosen, other, err := New(t.Context(), Options{
+			Families: ipfam.Pair[bool]{true, true}, Generation: none, Log: slog.New(slog.DiscardHandler),
+		})
+		if err != nil || chosen.Mode() != Legacy || other != nil {
+			t.Errorf("chosen %v, other %v, %v", chosen, other, err)
+		}
+	})
+}
+
 func TestWhatIsLeftInLegacyTablesIsSaidOnce(t *testing.T) {
 	ownLock(t)
 	h := host{NS: nstest.New(t), t: t, suffix: "-legacy"}

@@ -5,6 +5,7 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -24,6 +25,23 @@ type Driver interface {
 	// Apply makes the kernel hold the rules. It writes nothing when they are
 	// there already.
 	Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error)
+}
+
+// Several keeps the rules in several places at once, with a driver for each.
+type Several []Driver
+
+// Apply makes the kernel hold the rules in all places.
+func (s Several) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
+	all := ipmasq.Changes{}
+	var errs []error
+	for _, d := range s {
+		changes, err := d.Apply(ctx, c)
+		for table, n := range changes {
+			all.Add(table, n.Put, n.Deleted)
+		}
+		errs = append(errs, err)
+	}
+	return all, errors.Join(errs...)
 }
 
 // Remover takes away what an earlier run has left elsewhere.
@@ -60,6 +78,8 @@ type Options struct {
 	ExcludeNodes bool
 	// Checked is told how each look at the rules has ended.
 	Checked func(error)
+	// Dropped is told what each look at the rules of others has found.
+	Dropped func(lines []string)
 	// Wrote is told what was written to a table; drift is how much of it
 	// somebody else had changed.
 	Wrote func(table ipmasq.Table, put, deleted, drift int)
@@ -189,6 +209,8 @@ type looper struct {
 	// cleaned says that nothing of an earlier run is left elsewhere.
 	cleaned bool
 	retry   time.Duration
+	// look asks for a look at the rules of others.
+	look    bool
 	blocked map[string]bool
 	judged  time.Time
 }
@@ -208,9 +230,7 @@ func (k *Keeper) loop(ctx context.Context, mode Mode) error {
 			}
 			continue
 		case <-judge:
-			judge = nil
-			l.judge(ctx)
-			continue
+			judge, l.look = nil, true
 		case <-resync.C:
 			signal(k.other) // not all that drops packets has events
 		case <-k.kick:
@@ -218,6 +238,10 @@ func (k *Keeper) loop(ctx context.Context, mode Mode) error {
 		}
 		started := time.Now()
 		again = l.pass(ctx)
+		if l.look { // after a pass: what is missing of our rules is no drop of others
+			l.look = false
+			l.judge(ctx)
+		}
 		if err := wait.For(ctx, min(restFactor*time.Since(started), maxRest)); err != nil {
 			return err
 		}
@@ -240,7 +264,7 @@ func (l *looper) pass(ctx context.Context) <-chan time.Time {
 	l.Checked(err)
 	if err == nil {
 		if !l.applied {
-			signal(l.other)
+			l.look = l.mode.Blocked != nil
 		}
 		l.last, l.applied = c, true
 		err = l.clean(ctx, c)
@@ -311,6 +335,7 @@ func (l *looper) judge(ctx context.Context) {
 	if err != nil {
 		return
 	}
+	l.Dropped(lines)
 	now := map[string]bool{}
 	for _, line := range lines {
 		now[line] = true

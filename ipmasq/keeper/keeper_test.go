@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +27,7 @@ type fake struct {
 	removed int
 	err     error
 	lines   []string
+	told    []string
 	own     func()
 	other   func()
 	checked []error
@@ -82,6 +84,9 @@ func (f *fake) choose(context.Context) (Mode, error) {
 func (f *fake) blocked(context.Context, ipmasq.Config) ([]string, error) {
 	f.Lock()
 	defer f.Unlock()
+	if f.held == nil {
+		return []string{"looked at before the rules were restored"}, nil
+	}
 	return f.lines, nil
 }
 
@@ -89,6 +94,12 @@ func (f *fake) check(err error) {
 	f.Lock()
 	defer f.Unlock()
 	f.checked = append(f.checked, err)
+}
+
+func (f *fake) tell(lines []string) {
+	f.Lock()
+	defer f.Unlock()
+	f.told = lines
 }
 
 func (f *fake) wrote(_ ipmasq.Table, _, _, drift int) {
@@ -119,7 +130,7 @@ func run(t *testing.T, test func(t *testing.T, f *fake, k *Keeper)) {
 		k := New(Options{
 			Log: slog.New(slog.NewTextHandler(f, nil)), Choose: f.choose,
 			Config:       ipmasq.Config{Masquerade: true, Forward: true},
-			ExcludeNodes: true, Checked: f.check, Wrote: f.wrote,
+			ExcludeNodes: true, Checked: f.check, Wrote: f.wrote, Dropped: f.tell,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -229,12 +240,29 @@ func TestDropsOfOthersAreSaidOnce(t *testing.T) {
 			f.other()
 			f.wait(time.Second)
 		}
+		if !slices.Equal(f.told, f.lines) {
+			t.Errorf("told %q", f.told)
+		}
 		f.lines = nil
 		f.other()
 		f.wait(11 * time.Second)
 		text := f.log.String()
-		if strings.Count(text, "chain FORWARD drops") != 1 || strings.Count(text, "not dropped any more") != 1 {
+		if len(f.told) > 0 || strings.Count(text, "chain FORWARD drops") != 1 || strings.Count(text, "not dropped any more") != 1 {
 			t.Errorf("log\n%s", text)
+		}
+	})
+}
+
+func TestWhatIsMissingOfOursIsNoDropOfOthers(t *testing.T) {
+	run(t, func(t *testing.T, f *fake, k *Keeper) {
+		k.SetSubnet(subnet)
+		f.wait(time.Millisecond)
+		f.other()
+		f.wait(blockedEvery - 500*time.Millisecond) // between two resyncs
+		f.held = nil
+		f.wait(time.Second)
+		if text := f.log.String(); f.held == nil || strings.Contains(text, "dropped") {
+			t.Errorf("holds %v, log\n%s", f.held, text)
 		}
 	})
 }

@@ -52,11 +52,15 @@ func (d *Driver) look(c ipmasq.Config) ([]string, error) {
 			if !forwards(base, f) {
 				continue
 			}
-			j := judge{conn: conn, family: f, network: network, unsure: new(bool)}
-			// From a pod and to a pod: both must pass.
-			verdict := max(j.base(base, true), j.base(base, false))
+			j := judge{conn: conn, family: f, network: network, seen: &seen{firewalld: base.Table.Name == "firewalld"}}
+			// From a pod and to a pod: both must pass. firewalld lets answers pass, and
+			// which zone a packet is in depends on its source alone.
+			verdict := j.base(base, true)
+			if !j.seen.firewalld {
+				verdict = max(verdict, j.base(base, false))
+			}
 			if verdict == drops {
-				lines = append(lines, explain(base, network, *j.unsure))
+				lines = append(lines, explain(base, network, *j.seen))
 			}
 		}
 	}
@@ -90,8 +94,15 @@ type judge struct {
 	family  ipfam.Family
 	network netip.Prefix
 	src     bool
-	// unsure is set when a rule that was not judged may accept.
-	unsure *bool
+	seen    *seen
+}
+
+// seen is what was noticed on the way.
+type seen struct {
+	// unsure says that a rule that was not judged may accept.
+	unsure bool
+	// firewalld says that the chain is firewalld's.
+	firewalld bool
 }
 
 // base says what a chain of the kernel, with its policy, does.
@@ -146,8 +157,9 @@ func (j judge) verdict(list []expr.Any) action {
 	for i, e := range list {
 		switch e := e.(type) {
 		case *expr.Verdict:
+			j.seen.firewalld = j.seen.firewalld || ipmasq.OfFirewalld(e.Chain)
 			if !j.always(list, conditions) {
-				*j.unsure = *j.unsure || e.Kind == expr.VerdictAccept || e.Chain != ""
+				j.seen.unsure = j.seen.unsure || e.Kind == expr.VerdictAccept || e.Chain != ""
 				return nothing
 			}
 			return action{e.Kind, e.Chain}
@@ -197,7 +209,7 @@ func (j judge) always(list []expr.Any, conditions int) bool {
 }
 
 // explain says which chain drops, and what helps.
-func explain(c *nftables.Chain, network netip.Prefix, unsure bool) string {
+func explain(c *nftables.Chain, network netip.Prefix, s seen) string {
 	t := c.Table
 	family := map[nftables.TableFamily]string{
 		nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet",
@@ -205,17 +217,17 @@ func explain(c *nftables.Chain, network netip.Prefix, unsure bool) string {
 	command := ""
 	word := cmp.Or(map[bool]string{true: "ip6"}[network.Addr().Is6()], "ip")
 	switch {
-	case t.Name == "firewalld":
-		command = fmt.Sprintf("firewall-cmd --permanent --zone=trusted --add-source=%s && firewall-cmd --reload", network)
+	case s.firewalld:
+		command = ipmasq.FirewalldCommand(network)
 	case t.Name == "filter" && c.Name == "FORWARD" && family != "inet":
-		tool := word + "tables"
+		tool := word + "tables-nft" // without the suffix it may be the legacy one
 		command = fmt.Sprintf("%s -I FORWARD -s %s -j ACCEPT && %s -I FORWARD -d %s -j ACCEPT", tool, network, tool, network)
 	default:
 		rule := fmt.Sprintf("nft insert rule %s %s %s %s", family, t.Name, c.Name, word)
 		command = fmt.Sprintf("%s saddr %s accept && %s daddr %s accept", rule, network, rule, network)
 	}
 	unless := ""
-	if unsure {
+	if s.unsure {
 		unless = " that no rule with other conditions accepts"
 	}
 	return fmt.Sprintf("chain %s of table %s %s drops forwarded packets of %s%s; let them pass with: %s",

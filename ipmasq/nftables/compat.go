@@ -7,115 +7,141 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
 	"flannel/ipmasq"
 )
 
-// compat is a chain of ours as iptables makes it in nf_tables, and the chain
-// of the kernel that jumps to it.
+// compat is a chain of ours as the iptables programs make it in nf_tables, and
+// the base chain that jumps to it. Names and comment are part of the contract
+// with flannel.
 type compat struct {
-	table      ipmasq.Table
-	base, name string
+	table               ipmasq.Table
+	base, name, comment string
 }
 
-var compats = []compat{
-	{table: ipmasq.Nat, base: "POSTROUTING", name: "FLANNEL-POSTRTG"},
-	{table: ipmasq.Filter, base: "FORWARD", name: "FLANNEL-FWD"},
+var compats = map[ipmasq.Table]compat{
+	ipmasq.Nat:    {ipmasq.Nat, "POSTROUTING", "FLANNEL-POSTRTG", "flanneld masq"},
+	ipmasq.Filter: {ipmasq.Filter, "FORWARD", "FLANNEL-FWD", "flanneld forward"},
 }
 
-// Compat removes what the iptables programs have left in nf_tables, without
-// needing them.
-type Compat struct{ driver *Driver }
+// commentMatch is the extension of xtables that carries a comment.
+const commentMatch = "comment"
 
-// NewCompat returns a Compat. It does nothing yet.
-func NewCompat(d *Driver) Compat { return Compat{d} }
+// Compat writes to the tables of iptables-nft without its programs.
+type Compat struct {
+	driver *Driver
+	tables []ipmasq.Table
+	// match is commentMatch; tests name one that the kernel does not have.
+	match string
+}
 
-// Remove takes this daemon's rules out of the chains that iptables has made,
-// and the chains and jumps with the last of them.
-func (r Compat) Remove(_ context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
+// NewCompat returns a Compat for these tables. It does nothing yet.
+func NewCompat(d *Driver, tables ...ipmasq.Table) Compat { return Compat{d, tables, commentMatch} }
+
+// Apply makes the tables hold the rules, in the layout of iptables-nft, where
+// they have the base chain that jumps to ours; it makes neither tables nor base
+// chains. What flannel has left stays where it is.
+func (r Compat) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
 	if r.driver.absent() {
 		return nil, nil
 	}
+	changes, err := r.apply(c, r.match)
+	if err != nil && ctx.Err() == nil {
+		// Somebody may have changed the tables between reading and writing.
+		changes, err = r.apply(c, r.match)
+	}
+	if errors.Is(err, unix.ENOENT) && ctx.Err() == nil {
+		return r.apply(c, "") // the kernel has no nft_compat, or no comments
+	}
+	return changes, err
+}
+
+// Remove takes this daemon's rules out of the tables, and the chains and jumps
+// with the last of them.
+func (r Compat) Remove(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
+	return r.Apply(ctx, c.None())
+}
+
+func (r Compat) apply(c ipmasq.Config, match string) (ipmasq.Changes, error) {
 	conn, err := r.driver.open()
 	if err != nil {
 		return nil, fmt.Errorf("open nf_tables: %w", err)
 	}
+	var todo []compatSteps
+	err = r.driver.steady(func() (n int, err error) {
+		todo, err = r.compare(conn, c, match)
+		return len(todo), err
+	})
+	if err != nil {
+		return nil, err
+	}
 	changes := ipmasq.Changes{}
-	var errs []error
+	for _, s := range todo {
+		s.queue(conn)
+		changes.Add(s.table, s.put(), s.deleted())
+	}
+	if len(changes) == 0 {
+		return nil, nil
+	}
+	if err := conn.Flush(); err != nil {
+		return nil, fmt.Errorf("write tables of iptables: %w", err)
+	}
+	return changes, nil
+}
+
+// compare returns what is to be done in each table and family.
+func (r Compat) compare(conn *nftables.Conn, c ipmasq.Config, match string) ([]compatSteps, error) {
+	var todo []compatSteps
 	for _, f := range ipfam.All() {
 		if !c.Concerns(f) {
 			continue
 		}
-		for _, chain := range compats {
-			n, err := chain.remove(conn, f, c)
+		for _, table := range r.tables {
+			ch := compats[table]
+			h, err := r.read(conn, f, ch)
 			if err != nil {
-				errs = append(errs, fmt.Errorf("%s: read chain %s of table %s: %w", f, chain.name, chain.table, err))
+				return nil, fmt.Errorf("%s: read chain %s of table %s: %w", f, ch.name, table, err)
 			}
-			changes.Add(chain.table, 0, n)
+			if s := ch.plan(f, h, c, match); s.put()+s.deleted() > 0 {
+				todo = append(todo, s)
+			}
 		}
 	}
-	if len(changes) == 0 {
-		return nil, errors.Join(errs...)
-	}
-	if err := conn.Flush(); err != nil {
-		return nil, errors.Join(append(errs, fmt.Errorf("write nf_tables: %w", err))...)
-	}
-	return changes, errors.Join(errs...)
+	return todo, nil
 }
 
-// remove queues the removal from one chain and counts what goes.
-func (c compat) remove(conn *nftables.Conn, f ipfam.Family, cfg ipmasq.Config) (int, error) {
-	list, err := chainsOf(conn, f, string(c.table))
-	if err != nil || !slices.ContainsFunc(list, func(h *nftables.Chain) bool { return h.Name == c.name }) {
-		return 0, err
+// compatHave is what the kernel holds: rules of the base chain and of ours.
+type compatHave struct {
+	hooked, exists bool
+	base, own      []*nftables.Rule
+}
+
+// read reads only the two chains: the table may be large.
+func (r Compat) read(conn *nftables.Conn, f ipfam.Family, c compat) (h compatHave, err error) {
+	if _, h.hooked, err = r.driver.chain(f, string(c.table), c.base); err != nil {
+		return h, err
 	}
+	if h.exists, _, err = r.driver.chain(f, string(c.table), c.name); err != nil {
+		return h, err
+	}
+	base, own := c.chains(f)
+	if h.base, err = conn.GetRules(base.Table, base); err != nil || !h.exists {
+		return h, err
+	}
+	h.own, err = conn.GetRules(own.Table, own)
+	return h, err
+}
+
+func (c compat) chains(f ipfam.Family) (base, own *nftables.Chain) {
 	table := &nftables.Table{Name: string(c.table), Family: families[f]}
-	chain := &nftables.Chain{Name: c.name, Table: table}
-	own, err := conn.GetRules(table, chain)
-	if err != nil {
-		return 0, err
-	}
-	ours, others := 0, 0
-	for _, r := range own {
-		switch {
-		case names(f, r.Exprs, cfg.Owns):
-			ours++
-			_ = conn.DelRule(&nftables.Rule{Table: table, Chain: chain, Handle: r.Handle})
-		case len(sides(f, r.Exprs)) > 0:
-			others++
-		}
-	}
-	if others > 0 {
-		return ours, nil
-	}
-	jumps, err := c.removeJumps(conn, table)
-	if err != nil {
-		return ours, err
-	}
-	conn.FlushChain(chain)
-	conn.DelChain(chain)
-	return ours + jumps + 1, nil
+	return &nftables.Chain{Name: c.base, Table: table}, &nftables.Chain{Name: c.name, Table: table}
 }
 
-// removeJumps queues the removal of the jumps to the chain.
-func (c compat) removeJumps(conn *nftables.Conn, table *nftables.Table) (int, error) {
-	base := &nftables.Chain{Name: c.base, Table: table}
-	list, err := conn.GetRules(table, base)
-	if err != nil {
-		return 0, err
-	}
-	n := 0
-	for _, r := range list {
-		jump := slices.ContainsFunc(r.Exprs, func(e expr.Any) bool {
-			v, ok := e.(*expr.Verdict)
-			return ok && v.Chain == c.name
-		})
-		if jump {
-			n++
-			_ = conn.DelRule(&nftables.Rule{Table: table, Chain: base, Handle: r.Handle})
-		}
-	}
-	return n, nil
+// isForward reports whether a chain is one that Compat keeps for
+// forwarding, or jumps from.
+func isForward(f nftables.TableFamily, table, chain string) bool {
+	c := compats[ipmasq.Filter]
+	return slices.Contains(families[:], f) && table == string(c.table) && (chain == c.base || chain == c.name)
 }

@@ -34,6 +34,12 @@ type Options struct {
 type Driver struct {
 	Options
 
+	// clean is what was found right, and at which generation.
+	clean struct {
+		known      bool
+		config     ipmasq.Config
+		generation uint32
+	}
 	// judged is what Blocked has found, and at which generation.
 	judged struct {
 		known      bool
@@ -60,13 +66,21 @@ func (d *Driver) open() (*nftables.Conn, error) {
 // Apply makes the tables hold the rules, and none of this daemon's beside
 // them, in one transaction. It writes nothing when they are there already.
 func (d *Driver) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
-	if !c.Masquerade && !c.Forward && d.absent() {
+	before, failed := d.Generation()
+	if failed != nil && !c.Masquerade && !c.Forward {
+		return nil, nil //nolint:nilerr // without nf_tables there is nothing to remove
+	}
+	if failed == nil && d.clean.known && d.clean.generation == before && d.clean.config.Equal(c) {
 		return nil, nil
 	}
 	changes, err := d.apply(c)
 	if err != nil && ctx.Err() == nil {
 		// Somebody may have changed the tables between reading and writing.
-		return d.apply(c)
+		changes, err = d.apply(c)
+	}
+	if d.clean.known = failed == nil && err == nil && len(changes) == 0; d.clean.known {
+		d.clean.config, d.clean.generation = c, before
+		d.clean.config.Exclude = slices.Clone(c.Exclude) // the caller's may change
 	}
 	return changes, err
 }
@@ -88,7 +102,12 @@ func (d *Driver) apply(c ipmasq.Config) (ipmasq.Changes, error) {
 		if !c.Concerns(f) {
 			continue
 		}
-		todo, last, err := d.compare(conn, f, c)
+		var todo []steps
+		var last bool
+		err := d.steady(func() (n int, err error) {
+			todo, last, err = d.compare(conn, f, c)
+			return len(todo), err
+		})
 		if err != nil {
 			return nil, fmt.Errorf("%s: read table %s: %w", f, tableNames[f], err)
 		}

@@ -3,6 +3,7 @@ package nftables
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"regexp"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"flannel/internal/golden"
 	"flannel/internal/ipfam"
@@ -70,6 +73,36 @@ func (h host) right(c ipmasq.Config, want string) {
 	}
 	if again := h.apply(c); len(again) > 0 {
 		h.t.Errorf("the second time wrote %v", again)
+	}
+}
+
+func TestAKernelWithoutNFTablesIsNamed(t *testing.T) {
+	for _, err := range []error{unix.EINVAL, fmt.Errorf("dial: %w", unix.EPROTONOSUPPORT)} {
+		if got := remedy(err); !strings.Contains(got, "modprobe nf_tables") {
+			t.Errorf("%v: got %q", err, got)
+		}
+	}
+	if got := remedy(unix.EPERM); got != "" {
+		t.Errorf("without rights: got %q", got)
+	}
+}
+
+// While nothing has changed, a look costs no reading of tables and sets.
+func TestWhatHasNotChangedIsNotReadAgain(t *testing.T) {
+	h := newHost(t)
+	h.apply(dual())
+	h.apply(dual())
+	if !h.driver.clean.known {
+		t.Error("what is right is read again")
+	}
+	if changes := h.apply(second()); len(changes) == 0 {
+		t.Error("another configuration was not written")
+	}
+	h.apply(dual())
+	h.apply(dual())
+	h.Tool("nft", "delete table ip flannel-ipv4")
+	if changes := h.apply(dual()); len(changes) == 0 {
+		t.Error("what was deleted was not written")
 	}
 }
 
@@ -254,7 +287,7 @@ func TestWhatIptablesLeftGoes(t *testing.T) {
 	write("10.244.0.0/16", "10.244.9.0/24")
 	write("10.245.0.0/16", "10.245.9.0/24")
 	remove := func(c ipmasq.Config) string {
-		if _, err := NewCompat(h.driver).Remove(t.Context(), c); err != nil {
+		if _, err := NewCompat(h.driver, ipmasq.Nat, ipmasq.Filter).Remove(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
 		return h.Tool("iptables-nft", "-t nat -S") + h.Tool("iptables-nft", "-S")

@@ -25,7 +25,7 @@ func FuzzEvent(f *testing.F) {
 	f.Add(uint16(msgNewRule), []byte{2, 0, 0, 0, 8, 0, 1, 0, 'n', 'a', 't', 0})
 	f.Add(uint16(msgDelTable), []byte{2, 0, 0, 0, 200, 0, 1, 0})
 	f.Fuzz(func(_ *testing.T, kind uint16, data []byte) {
-		tableOf(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind&0xff)}, Data: data})
+		subject(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind&0xff)}, Data: data})
 	})
 }
 

@@ -2,13 +2,13 @@ package nftables
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -40,8 +40,8 @@ const (
 // headerSize is that of the header in front of the attributes.
 const headerSize = 4
 
-// Watch calls own when one of our tables has changed, or events were lost, and
-// other when another table has. The calls must not block. It runs until ctx
+// Watch calls own when rules of ours may have changed, or events were lost, and
+// other when those of others have. The calls must not block. It runs until ctx
 // ends.
 func (d *Driver) Watch(ctx context.Context, own, other func()) error {
 	for {
@@ -81,10 +81,13 @@ func (d *Driver) watchOnce(ctx context.Context, own, other func()) error {
 			return err
 		}
 		for _, m := range messages {
-			switch table := tableOf(m); {
+			switch family, table, chain := subject(m); {
 			case table == "":
 			case slices.Contains(tableNames[:], table):
 				own()
+			case isForward(family, table, chain):
+				own()
+				other()
 			case !aboutSet(m): // what sets of others hold is not judged
 				other()
 			}
@@ -98,62 +101,33 @@ func aboutSet(m netlink.Message) bool {
 	return kind >= msgNewSet && kind <= msgDelElem
 }
 
-// tableOf returns the table that an event is about, when it is about a table,
-// a chain, a rule or a set.
-func tableOf(m netlink.Message) string {
+// subject returns the table that an event is about, when it is about a table, a
+// chain, a rule or a set, and the chain, when it is about a chain or a rule.
+func subject(m netlink.Message) (family nftables.TableFamily, table, chain string) {
+	chainAttr := uint16(0) // none
 	switch m.Header.Type & 0xff {
-	case msgNewTable, msgDelTable, msgNewChain, msgDelChain, msgNewRule, msgDelRule,
-		msgNewSet, msgDelSet, msgNewElem, msgDelElem:
+	case msgNewTable, msgDelTable, msgNewSet, msgDelSet, msgNewElem, msgDelElem:
+	case msgNewChain, msgDelChain:
+		chainAttr = unix.NFTA_CHAIN_NAME
+	case msgNewRule, msgDelRule:
+		chainAttr = unix.NFTA_RULE_CHAIN
 	default:
-		return ""
+		return 0, "", ""
 	}
 	if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < headerSize {
-		return ""
+		return 0, "", ""
 	}
 	attrs, err := netlink.NewAttributeDecoder(m.Data[headerSize:])
 	if err != nil {
-		return ""
+		return 0, "", ""
 	}
 	for attrs.Next() {
-		if attrs.Type() == attrTable {
-			return strings.TrimRight(attrs.String(), "\x00")
+		switch attrs.Type() {
+		case attrTable:
+			table = strings.TrimRight(attrs.String(), "\x00")
+		case chainAttr:
+			chain = strings.TrimRight(attrs.String(), "\x00")
 		}
 	}
-	return ""
-}
-
-// Generation returns a number that changes with every change to nf_tables. An
-// error means that the kernel has no nf_tables.
-func (d *Driver) Generation() (uint32, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: d.Namespace})
-	if err != nil {
-		return 0, fmt.Errorf("open nf_tables: %w", err)
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(timeout)); err != nil {
-		return 0, err
-	}
-	answers, err := conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | msgGetGen, Flags: netlink.Request},
-		Data:   make([]byte, headerSize),
-	})
-	if err != nil {
-		return 0, fmt.Errorf("read the generation of nf_tables: %w", err)
-	}
-	for _, m := range answers {
-		if len(m.Data) < headerSize {
-			continue
-		}
-		attrs, err := netlink.NewAttributeDecoder(m.Data[headerSize:])
-		if err != nil {
-			return 0, fmt.Errorf("read the generation of nf_tables: %w", err)
-		}
-		attrs.ByteOrder = binary.BigEndian
-		for attrs.Next() {
-			if attrs.Type() == attrGeneration {
-				return attrs.Uint32(), nil
-			}
-		}
-	}
-	return 0, errors.New("read the generation of nf_tables: no answer")
+	return nftables.TableFamily(m.Data[0]), table, chain
 }

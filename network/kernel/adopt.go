@@ -1,14 +1,19 @@
 package kernel
 
-import "golang.org/x/sys/unix"
+import (
+	"slices"
 
-// Adoption: flannel does not mark its routes, so whether an unmarked route is
-// its route or the user's is a decision, not knowledge. It is made once, when
-// the daemon first looks at the kernel, and only where nothing shows that this
-// software has run on the host before. The routes that may be taken over are
+	"golang.org/x/sys/unix"
+)
+
+// Adoption: flannel does not mark its routes. Those that no one else makes are
+// recognised by their shape, always; see madeByFlannel. Whether another unmarked
+// route is its route or the user's is a decision, not knowledge. It is made once,
+// when the daemon first looks at the kernel, and only where nothing shows that
+// this software has run on the host before. The routes that may be taken over are
 // those of that moment; a pass then takes those of them that are over our
 // devices or described by Scope.Adopt. After the first complete pass, and on
-// every later start, no unmarked route is touched, unless it is over our device
+// every later start, no such route is touched, unless it is over our device
 // and in the way of a route that is wanted.
 
 // decideAdoption decides, once, which unmarked routes may be taken over.
@@ -57,6 +62,17 @@ func (r *reconciler) leftByFlannel() (map[routeKey]routeValue, error) {
 		return nil, err
 	}
 	return found, err
+}
+
+// madeByFlannel reports whether an unmarked route has the shape that only flannel
+// gives it: on a vxlan device of ours, inside the network, with the network
+// address of the destination as gateway.
+func (r *reconciler) madeByFlannel(k routeKey, v routeValue) bool {
+	if !v.unmarked() || !v.onLink || v.via != k.dst.Addr() || !r.scope.inside(k.dst) {
+		return false
+	}
+	ours := func(l link) bool { return l.index == v.dev && l.kind == kindVXLAN }
+	return slices.ContainsFunc(r.owned, ours) || slices.ContainsFunc(r.former, ours)
 }
 
 // adopting reports whether there may be routes to take over.

@@ -5,55 +5,157 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
-
-	"flannel/network/kernel/rtnl"
 
 	"golang.org/x/sys/unix"
 )
 
+// LockDir is where the locks of the daemons of a host are, whatever their flags.
+const LockDir = "/run/flannel/lock"
+
 // ErrClaimed says that another daemon runs as the same instance.
 var ErrClaimed = errors.New("another daemon on this host runs as the same instance")
+
+// Claimed is what a daemon holds while it runs as an instance.
+type Claimed struct {
+	instance     string
+	lock, socket *os.File
+}
 
 // Claim says to other daemons in this network namespace that the one with this
 // Scope.Instance runs: its devices are left alone until the claim is closed or
 // the process ends. The error wraps ErrClaimed while another has the claim.
-func Claim(instance string) (io.Closer, error) {
+//
+// A lock decides, on a file in a folder that only root can reach; dir is
+// LockDir but for tests. Any user could hold the name of a socket.
+func Claim(dir, instance string) (*Claimed, error) {
+	lock, err := takeLock(dir, instance)
+	if err != nil {
+		return nil, fmt.Errorf("claim instance %q: %w", instance, err)
+	}
+	return &Claimed{instance: instance, lock: lock}, nil
+}
+
+// Unclaimed is a claim without a lock, for a host on which Claim fails.
+func Unclaimed(instance string) *Claimed { return &Claimed{instance: instance} }
+
+// Announce tells daemons of earlier versions, for which the abstract socket is
+// the claim. An error that wraps EADDRINUSE says that some program holds it.
+func (c *Claimed) Announce() error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("claim instance %q: %w", instance, os.NewSyscallError("socket", err))
+		return os.NewSyscallError("socket", err)
 	}
-	if err := unix.Bind(fd, claimAddr(instance)); err != nil {
+	name := SocketName(c.instance)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err != nil {
 		_ = unix.Close(fd)
-		if errors.Is(err, unix.EADDRINUSE) {
-			return nil, fmt.Errorf("claim instance %q: %w", instance, ErrClaimed)
-		}
-		return nil, fmt.Errorf("claim instance %q: %w", instance, os.NewSyscallError("bind", err))
+		return fmt.Errorf("abstract socket %s: %w", name, os.NewSyscallError("bind", err))
 	}
-	return os.NewFile(uintptr(fd), "claim"), nil
+	c.socket = os.NewFile(uintptr(fd), "claim")
+	return nil
 }
 
-// claimAddr is an abstract socket: its name is free again when the process
-// ends, however it ends, and is one per network namespace, whatever is
-// mounted where.
-func claimAddr(instance string) *unix.SockaddrUnix {
-	return &unix.SockaddrUnix{Name: "@" + aliasWord + "-" + shortName(instance)}
+// Close gives the instance back.
+func (c *Claimed) Close() error {
+	var errs []error
+	if c.socket != nil {
+		errs = append(errs, c.socket.Close())
+	}
+	if c.lock != nil {
+		errs = append(errs, os.Remove(c.lock.Name()), c.lock.Close())
+	}
+	return errors.Join(errs...)
 }
 
-// alive reports whether somebody in the namespace has claimed an instance.
-// Only a clear no is a no.
-func alive(namespace int, instance string) bool {
-	err := rtnl.Inside(namespace, func() error {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
+// SocketName is the abstract socket of an instance, as ss shows it.
+func SocketName(instance string) string { return "@" + aliasWord + "-" + shortName(instance) }
+
+// takeLock returns the locked file of an instance.
+func takeLock(dir, instance string) (*os.File, error) {
+	path, err := lockPath(dir, 0, instance)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		if err := makeLockDir(dir); err != nil {
+			return nil, err
 		}
-		defer func() { _ = unix.Close(fd) }()
-		return unix.Connect(fd, claimAddr(instance))
-	})
-	return !errors.Is(err, unix.ECONNREFUSED)
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+		if err != nil {
+			_ = f.Close()
+			if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+				err = ErrClaimed
+			}
+			return nil, err
+		}
+		// Whoever gives a lock back removes the file first.
+		if named, err := os.Lstat(path); err == nil {
+			if opened, err := f.Stat(); err == nil && os.SameFile(opened, named) {
+				return f, nil
+			}
+		}
+		_ = f.Close()
+	}
+}
+
+// makeLockDir makes the folder of the locks, or refuses one in which others can
+// take them.
+func makeLockDir(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	var stat unix.Stat_t
+	if err := unix.Lstat(dir, &stat); err != nil {
+		return &fs.PathError{Op: "lstat", Path: dir, Err: err}
+	}
+	if stat.Mode&unix.S_IFMT != unix.S_IFDIR || int(stat.Uid) != os.Geteuid() || stat.Mode&0o077 != 0 {
+		return fmt.Errorf("%s is not a folder that only user %d can reach: remove it", dir, os.Geteuid())
+	}
+	return nil
+}
+
+// lockPath names the file of an instance in a network namespace; 0 is the
+// current one. Containers and the host may share the folder.
+func lockPath(dir string, namespace int, instance string) (string, error) {
+	var stat unix.Stat_t
+	var err error
+	if namespace > 0 {
+		err = unix.Fstat(namespace, &stat)
+	} else {
+		err = unix.Stat("/proc/thread-self/ns/net", &stat)
+	}
+	if err != nil {
+		return "", fmt.Errorf("look at the network namespace: %w", err)
+	}
+	sum := sha256.Sum256([]byte(shortName(instance)))
+	return filepath.Join(dir, fmt.Sprintf("%d-%d-%s", stat.Dev, stat.Ino, hex.EncodeToString(sum[:8]))), nil
+}
+
+// alive reports whether a daemon in the namespace holds an instance. Only a
+// clear no is a no.
+func alive(dir string, namespace int, instance string) bool {
+	path, err := lockPath(dir, namespace, instance)
+	if err != nil {
+		return true
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	defer func() { _ = f.Close() }()
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock)
+	return err != nil || lock.Type != unix.F_UNLCK
 }
 
 // maxInstance is what fits into the name of a socket, beside what else is in it.

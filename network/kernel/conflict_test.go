@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"flannel/internal/nstest"
 	"flannel/network/kernel"
 )
 
@@ -178,4 +179,55 @@ func BenchmarkForeignRouteInTheWay(b *testing.B) {
 			b.Fatal("the route was taken")
 		}
 	}
+}
+
+// Another overlay on the host may need the same port or the same VNI.
+func TestADeviceOfOthersInTheWayIsNamed(t *testing.T) {
+	const command = "`ip -d link show type vxlan`"
+	tests := map[string]struct {
+		theirs string
+		want   []string
+	}{
+		"the same VNI":  {"link add theirs type vxlan id 1 dstport 8472 local 192.0.2.1 dev eth0", []string{"device theirs has VNI 1 on UDP port 8472", command}},
+		"the same port": {"link add theirs type vxlan external dstport 8472", []string{"device theirs has UDP port 8472", command}},
+		"of another namespace": {
+			"link add theirs type vxlan id 1 dstport 8472 local 192.0.2.1 dev eth0", []string{"moved to another network namespace"},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			n.IP(test.theirs)
+			n.Up("theirs")
+			if name == "of another namespace" {
+				if err := n.Handle.LinkSetNsFd(n.Link("theirs"), int(nstest.New(t).Namespace)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			stats, err := n.Apply(t.Context(), single(n.uplink, 2), false)
+			if err == nil || stats.DeviceErr == nil {
+				t.Fatalf("got %+v, %v, want that the device is not in order", stats, err)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(stats.DeviceErr.Error(), want) {
+					t.Errorf("got %v, want %q in it", stats.DeviceErr, want)
+				}
+			}
+		})
+	}
+	t.Run("no device", func(t *testing.T) {
+		n := newNode(t)
+		n.Do(func() {
+			socket, err := net.ListenPacket("udp4", ":8472")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { _ = socket.Close() })
+		})
+		_, err := n.Apply(t.Context(), single(n.uplink, 2), false)
+		if err == nil || !strings.Contains(err.Error(), "`ss -ulnp sport = :8472`") {
+			t.Errorf("got %v, want the command that shows the program", err)
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -35,20 +36,24 @@ type machine interface {
 
 type realMachine struct {
 	*kernel.Netlink
-	t  testing.TB
-	ns *nstest.NS
+	t     testing.TB
+	ns    *nstest.NS
+	locks string
 }
 
 func (m realMachine) uplinkIndex() int { return m.ns.Index("eth0") }
 func (m realMachine) text() string     { return m.ns.Dump() }
 
 func (m realMachine) again(s kernel.Scope) machine {
-	return realMachine{open(m.t, m.ns, kernel.Options{Scope: s}), m.t, m.ns}
+	return realMachine{open(m.t, m.ns, kernel.Options{Scope: s, LockDir: m.locks}), m.t, m.ns, m.locks}
 }
 
 func (m realMachine) claim(instance string) (c io.Closer, err error) {
-	m.ns.Do(func() { c, err = kernel.Claim(instance) })
-	return c, err
+	var held *kernel.Claimed
+	if m.ns.Do(func() { held, err = kernel.Claim(m.locks, instance) }); err != nil {
+		return nil, err
+	}
+	return held, nil
 }
 
 func (m realMachine) device(d kernel.Device) {
@@ -91,7 +96,8 @@ func onBoth(t *testing.T, test func(t *testing.T, m machine)) {
 	t.Run("netlink", func(t *testing.T) {
 		ns := nstest.New(t)
 		ns.AddUplink("eth0", "192.0.2.1/24", "2001:db8::1/64")
-		test(t, realMachine{open(t, ns, kernel.Options{Scope: scope}), t, ns})
+		locks := filepath.Join(t.TempDir(), "lock")
+		test(t, realMachine{open(t, ns, kernel.Options{Scope: scope, LockDir: locks}), t, ns, locks})
 	})
 	t.Run("fake", func(t *testing.T) {
 		f := kernel.NewFake(scope)

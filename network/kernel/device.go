@@ -5,6 +5,14 @@ import "fmt"
 // vxlanPort is the kernel's default UDP port, not the one that IANA assigned.
 const vxlanPort = 8472
 
+// port returns the UDP port that the kernel uses.
+func (v VXLAN) port() int {
+	if v.Port == 0 {
+		return vxlanPort
+	}
+	return v.Port
+}
+
 // linkAction is what a pass does with one wanted device.
 type linkAction uint8
 
@@ -45,9 +53,7 @@ func compatible(want Device, have link) bool {
 		return true
 	}
 	w := *want.VXLAN
-	if w.Port == 0 {
-		w.Port = vxlanPort
-	}
+	w.Port = w.port()
 	return have.kind == "vxlan" && have.vxlan == w
 }
 
@@ -91,11 +97,7 @@ func inTheWay(want Device, l link) bool {
 	if want.VXLAN == nil || l.kind != "vxlan" {
 		return false
 	}
-	port := want.VXLAN.Port
-	if port == 0 {
-		port = vxlanPort
-	}
-	return l.vxlan.VNI == want.VXLAN.VNI && l.vxlan.Port == port &&
+	return l.vxlan.VNI == want.VXLAN.VNI && l.vxlan.Port == want.VXLAN.port() &&
 		l.vxlan.Local.Is4() == want.VXLAN.Local.Is4()
 }
 

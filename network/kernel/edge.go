@@ -17,6 +17,8 @@ type edge struct {
 	// release lets the packets go that wait for an address, or drops them, and
 	// forgets the address. Nothing depends on its success.
 	release func([]waiting)
+	// host returns what this host has.
+	host func() (Host, error)
 	// findRoutes returns those of the routes that are in the main table,
 	// whoever made them.
 	findRoutes func(keys []routeKey) (map[routeKey]routeValue, error)

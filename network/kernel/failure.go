@@ -7,17 +7,25 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"flannel/internal/ipfam"
 )
 
 // failures collects errors and keeps their text short.
 type failures struct {
 	count int
 	first []error
+	// families are those that the errors are about.
+	families ipfam.Pair[bool]
 }
 
 const shownFailures = 5
 
-func (f *failures) add(err error) {
+// add adds an error about these families.
+func (f *failures) add(err error, families ipfam.Pair[bool]) {
+	for family, on := range families.Each() {
+		f.families[family] = f.families[family] || on
+	}
 	f.count++
 	if len(f.first) < shownFailures {
 		f.first = append(f.first, err)
@@ -32,12 +40,12 @@ func (f *failures) err() error {
 }
 
 func (p *pass) addrFailed(c change[addrKey, struct{}], err error) {
-	p.deviceFailures.add(fmt.Errorf("put address %s: %w", c.key.prefix, err))
+	p.deviceFailures.add(fmt.Errorf("put address %s: %w", c.key.prefix, err), familyOf(c.key.prefix.Addr()))
 }
 
 func (p *pass) fdbFailed(c change[fdbKey, fdbValue], err error) {
 	err = fmt.Errorf("put fdb entry %s dst %s: %w", c.key.mac, c.want.dst, err)
-	p.failures.add(err)
+	p.failures.add(err, familyOf(c.want.dst))
 	for k, mac := range p.neighborEntries(p.want.Neighbors, nil) {
 		if mac == c.key.mac && k.dev == c.key.dev {
 			p.failServed(k, err)
@@ -47,13 +55,13 @@ func (p *pass) fdbFailed(c change[fdbKey, fdbValue], err error) {
 
 func (p *pass) neighborFailed(c change[neighKey, MAC], err error) {
 	err = fmt.Errorf("put neighbour %s: %w", c.key.addr, err)
-	p.failures.add(err)
+	p.failures.add(err, familyOf(c.key.addr))
 	p.failServed(c.key, err)
 }
 
 func (p *pass) routeFailed(c change[routeKey, routeValue], err error) {
 	err = fmt.Errorf("put route %s: %w", c.key.dst, err)
-	p.failures.add(err)
+	p.failures.add(err, familyOf(c.key.dst.Addr()))
 	p.fail(c.key.dst, err)
 }
 
@@ -79,21 +87,47 @@ func (p *pass) fail(dst netip.Prefix, err error) {
 }
 
 // fileMissing files an error for each device that does not exist and for each
-// route that needs it.
+// route that needs it. Without its device an entry looks stale although it is
+// wanted, so the families that the device should carry are held.
 func (p *pass) fileMissing() {
 	for _, name := range slices.Sorted(maps.Keys(p.missing)) {
 		err := fmt.Errorf("device %s does not exist or is not ours", name)
-		if slices.ContainsFunc(p.want.Devices, func(d Device) bool { return d.Name == name }) {
-			p.deviceFailures.add(err)
-		} else {
-			p.failures.add(err)
-		}
+		var families ipfam.Pair[bool]
 		for _, r := range p.want.Routes {
 			if r.Dev == name && !r.Blackhole {
 				p.fail(r.Dst, err)
+				families[ipfam.Of(r.Dst.Addr())] = true
 			}
 		}
+		if i := slices.IndexFunc(p.want.Devices, func(d Device) bool { return d.Name == name }); i >= 0 {
+			families = p.want.Devices[i].families()
+			p.deviceFailures.add(err, families)
+		} else {
+			p.failures.add(err, families)
+		}
+		for f, on := range families.Each() {
+			p.hold[f] = p.hold[f] || on
+		}
 	}
+}
+
+func familyOf(a netip.Addr) (families ipfam.Pair[bool]) {
+	families[ipfam.Of(a)] = true
+	return families
+}
+
+// both is for what belongs to either family.
+func both() ipfam.Pair[bool] { return ipfam.Pair[bool]{true, true} }
+
+// families returns those that the device has addresses of; both if it has none.
+func (d Device) families() (families ipfam.Pair[bool]) {
+	if len(d.Addrs) == 0 {
+		return both()
+	}
+	for _, a := range d.Addrs {
+		families[ipfam.Of(a.Addr())] = true
+	}
+	return families
 }
 
 func byName(a, b link) int { return cmp.Compare(a.name, b.name) }

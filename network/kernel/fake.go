@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"strings"
 	"sync"
 )
@@ -96,6 +97,14 @@ func (f *Fake) AddDevice(d Device) int {
 	f.tables.mu.Unlock()
 	f.tampered()
 	return index
+}
+
+// AddAddr gives a device an address, as somebody else would.
+func (f *Fake) AddAddr(dev string, a netip.Prefix) {
+	f.tables.mu.Lock()
+	f.tables.addrs[addrKey{f.tables.indexLocked(dev), a}] = struct{}{}
+	f.tables.mu.Unlock()
+	f.tampered()
 }
 
 // AddRoute adds a route as somebody else with this protocol number would, over

@@ -20,6 +20,14 @@ func (t *fakeTables) edge() edge {
 		},
 		fdbAges: func(int, func(fdbKey, time.Duration)) error { return nil },
 		release: func([]waiting) {},
+		host: func() (h Host, err error) {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			for k := range t.addrs {
+				h.Addrs = append(h.Addrs, HostAddr{k.prefix, t.links[k.dev].name})
+			}
+			return h, nil
+		},
 		findRoutes: func([]routeKey) (map[routeKey]routeValue, error) {
 			t.mu.Lock()
 			defer t.mu.Unlock()
@@ -118,9 +126,7 @@ func newLink(d Device) link {
 		l.kind = kindTUN
 	case d.VXLAN != nil:
 		l.kind, l.vxlan = kindVXLAN, *d.VXLAN
-		if l.vxlan.Port == 0 {
-			l.vxlan.Port = vxlanPort
-		}
+		l.vxlan.Port = d.VXLAN.port()
 	}
 	return l
 }

@@ -21,9 +21,9 @@ const maxFiltered = 100
 
 // eventFilter returns a socket filter that lets only events pass that may be
 // somebody else's change of ours: not what the socket with this port caused;
-// of routes those of our protocol and those that replace another; of the rest
-// what is about these devices.
-func eventFilter(port uint32, indexes []int) []bpf.Instruction {
+// of routes those of our protocol, those that replace another and, if asked for,
+// all that are removed; of the rest what is about these devices.
+func eventFilter(port uint32, indexes []int, removed bool) []bpf.Instruction {
 	const accept, reject = 1 << 18, 0
 	f := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offPort, Size: 4},
@@ -33,6 +33,11 @@ func eventFilter(port uint32, indexes []int) []bpf.Instruction {
 		// Misses have a socket of their own.
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: native16(unix.RTM_GETNEIGH), SkipTrue: 1},
 		bpf.RetConstant{Val: reject},
+	}
+	if removed {
+		f = append(f, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: native16(unix.RTM_DELROUTE), SkipTrue: 1}, bpf.RetConstant{Val: accept})
+	}
+	f = append(f,
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: native16(unix.RTM_NEWROUTE), SkipTrue: 1},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: native16(unix.RTM_DELROUTE), SkipTrue: 6},
 		bpf.LoadAbsolute{Off: offProtocol, Size: 1},
@@ -41,7 +46,7 @@ func eventFilter(port uint32, indexes []int) []bpf.Instruction {
 		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: native16(unix.NLM_F_REPLACE), SkipTrue: 1},
 		bpf.RetConstant{Val: reject},
 		bpf.RetConstant{Val: accept},
-	}
+	)
 	return append(f, onDevices(indexes)...)
 }
 

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"encoding/binary"
+	"fmt"
 	"testing"
 
 	"golang.org/x/net/bpf"
@@ -22,14 +23,16 @@ func onDevice(index uint32) []byte {
 	return binary.NativeEndian.AppendUint32([]byte{0, 0, 0, 0}, index)
 }
 
+type filterTest struct {
+	name  string
+	event []byte
+	want  bool
+}
+
 func TestEventFilter(t *testing.T) {
 	const port, ours, uplink = 0x12345678, 7, 0x10203
 	routeOf := func(protocol byte) []byte { return []byte{unix.AF_INET, 24, 0, 0, unix.RT_TABLE_MAIN, protocol} }
-	tests := []struct {
-		name  string
-		event []byte
-		want  bool
-	}{
+	tests := []filterTest{
 		{"our route", event(unix.RTM_DELROUTE, 0, 1, routeOf(RouteProtocol)...), true},
 		{"our route, added", event(unix.RTM_NEWROUTE, 0, 1, routeOf(RouteProtocol)...), true},
 		{"our own write", event(unix.RTM_NEWROUTE, 0, port, routeOf(RouteProtocol)...), false},
@@ -42,20 +45,23 @@ func TestEventFilter(t *testing.T) {
 		{"foreign device", event(unix.RTM_NEWLINK, 0, 0, onDevice(uplink+1)...), false},
 		{"address elsewhere", event(unix.RTM_NEWADDR, 0, 0, onDevice(9)...), false},
 	}
-	vm, err := bpf.NewVM(eventFilter(port, []int{ours, 9999, uplink}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			n, err := vm.Run(test.event)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := n > 0; got != test.want {
-				t.Errorf("got %v, want %v", got, test.want)
-			}
-		})
+	for _, removed := range []bool{false, true} {
+		vm, err := bpf.NewVM(eventFilter(port, []int{ours, 9999, uplink}, removed))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tests := append(tests, filterTest{"foreign route, removed", event(unix.RTM_DELROUTE, 0, 1, routeOf(unix.RTPROT_BGP)...), removed})
+		for _, test := range tests {
+			t.Run(fmt.Sprintf("%s, %v", test.name, removed), func(t *testing.T) {
+				n, err := vm.Run(test.event)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := n > 0; got != test.want {
+					t.Errorf("got %v, want %v", got, test.want)
+				}
+			})
+		}
 	}
 }
 

@@ -165,7 +165,7 @@ func (r *reconciler) judgeRouteLocked(m rtnl.Message) bool {
 	have, known := r.routes[k]
 	switch {
 	case m.Type == unix.RTM_DELROUTE:
-		return known && v.protocol == have.protocol
+		return known && v.protocol == have.protocol || r.blocked[k]
 	case known:
 		return v != have
 	default:

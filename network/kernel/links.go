@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"syscall"
+
+	"flannel/internal/ipfam"
 )
 
 // applyLinks makes our devices what they should be. Each round lists the
@@ -45,9 +47,11 @@ func (p *pass) applyLinks() error {
 	p.former = slices.DeleteFunc(p.former, func(l link) bool {
 		return slices.ContainsFunc(p.want.Devices, func(d Device) bool { return d.Name == l.name })
 	})
-	for _, name := range slices.Sorted(maps.Keys(failed)) {
-		p.deviceFailures.add(failed[name])
-		delete(p.links, name)
+	for _, d := range p.want.Devices {
+		if err := failed[d.Name]; err != nil {
+			p.deviceFailures.add(err, d.families())
+			delete(p.links, d.Name)
+		}
 	}
 	return nil
 }
@@ -96,7 +100,7 @@ func (p *pass) applyLink(d Device) (bool, error) {
 	case linkAdjust:
 		p.expectLink(d, c.after(*have))
 		if err := p.edge.links.Change(have.index, c); err != nil {
-			return false, fmt.Errorf("change device %s: %w", d.Name, err)
+			return false, fmt.Errorf("change device %s: %w", d.Name, p.explain(d, err))
 		}
 		p.countLink(d)
 		return true, nil
@@ -119,25 +123,41 @@ func (p *pass) createLink(d Device) error {
 			p.stats.Deleted[TableDevices]++
 		}
 	}
-	err := p.edge.links.Add(d, p.scope.alias())
-	if errors.Is(err, syscall.EEXIST) {
-		err = fmt.Errorf("%w%s", err, p.culprit(d))
-	}
-	if err != nil {
-		return fmt.Errorf("create device %s: %w", d.Name, err)
+	if err := p.edge.links.Add(d, p.scope.alias()); err != nil {
+		return fmt.Errorf("create device %s: %w", d.Name, p.explain(d, err))
 	}
 	p.countLink(d)
 	return nil
 }
 
-// culprit names the foreign device that has our VNI.
-func (p *pass) culprit(d Device) string {
+// explain adds to the kernel's refusal of a vxlan device which device of others
+// has what it needs. The kernel allows a VNI once per port when a device is
+// created, and when it comes up a port only to devices that are alike.
+func (p *pass) explain(d Device, err error) error {
+	if d.VXLAN == nil {
+		return err
+	}
+	port := d.VXLAN.port()
+	var has, none string
+	inTheWay := func(l link) bool { return l.vxlan.Port == port }
+	switch {
+	case errors.Is(err, syscall.EEXIST):
+		has = fmt.Sprintf("VNI %d on UDP port %d", d.VXLAN.VNI, port)
+		none = "a vxlan device that was made here and moved to another network namespace has it"
+		inTheWay = func(l link) bool { return l.vxlan.VNI == d.VXLAN.VNI && l.vxlan.Port == port }
+	case errors.Is(err, syscall.EADDRINUSE):
+		has = fmt.Sprintf("UDP port %d", port)
+		none = fmt.Sprintf("`ss -ulnp sport = :%d` shows the program that has it", port)
+	default:
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.links)) {
-		if l := p.links[name]; inTheWay(d, l) && l.name != d.Name {
-			return fmt.Sprintf(": device %s has VNI %d on this port", l.name, l.vxlan.VNI)
+		if l := p.links[name]; l.kind == kindVXLAN && l.alias != p.scope.alias() && l.name != d.Name && inTheWay(l) {
+			return fmt.Errorf("%w: device %s has %s, as `ip -d link show type vxlan` shows; "+
+				"remove that device, or use another VNI or port for this network", err, l.name, has)
 		}
 	}
-	return ""
+	return fmt.Errorf("%w: something else has %s; %s", err, has, none)
 }
 
 // countLink counts a write, and the device as drifted when nobody asked for a
@@ -180,18 +200,37 @@ func (p *pass) turnOffTxChecksum(d Device) (bool, error) {
 	return on, nil
 }
 
-// deleteFormer removes the devices of earlier configurations. What is on them
-// goes with them.
+// deleteFormer removes the devices of earlier configurations, once everything is
+// in order in the families that they carry. What is on them goes with them.
 func (p *pass) deleteFormer() error {
-	for len(p.former) > 0 {
-		l := p.former[0]
+	var kept []link
+	var errs []error
+	for _, l := range p.former {
+		if p.needsFormer(l) {
+			kept = append(kept, l)
+			continue
+		}
 		p.forgetLink(l.index)
 		if err := p.edge.links.Delete(l.index); err != nil {
-			return fmt.Errorf("delete device %s of an earlier configuration: %w", l.name, err)
+			kept = append(kept, l)
+			errs = append(errs, fmt.Errorf("delete device %s of an earlier configuration: %w", l.name, err))
+			continue
 		}
-		p.former = p.former[1:]
 		p.stats.Deleted[TableDevices]++
 		p.log.Info("device of an earlier configuration deleted", "dev", l.name)
 	}
-	return nil
+	p.former = kept
+	return errors.Join(errs...)
+}
+
+// needsFormer reports whether packets may need a device of an earlier
+// configuration. A vxlan device carries one family, that of its own address.
+func (p *pass) needsFormer(l link) bool {
+	needed := func(f ipfam.Family) bool {
+		return p.hold[f] || p.failures.families[f] || p.deviceFailures.families[f]
+	}
+	if l.kind == kindVXLAN && l.vxlan.Local.IsValid() {
+		return needed(ipfam.Of(l.vxlan.Local))
+	}
+	return needed(ipfam.V4) || needed(ipfam.V6)
 }

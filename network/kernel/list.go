@@ -38,7 +38,7 @@ func (p *pass) list() error {
 // read lists all tables. Events are kept until remember.
 func (p *pass) read() (t tables, err error) {
 	p.setListing(true)
-	s := selection{unmarked: p.adopting()}
+	s := selection{unmarked: p.adopting() || len(p.owned)+len(p.former) > 0}
 	for _, l := range p.owned {
 		s.devices = append(s.devices, l.index)
 	}
@@ -109,10 +109,12 @@ func wantsFamily(devices []Device, name string, k addrKey) bool {
 func (r *reconciler) onOwned(dev int) bool { return hasIndex(r.owned, dev) }
 
 // ownRoute reports whether a route is ours: it has our protocol number, and is
-// on a device of ours or inside our networks.
+// on a device of ours or inside our networks; or it is flannel's on our device.
 func (r *reconciler) ownRoute(k routeKey, v routeValue) bool {
-	return v.protocol == RouteProtocol &&
-		(hasIndex(r.owned, v.dev) || hasIndex(r.former, v.dev) || r.scope.inside(k.dst))
+	if v.protocol != RouteProtocol {
+		return r.madeByFlannel(k, v)
+	}
+	return hasIndex(r.owned, v.dev) || hasIndex(r.former, v.dev) || r.scope.inside(k.dst)
 }
 
 func hasIndex(links []link, index int) bool {

@@ -23,6 +23,8 @@ type Options struct {
 	// Namespace is the open network namespace to work in; zero is the current
 	// one.
 	Namespace int
+	// LockDir is where claims are looked for; empty means LockDir.
+	LockDir string
 	// EventBuffer is how many bytes of events the kernel keeps until they are
 	// read; zero means a buffer that is large enough for a flushed table.
 	EventBuffer int
@@ -56,6 +58,9 @@ func New(o Options) (*Netlink, error) {
 	if o.Unused == 0 {
 		o.Unused = defaultUnused
 	}
+	if o.LockDir == "" {
+		o.LockDir = LockDir
+	}
 	conn, err := rtnl.Dial(o.Namespace)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
@@ -66,7 +71,7 @@ func New(o Options) (*Netlink, error) {
 	}
 	n := &Netlink{options: o, conn: conn}
 	n.links = &netlinkLinks{conn: conn, namespace: o.Namespace, ioctl: ioctl, watch: n.refilter}
-	n.reconciler = newReconciler(o.Log, o.Scope, netlinkTables{conn, o.Namespace}.edge(n.links))
+	n.reconciler = newReconciler(o.Log, o.Scope, netlinkTables{conn, o.Namespace, o.LockDir}.edge(n.links))
 	return n, nil
 }
 
@@ -161,12 +166,12 @@ func (n *Netlink) setSocket(at **rtnl.Events, e *rtnl.Events) {
 }
 
 // refilter makes only events of the watched devices pass, beside those of
-// routes.
+// routes: of routes of others only while one of them is in the way.
 func (n *Netlink) refilter() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	indexes := n.watchedIndexes()
-	return errors.Join(refilter(n.events, eventFilter(n.conn.Port(), indexes)), refilter(n.questions, missFilter(indexes)))
+	indexes, blocked := n.watching()
+	return errors.Join(refilter(n.events, eventFilter(n.conn.Port(), indexes, blocked)), refilter(n.questions, missFilter(indexes)))
 }
 
 func refilter(e *rtnl.Events, program []bpf.Instruction) error {

@@ -21,17 +21,21 @@ func (t netlinkTables) listRoutes(s selection, each func(routeKey, routeValue)) 
 
 // dumpRoutes lists the main table; protocol 0 means all of it.
 func (t netlinkTables) dumpRoutes(protocol uint8, each func(routeKey, routeValue)) error {
+	return t.dumpRouteBodies(protocol, func(body []byte) {
+		if k, v, ok := parseRoute(body); ok && (protocol == 0 || v.protocol == protocol) {
+			each(k, v)
+		}
+	})
+}
+
+func (t netlinkTables) dumpRouteBodies(protocol uint8, each func(body []byte)) error {
 	for _, f := range ipfam.All() {
 		err := t.conn.Dump(func(b *rtnl.Batch) {
 			var h [unix.SizeofRtMsg]byte
 			routeHeader(&h, uint8(f.AF()), 0)
 			h[5] = protocol
 			b.Begin(unix.RTM_GETROUTE, unix.NLM_F_DUMP, h[:])
-		}, func(m rtnl.Message) {
-			if k, v, ok := parseRoute(m.Body); ok && (protocol == 0 || v.protocol == protocol) {
-				each(k, v)
-			}
-		})
+		}, func(m rtnl.Message) { each(m.Body) })
 		// A table that nobody has used does not exist.
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return err

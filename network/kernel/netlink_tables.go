@@ -15,6 +15,7 @@ import (
 type netlinkTables struct {
 	conn      *rtnl.Conn
 	namespace int
+	locks     string
 }
 
 func (t netlinkTables) edge(links linkTable) edge {
@@ -24,9 +25,10 @@ func (t netlinkTables) edge(links linkTable) edge {
 		fdb:        table[fdbKey, fdbValue]{TableFDB, t.listFDB, t.putFDB, t.delFDB},
 		neighbors:  table[neighKey, MAC]{TableNeighbors, t.listNeighbors, t.putNeighbors, t.delNeighbors},
 		routes:     table[routeKey, routeValue]{TableRoutes, t.listRoutes, t.putRoutes, t.delRoutes},
-		alive:      func(instance string) bool { return alive(t.namespace, instance) },
+		alive:      func(instance string) bool { return alive(t.locks, t.namespace, instance) },
 		fdbAges:    t.fdbAges,
 		release:    t.release,
+		host:       func() (Host, error) { return t.host(links) },
 		findRoutes: t.findRoutes,
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"flannel/internal/ipfam"
 	"flannel/network/kernel"
 )
 
@@ -35,6 +36,55 @@ func TestFlannelsRoutesAreAdoptedOnce(t *testing.T) {
 		m.route(kernel.Route{Dst: subnet4(6), Via: public4(6), Dev: "eth0"}, 3)
 		apply(t, m.again(adopting), single(up, 2))
 		mustHave(t, m, "route 10.5.6.0/24")
+	})
+}
+
+// A node that flannel served between two runs of ours has its routes on our
+// device, and there are others that a user may have made.
+func TestFlannelsRoutesOnOurDeviceAreAlwaysOurs(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		up := m.uplinkIndex()
+		flannels := []kernel.Route{
+			{Dst: subnet4(5), Via: subnet4(5).Addr(), Dev: "flannel.1", OnLink: true},
+			{Dst: netip.MustParsePrefix("10.4.9.0/24"), Via: netip.MustParseAddr("10.4.9.0"), Dev: "flannel.1", OnLink: true},
+			{Dst: subnet6(5), Via: subnet6(5).Addr(), Dev: "flannel-v6.1", OnLink: true},
+		}
+		users := []kernel.Route{
+			{Dst: subnet4(6), Via: subnet4(2).Addr(), Dev: "flannel.1", OnLink: true},
+			{Dst: subnet4(7), Dev: "flannel.1"},
+			{Dst: netip.MustParsePrefix("10.77.1.0/24"), Via: netip.MustParseAddr("10.77.1.0"), Dev: "flannel.1", OnLink: true},
+		}
+		previous := scope
+		previous.Networks = append([]netip.Prefix{netip.MustParsePrefix("10.4.0.0/16")}, scope.Networks...)
+		first := m.again(previous)
+		apply(t, first, dual(up, 2))
+		for _, r := range append(slices.Clone(flannels), users...) {
+			m.route(r, 3)
+		}
+		static := kernel.Route{Dst: subnet4(8), Via: subnet4(8).Addr(), Dev: "flannel.1", OnLink: true}
+		m.route(static, 4)
+
+		second := m.again(previous)
+		held, err := second.Held(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range flannels {
+			if !slices.Contains(held, r.Dst) {
+				t.Errorf("held %v lacks %s, which may be a peer's", held, r.Dst)
+			}
+		}
+		if stats, err := second.Apply(t.Context(), dual(up, 2), true); err != nil || stats.Held != len(flannels) {
+			t.Errorf("held: got %+v, %v, want %d", stats, err, len(flannels))
+		}
+		apply(t, second, dual(up, 2))
+		for _, r := range flannels {
+			mustLack(t, m, "route "+r.Dst.String())
+		}
+		for _, r := range append(users, static) {
+			mustHave(t, m, "route "+r.Dst.String())
+		}
+		mustHave(t, m, peerEntries...)
 	})
 }
 
@@ -284,5 +334,61 @@ func TestTUNDeviceOfADaemonThatIsGoneIsTakenOver(t *testing.T) {
 		if stats := apply(t, other, overTUN()); stats.Changed() != 1 {
 			t.Errorf("got %+v, want only the mark changed", stats)
 		}
+	})
+}
+
+// A family whose device cannot be made keeps its own entries and nobody else's.
+func TestAFamilyThatCannotBeMadeHoldsOnlyItself(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		up := m.uplinkIndex()
+		former := single(up)
+		former.Devices[0].Name, former.Devices[0].VXLAN.VNI = "flannel.7", 7
+		addPeer(&former, "flannel.7", subnet4(2), public4(2), mac(2))
+		direct4, direct6 := kernel.Route{Dst: subnet4(5), Via: public4(5), Dev: "eth0"}, kernel.Route{Dst: subnet6(5), Via: public6(5), Dev: "eth0"}
+		former.Routes = append(former.Routes, direct4, direct6)
+		apply(t, m, former)
+		theirs := dual(up).Devices[1]
+		theirs.Name = "theirs"
+		m.device(theirs)
+
+		restarted := m.again(scope)
+		stats, err := restarted.Apply(t.Context(), dual(up, 2, 3), false)
+		if err == nil || stats.DeviceErr == nil || stats.Broken != (ipfam.Pair[bool]{false, true}) {
+			t.Errorf("got %+v, %v; want that IPv6 is broken", stats, err)
+		}
+		mustHave(t, m, peerEntries...)
+		mustHave(t, m, direct6.String())
+		mustLack(t, m, direct4.String(), "link flannel.7")
+		if _, err := restarted.Apply(t.Context(), dual(up, 3), false); err == nil {
+			t.Error("IPv6 is in order")
+		}
+		mustLack(t, m, peerEntries...)
+		mustHave(t, m, "route 10.5.3.0/24", direct6.String())
+
+		m.remove("link theirs")
+		apply(t, restarted, dual(up, 3))
+		mustHave(t, m, "route fd00:5:0:3::/64")
+		mustLack(t, m, direct6.String())
+	})
+}
+
+// Only what leads to a peer is a reason to keep what a store lacks.
+func TestRoutesThatLeadToNoPeerAreNotHeld(t *testing.T) {
+	onBoth(t, func(t *testing.T, m machine) {
+		state := single(m.uplinkIndex(), 2)
+		catch := kernel.Route{Dst: network4, Dev: "flannel.1"}
+		gap := kernel.Route{Dst: netip.MustParsePrefix("10.5.64.0/18"), Blackhole: true}
+		state.Routes = append(state.Routes, catch, gap)
+		apply(t, m, state)
+		restarted := m.again(scope)
+		if held, err := restarted.Held(t.Context()); err != nil || !slices.Equal(held, []netip.Prefix{subnet4(2)}) {
+			t.Errorf("held: got %v, %v, want only the peer", held, err)
+		}
+		if _, err := restarted.Apply(t.Context(), single(m.uplinkIndex()), true); err != nil {
+			t.Error(err)
+		}
+		mustHave(t, m, peerEntries...)
+		mustHave(t, m, catch.String())
+		mustLack(t, m, gap.String())
 	})
 }

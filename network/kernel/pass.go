@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"flannel/internal/ipfam"
 )
 
 // pass is one run of Apply.
@@ -14,13 +16,14 @@ type pass struct {
 	ctx context.Context
 	// unsure says that the tables are listed.
 	unsure bool
-	// hold keeps everything stale.
-	hold bool
+	// hold keeps what is stale, in each family for which it is set.
+	hold ipfam.Pair[bool]
 	// settledBefore says that the tables hold exactly what before says.
 	settledBefore bool
 	before        State
 	stats         Stats
-	failures      failures
+	// failures are those of entries that serve peers.
+	failures failures
 	// deviceFailures are those of our own devices and addresses.
 	deviceFailures failures
 	// served maps gateways to the destinations they serve; made when needed.
@@ -62,11 +65,22 @@ func (p *pass) run() error {
 		return err
 	}
 	p.primed = true
-	if !p.hold && p.failures.count+p.deviceFailures.count == 0 {
+	if p.hold == (ipfam.Pair[bool]{}) && p.failures.count+p.deviceFailures.count == 0 {
 		p.left, p.settled = nil, true
-		return p.deleteFormer()
 	}
-	return p.ctx.Err()
+	if err := p.ctx.Err(); err != nil {
+		return err
+	}
+	return p.deleteFormer()
+}
+
+// holds reports whether stale entries of the family of an address stay. For an
+// entry without address either family counts.
+func (p *pass) holds(a netip.Addr) bool {
+	if !a.IsValid() {
+		return p.hold[ipfam.V4] || p.hold[ipfam.V6]
+	}
+	return p.hold[ipfam.Of(a)]
 }
 
 // onDemand reports whether the tables may hold less or more than the plan says.
@@ -87,11 +101,12 @@ func (p *pass) writeTables(old tables) error {
 	neighbors := planEntries(p, p.edge.neighbors, p.neighbors, old.neighbors, p.want.Neighbors, p.before.Neighbors, p.early.Neighbors, p.neighborEntries)
 	routes := planEntries(p, p.edge.routes, p.routes, old.routes, p.want.Routes, p.before.Routes, p.early.Routes, p.routeEntries)
 	p.unresolved = len(p.missing) > 0
-	if p.unresolved {
-		// Without its device an entry looks stale although it is wanted.
-		p.hold = true
-		p.fileMissing()
-	}
+	p.fileMissing()
+	addrs.hold(func(k addrKey, _ struct{}) bool { return p.holds(k.prefix.Addr()) })
+	fdb.hold(func(_ fdbKey, v fdbValue) bool { return p.holds(v.dst) })
+	neighbors.hold(func(k neighKey, _ MAC) bool { return p.holds(k.addr) })
+	// A route that drops packets serves no peer.
+	routes.hold(func(k routeKey, v routeValue) bool { return !v.blackhole && p.holds(k.dst.Addr()) })
 	if err := p.watchUsed(); err != nil {
 		return err
 	}
@@ -99,7 +114,7 @@ func (p *pass) writeTables(old tables) error {
 		func() { addrs.write(addrs.puts, p.addrFailed) },
 		func() { fdb.write(fdb.puts, p.fdbFailed) },
 		func() { neighbors.write(neighbors.puts, p.neighborFailed) },
-		func() { p.putRoutes(routes) },
+		func() { p.keepWatching(p.putRoutes(routes)) },
 		func() { routes.del(routeKey.name) },
 		func() { neighbors.del(neighKey.name) },
 		func() { fdb.del(fdbKey.name) },

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"flannel/internal/ipfam"
 	"flannel/network/kernel/rtnl"
 )
 
@@ -69,6 +70,9 @@ type memory struct {
 	fdb       map[fdbKey]fdbValue
 	neighbors map[neighKey]MAC
 	routes    map[routeKey]routeValue
+	// blocked are the routes of which another has the key. The map itself does
+	// not change.
+	blocked map[routeKey]bool
 }
 
 // newMemory remembers nothing. A miss may write to it before anything is
@@ -112,9 +116,10 @@ func (r *reconciler) Counters() Counters {
 	}
 }
 
-// Held returns the destinations of our routes that the kernel holds, those
-// that flannel may have left included. It is meant for
-// the time before the first Apply.
+// Held returns the destinations of our routes to peers that the kernel holds,
+// those that flannel may have left included. Peers have a gateway: routes that
+// drop packets or lead straight to a device are none's. It is meant for the time
+// before the first Apply.
 func (r *reconciler) Held(ctx context.Context) ([]netip.Prefix, error) {
 	r.pass.Lock()
 	defer r.pass.Unlock()
@@ -127,42 +132,35 @@ func (r *reconciler) Held(ctx context.Context) ([]netip.Prefix, error) {
 	if err := r.decideAdoption(); err != nil {
 		return nil, err
 	}
-	marked := make(map[int]bool)
-	for _, l := range r.former {
-		marked[l.index] = true
-	}
 	var held []netip.Prefix
-	found, err := collect(r.edge.routes, selection{}, 0, func(k routeKey, v routeValue) bool {
-		return v.protocol == RouteProtocol && (marked[v.dev] || r.scope.inside(k.dst))
+	found, err := collect(r.edge.routes, selection{unmarked: true}, 0, func(k routeKey, v routeValue) bool {
+		_, left := r.left[k]
+		return v.via.IsValid() && (r.ownRoute(k, v) || left && r.scope.inside(k.dst))
 	})
 	for k := range found {
 		held = append(held, k.dst)
-	}
-	for k := range r.left {
-		if r.scope.inside(k.dst) {
-			held = append(held, k.dst)
-		}
 	}
 	return held, err
 }
 
 // Apply makes the kernel hold what is wanted. want must not change afterwards;
-// it is remembered. With hold nothing stale is deleted. Entries that cannot be written do not stop the others:
+// it is remembered. With hold nothing stale is deleted but routes that drop
+// packets; a family with a device missing is held anyhow. Entries that cannot be written do not stop the others:
 // their errors are joined, and Stats.Failed has each.
 func (r *reconciler) Apply(ctx context.Context, want State, hold bool) (Stats, error) {
 	r.pass.Lock()
 	defer r.pass.Unlock()
 	p := r.newPass(ctx)
-	p.unsure, p.hold, p.before = r.unsure.Swap(false), hold, r.want
+	p.unsure, p.hold, p.before = r.unsure.Swap(false), ipfam.Pair[bool]{hold, hold}, r.want
 	p.stats.Put, r.earlyPut = r.earlyPut, p.stats.Put
 	defer func() { r.early = State{} }()
 	r.want = want
 	if err := p.run(); err != nil {
 		// What is remembered may be half of the truth.
 		r.unsure.Store(true)
-		p.failures.add(err)
+		p.failures.add(err, both())
 	}
-	p.stats.DeviceErr = p.deviceFailures.err()
+	p.stats.DeviceErr, p.stats.Broken = p.deviceFailures.err(), p.deviceFailures.families
 	return p.stats, errors.Join(p.stats.DeviceErr, p.failures.err())
 }
 

@@ -4,6 +4,8 @@ package kernel
 
 import (
 	"net/netip"
+
+	"flannel/internal/ipfam"
 )
 
 // RouteProtocol marks the routes that this software makes (rtm_protocol,
@@ -147,6 +149,8 @@ type Stats struct {
 	Failed map[netip.Prefix]error
 	// DeviceErr is what is wrong with this node's own devices and addresses.
 	DeviceErr error
+	// Broken are the families that DeviceErr is about.
+	Broken ipfam.Pair[bool]
 	// Listed says that the pass read the tables of the kernel.
 	Listed bool
 }

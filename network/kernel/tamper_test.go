@@ -225,6 +225,44 @@ func TestRouteTakenByAnotherIsNoticedAndLeft(t *testing.T) {
 	}
 }
 
+func TestARouteInTheWayThatIsRemovedIsNoticed(t *testing.T) {
+	tests := map[string]struct {
+		add, remove string
+	}{
+		"a route":              {"route add 10.5.2.0/24 via 192.0.2.7", "route del 10.5.2.0/24"},
+		"a blackhole":          {"route add blackhole 10.5.2.0/24 proto static", "route del blackhole 10.5.2.0/24"},
+		"of IPv6":              {"route add fd00:5:0:2::/64 via 2001:db8::7 proto static", "route del fd00:5:0:2::/64"},
+		"a connected network":  {"addr add 10.5.2.1/24 dev docker0", "addr del 10.5.2.1/24 dev docker0"},
+		"with its device":      {"addr add 10.5.2.1/24 dev docker0", "link del docker0"},
+		"with its device down": {"addr add 10.5.2.1/24 dev docker0", "link set docker0 down"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			n.AddBridge("docker0")
+			changed := follow(t, n.Netlink)
+			state := dual(n.uplink, 2, 3)
+			n.IP(test.add)
+			for range 2 { // Also after a retry.
+				if _, err := n.Apply(t.Context(), state, false); err == nil {
+					t.Fatal("nothing is in the way")
+				}
+			}
+			for len(changed) > 0 {
+				<-changed
+			}
+			n.IP("route add 10.5.7.0/24 via 192.0.2.7")
+			n.IP("route del 10.5.7.0/24")
+			if got := n.Counters().Tampering; got != 0 {
+				t.Errorf("%d events of others taken for ours", got)
+			}
+			n.IP(test.remove)
+			wait(t, changed)
+			apply(t, n, state)
+		})
+	}
+}
+
 func TestTxChecksumOffloadStaysOff(t *testing.T) {
 	n := newNode(t)
 	changed := follow(t, n.Netlink)

@@ -49,7 +49,8 @@ func UseTUN(name string) error {
 }
 
 // OpenTUN attaches to a device in the namespace of the thread, or creates it
-// unless it is already there. The descriptor does not block.
+// unless it is already there. From then on only root may attach to it. The
+// descriptor does not block.
 func OpenTUN(name string, flags uint16) (int, error) {
 	fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	switch {
@@ -60,13 +61,28 @@ func OpenTUN(name string, flags uint16) (int, error) {
 	case err != nil:
 		return -1, fmt.Errorf("open %s: %w", tunPath, err)
 	}
-	request, err := unix.NewIfreq(name)
-	if err == nil {
-		request.SetUint16(flags)
-		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
-	}
-	if err != nil {
+	if err := attachTUN(fd, name, flags); err != nil {
 		return -1, errors.Join(fmt.Errorf("attach to %s: %w", name, err), unix.Close(fd))
 	}
 	return fd, nil
+}
+
+// attachTUN attaches an open descriptor to a device. A device without owner and
+// group is open to every user who can open tunPath, whenever no program is
+// attached to it.
+func attachTUN(fd int, name string, flags uint16) error {
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	request.SetUint16(flags)
+	err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
+	if errors.Is(err, unix.EBUSY) && flags&unix.IFF_TUN_EXCL == 0 {
+		return fmt.Errorf("%w: another process is attached to it (`grep -l %s /proc/[0-9]*/fdinfo/*` shows which); "+
+			"end that process, or remove the device with `ip link del %s`: it is made again", err, name, name)
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.IoctlSetInt(fd, unix.TUNSETOWNER, 0), unix.IoctlSetInt(fd, unix.TUNSETGROUP, 0))
 }

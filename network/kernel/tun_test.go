@@ -1,11 +1,15 @@
 package kernel_test
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 
 	"flannel/network/kernel"
+
+	"golang.org/x/sys/unix"
 )
 
 // overTUN is a state in which user space moves the packets.
@@ -58,6 +62,74 @@ func TestADeviceOfAnEarlierBackendGoes(t *testing.T) {
 		apply(t, m.again(scope), kernel.State{})
 		if strings.Contains(m.text(), "flannel0") {
 			t.Errorf("left:\n%s", m.text())
+		}
+	})
+}
+
+// attach attaches to flannel0 as a local user who can open /dev/net/tun.
+func (n *node) attach(t *testing.T, uid uintptr) (fd int, err error) {
+	t.Helper()
+	n.Do(func() {
+		fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return
+		}
+		// Of this thread alone, which ends with the function.
+		for _, call := range []uintptr{unix.SYS_SETRESGID, unix.SYS_SETRESUID} {
+			if _, _, errno := unix.RawSyscall(call, uid, uid, uid); errno != 0 {
+				err = errno
+				return
+			}
+		}
+		var request *unix.Ifreq
+		if request, err = unix.NewIfreq("flannel0"); err == nil {
+			request.SetUint16(kernel.TUNFlags)
+			err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
+		}
+	})
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	return fd, err
+}
+
+const nobody = 65534
+
+func TestOnlyRootAttachesToTheTUNDevice(t *testing.T) {
+	t.Run("made here", func(t *testing.T) {
+		n := newNode(t)
+		apply(t, n, overTUN())
+		if _, err := n.attach(t, nobody); !errors.Is(err, syscall.EPERM) {
+			t.Errorf("as uid %d: got %v, want EPERM", nobody, err)
+		}
+		if _, err := n.attach(t, 0); err != nil {
+			t.Errorf("as root: %v", err)
+		}
+	})
+	t.Run("made by an earlier version", func(t *testing.T) {
+		n := newNode(t)
+		n.IP("tuntap add dev flannel0 mode tun vnet_hdr")
+		fd, err := n.attach(t, nobody)
+		if err != nil {
+			t.Fatalf("the device is not open to everybody: %v", err)
+		}
+		open := func() (fd int, err error) {
+			n.Do(func() { fd, err = kernel.OpenTUN("flannel0", kernel.TUNFlags) })
+			return fd, err
+		}
+		if _, err := open(); err == nil || !strings.Contains(err.Error(), "`ip link del flannel0`") {
+			t.Errorf("beside a stranger: got %v, want an error with the remedy", err)
+		}
+		if err := unix.Close(fd); err != nil {
+			t.Fatal(err)
+		}
+		fd, err = open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Close(fd); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.attach(t, nobody); !errors.Is(err, syscall.EPERM) {
+			t.Errorf("afterwards: got %v, want EPERM", err)
 		}
 	})
 }

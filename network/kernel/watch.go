@@ -61,8 +61,23 @@ func (p *pass) watchUsed() error {
 	return p.edge.links.Watch()
 }
 
-func (r *reconciler) watchedIndexes() []int {
+// watchBlocked makes the removal of these routes of others matter, which are in
+// the way of ours.
+func (r *reconciler) watchBlocked(keys map[routeKey]bool) error {
+	r.lock.Lock()
+	before := len(r.blocked)
+	r.blocked = keys
+	r.lock.Unlock()
+	if (before > 0) == (len(keys) > 0) {
+		return nil
+	}
+	return r.edge.links.Watch()
+}
+
+// watching returns which devices are watched, and whether the removal of routes
+// is.
+func (r *reconciler) watching() (indexes []int, blocked bool) {
 	r.lock.Lock()
 	defer r.lock.Unlock()
-	return slices.Sorted(maps.Keys(r.watched))
+	return slices.Sorted(maps.Keys(r.watched)), len(r.blocked) > 0
 }

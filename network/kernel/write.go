@@ -115,13 +115,15 @@ func (w *work[K, V]) write(changes []change[K, V], failed func(c change[K, V], e
 	}
 }
 
-// del deletes what is stale unless deletions are held back. name names an
-// entry in errors.
+// hold takes out of what is stale the entries that stay for now.
+func (w *work[K, V]) hold(stays func(K, V) bool) {
+	all := len(w.stale)
+	w.stale = slices.DeleteFunc(w.stale, func(e entry[K, V]) bool { return stays(e.key, e.value) })
+	w.p.stats.Held += all - len(w.stale)
+}
+
+// del deletes what is stale. name names an entry in errors.
 func (w *work[K, V]) del(name func(K) string) {
-	if w.p.hold {
-		w.p.stats.Held += len(w.stale)
-		return
-	}
 	if len(w.stale) == 0 {
 		return
 	}
@@ -137,7 +139,7 @@ func (w *work[K, V]) del(name func(K) string) {
 		w.p.lock.Lock()
 		w.memory[e.key] = e.value
 		w.p.lock.Unlock()
-		w.p.failures.add(fmt.Errorf("delete %s: %w", name(e.key), err))
+		w.p.failures.add(fmt.Errorf("delete %s: %w", name(e.key), err), both())
 	})
 	if done > 0 {
 		w.p.stats.Deleted[w.table.name] += done
@@ -146,8 +148,8 @@ func (w *work[K, V]) del(name func(K) string) {
 
 // putRoutes puts routes and settles conflicts: a route that is there although
 // we do not know it is replaced if it is ours to replace, and left alone if it
-// is somebody else's.
-func (p *pass) putRoutes(w *work[routeKey, routeValue]) {
+// is somebody else's. It returns the keys of the latter.
+func (p *pass) putRoutes(w *work[routeKey, routeValue]) (blocked map[routeKey]bool) {
 	taken := make(map[routeKey]change[routeKey, routeValue])
 	w.write(w.puts, func(c change[routeKey, routeValue], err error) {
 		if !c.exists && errors.Is(err, syscall.EEXIST) {
@@ -157,10 +159,13 @@ func (p *pass) putRoutes(w *work[routeKey, routeValue]) {
 		p.routeFailed(c, err)
 	})
 	if len(taken) == 0 {
-		return
+		return nil
 	}
+	// Before the holders are looked at: then nothing that happens to them is missed.
+	p.keepWatching(p.alsoBlocked(taken))
 	holders, err := p.edge.findRoutes(slices.Collect(maps.Keys(taken)))
 	var again []change[routeKey, routeValue]
+	blocked = make(map[routeKey]bool)
 	for k, c := range taken {
 		holder, there := holders[k]
 		switch {
@@ -168,12 +173,48 @@ func (p *pass) putRoutes(w *work[routeKey, routeValue]) {
 			p.routeFailed(c, fmt.Errorf("find out who has the route: %w", err))
 		case there && !p.mayReplace(k, holder):
 			p.routeFailed(c, p.takenError(k, holder))
+			blocked[k] = true
+			p.use(holder.dev)
 		default:
 			c.have, c.exists = holder, there
 			again = append(again, c)
 		}
 	}
 	w.write(again, p.routeFailed)
+	return blocked
+}
+
+// alsoBlocked returns the routes that another is in the way of as far as is
+// known, and these.
+func (p *pass) alsoBlocked(taken map[routeKey]change[routeKey, routeValue]) map[routeKey]bool {
+	all := maps.Clone(p.blocked)
+	if all == nil {
+		all = make(map[routeKey]bool, len(taken))
+	}
+	for k := range taken {
+		all[k] = true
+	}
+	return all
+}
+
+// keepWatching watches the routes that are in the way, and their devices:
+// without its device a route ends without an event.
+func (p *pass) keepWatching(blocked map[routeKey]bool) {
+	if err := errors.Join(p.watchBlocked(blocked), p.watchUsed()); err != nil {
+		p.log.Warn("removal of a route in the way is noticed late", "err", err)
+	}
+}
+
+// use makes the events of a device matter, if it exists.
+func (p *pass) use(dev int) {
+	for _, l := range p.links {
+		if l.index == dev && dev != 0 {
+			if p.used == nil {
+				p.used = make(map[int]link)
+			}
+			p.used[dev] = l
+		}
+	}
 }
 
 // mayReplace reports whether a route that is in the way is ours to replace.

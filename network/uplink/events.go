@@ -24,9 +24,22 @@ type news struct {
 	kick bool
 	// down says that the uplink was down.
 	down bool
+	// added are addresses that came to the uplink before one in use of their
+	// family was removed; removed says that this has happened.
+	added   []netip.Addr
+	removed ipfam.Pair[bool]
 }
 
+// merge adds what happened afterwards.
 func (n *news) merge(o news) {
+	for _, ip := range o.added {
+		if !n.removed[ipfam.Of(ip)] {
+			n.added = append(n.added, ip)
+		}
+	}
+	for f := range n.removed {
+		n.removed[f] = n.removed[f] || o.removed[f]
+	}
 	n.look = n.look || o.look
 	n.kick = n.kick || o.kick
 	n.down = n.down || o.down
@@ -89,15 +102,17 @@ func (i interest) judgeAddr(kind uint16, body []byte) news {
 		return news{look: i.concerns(index)}
 	}
 	n := news{look: true}
-	if kind != unix.RTM_DELADDR {
-		return n
-	}
 	eachAttr(body[unix.SizeofIfAddrmsg:], func(attr uint16, value []byte) {
 		if attr != unix.IFA_LOCAL && attr != unix.IFA_ADDRESS {
 			return
 		}
-		if ip, ok := netip.AddrFromSlice(value); ok && ip == i.addrs[ipfam.Of(ip)] {
-			n.kick = true
+		ip, ok := netip.AddrFromSlice(value)
+		switch {
+		case !ok:
+		case kind == unix.RTM_NEWADDR:
+			n.added = append(n.added, ip)
+		case ip == i.addrs[ipfam.Of(ip)]:
+			n.kick, n.removed[ipfam.Of(ip)] = true, true
 		}
 	})
 	return n

@@ -35,20 +35,21 @@ type way struct {
 	find func(Snapshot) (m match, why string)
 }
 
-// Select chooses the uplink. The error is a *NotFoundError.
-func Select(o Options, s Snapshot) (backend.Uplink, error) {
+// find looks for the uplink in the order that the flags say. given are the
+// addresses that a flag leads to. The error is a *NotFoundError.
+func find(o Options, s Snapshot) (up backend.Uplink, given ipfam.Pair[netip.Addr], err error) {
 	var causes []string
 	for _, w := range o.ways() {
 		m, why := w.find(s)
 		if why == "" {
 			var up backend.Uplink
 			if up, why = complete(o, s, m); why == "" {
-				return up, nil
+				return up, m.addr, nil
 			}
 		}
 		causes = append(causes, w.name+": "+why)
 	}
-	return backend.Uplink{}, &NotFoundError{Cause: strings.Join(causes, "; "), Found: s.describe(o.Families)}
+	return backend.Uplink{}, given, &NotFoundError{Cause: strings.Join(causes, "; "), Found: s.describe(o.Families)}
 }
 
 // ways lists what the options say, in the order in which it is tried.

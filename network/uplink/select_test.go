@@ -55,7 +55,7 @@ func text(up backend.Uplink) string {
 	return strings.Join(words, " ")
 }
 
-func TestSelect(t *testing.T) {
+func TestFind(t *testing.T) {
 	host := hostOf(
 		"lo 127.0.0.1 ::1",
 		"eth0 10.0.0.2 10.0.0.9 fe80::2 2001:db8::2",
@@ -133,7 +133,7 @@ func TestSelect(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			up, err := Select(o, test.host)
+			up, _, err := find(o, test.host)
 			got := text(up)
 			if err != nil {
 				var notFound *NotFoundError
@@ -150,7 +150,7 @@ func TestSelect(t *testing.T) {
 }
 
 func TestNotFoundSaysWhatThereIs(t *testing.T) {
-	_, err := Select(Options{Ifaces: []string{"eth9"}, Families: dual}, hostOf("eth2", "eth0 10.0.0.2 2001:db8::2"))
+	_, _, err := find(Options{Ifaces: []string{"eth9"}, Families: dual}, hostOf("eth2", "eth0 10.0.0.2 2001:db8::2"))
 	want := "no uplink: --iface=eth9: no such interface, see 'ip link'; " +
 		"the host has eth0 (10.0.0.2 2001:db8::2), eth2 without address"
 	if err == nil || err.Error() != want {
@@ -160,7 +160,7 @@ func TestNotFoundSaysWhatThereIs(t *testing.T) {
 	for i := range 300 {
 		many = append(many, fmt.Sprintf("veth%d", i))
 	}
-	_, err = Select(Options{Ifaces: []string{"eth9"}, Families: v4}, hostOf(many...))
+	_, _, err = find(Options{Ifaces: []string{"eth9"}, Families: v4}, hostOf(many...))
 	if err == nil || !strings.HasSuffix(err.Error(), "veth11 without address, 288 more") {
 		t.Errorf("got %v", err)
 	}
@@ -182,27 +182,5 @@ func TestBadFlags(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), test.want) {
 			t.Errorf("got %v, want %s", err, test.want)
 		}
-	}
-}
-
-func TestTheChoiceStaysWithAddressesInUse(t *testing.T) {
-	o := Options{Families: dual}
-	cur := backend.Uplink{Name: "eth0", Index: 1, MTU: 1500, Addr: ipfam.Pair[netip.Addr]{
-		netip.MustParseAddr("10.0.0.9"), netip.MustParseAddr("2001:db8::9"),
-	}}
-	tests := []struct{ name, host, want string }{
-		{"the other family moves", "eth0 10.0.0.1 10.0.0.9 2001:db8::1", "eth0 10.0.0.9 2001:db8::1"},
-		{"both move", "eth0 10.0.0.1 2001:db8::1", "eth0 10.0.0.1 2001:db8::1"},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			got, err := choose(cur, o, hostOf(test.host).withDefaults([]int{1}, []int{1}))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if text(got) != test.want {
-				t.Errorf("got %s, want %s", text(got), test.want)
-			}
-		})
 	}
 }

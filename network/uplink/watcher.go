@@ -3,13 +3,13 @@ package uplink
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
 	"flannel/backend"
+	"flannel/internal/ipfam"
 	"flannel/internal/wait"
 
 	"github.com/vishvananda/netlink"
@@ -21,13 +21,18 @@ const (
 	// settle is how long events are collected before the host is looked at:
 	// many changes come in several steps.
 	settle = 100 * time.Millisecond
-	// poll is how often the host is looked at while there is no uplink, in
-	// case that an event says too little.
+	// poll is how often the host is looked at while something is missing or
+	// makeshift, in case that an event says too little.
 	poll = 5 * time.Second
-	// defaultGrace is how long addresses may be missing after the uplink was
-	// down: the kernel drops IPv6 addresses then, and they come back late.
+	// defaultGrace is how long addresses may be missing before another one is
+	// used that was not meant to be: a DHCP client or an administrator may be
+	// about to put them back, and the kernel drops IPv6 addresses when the
+	// interface goes down.
 	defaultGrace = 10 * time.Second
-	reopenAfter  = time.Second
+	// stableAfter is how long a better uplink must be there before it is used in
+	// place of one that was the last resort.
+	stableAfter = 60 * time.Second
+	reopenAfter = time.Second
 )
 
 // Config is what a Watcher is made from.
@@ -52,10 +57,11 @@ type Watcher struct {
 	host host
 
 	// The loop in Wait or Run owns these.
-	missingSince time.Time // the address in use is missing and may come back
-	wasDown      bool      // the uplink was down since all was well
-	table        *linkTable
-	said         string // the last cause that was logged
+	choice  choice
+	looked  time.Time // when the host was looked at last
+	wasDown bool      // the uplink was down at the last look, or since
+	table   *linkTable
+	said    string // the last cause that was logged
 
 	mu    sync.Mutex
 	view  backend.View
@@ -75,7 +81,10 @@ func NewWatcher(c Config) *Watcher {
 	if c.ReceiveBuffer == 0 {
 		c.ReceiveBuffer = bufferSize
 	}
-	return &Watcher{Config: c, host: host{c.Handle, c.Namespace}, err: ErrUnknown}
+	return &Watcher{
+		Config: c, host: host{c.Handle, c.Namespace}, err: ErrUnknown,
+		choice: choice{options: c.Options, grace: c.Grace, stable: stableAfter},
+	}
 }
 
 // Current returns the uplink in use. An error says what of it is gone, while
@@ -172,19 +181,21 @@ func (w *Watcher) nextNews(ctx context.Context, events *events, i interest) (new
 // deadline is when to look although nothing happens; zero means never.
 func (w *Watcher) deadline() time.Time {
 	_, err := w.Current()
-	switch {
-	case !w.missingSince.IsZero():
-		return w.missingSince.Add(w.grace())
-	case err != nil:
-		return time.Now().Add(poll)
+	if err == nil && !w.choice.open() {
+		return time.Time{}
 	}
-	return time.Time{}
+	deadline := w.looked.Add(poll)
+	if next := w.choice.next(w.looked); !next.IsZero() && next.Before(deadline) {
+		return next
+	}
+	return deadline
 }
 
 // interest says which events matter at present.
 func (w *Watcher) interest() interest {
 	view, err := w.Current()
-	searching := err != nil
+	// What a makeshift uplink is given up for must not vanish unnoticed.
+	searching := err != nil || w.choice.better != ipfam.Pair[target]{}
 	return interest{
 		index:     view.Uplink.Index,
 		addrs:     view.Uplink.Addr,
@@ -199,23 +210,31 @@ func (i interest) wantsRoutes() bool { return i.routes || i.table != nil }
 
 // look reads the host, decides and keeps the result.
 func (w *Watcher) look(n news, changed func()) error {
-	w.wasDown = w.wasDown || n.down
 	snapshot, err := w.host.interfaces()
 	if err != nil {
 		return err
 	}
-	was, wasErr := w.Current()
-	d, err := w.decide(was.Uplink, wasErr != nil, snapshot)
-	if err != nil {
-		return err
-	}
-	view := backend.View{Uplink: d.up, Links: was.Links}
-	if w.TrackLinks && d.whole {
-		if view.Links, err = w.readLinks(d.up.Index, was.Links); err != nil {
+	if w.choice.needsRoutes(snapshot) {
+		if err := w.host.addRoutes(&snapshot, w.Options); err != nil {
 			return err
 		}
 	}
-	if w.keep(view, d.gone) || n.kick || d.upAgain {
+	w.looked = time.Now()
+	w.choice.remember(n.added)
+	gone := w.choice.look(snapshot, w.looked)
+	link, _ := snapshot.linkByIndex(w.choice.up.Index)
+	upAgain := link.Up && (w.wasDown || n.down)
+	w.wasDown = !link.Up
+	was, _ := w.Current()
+	view := backend.View{Uplink: w.choice.up, Links: was.Links}
+	// While something is missing the routes do not say what they say when all
+	// is well.
+	if w.TrackLinks && gone == nil && link.Up {
+		if view.Links, err = w.readLinks(link.Index, was.Links); err != nil {
+			return err
+		}
+	}
+	if w.keep(view, gone) || n.kick || upAgain {
 		changed()
 	}
 	return nil
@@ -237,66 +256,6 @@ func (w *Watcher) readLinks(index int, former backend.Links) (backend.Links, err
 		return former, nil
 	}
 	return table.links(), nil
-}
-
-// decision is what a look at the host leads to.
-type decision struct {
-	up backend.Uplink
-	// gone says what of the uplink is gone for good.
-	gone error
-	// whole says that nothing is missing for the moment, so that the routes
-	// say what they say when all is well.
-	whole bool
-	// upAgain says that the uplink is up after having been down.
-	upAgain bool
-}
-
-func (w *Watcher) decide(cur backend.Uplink, searching bool, s Snapshot) (decision, error) {
-	var missing error
-	if cur.Index != 0 {
-		var linkGone bool
-		link, _ := s.linkByIndex(cur.Index)
-		w.wasDown = w.wasDown || !link.Up
-		if cur, linkGone, missing = keep(cur, s); missing == nil {
-			d := decision{up: cur, whole: link.Up, upAgain: w.wasDown && link.Up}
-			w.wasDown, w.missingSince = !link.Up, time.Time{}
-			return d, nil
-		}
-		if !linkGone && !searching && w.inGrace() {
-			return decision{up: cur}, nil
-		}
-	}
-	w.missingSince = time.Time{}
-	if err := w.host.addRoutes(&s, w.Options); err != nil {
-		return decision{}, err
-	}
-	next, err := choose(cur, w.Options, s)
-	switch {
-	case err == nil:
-		w.wasDown = false
-		return decision{up: next, whole: true}, nil
-	case missing != nil:
-		err = fmt.Errorf("%w: %w", missing, err)
-	}
-	return decision{up: cur, gone: err}, nil
-}
-
-// inGrace reports whether to go on waiting for an address that is missing.
-func (w *Watcher) inGrace() bool {
-	if w.missingSince.IsZero() {
-		w.missingSince = time.Now()
-	}
-	return time.Since(w.missingSince) < w.grace()
-}
-
-// grace is how long an address may be missing. Even when all seems well
-// otherwise it is looked for twice: the event that says that the uplink went
-// down may be on its way.
-func (w *Watcher) grace() time.Duration {
-	if w.wasDown {
-		return w.Grace
-	}
-	return settle
 }
 
 // keep takes the result over, logs what people should know and reports whether

@@ -230,8 +230,12 @@ func TestDownAndUpKeepsTheUplink(t *testing.T) {
 	ns.Down("eth0")
 	ns.Up("eth0")
 	ns.AddAddr("eth0", "2001:db8::2/64")
-	// A look may fall between down and up and see no routes: the next one does.
+	// A look may fall between down and up and miss the address: the next one does
+	// not.
 	f.untilLinks(f.next(), "2001:db8::/64 true;10.0.0.0/24 true;")
+	for _, err := f.Current(); err != nil; _, err = f.Current() {
+		f.next()
+	}
 	if after, err := f.Current(); err != nil || after.Uplink != before.Uplink {
 		t.Errorf("got %+v, %v; want %+v", after.Uplink, err, before.Uplink)
 	}
@@ -248,6 +252,71 @@ func TestAfterTheGraceTimeAnotherAddressIsTaken(t *testing.T) {
 	f.start()
 	ns.Down("eth0")
 	f.until("eth1 2001:db8:1::2")
+}
+
+// TestAGapChangesNothing takes the address in use away for a moment, beside all
+// that could take its place.
+func TestAGapChangesNothing(t *testing.T) {
+	ns := nstest.New(t)
+	// The kernel lists the IPv6 address that came last first.
+	ns.AddUplink("eth0", "10.0.0.2/24", "10.0.0.100/32", "2001:db8::100/128", "2001:db8::2/64")
+	ns.AddUplink("eth1", "10.1.0.2/24", "2001:db8:1::2/64")
+	for _, dev := range []string{"eth0", "eth1"} {
+		ns.IP("route append default dev", dev, "metric", dev[3:])
+		ns.IP("-6 route append default dev", dev, "metric 10"+dev[3:])
+	}
+	f := newWatcher(t, ns, dual, func(c *Config) { c.Grace = time.Hour })
+	before := f.start()
+	for _, address := range []string{"10.0.0.2/24", "2001:db8::2/64"} {
+		// What comes just before, between two looks, is not a replacement.
+		ns.AddAddr("eth0", "10.0.0.101/32")
+		ns.IP("address del", address, "dev eth0")
+		f.untilGone(true)
+		if now, _ := f.Current(); now.Uplink != before.Uplink {
+			t.Errorf("without %s: got %s, want %s", address, text(now.Uplink), text(before.Uplink))
+		}
+		ns.AddAddr("eth0", address)
+		f.untilGone(false)
+		if now, _ := f.Current(); now.Uplink != before.Uplink {
+			t.Errorf("with %s again: got %s, want %s", address, text(now.Uplink), text(before.Uplink))
+		}
+		ns.IP("address del 10.0.0.101/32 dev eth0")
+	}
+	f.nothingElse("eth0")
+}
+
+func TestALinkLocalAddressGivesWay(t *testing.T) {
+	ns := nstest.New(t)
+	ns.AddUplink("eth0")
+	ns.IP("address flush dev eth0")
+	ns.AddAddr("eth0", "fe80::7/64")
+	f := newWatcher(t, ns, v6, func(c *Config) {
+		c.Options.Ifaces = []string{"eth0"}
+		c.Grace = 300 * time.Millisecond
+	})
+	if got, want := text(f.start().Uplink), "eth0 fe80::7"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	ns.AddAddr("eth0", "2001:db8::2/64")
+	f.until("eth0 2001:db8::2")
+	f.nothingElse("eth0")
+}
+
+func TestTheLastResortGivesWay(t *testing.T) {
+	ns := nstest.New(t)
+	ns.AddUplink("eth0", "10.0.0.2/24")
+	ns.AddUplink("eth1", "10.1.0.2/24")
+	f := newWatcher(t, ns, v4, func(c *Config) {
+		c.Options.Ifaces = []string{"eth0", "eth1"}
+		c.Grace = 300 * time.Millisecond
+	})
+	f.choice.stable = 300 * time.Millisecond
+	f.start()
+	ns.IP("address del 10.0.0.2/24 dev eth0")
+	f.until("eth1 10.1.0.2")
+	ns.AddAddr("eth0", "10.0.0.2/24")
+	f.until("eth0 10.0.0.2")
+	f.nothingElse("eth0")
 }
 
 func TestTheUplinkIsWaitedFor(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 
 	"flannel/internal/ipfam"
 	"flannel/subnet"
@@ -49,7 +50,7 @@ func (p Pools) Overlap(a, b ipfam.Pair[netip.Prefix]) bool {
 	return false
 }
 
-// Choose returns one subnet of each pool that overlaps none of used. In each
+// Choose returns one subnet of each pool that none of used keeps a node from. In each
 // family that is the first of prefer that could be given, else one drawn at
 // random, each free one with the same chance. The error is ErrFull.
 func (p Pools) Choose(prefer, used []ipfam.Pair[netip.Prefix], rnd *rand.Rand) (ipfam.Pair[netip.Prefix], error) {
@@ -84,18 +85,10 @@ func family(subnets []ipfam.Pair[netip.Prefix], f ipfam.Family) []netip.Prefix {
 
 func firstFree(pool Pool, prefer, taken []netip.Prefix) (netip.Prefix, bool) {
 	for _, s := range prefer {
-		if pool.Fits(s) && !overlapsAny(s, taken) {
+		overlaps := func(o netip.Prefix) bool { return pool.holds(o) && s.Overlaps(o) }
+		if pool.Fits(s) && !slices.ContainsFunc(taken, overlaps) {
 			return s, true
 		}
 	}
 	return netip.Prefix{}, false
-}
-
-func overlapsAny(s netip.Prefix, others []netip.Prefix) bool {
-	for _, o := range others {
-		if s.Overlaps(o) {
-			return true
-		}
-	}
-	return false
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"flannel/internal/ipfam"
@@ -66,7 +67,7 @@ func TestDrawFindsEveryFreeSubnetAndNoOther(t *testing.T) {
 			rnd, used := seeded(), c.used
 			for range c.want {
 				s, ok := c.pool.Draw(rnd, used)
-				if !ok || !c.pool.Fits(s) || overlapsAny(s, inside(c.pool, used)) {
+				if !ok || !c.pool.Fits(s) || slices.ContainsFunc(inside(c.pool, used), s.Overlaps) {
 					t.Fatalf("drew %s, %t with %d used", s, ok, len(used))
 				}
 				used = append(used, s)
@@ -125,7 +126,9 @@ const dual = `{"Network":"10.0.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/4
 
 func TestChoosePrefersWhatFits(t *testing.T) {
 	p := pools(t, dual)
-	used := []ipfam.Pair[netip.Prefix]{pair("10.0.5.0/24", "fd00:0:0:5::/64")}
+	used := []ipfam.Pair[netip.Prefix]{
+		pair("10.0.5.0/24", "fd00:0:0:5::/64"), pair("10.0.0.0/8", "fd00::/16"), // larger than the network
+	}
 	cases := []struct {
 		name   string
 		prefer ipfam.Pair[netip.Prefix]

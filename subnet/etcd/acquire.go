@@ -44,10 +44,13 @@ func (m *Manager) Acquire(ctx context.Context, a subnet.Attrs, prev ipfam.Pair[n
 const maxRaceDelay = 50 * time.Millisecond
 
 func (m *Manager) acquire(ctx context.Context, pools alloc.Pools, a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) (held, error) {
+	// Subnets that could not be created although no lease that was read has
+	// them: a strange key may be in the way.
+	var avoid []ipfam.Pair[netip.Prefix]
 	for {
 		var own held
 		err := m.do(ctx, func(ctx context.Context) (err error) {
-			own, err = m.tryAcquire(ctx, pools, a, prev)
+			own, err = m.tryAcquire(ctx, pools, a, prev, &avoid)
 			return err
 		})
 		if !errors.Is(err, errRaced) {
@@ -60,8 +63,11 @@ func (m *Manager) acquire(ctx context.Context, pools alloc.Pools, a subnet.Attrs
 	}
 }
 
-// tryAcquire takes over what this node had, or creates a lease.
-func (m *Manager) tryAcquire(ctx context.Context, pools alloc.Pools, a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) (held, error) {
+// tryAcquire takes over what this node had, or creates a lease of a subnet that
+// is not in avoid. It adds one that turned out to be another node's.
+func (m *Manager) tryAcquire(
+	ctx context.Context, pools alloc.Pools, a subnet.Attrs, prev ipfam.Pair[netip.Prefix], avoid *[]ipfam.Pair[netip.Prefix],
+) (held, error) {
 	stores := m.stores()
 	s := m.takeRecent()
 	if s == nil {
@@ -70,8 +76,12 @@ func (m *Manager) tryAcquire(ctx context.Context, pools alloc.Pools, a subnet.At
 			return held{}, err
 		}
 	}
-	mine := s.of(a, prev)
+	past := m.confirm(a.PublicIP, prev)
+	mine := s.of(a, prev, past)
 	if i, ok := s.reusable(mine, pools); ok {
+		if s.earlierRun(i, prev, past) { // perhaps flannel's
+			m.remember(s.stored[i].name, s.leases[i].Attrs, s.stored[i].etcdLease)
+		}
 		own, err := m.reuse(ctx, s, i, pools, a)
 		own.alone = stores
 		return own, err
@@ -81,57 +91,58 @@ func (m *Manager) tryAcquire(ctx context.Context, pools alloc.Pools, a subnet.At
 		return held{}, err
 	}
 	prefer := append(s.subnetsOf(discarded), prev)
-	subnets, err := pools.Choose(prefer, s.subnetsWithout(discarded), m.rnd)
+	subnets, err := pools.Choose(prefer, append(s.subnetsWithout(discarded), *avoid...), m.rnd)
 	if err != nil {
 		return held{}, final{err}
 	}
-	return m.createAlone(ctx, pools, subnets, a)
+	own, ok, err := m.createAlone(ctx, pools, subnets, a)
+	if err == nil && !ok {
+		*avoid = append(*avoid, subnets)
+		return held{}, final{errRaced}
+	}
+	return own, err
 }
 
 // reuse goes on with a lease that this node has published before.
 func (m *Manager) reuse(ctx context.Context, s *snapshot, i int, pools alloc.Pools, a subnet.Attrs) (held, error) {
-	own, err := m.put(ctx, s.held(i), a, true)
+	own, err := m.put(ctx, s.held(i), a, !s.isReservation(i))
 	if err != nil {
 		return held{}, err
 	}
-	if err := m.removeTwins(ctx, s, own, s.twins(own, a, pools)); err != nil {
+	if err := m.removeTwins(ctx, s, own, s.twins(own, a, m.published(), pools)); err != nil {
 		return held{}, err
 	}
 	m.recent.Store(s)
 	return own, nil
 }
 
-// createAlone creates a lease and makes sure that nobody has a better claim.
-func (m *Manager) createAlone(ctx context.Context, pools alloc.Pools, subnets ipfam.Pair[netip.Prefix], a subnet.Attrs) (held, error) {
+// createAlone creates a lease and reports whether nobody has a better claim.
+func (m *Manager) createAlone(
+	ctx context.Context, pools alloc.Pools, subnets ipfam.Pair[netip.Prefix], a subnet.Attrs,
+) (own held, ok bool, err error) {
 	own, created, _, err := m.create(ctx, subnets, a, nil)
-	if err != nil {
-		return held{}, err
-	}
-	if !created {
-		return held{}, final{errRaced}
+	if err != nil || !created {
+		return held{}, false, err
 	}
 	stores := m.stores()
 	after, err := m.readAll(ctx)
 	if err != nil {
-		return held{}, err
+		return held{}, false, err
 	}
 	yielded, err := m.standAlone(ctx, after, own, a, pools)
-	switch {
-	case err != nil:
-		return held{}, err
-	case yielded:
-		return held{}, final{errRaced}
+	if err != nil || yielded {
+		return held{}, false, err
 	}
 	m.recent.Store(after)
 	own.alone = stores
-	return own, nil
+	return own, true, nil
 }
 
 // standAlone makes sure that no record but the own one takes its subnet or
 // speaks for this node, which publishes a. When another one has a better claim to the subnet it
 // deletes the own one and reports true.
 func (m *Manager) standAlone(ctx context.Context, s *snapshot, own held, a subnet.Attrs, pools alloc.Pools) (yielded bool, err error) {
-	twins := s.twins(own, a, pools)
+	twins := s.twins(own, a, m.published(), pools)
 	if s.yields(own, twins, pools) {
 		return true, m.remove(ctx, own)
 	}

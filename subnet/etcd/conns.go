@@ -2,7 +2,10 @@ package etcd
 
 import (
 	"context"
+	"maps"
 	"net"
+	"net/netip"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc/credentials"
@@ -14,6 +17,8 @@ import (
 type connections struct {
 	mu   sync.Mutex
 	open map[*connection]struct{}
+	// addrs are those that connections went to, closed ones included.
+	addrs map[netip.Addr]bool
 }
 
 // connection leaves the set when it is closed.
@@ -35,9 +40,12 @@ func (s *connections) add(conn net.Conn) net.Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open == nil {
-		s.open = map[*connection]struct{}{}
+		s.open, s.addrs = map[*connection]struct{}{}, map[netip.Addr]bool{}
 	}
 	s.open[c] = struct{}{}
+	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		s.addrs[a.AddrPort().Addr().Unmap()] = true
+	}
 	return c
 }
 
@@ -52,6 +60,13 @@ func (s *connections) closeAll() {
 	for _, c := range all {
 		c.Close() // whoever uses it sees the error
 	}
+}
+
+// StoreAddrs implements subnet.Manager.
+func (m *Manager) StoreAddrs() []netip.Addr {
+	m.connections.mu.Lock()
+	defer m.connections.mu.Unlock()
+	return slices.Collect(maps.Keys(m.connections.addrs))
 }
 
 // tracked are credentials that note every connection they secure.

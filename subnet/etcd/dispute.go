@@ -13,11 +13,14 @@ import (
 // Who finds the own record changed puts it right at once, a few times. When
 // that goes on, somebody else does the same: a dispute. Then the answers come
 // after firstAnswer, growing to lastAnswer. A deleted record comes back sooner,
-// since a node without one is cut off.
+// since a node without one is cut off. A record that another daemon has written
+// is left alone for letOthers first: perhaps this node's address has gone to
+// another one, and this node is about to notice.
 const (
 	answersAtOnce = 3
 	firstAnswer   = time.Second
 	lastAnswer    = time.Minute
+	letOthers     = 3 * time.Second
 	longestGone   = 5 * time.Second
 )
 
@@ -25,9 +28,12 @@ const (
 // time as an argument and does nothing by itself.
 type dispute struct {
 	first, last time.Duration
+	others      time.Duration
 	answers     int
 	delay       time.Duration
 	answered    time.Time
+	// noticed is when a record of another daemon was seen first since then.
+	noticed time.Time
 	// hurried says that the next answer does not wait.
 	hurried bool
 }
@@ -36,10 +42,10 @@ type dispute struct {
 // a dispute.
 func (d *dispute) answer(now time.Time) (opened bool) {
 	if !now.Before(d.quietAt()) {
-		*d = dispute{first: d.first, last: d.last}
+		d.end()
 	}
 	d.answers++
-	d.answered, d.hurried = now, false
+	d.answered, d.noticed, d.hurried = now, time.Time{}, false
 	if d.answers >= answersAtOnce {
 		d.delay = min(max(d.first, 2*d.delay), d.last)
 	}
@@ -53,8 +59,17 @@ func (d *dispute) next(gone bool) time.Time {
 		return time.Time{}
 	case gone:
 		return d.answered.Add(min(d.delay, longestGone))
+	case !d.noticed.IsZero() && d.noticed.Add(d.others).After(d.answered.Add(d.delay)):
+		return d.noticed.Add(d.others)
 	}
 	return d.answered.Add(d.delay)
+}
+
+// notice notes that another daemon has written the record.
+func (d *dispute) notice(now time.Time) {
+	if d.noticed.IsZero() {
+		d.noticed = now
+	}
 }
 
 // hurry lets the next answer through.
@@ -69,7 +84,7 @@ func (d *dispute) quietAt() time.Time { return d.answered.Add(max(10*d.first, 3*
 // end forgets everything. It reports whether there was a dispute.
 func (d *dispute) end() bool {
 	open := d.open()
-	*d = dispute{first: d.first, last: d.last}
+	*d = dispute{first: d.first, last: d.last, others: d.others}
 	return open
 }
 
@@ -131,11 +146,16 @@ func (m *Manager) tellConflict(err error) {
 // errDeleted is why a record was created again.
 var errDeleted = errors.New("somebody deleted it")
 
-// disagreement says in what another node's version of the own record differs.
-func disagreement(own, other subnet.Attrs) error {
-	at, there := addresses(own), addresses(other)
-	device, theirs := deviceOf(own), deviceOf(other)
+// disagreement names what differs in somebody else's version of this node's
+// record.
+func disagreement(own subnet.Attrs, other subnet.Lease) error {
+	at, there := addresses(own), addresses(other.Attrs)
+	device, theirs := deviceOf(own), deviceOf(other.Attrs)
 	switch {
+	case other.Invalid != "":
+		return fmt.Errorf("somebody wrote what cannot be decoded: %s", other.Invalid)
+	case !namesNode(other.Attrs):
+		return errors.New("somebody wrote a record without public address and key")
 	case device != theirs:
 		return fmt.Errorf("two nodes use %s: this one has %s, the other one %s; give each its own --public-ip", at, device, theirs)
 	case at != there:

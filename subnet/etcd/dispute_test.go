@@ -45,6 +45,27 @@ func TestAnswersSlowDown(t *testing.T) {
 	}
 }
 
+func TestARecordOfAnotherDaemonIsLeftAloneFirst(t *testing.T) {
+	d := dispute{first: firstAnswer, last: lastAnswer, others: letOthers}
+	now := time.Unix(1000, 0)
+	for i, want := range []time.Duration{3, 3, 3, 3, 3, 4, 8} {
+		d.notice(now)
+		d.notice(now.Add(time.Second))
+		if wait := d.next(false).Sub(now); wait != want*time.Second {
+			t.Errorf("answer %d: wait %s, want %s", i, wait, want*time.Second)
+		}
+		if wait := d.next(true).Sub(now); wait > longestGone || wait > d.delay {
+			t.Errorf("answer %d: wait %s for a record that is gone", i, wait)
+		}
+		now = d.next(false)
+		d.answer(now)
+	}
+	d.notice(now)
+	if d.hurry(); d.next(false).After(now) {
+		t.Error("a hurried answer waits")
+	}
+}
+
 // disputant is a node that keeps its lease and tells of conflicts.
 type disputant struct {
 	own       subnet.Lease

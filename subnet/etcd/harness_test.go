@@ -97,6 +97,9 @@ func (h *harness) put(t *testing.T, l subnet.Lease, reservation bool, onlyIf []c
 	if err != nil {
 		t.Fatal(err)
 	}
+	if l.Invalid != "" {
+		value = []byte(l.Invalid)
+	}
 	var options []clientv3.OpOption
 	if !reservation {
 		grant, err := h.client.Grant(h.ctx(t), 86400)

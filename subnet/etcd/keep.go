@@ -116,16 +116,28 @@ func (m *Manager) trySettle(ctx context.Context, own held, want subnet.Attrs) (h
 	if kv == nil {
 		return m.recreate(ctx, own, want)
 	}
-	changed := own.mod != 0 && kv.ModRevision != own.mod
-	own, err = m.adopt(own, want, kv)
-	if err != nil {
-		return held{}, err
+	l, st := readRecord(own.name(), kv)
+	past := m.published().at(own.name())
+	what := classify(l, st.etcdLease, want, past)
+	if what == anothers {
+		return held{}, final{fmt.Errorf("%w: %s is another node's", subnet.ErrLeaseLost, own.name())}
 	}
+	before := own
+	own = m.adopt(before, l, st)
 	due := own.etcdLease != clientv3.NoLease && time.Until(own.lease.Expires) <= m.o.RenewMargin
-	if !due && own.lease.Attrs.Equal(want) {
+	if what == nobodys {
+		// Without an etcd lease it is no reservation, unless it was one.
+		due = before.mod == 0 || before.etcdLease != clientv3.NoLease
+	}
+	if !due && what == current {
 		return m.verify(ctx, own, want)
 	}
+	// An answer that was lost shows our own change.
+	changed := before.mod != 0 && st.mod > before.mod && !(what == current && past.wrote(st.etcdLease))
 	if changed {
+		if what != nobodys && st.etcdLease != clientv3.NoLease && !past.wrote(st.etcdLease) {
+			m.dispute.notice(time.Now())
+		}
 		if err := m.mayAnswer(false); err != nil {
 			return held{}, err
 		}
@@ -138,7 +150,7 @@ func (m *Manager) trySettle(ctx context.Context, own held, want subnet.Attrs) (h
 	case err != nil:
 		return held{}, err
 	case changed:
-		m.answered(next, disagreement(want, own.lease.Attrs))
+		m.answered(next, disagreement(want, own.lease))
 	case due:
 		m.log.Info("lease renewed", "subnet", subnet.Join(next.lease.Subnet), "until", next.lease.Expires)
 	}
@@ -161,28 +173,26 @@ func (m *Manager) readOwn(ctx context.Context, name string) (*mvccpb.KeyValue, e
 	return nil, nil
 }
 
-// adopt takes over what the store holds under the own key, if it is ours.
-func (m *Manager) adopt(own held, want subnet.Attrs, kv *mvccpb.KeyValue) (held, error) {
-	l, st := readRecord(own.name(), kv)
-	if st.mod == own.mod && l.Claim == own.lease.Claim {
-		return own, nil
-	}
-	ours := sameNode(l.Attrs, own.lease.Attrs) || sameNode(l.Attrs, want)
-	if l.Invalid != "" || !ours {
-		return held{}, final{fmt.Errorf("%w: %s is another node's", subnet.ErrLeaseLost, own.name())}
-	}
-	if l.Claim != own.lease.Claim {
-		// Created by somebody else than this run: the store may be another one.
-		m.listAgain()
-	}
-	if st.etcdLease == own.etcdLease {
-		l.Expires = own.lease.Expires
-	}
+// adopt returns our lease as the store holds it. When that cannot have come
+// after what was seen last, the store is another one.
+func (m *Manager) adopt(own held, l *subnet.Lease, st stored) held {
 	next := held{lease: *l, mod: st.mod, etcdLease: st.etcdLease}
+	if st.etcdLease == own.etcdLease {
+		next.lease.Expires = own.lease.Expires
+	}
 	if l.Claim == own.lease.Claim {
 		next.alone = own.alone
 	}
-	return next, nil
+	if own.mod == 0 || st == (stored{own.name(), own.mod, own.etcdLease}) && l.Equal(own.lease) {
+		return next
+	}
+	if st.mod <= own.mod {
+		m.otherStore()
+	}
+	if st.mod <= own.mod || l.Claim != own.lease.Claim {
+		m.listAgain()
+	}
+	return next
 }
 
 // recreate publishes the same subnet again after the own key was deleted. What
@@ -197,7 +207,7 @@ func (m *Manager) recreate(ctx context.Context, own held, want subnet.Attrs) (he
 	if err != nil {
 		return held{}, err
 	}
-	twins := s.twins(own, want, m.pools())
+	twins := s.twins(own, want, m.published(), m.pools())
 	created, ok, taken, err := m.create(ctx, own.lease.Subnet, want, s.heldAll(twins))
 	switch {
 	case err != nil:

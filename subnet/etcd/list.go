@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -101,6 +102,17 @@ type version struct {
 	mu      sync.Mutex
 	rev     int64
 	cluster uint64
+}
+
+// Identity is etcd's cluster ID: it is another one when etcd was set up anew.
+// It is empty before the first answer.
+func (m *Manager) Identity() string {
+	m.version.mu.Lock()
+	defer m.version.mu.Unlock()
+	if m.version.cluster == 0 {
+		return ""
+	}
+	return strconv.FormatUint(m.version.cluster, 16)
 }
 
 // floor is a revision that a request made from here on cannot be answered

@@ -16,7 +16,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/logging"
 	"flannel/internal/secret"
+	"flannel/internal/statedir"
 	"flannel/subnet"
 )
 
@@ -39,6 +41,9 @@ type Options struct {
 	// was wiped or restored; a minute when zero.
 	CheckEvery time.Duration
 	Log        *slog.Logger
+	// State keeps what this node has published, to know it again after a
+	// restart. It may be nil.
+	State *statedir.Dir
 	// Check refuses a network configuration, beyond what subnet.ParseConfig
 	// refuses. It may be nil.
 	Check func(*subnet.Config) error
@@ -70,6 +75,7 @@ type Manager struct {
 	leases clientv3.Lease
 	token  *token
 	state  *reachability
+	saving *logging.Repeat
 	rnd    *rand.Rand
 	ttl    time.Duration
 	// beforeCreate and afterCreate are called around the transaction that
@@ -95,6 +101,7 @@ type Manager struct {
 	// mu guards the fields below.
 	mu     sync.Mutex
 	own    *held
+	past   published
 	config *subnet.Config
 	// configRaw is the text of config, configSeen the text that was last read.
 	configRaw, configSeen []byte
@@ -117,6 +124,7 @@ func New(o Options) (*Manager, error) {
 		o:            o,
 		log:          o.Log,
 		state:        &reachability{log: o.Log, notify: o.Reachable},
+		saving:       logging.NewRepeat(o.Log, slog.LevelWarn),
 		rnd:          rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		ttl:          leaseTTL,
 		beforeCreate: func(ipfam.Pair[netip.Prefix]) {},
@@ -124,9 +132,10 @@ func New(o Options) (*Manager, error) {
 		parse:        o.parse,
 		relist:       newKick(),
 		recheck:      newKick(),
-		dispute:      dispute{first: firstAnswer, last: lastAnswer},
+		dispute:      dispute{first: firstAnswer, last: lastAnswer, others: letOthers},
 		writing:      make(chan struct{}, 1),
 	}
+	m.recall()
 	if err := m.dial(); err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}

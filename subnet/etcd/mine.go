@@ -26,24 +26,49 @@ func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr], p
 		return subnet.Attrs{}, err
 	}
 	m.recent.Store(s)
-	mine := s.of(subnet.Attrs{PublicIP: public}, prev)
-	if i, ok := s.reusable(mine, alloc.Of(config)); ok {
-		return s.leases[i].Attrs, nil
+	past := m.published().confirmed(public, prev)
+	mine := s.of(subnet.Attrs{PublicIP: public}, prev, past)
+	if len(mine) == 0 {
+		return subnet.Attrs{}, nil
 	}
-	if len(mine) > 0 {
-		return s.leases[mine[0]].Attrs, nil
+	i, ok := s.reusable(mine, alloc.Of(config))
+	if !ok {
+		i = mine[0]
 	}
-	return subnet.Attrs{}, nil
+	a := s.leases[i].Attrs
+	if !s.earlierRun(i, prev, past) {
+		a.Data = subnet.Attrs{}.Data
+	}
+	return a, nil
 }
 
-// of returns the positions of the leases that a node has published, the one to
-// go on with first: a reservation, which cannot be deleted, then that of the
-// subnet of an earlier run, then by the public address, then the oldest.
-func (s *snapshot) of(a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) []int {
+// earlierRun reports whether an earlier run on this node has written a lease: it
+// is that of the subnet in subnet.env, and no other daemon is known to have
+// changed it since, or it is under an etcd lease of this node.
+func (s *snapshot) earlierRun(i int, prev ipfam.Pair[netip.Prefix], past published) bool {
+	l, st := s.leases[i], s.stored[i]
+	if past.wrote(st.etcdLease) {
+		return true
+	}
+	changed := past.Name == st.name && st.etcdLease != clientv3.NoLease && !past.named(l.Attrs, st.etcdLease)
+	return l.Invalid == "" && l.Subnet == prev && !changed
+}
+
+// of returns the positions of the leases that are a node's, the one to go on
+// with first: a reservation, which cannot be deleted, then that of the subnet of
+// an earlier run, then by the public address, then the oldest.
+func (s *snapshot) of(a subnet.Attrs, prev ipfam.Pair[netip.Prefix], past published) []int {
 	var mine []int
+	former := encodeName(prev)
 	for i, l := range s.leases {
-		byPrev := l.Subnet == prev && sameNode(l.Attrs, a)
-		if l.Invalid == "" && (byPrev || sameAddress(l.Attrs, a) || sameOrigin(l.Attrs, a)) {
+		st := s.stored[i]
+		if st.name != "" && (st.name == former || st.name == past.Name) {
+			if classify(l, st.etcdLease, a, past.at(st.name)) != anothers {
+				mine = append(mine, i)
+			}
+			continue
+		}
+		if l.Invalid == "" && (sameAddress(l.Attrs, a) || past.wrote(st.etcdLease) || sameOrigin(l.Attrs, a)) {
 			mine = append(mine, i)
 		}
 	}
@@ -63,7 +88,9 @@ func (s *snapshot) of(a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) []int {
 	return mine
 }
 
-func (s *snapshot) isReservation(i int) bool { return s.stored[i].etcdLease == clientv3.NoLease }
+func (s *snapshot) isReservation(i int) bool {
+	return s.stored[i].etcdLease == clientv3.NoLease && s.leases[i].Invalid == ""
+}
 
 // sameAddress reports whether a record has the address that a node is known
 // by: the IPv4 one, if it has one.
@@ -110,12 +137,16 @@ func (s *snapshot) reusable(mine []int, pools alloc.Pools) (int, bool) {
 	return 0, false
 }
 
-// contested reports whether an older lease of another node overlaps a lease:
-// then the other nodes refuse it.
+// contested reports whether a lease has to give way to one of another node: an
+// older one that overlaps it, which the other nodes believe, or, as when it was
+// created, any with the same first subnet, see yields.
 func (s *snapshot) contested(i int, mine []int, pools alloc.Pools) bool {
+	own := s.leases[i]
 	for j, l := range s.leases {
-		if l.Invalid == "" && l.Claim.Before(s.leases[i].Claim) && pools.Overlap(s.leases[i].Subnet, l.Subnet) &&
-			!slices.Contains(mine, j) {
+		if l.Invalid != "" || slices.Contains(mine, j) || !pools.Overlap(own.Subnet, l.Subnet) {
+			continue
+		}
+		if l.Claim.Before(own.Claim) || strings.HasPrefix(l.Name, claimPrefix(own.Subnet)) {
 			return true
 		}
 	}
@@ -141,11 +172,11 @@ func (m *Manager) discard(ctx context.Context, s *snapshot, mine []int, pools al
 
 // twins returns the leases that surely are this node's, which publishes a, but
 // are not the own one. Reservations are none, an operator has made them.
-func (s *snapshot) twins(own held, a subnet.Attrs, pools alloc.Pools) []int {
+func (s *snapshot) twins(own held, a subnet.Attrs, past published, pools alloc.Pools) []int {
 	var twins []int
 	for i, l := range s.leases {
-		if l.Name != own.name() && l.Invalid == "" && !s.isReservation(i) &&
-			sameOrigin(l.Attrs, a) && decodable(l, pools) {
+		ours := past.wrote(s.stored[i].etcdLease) || sameOrigin(l.Attrs, a)
+		if ours && l.Name != own.name() && l.Invalid == "" && !s.isReservation(i) && decodable(l, pools) {
 			twins = append(twins, i)
 		}
 	}

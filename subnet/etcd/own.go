@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net/netip"
 	"time"
 
@@ -46,6 +47,50 @@ func (m *Manager) setOwn(own *held) {
 	m.own = own
 }
 
+// publishedDocument is the name of published in the state folder.
+const publishedDocument = "published"
+
+// remember notes what is about to be published under this node's key.
+func (m *Manager) remember(name string, a subnet.Attrs, etcdLease clientv3.LeaseID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	past, news := m.past.with(name, a, etcdLease)
+	if !news {
+		return
+	}
+	m.past = past
+	m.saving.Fail("write to the state folder", m.o.State.Save(publishedDocument, past))
+}
+
+// recall reads what an earlier run has published.
+func (m *Manager) recall() {
+	var past published
+	err := m.o.State.Load(publishedDocument, &past)
+	if err == nil {
+		_, err = decodeName(past.Name)
+	}
+	switch {
+	case err == nil:
+		m.past = past
+	case !errors.Is(err, fs.ErrNotExist):
+		m.log.Warn("what this node has published before is not known", "err", err)
+	}
+}
+
+// confirm forgets what an earlier run has published unless that was this node.
+func (m *Manager) confirm(public ipfam.Pair[netip.Addr], prev ipfam.Pair[netip.Prefix]) published {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.past = m.past.confirmed(public, prev)
+	return m.past
+}
+
+func (m *Manager) published() published {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.past
+}
+
 // create publishes a lease that nobody else has a claim to, in place of others
 // of this node. Without an error it may return false: then a key with the same
 // first subnet exists, and taken says whether that is the very key.
@@ -58,8 +103,10 @@ func (m *Manager) create(ctx context.Context, subnets ipfam.Pair[netip.Prefix], 
 	if err != nil {
 		return held{}, false, false, err
 	}
+	name := encodeName(subnets)
+	m.remember(name, a, id)
 	m.beforeCreate(subnets)
-	key := m.leaseKey(encodeName(subnets))
+	key := m.leaseKey(name)
 	claim := m.leaseKey(claimPrefix(subnets))
 	onlyIf := []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(claim), "=", 0).WithPrefix()}
 	ops := []clientv3.Op{clientv3.OpPut(key, string(value), clientv3.WithLease(id))}
@@ -85,26 +132,25 @@ func (m *Manager) create(ctx context.Context, subnets ipfam.Pair[netip.Prefix], 
 	}
 	m.version.atLeast(resp.Header.Revision)
 	m.afterCreate(subnets)
-	lease := decode(encodeName(subnets), value, resp.Header.Revision)
+	lease := decode(name, value, resp.Header.Revision)
 	lease.Expires = expires
 	return held{lease: *lease, mod: resp.Header.Revision, etcdLease: id}, true, false, nil
 }
 
 // put publishes attributes under the own key if nobody else has changed it;
-// otherwise the error is errRaced. With renew it attaches another etcd lease,
-// unless the record is a reservation.
+// otherwise the error is errRaced. With renew it attaches another etcd lease.
 func (m *Manager) put(ctx context.Context, own held, a subnet.Attrs, renew bool) (held, error) {
 	value, err := encodeValue(a)
 	if err != nil {
 		return held{}, final{err}
 	}
 	old := own.etcdLease
-	renew = renew && old != clientv3.NoLease
 	if renew {
 		if own.etcdLease, own.lease.Expires, err = m.grant(ctx); err != nil {
 			return held{}, err
 		}
 	}
+	m.remember(own.name(), a, own.etcdLease)
 	key := m.leaseKey(own.name())
 	resp, err := m.kv.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", own.mod)).
 		Then(clientv3.OpPut(key, string(value), clientv3.WithLease(own.etcdLease))).Commit()

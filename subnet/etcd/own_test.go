@@ -17,6 +17,31 @@ import (
 	"flannel/subnet/subnettest"
 )
 
+// TestOddKeysKeepNobodyFromASubnet has a node ask for the subnet of an earlier
+// run.
+func TestOddKeysKeepNobodyFromASubnet(t *testing.T) {
+	server := etcdtest.Start(t, etcdtest.Options{})
+	const prev = "10.5.10.0/24"
+	for name, same := range map[string]bool{
+		"10.0.0.0-8": true, "10.5.0.0-16": true, // as large as the network
+		"10.5.10.0-24/sub": false, "10.5.10.0-24x": false, // nobody can create the key
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t, server, ownPrefix())
+			h.SetConfig(t, v4)
+			if _, err := h.client.Put(h.ctx(t), h.prefix+"/subnets/"+name, `{"PublicIP":"192.0.2.200","X":"odd on purpose"}`); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			own, err := newManager(t, h.options()).Acquire(ctx, subnettest.Attrs(v4, 1), pair(prev))
+			if err != nil || same != (own.Subnet == pair(prev)) {
+				t.Errorf("Acquire = %v, %v after %s", own.Subnet, err, prev)
+			}
+		})
+	}
+}
+
 func (h *harness) stored(t *testing.T, subnets ipfam.Pair[netip.Prefix]) (mod int64, id clientv3.LeaseID) {
 	t.Helper()
 	resp, err := h.client.Get(h.ctx(t), h.key(subnets))
@@ -50,6 +75,8 @@ func TestOwnLease(t *testing.T) {
 		{"yields to a stranger who comes right after", yieldsToStranger},
 		{"yields to an older one that shares the IPv6 subnet", yieldsToOlder},
 		{"yields although the store was away when it looked", yieldsAfterAFailure},
+		{"yields to a stranger although it could not look before a restart", yieldsAfterARestart},
+		{"yields to a stranger although the store was away at the first look", yieldsAfterAVainLook},
 		{"replaces an earlier one that comes back in its place", replacesEarlier},
 		{"is recognised by its MAC", recognisedByMAC},
 		{"leaves a key with other things on its etcd lease alone", leavesOtherKeysAlone},
@@ -199,6 +226,49 @@ func yieldsAfterAFailure(t *testing.T, h *harness) {
 	}
 	if leases, err := m.List(t.Context()); err != nil || len(leases) != 1 {
 		t.Errorf("the store holds %v, %v; want the stranger's", leases, err)
+	}
+}
+
+// yieldsAfterARestart has the daemon end right after it has created its lease.
+func yieldsAfterARestart(t *testing.T, h *harness) {
+	h.SetConfig(t, dual)
+	own := acquire(t, newManager(t, h.options()), subnettest.Attrs(dual, 1))
+	other := stranger(own.Subnet[ipfam.V4].String(), 100)
+	h.Put(t, other, false)
+	m := newManager(t, h.options())
+	if again := acquire(t, m, own.Attrs); again.Subnet[ipfam.V4].Overlaps(other.Subnet[ipfam.V4]) {
+		t.Errorf("%v is shared with a stranger", again.Subnet)
+	}
+	if leases, err := m.List(t.Context()); err != nil || len(leases) != 2 {
+		t.Errorf("the store holds %v, %v", leases, err)
+	}
+}
+
+// yieldsAfterAVainLook has the connection break there.
+func yieldsAfterAVainLook(t *testing.T, h *harness) {
+	h.SetConfig(t, dual)
+	p := newProxy(t, h.server.Endpoint())
+	o := h.options()
+	o.Endpoints = []string{p.Endpoint()}
+	m := newManager(t, o)
+	var other subnet.Lease
+	m.afterCreate = func(chosen ipfam.Pair[netip.Prefix]) {
+		if !other.Subnet[ipfam.V4].IsValid() {
+			other = stranger(chosen[ipfam.V4].String(), 100)
+			h.Put(t, other, false)
+			p.Cut()
+		}
+	}
+	own := make(chan subnet.Lease, 1)
+	subnettest.Background(t, func(ctx context.Context) error {
+		l, err := m.Acquire(ctx, subnettest.Attrs(dual, 1), ipfam.Pair[netip.Prefix]{})
+		own <- l
+		return err
+	})
+	eventually.True(t, "a vain attempt to connect", func() bool { return p.Refused() > 0 })
+	p.Mend()
+	if l := <-own; l.Subnet[ipfam.V4].Overlaps(other.Subnet[ipfam.V4]) {
+		t.Errorf("%v is shared with a stranger", l.Subnet)
 	}
 }
 

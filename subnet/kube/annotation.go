@@ -166,6 +166,49 @@ func (k *annotations) decode(have map[string]string, families ipfam.Pair[bool]) 
 	return a, nil
 }
 
+// restore returns what a Node says, with those parts of what it said before
+// whose annotations are gone, and reports whether there are any. A peer always
+// has an address, and a backend that publishes data does so in each family that
+// has one.
+func (k *annotations) restore(is, was subnet.Attrs, have map[string]string) (subnet.Attrs, bool) {
+	if is.PublicIP == (ipfam.Pair[netip.Addr]{}) {
+		return was, true
+	}
+	lost := k.typeGone(is, was, have)
+	if lost {
+		is.BackendType, is.Untyped = was.BackendType, was.Untyped
+	}
+	if is.BackendType != was.BackendType {
+		return is, false // another backend has data of its own
+	}
+	for f := range is.PublicIP.Each() {
+		if !is.PublicIP[f].IsValid() && was.PublicIP[f].IsValid() {
+			is.PublicIP[f], lost = was.PublicIP[f], true
+		}
+		if is.Data[f] == nil && was.Data[f] != nil {
+			is.Data[f], lost = was.Data[f], true
+		}
+	}
+	return is, lost
+}
+
+// typeGone reports whether the backend type alone is gone. Whoever has none by
+// intention, as flannel's udp backend, writes an empty one and other data.
+func (k *annotations) typeGone(is, was subnet.Attrs, have map[string]string) bool {
+	if !is.Untyped || was.Untyped {
+		return false
+	}
+	if _, there := have[k.backendType]; !there {
+		return true
+	}
+	for f, data := range is.Data.Each() {
+		if data != nil && bytes.Equal(data, was.Data[f]) {
+			return true
+		}
+	}
+	return false
+}
+
 func isTypeRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
 }

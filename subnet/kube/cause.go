@@ -19,9 +19,12 @@ type causeError struct {
 	// reason is one word, for Events.
 	reason string
 	text   string
+	err    error // may be nil
 }
 
 func (e *causeError) Error() string { return e.text }
+
+func (e *causeError) Unwrap() error { return e.err }
 
 // rule is what a request needs to be allowed.
 type rule struct{ verb, resource string }
@@ -52,7 +55,10 @@ func tooLargeVersion(err error) bool {
 func refused(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) }
 
 // explainRefusal says which rule or credential is missing.
-func explainRefusal(err error, need rule) error {
+func (s server) explainRefusal(err error, need rule) error {
+	if s.credentials != "" {
+		return &causeError{reason: "NoCredentials", text: fmt.Sprintf("not allowed to %s: %s", need, s.credentials)}
+	}
 	if apierrors.IsUnauthorized(err) {
 		return &causeError{reason: "Unauthorized", text: "the API server does not accept this node's credentials: " +
 			"check the token or the certificate of the kubeconfig or of the service account; see: kubectl auth whoami"}
@@ -67,6 +73,8 @@ type server struct {
 	url string
 	// service says that the address is that of a Service.
 	service bool
+	// credentials says how to get some, and is empty when there are some.
+	credentials string
 }
 
 // explainUnanswered says why the API server does not answer.
@@ -80,11 +88,16 @@ func (s server) explainUnanswered(err error) error {
 			"see: openssl s_client -connect %s -showcerts", s.url, plain(err), s.hostPort())}
 	}
 	text := fmt.Sprintf("API server %s cannot be reached: %v; see: curl -k %s/version", s.url, plain(err), s.url)
+	if addr := s.addr(err); addr != nil {
+		if dev := deviceOf(addr); dev != "" {
+			text += fmt.Sprintf("; %s is an address of this host itself, on device %s; see: ip address show dev %s", addr, dev, dev)
+		}
+	}
 	if s.service {
 		text += "; the address is that of a Service: kube-proxy must serve it on this node, " +
 			"or --kube-api-url must name the API server itself; see: kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide"
 	}
-	return &causeError{reason: "APIServerUnreachable", text: text}
+	return &causeError{reason: "APIServerUnreachable", text: text, err: plain(err)}
 }
 
 func (s server) hostPort() string {
@@ -98,6 +111,18 @@ func (s server) hostPort() string {
 	return u.Host
 }
 
+// addr returns the address of the server, if it is known.
+func (s server) addr(err error) net.IP {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		if tcp, ok := op.Addr.(*net.TCPAddr); ok {
+			return tcp.IP
+		}
+	}
+	host, _, _ := net.SplitHostPort(s.hostPort())
+	return net.ParseIP(host)
+}
+
 func untrusted(err error) bool {
 	var verification *tls.CertificateVerificationError
 	var authority x509.UnknownAuthorityError
@@ -106,9 +131,15 @@ func untrusted(err error) bool {
 	return errors.As(err, &verification) || errors.As(err, &authority) || errors.As(err, &hostname) || errors.As(err, &invalid)
 }
 
+// errNoAnswer is any time-out: which of several timers ends first is chance.
+var errNoAnswer = errors.New("no answer, packets may be dropped on the way")
+
 // plain takes off what says the same again or differs from try to try, such as
 // the local port.
 func plain(err error) error {
+	if isTimeout(err) {
+		return errNoAnswer
+	}
 	var op *net.OpError
 	var errno syscall.Errno
 	var inURL *url.Error

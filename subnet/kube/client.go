@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,14 +21,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/util/connrotation"
 )
 
 // Bounds for requests. A watch has none: the server ends it, and pings notice
 // a dead connection.
 const (
-	dialTimeout    = 10 * time.Second
+	dialTimeout    = 8 * time.Second
 	requestTimeout = 20 * time.Second
 	listTimeout    = 2 * time.Minute
 	pageSize       = 500
@@ -45,6 +46,11 @@ type client struct {
 	http   *http.Client
 	params kuberuntime.ParameterCodec
 	conns  *connrotation.ConnectionTracker
+	// lost is called with the cause when a connection ends because nothing came
+	// back over it. It must not block.
+	lost func(error)
+	// remote is where the last connection went.
+	remote atomic.Pointer[netip.Addr]
 }
 
 func newClient(o Options, prefix string) (*client, error) {
@@ -53,8 +59,12 @@ func newClient(o Options, prefix string) (*client, error) {
 		return nil, err
 	}
 	c := &client{
-		server: server{url: strings.TrimSuffix(config.Host, "/"), service: isService(config.Host)},
-		conns:  connrotation.NewConnectionTracker(),
+		server: server{
+			url: strings.TrimSuffix(config.Host, "/"), service: isService(config.Host),
+			credentials: missingCredentials(o, config),
+		},
+		conns: connrotation.NewConnectionTracker(),
+		lost:  func(error) {},
 	}
 	scheme := newScheme()
 	c.params = kuberuntime.NewParameterCodec(scheme)
@@ -63,9 +73,9 @@ func newClient(o Options, prefix string) (*client, error) {
 	config.ContentType, config.AcceptContentTypes = protobufType, protobufType+","+jsonType
 	config.UserAgent = fmt.Sprintf("flanneld/%s (%s/%s)", o.Version, runtime.GOOS, runtime.GOARCH)
 	config.QPS = -1 // what is sent is few, and paced by the gate
-	dial := &net.Dialer{Timeout: dialTimeout, KeepAlive: requestTimeout}
-	config.Dial = connrotation.NewDialerWithTracker(connrotation.DialFunc(paced(dial.DialContext)), c.conns).DialContext
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return sieved(next, prefix) })
+	dial := paced(c.storing(newDialer().DialContext), func(err error) { c.lost(err) })
+	config.Dial = connrotation.NewDialerWithTracker(connrotation.DialFunc(dial), c.conns).DialContext
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return noting(sieved(pinging(next), prefix)) })
 	if c.http, err = rest.HTTPClientFor(config); err != nil {
 		return nil, fmt.Errorf("kubernetes client: %w", err)
 	}
@@ -75,12 +85,34 @@ func newClient(o Options, prefix string) (*client, error) {
 	return c, nil
 }
 
+// storing remembers where connections go.
+func (c *client) storing(dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err == nil {
+			if to, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+				a := to.AddrPort().Addr().Unmap()
+				c.remote.Store(&a)
+			}
+		}
+		return conn, err
+	}
+}
+
+// StoreAddrs implements subnet.Manager.
+func (m *Manager) StoreAddrs() []netip.Addr {
+	if a := m.client.remote.Load(); a != nil {
+		return []netip.Addr{*a}
+	}
+	return nil
+}
+
 // restConfig finds the API server and the credentials: a kubeconfig file, a
 // URL, or what every pod has. A URL alone inside a pod goes with the pod's
 // credentials.
 func restConfig(o Options) (*rest.Config, error) {
 	if o.Kubeconfig != "" {
-		config, err := clientcmd.BuildConfigFromFlags(o.APIURL, o.Kubeconfig)
+		config, err := readKubeconfig(o.APIURL, o.Kubeconfig)
 		if err != nil {
 			return nil, fmt.Errorf("--kubeconfig-file: %w", err)
 		}
@@ -154,7 +186,30 @@ func (c *client) listAll(ctx context.Context, visit func(*Node)) error {
 
 func (c *client) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 	o.Watch = true
-	return c.rest.Get().Resource("nodes").VersionedParams(&o, c.params).Watch(ctx)
+	var failed error
+	w, err := c.rest.Get().Resource("nodes").VersionedParams(&o, c.params).MaxRetries(0).
+		Watch(context.WithValue(ctx, failureKey{}, &failed))
+	if err == nil && failed != nil {
+		// client-go makes an empty watch of a time-out and of a connection
+		// that was closed; then nobody would learn of it.
+		return nil, failed
+	}
+	return w, err
+}
+
+// failureKey is the key of a context under which a transport notes, in an
+// *error, why a request had no answer.
+type failureKey struct{}
+
+// noting returns a transport that notes failures for those who ask for them.
+func noting(next http.RoundTripper) http.RoundTripper {
+	return transport(func(req *http.Request) (*http.Response, error) {
+		resp, err := next.RoundTrip(req)
+		if failed, ok := req.Context().Value(failureKey{}).(*error); ok {
+			*failed = err
+		}
+		return resp, err
+	})
 }
 
 // nodeOfPod returns the name of the Node that a pod runs on.

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strings"
 	"time"
+
+	"flannel/internal/wait"
 )
 
 // eventNamespace is where Events about Nodes live.
@@ -46,7 +50,7 @@ func newEvent(node, reason, message string, at time.Time) event {
 	e.InvolvedObject.APIVersion, e.InvolvedObject.Kind = version.Version, "Node"
 	e.InvolvedObject.Name, e.InvolvedObject.UID = node, node
 	e.Source.Component, e.Source.Host = "flanneld", node
-	e.Type, e.Reason, e.Message = "Warning", reason, message[:min(len(message), maxMessage)]
+	e.Type, e.Reason, e.Message = "Warning", reason, strings.ToValidUTF8(message[:min(len(message), maxMessage)], "")
 	e.FirstTimestamp = at.UTC().Format(time.RFC3339)
 	e.LastTimestamp, e.Count = e.FirstTimestamp, 1
 	return e
@@ -62,6 +66,47 @@ func (m *Manager) tell(n *Node, err error) {
 	select {
 	case m.events <- newEvent(n.Name, c.reason, c.text, time.Now()):
 	default:
+	}
+}
+
+// PostEvent posts a warning about this node's Node. It waits for the Node and
+// for the API server; an error means that it was not posted.
+func (m *Manager) PostEvent(ctx context.Context, reason, message string) error {
+	n, err := m.own.await(ctx, func(n *Node) bool { return n != nil })
+	if err != nil {
+		return err
+	}
+	e := newEvent(n.Name, reason, message, time.Now())
+	return m.gate.do(ctx, func(ctx context.Context) error { return m.client.createEvent(ctx, eventNamespace, e) })
+}
+
+// An Event tells of an outage of the API server that was known for longOutage
+// or more; a time-out has lasted longer before it is known. All nodes see the end
+// at once: they post within outageSpread.
+const (
+	longOutage   = 5 * time.Second
+	outageSpread = 15 * time.Second
+)
+
+// postOutages posts an Event after each long outage of the API server, until
+// ctx ends.
+func (m *Manager) postOutages(ctx context.Context) error {
+	for {
+		err, known, changed := m.outage.get()
+		var c *causeError
+		if known && errors.As(err, &c) {
+			if err := wait.For(ctx, rand.N(outageSpread)); err != nil {
+				return err
+			}
+			if err := m.PostEvent(ctx, c.reason, "resolved: "+c.text); err != nil && ctx.Err() == nil {
+				m.log.Debug("event not posted", "reason", c.reason, "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
 	}
 }
 

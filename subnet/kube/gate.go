@@ -71,6 +71,10 @@ func (g *gate) close(err error, more int) {
 	g.shut(err)
 }
 
+// lost makes requests wait because a connection has ended over which nothing
+// came back. Whoever asks next finds out whether that is over.
+func (g *gate) lost(err error) { g.close(err, 0) }
+
 // open lets requests through.
 func (g *gate) open() {
 	g.mu.Lock()

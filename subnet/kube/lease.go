@@ -60,15 +60,18 @@ func claim(n *Node) subnet.Claim {
 // ownSubnets returns the subnets of this node. An error says what is missing
 // or wrong, and how to see and mend it.
 func ownSubnets(n *Node, network ipfam.Pair[netip.Prefix]) (ipfam.Pair[netip.Prefix], error) {
-	families := ipfam.Pair[bool]{network[ipfam.V4].IsValid(), network[ipfam.V6].IsValid()}
-	have, err := subnets(n, families)
+	have, err := subnets(n, enabled(network))
 	if err != nil {
 		return have, &causeError{reason: "BadPodCIDR", text: fmt.Sprintf("Node %q: %v; see: kubectl get node %s -o jsonpath='{.spec.podCIDRs}'", n.Name, err, n.Name)}
 	}
 	for f, net := range ipfam.Prefixes(network) {
 		switch s := have[f]; {
 		case !s.IsValid():
-			return have, noPodCIDR(n.Name, f, len(n.podCIDRs()) > 0)
+			what := "pod CIDR"
+			if len(n.podCIDRs()) > 0 {
+				what = familyName[f] + " " + what
+			}
+			return have, noPodCIDR(n.Name, what)
 		case s.Bits() < net.Bits() || !net.Contains(s.Addr()):
 			return have, &causeError{reason: "PodCIDROutsideNetwork", text: fmt.Sprintf("pod CIDR %s of Node %q is outside the %s %s: "+
 				"make %s in the network configuration the --cluster-cidr of the controller manager; "+
@@ -79,15 +82,45 @@ func ownSubnets(n *Node, network ipfam.Pair[netip.Prefix]) (ipfam.Pair[netip.Pre
 	return have, nil
 }
 
+// servedNetwork returns the networks that a Node has pod CIDRs in. An error says
+// that it has none, or one that cannot be used.
+func servedNetwork(n *Node, network ipfam.Pair[netip.Prefix]) (ipfam.Pair[netip.Prefix], error) {
+	served := network
+	have, err := subnets(n, enabled(network))
+	if err == nil && have != (ipfam.Pair[netip.Prefix]{}) {
+		for f, s := range have.Each() {
+			if !s.IsValid() {
+				served[f] = netip.Prefix{}
+			}
+		}
+	}
+	_, err = ownSubnets(n, served)
+	return served, err
+}
+
+func enabled(network ipfam.Pair[netip.Prefix]) ipfam.Pair[bool] {
+	return ipfam.Pair[bool]{network[ipfam.V4].IsValid(), network[ipfam.V6].IsValid()}
+}
+
+// missingFamily says which family of a dual-stack network a node is without, nil
+// if it has both.
+func missingFamily(name string, served ipfam.Pair[netip.Prefix]) error {
+	for f, on := range enabled(served).Each() {
+		if !on {
+			return noPodCIDR(name, familyName[f]+" pod CIDR, and runs without "+familyName[f])
+		}
+	}
+	return nil
+}
+
 // networkKey is the key of the network configuration that holds the network.
 var networkKey = ipfam.Pair[string]{"Network", "IPv6Network"}
 
-func noPodCIDR(name string, f ipfam.Family, other bool) error {
-	kind := "pod CIDR"
-	if other {
-		kind = ipfam.Pair[string]{"IPv4 pod CIDR", "IPv6 pod CIDR"}[f]
-	}
+var familyName = ipfam.Pair[string]{"IPv4", "IPv6"}
+
+// noPodCIDR says what a Node lacks.
+func noPodCIDR(name, what string) error {
 	return &causeError{reason: "NoPodCIDR", text: fmt.Sprintf("Node %q has no %s: give the cluster one with kubeadm init --pod-network-cidr, "+
 		"or the controller manager --allocate-node-cidrs and --cluster-cidr; "+
-		"see: kubectl get node %s -o jsonpath='{.spec.podCIDRs}'", name, kind, name)}
+		"see: kubectl get node %s -o jsonpath='{.spec.podCIDRs}'", name, what, name)}
 }

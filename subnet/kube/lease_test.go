@@ -115,6 +115,41 @@ func TestOwnSubnets(t *testing.T) {
 	}
 }
 
+func TestServedNetwork(t *testing.T) {
+	network := subnettest.Subnets("10.244.0.0/16", "fd00:10:244::/56")
+	tests := map[string]struct {
+		podCIDRs []string
+		want     ipfam.Pair[netip.Prefix]
+		missing  string // of the note
+		err      string
+	}{
+		"both":                     {[]string{"10.244.3.0/24", "fd00:10:244:3::/64"}, network, "", ""},
+		"IPv4":                     {[]string{"10.244.3.0/24"}, ipfam.Pair[netip.Prefix]{0: network[ipfam.V4]}, `Node "n1" has no IPv6 pod CIDR, and runs without IPv6: give the cluster one`, ""},
+		"IPv6":                     {[]string{"fd00:10:244:3::/64"}, ipfam.Pair[netip.Prefix]{1: network[ipfam.V6]}, `Node "n1" has no IPv4 pod CIDR, and runs without IPv4: give the cluster one`, ""},
+		"none":                     {nil, network, "", `Node "n1" has no pod CIDR`},
+		"IPv6 outside the network": {[]string{"10.244.3.0/24", "fd01::/64"}, network, "", "is outside the IPv6Network"},
+		"nonsense":                 {[]string{"x"}, network, "", "is not a subnet"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := servedNetwork(nodeOf(t, attrs4(), tt.podCIDRs...), network)
+			if got != tt.want || errorText(err) != tt.err && (tt.err == "" || !strings.Contains(errorText(err), tt.err)) {
+				t.Errorf("got %v, %v", got, err)
+			}
+			if missing := errorText(missingFamily("n1", got)); !strings.HasPrefix(missing, tt.missing) || tt.missing == "" && missing != "" {
+				t.Errorf("missing: %s", missing)
+			}
+		})
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
 func TestNodeName(t *testing.T) {
 	tests := map[string]struct {
 		env  map[string]string

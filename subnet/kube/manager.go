@@ -83,7 +83,10 @@ type Manager struct {
 	config *subnet.Config
 	// configRaw is the text of config.
 	configRaw []byte
-	odd       *logging.Repeat // mistakes of operators that nothing waits for
+	// used is what Config has returned: config, in the families that this
+	// node's Node has pod CIDRs in.
+	used latest[*subnet.Config]
+	odd  *logging.Repeat // mistakes of operators that nothing waits for
 
 	name latest[string]
 	// own is this node's Node, nil while there is none.
@@ -92,6 +95,9 @@ type Manager struct {
 	ready     chan struct{}
 	readyOnce sync.Once
 	events    chan event
+	// outage is why the API server could not be reached the last time that
+	// this was so for long.
+	outage latest[error]
 	// asked are the attributes of the last Acquire, before overwriting;
 	// overridden is what Overrides has returned.
 	asked      atomic.Pointer[subnet.Attrs]
@@ -132,6 +138,7 @@ func New(o Options) (*Manager, error) {
 		events: make(chan event, 8),
 	}
 	m.gate = newGate(c.probe, m.serverGone, m.serverBack)
+	c.lost = m.gate.lost
 	if err := m.readConfig(); err != nil {
 		return nil, err
 	}
@@ -146,6 +153,9 @@ func (m *Manager) serverGone(err error) {
 }
 
 func (m *Manager) serverBack() {
+	if after, was := m.voice.cause(topicServer); after >= longOutage || errors.Is(was, errNoAnswer) {
+		m.outage.update(func(error, bool) (error, bool) { return was, true })
+	}
 	m.voice.say(topicServer, nil)
 	m.o.Reachable(nil)
 }
@@ -157,6 +167,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.followOwn(ctx) })
 	group.Go(func() error { return m.postEvents(ctx) })
+	group.Go(func() error { return m.postOutages(ctx) })
 	group.Go(func() error { return m.followConfig(ctx) })
 	if m.o.SetNetworkUnavailable {
 		group.Go(func() error { return m.keepCondition(ctx) })
@@ -180,8 +191,43 @@ func (m *Manager) readConfig() error {
 	return nil
 }
 
-// Config implements subnet.Manager: what New has read.
-func (m *Manager) Config(context.Context) (*subnet.Config, error) { return m.config, nil }
+// Config implements subnet.Manager: what New has read. In dual stack it waits
+// for this node's pod CIDRs and leaves out a family that has none.
+func (m *Manager) Config(ctx context.Context) (*subnet.Config, error) {
+	used := *m.config
+	if m.config.Enabled() == (ipfam.Pair[bool]{true, true}) {
+		n, err := m.awaitOwn(ctx, func(n *Node) (err error) {
+			used.Network, err = servedNetwork(n, m.config.Network)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		missing := missingFamily(n.Name, used.Network)
+		if m.voice.say(topicFamily, missing) && missing != nil {
+			m.tell(n, missing)
+		}
+	}
+	m.used.update(func(*subnet.Config, bool) (*subnet.Config, bool) { return &used, true })
+	return &used, nil
+}
+
+// FamiliesChanged blocks until the Node has pod CIDRs in other families than
+// those that Config has returned. An error means that ctx has ended.
+func (m *Manager) FamiliesChanged(ctx context.Context) error {
+	used, err := m.used.await(ctx, func(*subnet.Config) bool { return true })
+	if err != nil {
+		return err
+	}
+	_, err = m.own.await(ctx, func(n *Node) bool {
+		if n == nil {
+			return false
+		}
+		network, err := servedNetwork(n, m.config.Network)
+		return err == nil && network != used.Network
+	})
+	return err
+}
 
 // followConfig says when the file has changed.
 func (m *Manager) followConfig(ctx context.Context) error {
@@ -199,9 +245,14 @@ func (m *Manager) followConfig(ctx context.Context) error {
 	}
 }
 
-func (m *Manager) network() ipfam.Pair[netip.Prefix] { return m.config.Network }
+func (m *Manager) network() ipfam.Pair[netip.Prefix] {
+	if used, known, _ := m.used.get(); known {
+		return used.Network
+	}
+	return m.config.Network
+}
 
-func (m *Manager) families() ipfam.Pair[bool] { return m.config.Enabled() }
+func (m *Manager) families() ipfam.Pair[bool] { return enabled(m.network()) }
 
 // Overrides implements subnet.Manager: the addresses that replace the flags.
 // It waits for this node's Node.
@@ -287,7 +338,7 @@ func (m *Manager) try(ctx context.Context, topic string, need rule, request func
 			}
 			return err
 		}
-		cause := explainRefusal(err, need)
+		cause := m.client.server.explainRefusal(err, need)
 		if m.voice.say(topic+", "+need.String(), cause) {
 			if n, known, _ := m.own.get(); known && n != nil {
 				m.tell(n, cause)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 // nodeName says how this node finds the name of its Node.
@@ -24,6 +26,16 @@ func chooseName(getenv func(string) string, hostname string) nodeName {
 		return nodeName{pod: pod, namespace: namespace}
 	}
 	return nodeName{name: strings.ToLower(strings.TrimSpace(hostname))}
+}
+
+// unknown says why the Node of the pod is not known.
+func (n nodeName) unknown(err error) error {
+	if apierrors.IsNotFound(err) {
+		return fmt.Errorf("there is no pod %s/%s, as POD_NAMESPACE and POD_NAME name it: set both to this daemon's pod, "+
+			"or NODE_NAME to the name of its Node; see: kubectl -n %s get pods -o wide", n.namespace, n.pod, n.namespace)
+	}
+	return fmt.Errorf("the Node of pod %s/%s is not known: %w; see: kubectl -n %s get pod %s -o wide",
+		n.namespace, n.pod, plain(err), n.namespace, n.pod)
 }
 
 // closeMatches returns the names that somebody may have meant: the same in

@@ -3,7 +3,6 @@ package kube
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"strconv"
 
@@ -36,8 +35,7 @@ func (m *Manager) findName(ctx context.Context) (string, error) {
 		if err == nil {
 			break
 		}
-		m.voice.say(topicName, fmt.Errorf("the Node of pod %s/%s is not known: %w; see: kubectl -n %s get pod %s -o wide",
-			n.namespace, n.pod, plain(err), n.namespace, n.pod))
+		m.voice.say(topicName, n.unknown(err))
 		if err := retry.wait(ctx); err != nil {
 			return "", err
 		}
@@ -90,6 +88,15 @@ func (s ownStore) Replace(list []any, _ string) error {
 
 // Resync implements cache.ReflectorStore.
 func (s ownStore) Resync() error { return nil }
+
+// Identity is the UID of this node's Node: it is another one when the Node was
+// made anew. It is empty before the first answer.
+func (m *Manager) Identity() string {
+	if n, known, _ := m.own.get(); known && n != nil {
+		return string(n.UID)
+	}
+	return ""
+}
 
 // observe takes a state of this node's Node, unless a later one is known: the
 // answer to a patch may overtake the watch.

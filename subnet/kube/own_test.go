@@ -139,6 +139,28 @@ func owns() map[string]func(t *testing.T, h *harness) {
 				t.Errorf("Overrides = %v, %v", got, err)
 			}
 		},
+		"a family without pod CIDR is left out until the Node has both": func(t *testing.T, h *harness) {
+			h.SetConfig(t, subnettest.DualConfig)
+			h.must(t, h.server.API.CreateNode(h.ctx(t), "half", "10.5.1.0/24"))
+			said, m := h.listening(t, "half")
+			full := subnettest.Subnets("10.5.0.0/16", "fd00:5::/56")
+			if c, err := m.Config(h.ctx(t)); err != nil || c.Network != (ipfam.Pair[netip.Prefix]{full[ipfam.V4]}) {
+				t.Fatalf("Config = %+v, %v", c, err)
+			}
+			await(t, &said.waiting, `Node "half" has no IPv6 pod CIDR, and runs without IPv6`)
+			h.awaitEvent(t, "half", "NoPodCIDR")
+			_, stop := keeping(t, m, h.acquire(t, m))
+			defer stop()
+			changed, _ := subnettest.Background(t, m.FamiliesChanged)
+			h.annotate(t, "half", "public-ip-overwrite", "nonsense")
+			h.must(t, h.server.API.DeleteNode(h.ctx(t), "half"))
+			h.must(t, h.server.API.CreateNode(h.ctx(t), "half", "10.5.1.0/24", "fd00:5:0:1::/64"))
+			h.must(t, <-changed)
+			if c, err := m.Config(h.ctx(t)); err != nil || c.Network != full {
+				t.Errorf("Config = %+v, %v", c, err)
+			}
+			await(t, &said.waiting, "")
+		},
 		"an earlier run is remembered": func(t *testing.T, h *harness) {
 			m := h.onNode(t, "earlier", "10.5.1.0/24")
 			if a, err := m.Previous(h.ctx(t), attrs4().PublicIP, nothing()); err != nil || !a.Equal(subnet.Attrs{}) {

@@ -24,20 +24,23 @@ const (
 
 type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
-// paced makes connections that are read some times a second at most.
-func paced(dial dialFunc) dialFunc {
+// paced makes connections that are read some times a second at most. lost is
+// called with the error of a connection that ends because nothing came back
+// over it.
+func paced(dial dialFunc, lost func(error)) dialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		return &pacedConn{Conn: c, closed: make(chan struct{})}, nil
+		return &pacedConn{Conn: c, lost: lost, closed: make(chan struct{})}, nil
 	}
 }
 
 // pacedConn is a connection with one reader.
 type pacedConn struct {
 	net.Conn
+	lost    func(error)
 	closed  chan struct{}
 	closing sync.Once
 
@@ -76,6 +79,9 @@ func (c *pacedConn) fill() error {
 	c.rest = c.buffer[:n]
 	if n > 0 {
 		return nil
+	}
+	if isDeadPath(err) {
+		c.lost(err)
 	}
 	return err
 }

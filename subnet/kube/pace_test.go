@@ -73,7 +73,7 @@ func TestPacedConnCarriesEverything(t *testing.T) {
 		defer c.Close()
 		_, _ = c.Write(want)
 	}()
-	c, err := paced((&net.Dialer{}).DialContext)(context.Background(), "tcp", listener.Addr().String())
+	c, err := paced((&net.Dialer{}).DialContext, func(err error) { t.Error(err) })(context.Background(), "tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,7 @@
 package kube
 
 import (
-	"bytes"
 	"context"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -47,9 +45,11 @@ type peers struct {
 type peer struct {
 	// lease is never changed: others may have it.
 	lease *subnet.Lease
-	// until is when the grace time ends of a peer whose annotations are gone;
-	// zero for others.
+	// until is when the grace time ends of a peer some or all of whose
+	// annotations are gone; zero for others. rest is then what the Node still
+	// says, nil when it takes no part.
 	until time.Time
+	rest  *subnet.Lease
 }
 
 var (
@@ -78,7 +78,7 @@ func (p *peers) Update(obj any) error {
 	was, had := p.all[n.Name]
 	next, has := p.next(was, had, n, time.Now())
 	switch {
-	case has && (!had || !next.lease.Equal(*was.lease) || next.until != was.until):
+	case has && (!had || next.rest != nil || next.until != was.until || !next.lease.Equal(*was.lease)):
 		p.all[n.Name] = next
 	case had && !has:
 		delete(p.all, n.Name)
@@ -152,45 +152,36 @@ func (p *peers) wake() {
 }
 
 // next returns what a Node makes of its peer, and whether there still is one.
+// What was published before and is gone is kept for a while; what was replaced
+// by something else is not gone.
 func (p *peers) next(was peer, had bool, n *Node, now time.Time) (peer, bool) {
-	l, takesPart := decodeLease(n, &p.keys, p.families)
-	if takesPart && !(had && vanished(was.lease, &l)) {
-		return peer{lease: &l}, true
+	is := peer{}
+	if l, takesPart := decodeLease(n, &p.keys, p.families); takesPart {
+		is.lease = &l
 	}
-	if !had || was.lease.Invalid != "" || was.lease.Claim.Age != claim(n).Age {
-		return peer{lease: &l}, takesPart
+	if !had || was.lease.Invalid != "" || is.lease != nil && is.lease.Invalid != "" || was.lease.Claim.Age != claim(n).Age {
+		return is, is.lease != nil
 	}
-	if have, err := subnets(n, p.families); err != nil || have != was.lease.Subnet {
-		return peer{lease: &l}, takesPart
-	}
-	if was.until.IsZero() {
-		kept := *was.lease
-		kept.Claim.Grace = true
-		was.lease, was.until = &kept, now.Add(p.grace)
-	}
-	return was, now.Before(was.until)
-}
-
-// vanished reports whether what a Node said is gone, and not replaced by
-// something else: a peer always has an address, and a backend that publishes
-// data does so in each family that has one.
-func vanished(was, is *subnet.Lease) bool {
-	if is.Invalid != "" || was.Invalid != "" {
-		return false
-	}
-	if is.Attrs.PublicIP == (ipfam.Pair[netip.Addr]{}) {
-		return true
-	}
-	if is.Attrs.BackendType != was.Attrs.BackendType {
-		// The type alone is gone: who has none by intention has other data.
-		return is.Attrs.Untyped && is.Attrs.Data[ipfam.V4] != nil && bytes.Equal(is.Attrs.Data[ipfam.V4], was.Attrs.Data[ipfam.V4])
-	}
-	for f := range ipfam.Addrs(is.Attrs.PublicIP) {
-		if was.Attrs.Data[f] != nil && is.Attrs.Data[f] == nil {
-			return true
+	attrs := was.lease.Attrs
+	if is.lease != nil {
+		var lost bool
+		if attrs, lost = p.keys.restore(is.lease.Attrs, was.lease.Attrs, n.Annotations); !lost {
+			return is, true
 		}
 	}
-	return false
+	if have, err := subnets(n, p.families); err != nil || have != was.lease.Subnet {
+		return is, is.lease != nil
+	}
+	until := was.until
+	if until.IsZero() {
+		until = now.Add(p.grace)
+	}
+	if !now.Before(until) {
+		return is, is.lease != nil
+	}
+	kept := *was.lease
+	kept.Attrs, kept.Claim.Grace = attrs, true
+	return peer{lease: &kept, until: until, rest: is.lease}, true
 }
 
 // tell calls set with the complete set after each change, until ctx ends.
@@ -218,7 +209,7 @@ func (p *peers) tell(ctx context.Context, set func(subnet.Snapshot)) error {
 	}
 }
 
-// snapshot drops the peers whose grace time is over and returns the others in
+// snapshot drops what was kept and whose grace time is over and returns the rest in
 // the order of their names, and when the next grace time ends.
 func (p *peers) snapshot(now time.Time) (leases []*subnet.Lease, epoch uint64, end time.Time, known bool) {
 	p.mu.Lock()
@@ -227,9 +218,12 @@ func (p *peers) snapshot(now time.Time) (leases []*subnet.Lease, epoch uint64, e
 	for name, each := range p.all {
 		switch {
 		case each.until.IsZero():
-		case !now.Before(each.until):
+		case !now.Before(each.until) && each.rest == nil:
 			delete(p.all, name)
 			continue
+		case !now.Before(each.until):
+			each = peer{lease: each.rest}
+			p.all[name] = each
 		case end.IsZero() || each.until.Before(end):
 			end = each.until
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,13 +17,14 @@ import (
 // watched runs peers inside a bubble of synctest and returns the sets told.
 func watched(t *testing.T, p *peers) (last func() []*subnet.Lease, sets *int) {
 	t.Helper()
-	var leases []*subnet.Lease
+	var told atomic.Pointer[subnet.Snapshot]
+	told.Store(&subnet.Snapshot{})
 	sets = new(int)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = p.tell(ctx, func(s subnet.Snapshot) { leases = s.Leases; *sets++ })
+		_ = p.tell(ctx, func(s subnet.Snapshot) { told.Store(&s); *sets++ })
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -30,7 +32,7 @@ func watched(t *testing.T, p *peers) (last func() []*subnet.Lease, sets *int) {
 	})
 	return func() []*subnet.Lease {
 		synctest.Wait()
-		return leases
+		return told.Load().Leases
 	}, sets
 }
 
@@ -90,33 +92,44 @@ func TestEachPartOfAPeerIsCompared(t *testing.T) {
 
 func TestAPeerWithoutAnnotationsIsKeptForAWhile(t *testing.T) {
 	k := keysOf(t)
-	wipes := map[string]func(n *Node){
-		"all":          func(n *Node) { n.Annotations = nil },
-		"the mark":     func(n *Node) { n.Annotations[k.managed] = "" },
-		"the address":  func(n *Node) { delete(n.Annotations, k.publicIP[ipfam.V4]) },
-		"the type":     func(n *Node) { delete(n.Annotations, k.backendType) },
-		"the data":     func(n *Node) { delete(n.Annotations, k.data[ipfam.V4]) },
-		"data as null": func(n *Node) { n.Annotations[k.data[ipfam.V4]] = "null" },
+	hostgw := attrs46()
+	hostgw.BackendType, hostgw.Data = "host-gw", ipfam.Pair[json.RawMessage]{}
+	wipes := map[string]struct {
+		attrs subnet.Attrs
+		wipe  func(n *Node)
+	}{
+		"all":             {attrs4(), func(n *Node) { n.Annotations = nil }},
+		"the mark":        {attrs4(), func(n *Node) { n.Annotations[k.managed] = "" }},
+		"the address":     {attrs4(), func(n *Node) { delete(n.Annotations, k.publicIP[ipfam.V4]) }},
+		"the type":        {attrs4(), func(n *Node) { delete(n.Annotations, k.backendType) }},
+		"an empty type":   {attrs4(), func(n *Node) { n.Annotations[k.backendType] = "" }},
+		"host-gw's type":  {hostgw, func(n *Node) { delete(n.Annotations, k.backendType) }},
+		"the data":        {attrs4(), func(n *Node) { delete(n.Annotations, k.data[ipfam.V4]) }},
+		"data as null":    {attrs4(), func(n *Node) { n.Annotations[k.data[ipfam.V4]] = "null" }},
+		"IPv4 of two":     {attrs46(), func(n *Node) { wipeFamily(n, k, ipfam.V4) }},
+		"IPv6":            {attrs46(), func(n *Node) { wipeFamily(n, k, ipfam.V6) }},
+		"IPv6 of host-gw": {hostgw, func(n *Node) { wipeFamily(n, k, ipfam.V6) }},
+		"IPv6 and type":   {attrs46(), func(n *Node) { wipeFamily(n, k, ipfam.V6); delete(n.Annotations, k.backendType) }},
 	}
-	for name, wipe := range wipes {
+	for name, tt := range wipes {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPeers(k, both, 5*time.Minute)
 				last, _ := watched(t, p)
-				whole := nodeOf(t, attrs4(), "10.244.3.0/24")
+				whole := nodeOf(t, tt.attrs, "10.244.3.0/24", "fd00:10:244:3::/64")
 				if err := p.Replace([]any{whole.deepCopy()}, "1"); err != nil {
 					t.Fatal(err)
 				}
 				last()
 				wiped := whole.deepCopy()
-				wipe(wiped)
+				tt.wipe(wiped)
 				put(t, p, wiped)
 				<-time.After(4 * time.Minute)
 				put(t, p, wiped)
 				if err := p.Replace([]any{wiped.deepCopy()}, "2"); err != nil {
 					t.Fatal(err)
 				}
-				if l := last(); len(l) != 1 || !l[0].Claim.Grace || !l[0].Attrs.Equal(attrs4()) {
+				if l := last(); len(l) != 1 || !l[0].Claim.Grace || !l[0].Attrs.Equal(tt.attrs) {
 					t.Fatalf("after four minutes: %+v", l)
 				}
 				put(t, p, whole)
@@ -124,12 +137,83 @@ func TestAPeerWithoutAnnotationsIsKeptForAWhile(t *testing.T) {
 					t.Fatalf("after it came back: %+v", l)
 				}
 				put(t, p, wiped)
-				<-time.After(5*time.Minute + time.Second)
-				if l := last(); len(l) != 0 {
-					t.Fatalf("after the grace time: %+v", l)
+				for range 2 {
+					<-time.After(5*time.Minute + time.Second)
+					var rest []*subnet.Lease
+					if l, ok := decodeLease(wiped, &k, both); ok {
+						rest = append(rest, &l)
+					}
+					if l := last(); !subnet.EqualLeases(l, rest) {
+						t.Fatalf("after the grace time: %+v", l)
+					}
+					put(t, p, wiped)
 				}
 			})
 		})
+	}
+}
+
+func wipeFamily(n *Node, k annotations, f ipfam.Family) {
+	delete(n.Annotations, k.publicIP[f])
+	delete(n.Annotations, k.data[f])
+}
+
+// TestWhatIsLeftOfAPeerIsFollowed changes one family while the other is kept.
+func TestWhatIsLeftOfAPeerIsFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := keysOf(t)
+		p := newPeers(k, both, 5*time.Minute)
+		last, _ := watched(t, p)
+		n := nodeOf(t, attrs46(), "10.244.3.0/24", "fd00:10:244:3::/64")
+		put(t, p, n)
+		if err := p.Replace([]any{n.deepCopy()}, "1"); err != nil {
+			t.Fatal(err)
+		}
+		wipeFamily(n, k, ipfam.V6)
+		put(t, p, n)
+		<-time.After(4 * time.Minute)
+		n.Annotations[k.publicIP[ipfam.V4]] = "192.0.2.99"
+		put(t, p, n)
+		want := attrs46()
+		want.PublicIP[ipfam.V4] = netip.MustParseAddr("192.0.2.99")
+		if l := last(); len(l) != 1 || !l[0].Attrs.Equal(want) {
+			t.Fatalf("while IPv6 is kept: %+v", l)
+		}
+		<-time.After(time.Minute + time.Second)
+		want.PublicIP[ipfam.V6], want.Data[ipfam.V6] = netip.Addr{}, nil
+		if l := last(); len(l) != 1 || !l[0].Attrs.Equal(want) || l[0].Claim.Grace {
+			t.Errorf("after the grace time: %+v", l)
+		}
+	})
+}
+
+// TestAnotherBackendIsTakenAtOnce changes to flannel's udp backend, which has an
+// empty type, and to one without data.
+func TestAnotherBackendIsTakenAtOnce(t *testing.T) {
+	for from, data := range map[string]ipfam.Pair[json.RawMessage]{"vxlan": attrs46().Data, "host-gw": {}} {
+		for _, to := range []string{"", "alloc"} {
+			t.Run(from+" to "+to, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					k := keysOf(t)
+					p := newPeers(k, both, 5*time.Minute)
+					last, _ := watched(t, p)
+					a := attrs46()
+					a.BackendType, a.Data = from, data
+					n := nodeOf(t, a, "10.244.3.0/24", "fd00:10:244:3::/64")
+					if err := p.Replace([]any{n.deepCopy()}, "1"); err != nil {
+						t.Fatal(err)
+					}
+					last()
+					n.Annotations[k.backendType] = to
+					n.Annotations[k.data[ipfam.V4]], n.Annotations[k.data[ipfam.V6]] = "null", "null"
+					put(t, p, n)
+					want, _ := decodeLease(n, &k, both)
+					if l := last(); len(l) != 1 || !l[0].Equal(want) {
+						t.Errorf("got %+v, want %+v", l, want)
+					}
+				})
+			})
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ const (
 	topicServer    = "API server"
 	topicName      = "node name"
 	topicOwn       = "own node"
+	topicFamily    = "pod CIDR of the other family"
 	topicPublish   = "publishing"
 	topicPeers     = "nodes"
 	topicCondition = "node condition"
@@ -32,7 +33,7 @@ type voice struct {
 }
 
 type cause struct {
-	text  string
+	err   error
 	since time.Time
 }
 
@@ -57,10 +58,10 @@ func (v *voice) say(topic string, err error) bool {
 		}
 		return waiting
 	}
-	if waiting && was.text == err.Error() {
+	if waiting && was.err.Error() == err.Error() {
 		return false
 	}
-	next := cause{text: err.Error(), since: time.Now()}
+	next := cause{err: err, since: time.Now()}
 	if waiting {
 		next.since = was.since
 	}
@@ -70,11 +71,23 @@ func (v *voice) say(topic string, err error) bool {
 	return true
 }
 
+// cause returns for how long the topic has waited, and for what; zero when it
+// does not wait.
+func (v *voice) cause(topic string) (time.Duration, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	c, waiting := v.causes[topic]
+	if !waiting {
+		return 0, nil
+	}
+	return time.Since(c.since), c.err
+}
+
 func (v *voice) causesLocked() error {
 	var parts []string
 	for _, topic := range slices.Sorted(maps.Keys(v.causes)) {
 		if topic != topicServer {
-			parts = append(parts, v.causes[topic].text)
+			parts = append(parts, v.causes[topic].err.Error())
 		}
 	}
 	if len(parts) == 0 {

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -131,8 +134,7 @@ func causes() map[string]func(t *testing.T, h *harness) {
 		"publishing is forbidden": func(t *testing.T, h *harness) {
 			h.must(t, h.server.API.CreateNode(h.ctx(t), "mute", "10.5.3.0/24"))
 			h.must(t, h.server.API.AllowDaemonOnly(h.ctx(t), `[
-				{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
-				{"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}]`))
+				{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}]`, kubeplane.EventRules))
 			t.Cleanup(func() { h.must(t, h.server.API.AllowDaemon(h.ctx(t))) })
 			o := h.options(t, "mute")
 			o.SetNetworkUnavailable = true
@@ -148,11 +150,23 @@ func causes() map[string]func(t *testing.T, h *harness) {
 			eventually.True(t, "the condition", func() bool { return strings.HasPrefix(h.condition(t, "mute"), "False FlannelIsUp") })
 			await(t, &said.waiting, "")
 		},
+		"an Event waits for the Node": func(t *testing.T, h *harness) {
+			m := start(t, h.options(t, "late"))
+			posted := make(chan error, 1)
+			subnettest.Background(t, func(ctx context.Context) error {
+				err := m.PostEvent(ctx, "HostSettings", "net.ipv4.ip_forward is 0")
+				posted <- err
+				return err
+			})
+			h.must(t, h.server.API.CreateNode(h.ctx(t), "late"))
+			h.must(t, <-posted)
+			h.awaitEvent(t, "late", "HostSettings")
+		},
 		"Events are forbidden": func(t *testing.T, h *harness) {
 			h.must(t, h.server.API.CreateNode(h.ctx(t), "eventless"))
 			h.must(t, h.server.API.AllowDaemonOnly(h.ctx(t), `[
 				{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
-				{"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]}]`))
+				{"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]}]`, kubeplane.NoRules))
 			t.Cleanup(func() { h.must(t, h.server.API.AllowDaemon(h.ctx(t))) })
 			said, m := h.listening(t, "eventless")
 			leases := acquiring(t, m)
@@ -160,6 +174,16 @@ func causes() map[string]func(t *testing.T, h *harness) {
 			h.patch(t, "eventless", `{"spec":{"podCIDR":"10.5.2.0/24","podCIDRs":["10.5.2.0/24"]}}`)
 			quickly(t, leases)
 			await(t, &said.waiting, "")
+		},
+		"the pod does not exist": func(t *testing.T, h *harness) {
+			said := &heard{}
+			o := h.options(t, "")
+			o.Getenv = func(name string) string {
+				return map[string]string{"POD_NAME": "gone", "POD_NAMESPACE": "default"}[name]
+			}
+			said.listen(&o)
+			start(t, o)
+			await(t, &said.waiting, "there is no pod default/gone, as POD_NAMESPACE and POD_NAME name it: set both to this daemon's pod")
 		},
 		"the credentials are wrong": func(t *testing.T, h *harness) {
 			said := &heard{}
@@ -250,5 +274,59 @@ func TestWhereTheAPIServerIs(t *testing.T) {
 	}
 	if _, err := restConfig(Options{Kubeconfig: bad}); err == nil || !strings.HasPrefix(err.Error(), "--kubeconfig-file: ") {
 		t.Errorf("a broken kubeconfig: %v", err)
+	}
+}
+
+func TestAKubeconfigThatIsIncomplete(t *testing.T) {
+	const rest = `
+apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "https://192.0.2.1:6443"}}]
+contexts: [{name: b, context: {cluster: c, user: u}}, {name: a, context: {cluster: c}}]
+users: [{name: u, user: {}}]`
+	path := t.TempDir() + "/kubeconfig"
+	for text, want := range map[string]string{
+		rest: "--kubeconfig-file: PATH has no current-context (its contexts: a, b); set one: kubectl --kubeconfig PATH config use-context NAME",
+		"":   "--kubeconfig-file: PATH has no current-context (it has no contexts); set one: kubectl --kubeconfig PATH config use-context NAME",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := restConfig(Options{Kubeconfig: path}); err == nil || err.Error() != strings.ReplaceAll(want, "PATH", path) {
+			t.Errorf("%v", err)
+		}
+	}
+	for context, want := range map[string]string{
+		`""`: "requests are anonymous, because PATH has no current-context (its contexts: a, b); set one: kubectl --kubeconfig PATH config use-context NAME",
+		"a":  "requests are anonymous, because the current context of PATH has no user; set one: kubectl --kubeconfig PATH config set-context --current --user=NAME",
+		"b":  "requests are anonymous, because user \"u\" of PATH has no credentials; set them: kubectl --kubeconfig PATH config set-credentials u",
+	} {
+		if err := os.WriteFile(path, []byte("current-context: "+context+rest), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o := Options{Kubeconfig: path, APIURL: "https://192.0.2.2:6443"}
+		config, err := restConfig(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := server{credentials: missingCredentials(o, config)}
+		got := s.explainRefusal(errors.New("forbidden"), rule{"list", "nodes"}).Error()
+		if !strings.HasPrefix(got, "not allowed to list nodes: "+strings.ReplaceAll(want, "PATH", path)) || strings.Contains(got, "ClusterRole") {
+			t.Errorf("context %s: %s", context, got)
+		}
+	}
+}
+
+func TestTimeoutsAreOneCause(t *testing.T) {
+	s := server{url: "https://192.0.2.1:6443"}
+	want := s.explainUnanswered(context.DeadlineExceeded).Error()
+	for _, err := range []error{
+		&url.Error{Op: "Get", URL: s.url, Err: context.DeadlineExceeded},
+		&net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded},
+		&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ETIMEDOUT)},
+	} {
+		if got := s.explainUnanswered(err).Error(); got != want {
+			t.Errorf("%v: %s, want %s", err, got, want)
+		}
 	}
 }

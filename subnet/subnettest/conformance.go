@@ -262,9 +262,13 @@ func previous(t *testing.T, h Harness) {
 	if got, err := m.Previous(limited(t), a.PublicIP, none()); err != nil || !got.Equal(subnet.Attrs{}) {
 		t.Errorf("Previous = %+v, %v before the first run", got, err)
 	}
-	acquire(t, m, a, none())
-	if got, err := node(t, h).Previous(limited(t), a.PublicIP, none()); err != nil || !got.Equal(a) {
-		t.Errorf("Previous = %+v, %v; want %+v", got, err, a)
+	own := acquire(t, m, a, none())
+	keyless := a
+	keyless.Data = subnet.Attrs{}.Data
+	for prev, want := range map[ipfam.Pair[netip.Prefix]]subnet.Attrs{own.Subnet: a, none(): keyless} {
+		if got, err := node(t, h).Previous(limited(t), a.PublicIP, prev); err != nil || !got.Equal(want) {
+			t.Errorf("Previous = %+v, %v after %v; want %+v", got, err, prev, want)
+		}
 	}
 	if got, err := m.Overrides(limited(t)); err != nil || got != (ipfam.Pair[netip.Addr]{}) {
 		t.Errorf("Overrides = %v, %v", got, err)
@@ -289,7 +293,7 @@ func twoRecords(t *testing.T, h Harness) {
 		h.Put(t, subnet.Lease{Subnet: Subnets("10.5.42.0/24"), Attrs: younger}, false)
 		m := node(t, h)
 		got, err := m.Previous(limited(t), Attrs(IPv4Config, 1).PublicIP, c.prev)
-		if err != nil || !got.Equal(c.want) {
+		if err != nil || got.BackendType != c.want.BackendType {
 			t.Errorf("Previous = %+v, %v; want %+v", got, err, c.want)
 		}
 		if own := acquire(t, m, Attrs(IPv4Config, 1), c.prev); own.Subnet != c.at {
@@ -329,4 +333,44 @@ func fullNetwork(t *testing.T, h Harness) {
 	if l, err := node(t, h).Acquire(limited(t), Attrs(tinyConfig, 4), none()); !errors.Is(err, alloc.ErrFull) {
 		t.Errorf("Acquire = %+v, %v; want alloc.ErrFull", l, err)
 	}
+}
+
+// addressOfAnother cuts a node off, gives its address to another one, and brings
+// it back with a new address.
+func addressOfAnother(t *testing.T, h Harness) {
+	h.SetConfig(t, DualConfig)
+	for _, c := range []struct{ first, other, back subnet.Attrs }{
+		{Attrs(DualConfig, 1), withAddress(DualConfig, 2, 1), withAddress(DualConfig, 1, 3)},
+		{hostGW(1), hostGW(1), hostGW(3)},
+	} {
+		m, n := node(t, h), node(t, h)
+		own := acquire(t, m, c.first, none())
+		prev, err := n.Previous(limited(t), c.other.PublicIP, none())
+		if err != nil || prev.Data[ipfam.V4] != nil {
+			t.Errorf("Previous = %+v, %v: the key is another node's", prev, err)
+		}
+		other := acquire(t, n, c.other, none())
+		if other.Subnet != own.Subnet {
+			t.Errorf("the address goes with %v, acquired %v", own.Subnet, other.Subnet)
+		}
+		back := acquire(t, m, c.back, own.Subnet)
+		disjoint(t, []subnet.Lease{other, back})
+		if l, _, _ := h.Get(t, other.Subnet); !l.Attrs.Equal(c.other) {
+			t.Errorf("the record of the other node became %+v", l)
+		}
+		h.Delete(t, other.Subnet)
+		h.Delete(t, back.Subnet)
+	}
+}
+
+// withAddress is node n at the addresses of node at.
+func withAddress(config string, n, at int) subnet.Attrs {
+	a := Attrs(config, n)
+	a.PublicIP = Attrs(config, at).PublicIP
+	return a
+}
+
+// hostGW is node n with a backend without key material.
+func hostGW(n int) subnet.Attrs {
+	return subnet.Attrs{BackendType: "host-gw", PublicIP: Attrs(DualConfig, n).PublicIP}
 }

@@ -77,6 +77,39 @@ func takenOverIsLost(t *testing.T, h Harness) {
 	}
 }
 
+// undecodableIsReplaced garbles the value while it is kept, while nobody keeps
+// it, and between two runs of the node.
+func undecodableIsReplaced(t *testing.T, h Harness) {
+	h.SetConfig(t, DualConfig)
+	m := node(t, h)
+	own := acquire(t, m, Attrs(DualConfig, 1), none())
+	mended := func() {
+		t.Helper()
+		eventually.True(t, "the lease is there again", func() bool {
+			l, reservation, found := h.Get(t, own.Subnet)
+			return found && !reservation && l.Attrs.Equal(own.Attrs)
+		})
+	}
+	garble := func(value string) {
+		h.Put(t, subnet.Lease{Subnet: own.Subnet, Invalid: value}, true)
+	}
+	_, stop := Background(t, Keep(m, own))
+	for _, value := range []string{"odd on purpose", `{"X":"odd on purpose"}`} {
+		garble(value)
+		mended()
+	}
+	stop()
+	garble("odd on purpose")
+	for _, n := range []subnet.Manager{m, node(t, h)} {
+		if again := acquire(t, n, own.Attrs, own.Subnet); again.Subnet != own.Subnet {
+			t.Errorf("acquired %v, had %v", again.Subnet, own.Subnet)
+		}
+		mended()
+		garble("odd on purpose")
+	}
+	h.Delete(t, own.Subnet)
+}
+
 // deletedAndTakenIsLost deletes the lease while nobody keeps it.
 func deletedAndTakenIsLost(t *testing.T, h Harness) {
 	h.SetConfig(t, DualConfig)

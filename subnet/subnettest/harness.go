@@ -20,7 +20,8 @@ type Harness interface {
 	// the lease.
 	Manager(t *testing.T, beforeCreate func(ipfam.Pair[netip.Prefix])) subnet.Manager
 	SetConfig(t *testing.T, text string)
-	// Put stores a record, whoever had it.
+	// Put stores a record, whoever had it. One with Invalid set has that text
+	// for its value, which nobody can decode.
 	Put(t *testing.T, l subnet.Lease, reservation bool)
 	// Create stores a record unless one of exactly these subnets exists.
 	Create(t *testing.T, l subnet.Lease) bool

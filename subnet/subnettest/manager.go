@@ -52,33 +52,41 @@ func (m *Manager) Config(ctx context.Context) (*subnet.Config, error) {
 	return config, nil
 }
 
+// StoreAddrs implements subnet.Manager: this store has no address.
+func (m *Manager) StoreAddrs() []netip.Addr { return nil }
+
 // Overrides implements subnet.Manager: there are none.
 func (m *Manager) Overrides(context.Context) (ipfam.Pair[netip.Addr], error) {
 	return ipfam.Pair[netip.Addr]{}, nil
 }
 
 // Previous implements subnet.Manager.
-func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr], prev ipfam.Pair[netip.Prefix]) (subnet.Attrs, error) {
+func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr], prev ipfam.Pair[netip.Prefix]) (a subnet.Attrs, err error) {
 	leases, err := m.List(ctx)
 	if err != nil {
 		return subnet.Attrs{}, err
 	}
-	if l := former(leases, subnet.Attrs{PublicIP: public}, prev); l != nil {
-		return l.Attrs, nil
+	l := former(leases, subnet.Attrs{PublicIP: public}, prev)
+	if l == nil {
+		return subnet.Attrs{}, nil
 	}
-	return subnet.Attrs{}, nil
+	a = l.Attrs
+	if l.Subnet != prev {
+		a.Data = subnet.Attrs{}.Data // perhaps of a node that had this address
+	}
+	return a, nil
 }
 
 // former returns the lease that an earlier run of a node has published: that
-// of its subnet, else the oldest.
+// of its subnet, also when its value was lost, else the oldest.
 func former(leases []*subnet.Lease, a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) *subnet.Lease {
 	var best *subnet.Lease
 	for _, l := range leases {
+		if l.Subnet == prev && (l.Invalid != "" || sameNode(l.Attrs, a)) {
+			return l
+		}
 		if !sameNode(l.Attrs, a) {
 			continue
-		}
-		if l.Subnet == prev {
-			return l
 		}
 		if best == nil || l.Claim.Before(best.Claim) {
 			best = l
@@ -179,6 +187,9 @@ func (m *Manager) reuse(ctx context.Context, pools alloc.Pools, a subnet.Attrs, 
 		if m.own != nil {
 			e = s.records[m.own.Name]
 		}
+		if e != nil && m.lost(e, a) {
+			e = nil
+		}
 		if l := former(s.all(), a, prev); e == nil && l != nil {
 			e = s.records[l.Name]
 		}
@@ -188,7 +199,7 @@ func (m *Manager) reuse(ctx context.Context, pools alloc.Pools, a subnet.Attrs, 
 			delete(s.records, e.lease.Name)
 			s.touch()
 		default:
-			own, found = s.put(subnet.Lease{Subnet: e.lease.Subnet, Attrs: a}, e.reservation), true
+			own, found = s.put(subnet.Lease{Subnet: e.lease.Subnet, Attrs: a}, e.reserved(), m), true
 			m.own = &own
 			s.removeOthers(own)
 			s.touch()
@@ -203,7 +214,7 @@ func (m *Manager) create(ctx context.Context, pools alloc.Pools, subnets ipfam.P
 	err = s.reach(ctx, func() bool {
 		taken := slices.ContainsFunc(s.all(), func(l *subnet.Lease) bool { return pools.Overlap(subnets, l.Subnet) })
 		if !taken {
-			own, created = s.put(subnet.Lease{Subnet: subnets, Attrs: a}, false), true
+			own, created = s.put(subnet.Lease{Subnet: subnets, Attrs: a}, false, m), true
 			m.own = &own
 			s.touch()
 		}
@@ -217,10 +228,13 @@ func (m *Manager) Keep(ctx context.Context, own subnet.Lease, tell func(subnet.L
 	s := m.store
 	var lost error
 	err := s.reach(ctx, func() bool {
-		e := s.records[name(own.Subnet)]
-		if e == nil {
+		switch e := s.records[name(own.Subnet)]; {
+		case e == nil:
 			lost = m.restore(own, tell)
-		} else if !sameNode(e.lease.Attrs, own.Attrs) {
+		case e.lease.Invalid != "":
+			own = s.put(own, e.reserved(), m)
+			s.touch()
+		case m.lost(e, own.Attrs):
 			lost = subnet.ErrLeaseLost
 		}
 		return lost != nil
@@ -234,6 +248,15 @@ func (m *Manager) Keep(ctx context.Context, own subnet.Lease, tell func(subnet.L
 	return fmt.Errorf("%w: %s", lost, name(own.Subnet))
 }
 
+// lost reports whether a record is another node's than this one, which
+// publishes a.
+func (m *Manager) lost(e *entry, a subnet.Attrs) bool {
+	return e.lease.Invalid == "" && e.by != m && !sameNode(e.lease.Attrs, a)
+}
+
+// reserved reports whether a record stays a reservation when it is written.
+func (e *entry) reserved() bool { return e.reservation && e.lease.Invalid == "" }
+
 // restore publishes a deleted lease again. It is called with the store's lock
 // held.
 func (m *Manager) restore(own subnet.Lease, tell func(subnet.Lease)) error {
@@ -244,7 +267,7 @@ func (m *Manager) restore(own subnet.Lease, tell func(subnet.Lease)) error {
 			}
 		}
 	}
-	own = m.store.put(own, false)
+	own = m.store.put(own, false, m)
 	m.store.touch()
 	tell(own)
 	return nil

@@ -30,6 +30,8 @@ type Store struct {
 type entry struct {
 	lease       subnet.Lease
 	reservation bool
+	// by is who has written it, nil when no node has.
+	by *Manager
 }
 
 // NewStore returns an empty store that can be reached.
@@ -49,7 +51,7 @@ func (s *Store) SetReachable(reachable bool) {
 
 // Put stores a record, whoever had it. Claim and Name are filled in.
 func (s *Store) Put(l subnet.Lease, reservation bool) {
-	s.change(func() { s.put(l, reservation) })
+	s.change(func() { s.put(l, reservation, nil) })
 }
 
 // Create stores a record unless there is one of exactly these subnets, which
@@ -58,7 +60,7 @@ func (s *Store) Create(l subnet.Lease) bool {
 	created := false
 	s.change(func() {
 		if s.records[name(l.Subnet)] == nil {
-			s.put(l, false)
+			s.put(l, false, nil)
 			created = true
 		}
 	})
@@ -84,13 +86,13 @@ func (s *Store) Get(subnets ipfam.Pair[netip.Prefix]) (l subnet.Lease, reservati
 func name(subnets ipfam.Pair[netip.Prefix]) string { return subnet.Join(subnets) }
 
 // put is called with the lock held.
-func (s *Store) put(l subnet.Lease, reservation bool) subnet.Lease {
+func (s *Store) put(l subnet.Lease, reservation bool, by *Manager) subnet.Lease {
 	l.Name = name(l.Subnet)
 	l.Claim = subnet.Claim{Age: s.rev + 1, Name: l.Name}
 	if old := s.records[l.Name]; old != nil {
 		l.Claim.Age = old.lease.Claim.Age
 	}
-	s.records[l.Name] = &entry{l, reservation}
+	s.records[l.Name] = &entry{l, reservation, by}
 	return l
 }
 

@@ -41,6 +41,8 @@ func choosing() []test {
 		{"a full network is said", fullNetwork},
 		{"the lease is told when it was created again", createdAgainIsTold},
 		{"a lease taken over is lost", takenOverIsLost},
+		{"a value that cannot be decoded is replaced", undecodableIsReplaced},
+		{"the subnet stays with the node that has its address", addressOfAnother},
 		{"a lease deleted and taken is lost", deletedAndTakenIsLost},
 	}
 }

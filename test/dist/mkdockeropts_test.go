@@ -4,21 +4,43 @@ package dist
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+
+	"flannel/internal/lab"
 )
 
 const mkDockerOpts = "../../dist/mk-docker-opts.sh"
 
-// shells run the script: each is a shell that some distribution has.
-var shells = map[string][]string{
-	"dash":    {"dash"},
-	"busybox": {"busybox", "sh"},
+// programs do the same: the script, in shells that some distribution has, and
+// the daemon by the name of the script, as in the image.
+func programs(t *testing.T) map[string][]string {
+	t.Helper()
+	dir, err := daemon()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string][]string{
+		"dash":    {"dash", mkDockerOpts},
+		"busybox": {"busybox", "sh", mkDockerOpts},
+		"image":   {filepath.Join(dir, "mk-docker-opts.sh")},
+	}
 }
+
+// daemon builds flanneld, with a link to it that has the name of the script.
+var daemon = sync.OnceValues(func() (string, error) {
+	dir, err := lab.BuildStatic("flannel/cmd/flanneld")
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Symlink("flanneld", filepath.Join(dir, "mk-docker-opts.sh"))
+})
 
 const subnetEnv = "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.74.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=false\n"
 
@@ -27,12 +49,12 @@ const (
 	combined   = "DOCKER_OPTS=\" --bip=10.1.74.1/24 --ip-masq=true --mtu=1472\"\n"
 )
 
-// eachShell runs a test with every shell.
-func eachShell(t *testing.T, test func(t *testing.T, run func(dir string, environ []string, args ...string) error)) {
-	for name, command := range shells {
+// eachProgram runs a test with every program.
+func eachProgram(t *testing.T, test func(t *testing.T, run func(dir string, environ []string, args ...string) error)) {
+	for name, command := range programs(t) {
 		t.Run(name, func(t *testing.T) {
 			test(t, func(dir string, environ []string, args ...string) error {
-				args = append(append(command[1:len(command):len(command)], mkDockerOpts,
+				args = append(append(command[1:len(command):len(command)],
 					"-f", filepath.Join(dir, "subnet.env"), "-d", filepath.Join(dir, "opts")), args...)
 				cmd := exec.Command(command[0], args...)
 				cmd.Env = append(os.Environ(), environ...)
@@ -69,7 +91,7 @@ func TestMkDockerOpts(t *testing.T) {
 		{"only the subnet", "FLANNEL_SUBNET=10.1.74.1/24\n", nil, []string{"-c"}, "DOCKER_OPTS=\" --bip=10.1.74.1/24\"\n"},
 		{"dual stack", subnetEnv + "FLANNEL_IPV6_NETWORK=fd00::/48\nFLANNEL_IPV6_SUBNET=fd00::1/64\n", nil, nil, individual + combined},
 	}
-	eachShell(t, func(t *testing.T, run func(string, []string, ...string) error) {
+	eachProgram(t, func(t *testing.T, run func(string, []string, ...string) error) {
 		for _, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
 				dir := t.TempDir()
@@ -102,7 +124,7 @@ func TestMkDockerOptsErrors(t *testing.T) {
 		{"an unknown option", subnetEnv, []string{"-x"}, "Usage"},
 		{"a stray word", subnetEnv, []string{"x"}, "Usage"},
 	}
-	eachShell(t, func(t *testing.T, run func(string, []string, ...string) error) {
+	eachProgram(t, func(t *testing.T, run func(string, []string, ...string) error) {
 		for _, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
 				dir := t.TempDir()
@@ -122,7 +144,7 @@ func TestMkDockerOptsErrors(t *testing.T) {
 }
 
 func TestMkDockerOptsWritesThroughALink(t *testing.T) {
-	eachShell(t, func(t *testing.T, run func(string, []string, ...string) error) {
+	eachProgram(t, func(t *testing.T, run func(string, []string, ...string) error) {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "subnet.env"), subnetEnv)
 		if err := os.Symlink("target", filepath.Join(dir, "opts")); err != nil {
@@ -137,13 +159,64 @@ func TestMkDockerOptsWritesThroughALink(t *testing.T) {
 	})
 }
 
+// TestMkDockerOptsSaysTheSame compares, byte by byte, what the script and the
+// program in the image print and write.
+func TestMkDockerOptsSaysTheSame(t *testing.T) {
+	all := programs(t)
+	for name, test := range map[string]struct {
+		env  string
+		args []string
+	}{
+		"help":                   {"", []string{"-h"}},
+		"help after others":      {"", []string{"-ih"}},
+		"options that share":     {subnetEnv, []string{"-mick", "OPTIONS"}},
+		"a value without blank":  {subnetEnv, []string{"-ckOPTIONS", "--"}},
+		"to the standard output": {subnetEnv, []string{"-d", "/dev/stdout"}},
+		"a kept value":           {subnetEnv, []string{"-c", "-k", "KEPT"}},
+		"no equals sign":         {subnetEnv + "FLANNEL_MTU\n", nil},
+		"two values":             {subnetEnv + "FLANNEL_MTU=1400\n\n#\n =\n", nil},
+		"no file":                {"", nil},
+		"no subnet":              {"FLANNEL_MTU=1450\n", nil},
+		"a bad subnet":           {strings.Replace(subnetEnv, "10.1", "fd00::", 1), nil},
+		"a bad MTU":              {strings.Replace(subnetEnv, "1472", "1472 ", 1), nil},
+		"a bad masquerading":     {strings.Replace(subnetEnv, "false", "False\r", 1), nil},
+		"a bad key":              {subnetEnv, []string{"-k", ""}},
+		"a key with a digit":     {subnetEnv, []string{"-k", "0x"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			outcome := func(command []string) string {
+				dir := t.TempDir()
+				file, opts := filepath.Join(dir, "subnet.env"), filepath.Join(dir, "opts")
+				if test.env != "" {
+					write(t, file, test.env)
+				}
+				cmd := exec.Command(command[0], append(append(command[1:len(command):len(command)], "-f", file, "-d", opts), test.args...)...)
+				cmd.Env = append(os.Environ(), "KEPT=a\"b\\c\n$d `e`\n\n")
+				var stdout, stderr bytes.Buffer
+				cmd.Stdout, cmd.Stderr = &stdout, &stderr
+				err := cmd.Run()
+				written, _ := os.ReadFile(opts)
+				text := fmt.Sprintf("%v\n%s\n%s\n%s", err, &stdout, &stderr, written)
+				return strings.NewReplacer(command[len(command)-1], "PROGRAM", dir, "DIR").Replace(text)
+			}
+			if got, want := outcome(all["image"]), outcome(all["dash"]); got != want {
+				t.Errorf("the image:\n%s\nthe script:\n%s", got, want)
+			}
+		})
+	}
+}
+
 func TestScriptsAreCleanForShellcheck(t *testing.T) {
 	scripts, err := filepath.Glob("../../dist/*.sh")
 	if err != nil || len(scripts) == 0 {
 		t.Fatal("no scripts", err)
 	}
-	for _, script := range scripts {
-		if out, err := exec.Command("shellcheck", "-s", "sh", script).CombinedOutput(); err != nil {
+	for _, script := range append(scripts, "../../dist/iptables/fetch") {
+		args := []string{script}
+		if strings.HasSuffix(script, ".sh") {
+			args = []string{"-s", "sh", script}
+		}
+		if out, err := exec.Command("shellcheck", args...).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", script, err, out)
 		}
 	}

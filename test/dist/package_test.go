@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"flannel/internal/assets"
 )
 
 // runMake runs the Makefile as a person would, whoever runs the tests.
@@ -97,7 +99,11 @@ func completeArchive(t *testing.T, release string) {
 
 // goodChart renders the package with the real helm.
 func goodChart(t *testing.T, path string) {
-	cmd := exec.Command("go", "tool", "-modfile=../helm/go.mod", "helm", "template", "flannel", path)
+	program, err := assets.Path("helm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "template", "flannel", path)
 	dir := t.TempDir()
 	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+dir, "HELM_CONFIG_HOME="+dir, "HELM_DATA_HOME="+dir)
 	var stderr bytes.Buffer
@@ -105,6 +111,54 @@ func goodChart(t *testing.T, path string) {
 	out, err := cmd.Output()
 	if err != nil || !strings.Contains(string(out), `image: "registry.example/flannel:v9.8.7"`) {
 		t.Errorf("%v: %s\n%s", err, stderr.String(), out)
+	}
+}
+
+// TestTheImageWithIptables runs what `make assets` has fetched.
+func TestTheImageWithIptables(t *testing.T) {
+	dir := t.TempDir()
+	runMake(t, "image", "IPTABLES=1", "ARCHS="+runtime.GOARCH, "OUT="+dir, "VERSION=v9.8.7")
+	root := filepath.Join(dir, "root")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"-xf", "image.tar"}, {"-xzf", "*.tar.gz", "-C", "root"}} {
+		for i, arg := range args {
+			if found, _ := filepath.Glob(filepath.Join(dir, arg)); len(found) == 1 {
+				args[i] = found[0]
+			}
+		}
+		cmd := exec.Command("tar", args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	if manifest := read(t, filepath.Join(dir, "manifest.json")); !strings.Contains(manifest, `"flannel:v9.8.7-iptables"`) {
+		t.Errorf("the image has another name: %s", manifest)
+	}
+	for name, mode := range map[string]string{"": "nf_tables", "-nft": "nf_tables", "-legacy": "legacy"} {
+		for _, program := range []string{"iptables" + name, "ip6tables" + name + "-save", "iptables" + name + "-restore"} {
+			out, err := exec.Command("chroot", root, "/usr/sbin/"+program, "--version").CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "("+mode+")") {
+				t.Errorf("%s: %v: %s, want %s", program, err, out, mode)
+			}
+		}
+	}
+	for _, paper := range []string{"sbom.spdx.json", "provenance.json"} {
+		if text := read(t, filepath.Join(root, "usr/share/flannel", paper)); !strings.Contains(text, "pkg:deb/debian/iptables@") || !strings.Contains(text, "pkg:deb/debian/libc6@") {
+			t.Errorf("%s does not name the packages", paper)
+		}
+	}
+}
+
+// TestEveryArchitectureHasIptables looks at the list of packages.
+func TestEveryArchitectureHasIptables(t *testing.T) {
+	text := read(t, "../../dist/iptables/packages.sha256")
+	for _, arch := range []string{"amd64", "arm64", "armhf", "ppc64el", "s390x", "riscv64"} {
+		if n := strings.Count(text, "_"+arch+".deb\n"); n != 9 {
+			t.Errorf("%s: %d packages, want 9", arch, n)
+		}
 	}
 }
 

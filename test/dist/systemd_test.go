@@ -59,7 +59,7 @@ func boot(t *testing.T, h *lab.Host, files map[string]string) *booted {
 	const units = "/run/units"
 	b, err := built()
 	lab.Must(t, err)
-	lab.Must(t, h.CopyOnWrite("/etc", "/usr/local"))
+	lab.Must(t, h.CopyOnWrite("/etc", "/usr/local", "/var/lib"))
 	files[units+"/flanneld.service"] = read(t, unit)
 	for _, name := range targets {
 		files[units+"/"+name] = "[Unit]\nDefaultDependencies=no\n"
@@ -190,7 +190,8 @@ func connected(t *testing.T, l *lab.Lab) {
 
 // TestUnderSystemd runs the unit, with all its restrictions, under a real
 // systemd: it waits for its cluster, becomes active when the node is ready,
-// heals, is started again after a crash, and leaves the network when it stops.
+// heals, is started again after a crash, leaves the network when it stops, and
+// starts without its cluster.
 func TestUnderSystemd(t *testing.T) {
 	l := newLab(t, lab.Options{Kubernetes: true})
 	h, api := l.Hosts[1], l.Kubernetes.API
@@ -227,6 +228,22 @@ func TestUnderSystemd(t *testing.T) {
 	if _, err := h.Subnet(); err != nil {
 		t.Errorf("subnet.env is gone: %v", err)
 	}
+	connected(t, l)
+
+	// After a reboot without the API server it runs from its state.
+	lab.Must(t, l.Kubernetes.Stop())
+	_, err = h.Exec(t.Context(), "sh", "-c", "ip link del flannel.1; iptables-nft -t nat -F; rm -r /run/flannel; stat -c %a%u /var/lib/flannel | grep -x 7000")
+	lab.Must(t, err)
+	_, err = b.systemctl("start", "flanneld.service")
+	lab.Must(t, err)
+	b.await("StatusText", "leases: running from state of 20")
+	b.masquerades("iptables-nft-save")
+	connected(t, l)
+	lab.Must(t, l.Kubernetes.Start(limited(t)))
+	eventually.Says(t, func() (string, bool) {
+		text := b.property("StatusText")
+		return text, strings.HasPrefix(text, "ready") && !strings.Contains(text, "state of")
+	})
 	connected(t, l)
 }
 

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -88,28 +89,39 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	}
 }
 
-// eachSource visits the source files that are part of the programs.
-func eachSource(t *testing.T, visit func(path, text string)) {
+// eachFile visits the files of the repository, but for hidden folders: the
+// programs of others are there, and what is downloaded.
+func eachFile(t *testing.T, visit func(path string)) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if d.IsDir() && (d.Name() == "test" || d.Name() == ".git") {
+		case d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != root:
 			return filepath.SkipDir
+		case !d.IsDir():
+			visit(path)
 		}
-		if d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		text, err := os.ReadFile(path)
-		if err == nil {
-			visit(path, string(text))
-		}
-		return err
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// eachSource visits the source files that are part of the programs.
+func eachSource(t *testing.T, visit func(path, text string)) {
+	t.Helper()
+	eachFile(t, func(path string) {
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, root+"/test/") {
+			return
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		visit(path, string(text))
+	})
 }
 
 // forbidden says what a package must not depend on, however indirectly.
@@ -144,5 +156,25 @@ func TestImportsGoOneWay(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestEveryModuleIsListed compares the Makefile, whose list is what is checked
+// and downloaded, with the modules that there are.
+func TestEveryModuleIsListed(t *testing.T) {
+	var modules []string
+	eachFile(t, func(path string) {
+		if filepath.Base(path) == "go.mod" {
+			dir, err := filepath.Rel(root, filepath.Dir(path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			modules = append(modules, dir)
+		}
+	})
+	slices.Sort(modules)
+	text, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	if line := "\nMODULES := " + strings.Join(modules, " ") + "\n"; err != nil || !strings.Contains(string(text), line) {
+		t.Errorf("the Makefile lacks %q: %v", line, err)
 	}
 }

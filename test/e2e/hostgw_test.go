@@ -8,6 +8,7 @@ import (
 	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
+	"flannel/subnet/env"
 )
 
 func TestHostGW(t *testing.T) {
@@ -74,7 +75,8 @@ func TestHostGWRefusesAPublicAddressThatIsNotItsOwn(t *testing.T) {
 }
 
 // TestHostGWAfterFlannel lets the daemon find the routes that flannel leaves:
-// those of peers that are gone vanish, the user's stay.
+// those of peers that are gone vanish, the user's stay. Where no flannel has run
+// since the host was started, none is flannel's.
 func TestHostGWAfterFlannel(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 2, Backend: `{"Type": "host-gw"}`})
 	h := l.Hosts[0]
@@ -84,7 +86,16 @@ func TestHostGWAfterFlannel(t *testing.T) {
 	} {
 		onHost(t, h, "ip route add "+route)
 	}
+	lab.Must(t, h.Do(func() error {
+		_, err := env.Write(lab.DefaultSubnetFile, standInEnv())
+		return err
+	}))
+	fresh := l.Hosts[1]
+	onHost(t, fresh, "ip route add 10.244.251.0/24 via 172.31.1.11 dev eth0")
 	up(t, l)
+	if text := onHost(t, fresh, "ip route show"); !strings.Contains(text, "10.244.251.0/24") {
+		t.Errorf("routes of a host without flannel:\n%s", text)
+	}
 	text := onHost(t, h, "ip route show")
 	if strings.Contains(text, "10.244.251.0/24") || !strings.Contains(text, users) || !strings.Contains(text, "198.51.100.0/24") {
 		t.Errorf("routes:\n%s", text)

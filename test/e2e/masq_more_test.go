@@ -86,8 +86,9 @@ func TestWithoutAnyProgramTheRulesAreThere(t *testing.T) {
 	d, err := h.StartDaemon(lab.DaemonOptions{Flags: []string{"--ip-masq"}, Env: []string{"PATH=/nowhere"}})
 	lab.Must(t, err)
 	daemonReady(t, d)
-	if n := strings.Count(d.Log(), "no iptables programs on this host: using nftables"); n != 1 {
-		t.Errorf("said %d times", n)
+	log := d.Log()
+	if n := strings.Count(log, `msg="packet filter" mode=nftables why="no iptables programs"`); n != 1 || strings.Contains(log, "not found in $PATH") {
+		t.Errorf("logged %d times:\n%s", n, log)
 	}
 	pod, err := h.AddPod("pod1")
 	lab.Must(t, err)
@@ -237,11 +238,31 @@ func TestSettingsOfTheHostAreSaidAndLeftAlone(t *testing.T) {
 			t.Errorf("%q said %d times", want, n)
 		}
 	}
+	readyzSays := func(want bool, texts ...string) {
+		t.Helper()
+		eventually.Says(t, func() (string, bool) {
+			code, body, err := h.Flanneld().Get(t.Context(), "/readyz")
+			_, status, _ := h.Flanneld().Get(t.Context(), "/status")
+			ok := err == nil && code == 200
+			for _, text := range texts {
+				ok = ok && strings.Contains(body, text) == want && strings.Contains(status, text) == want
+			}
+			return body + status, ok
+		})
+	}
+	readyzSays(true, "net.ipv4.ip_forward is 0", "net.ipv6.conf.all.forwarding is 0", "net.ipv4.conf.eth0.rp_filter is 1")
 	for _, name := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
 		if text, err := h.ReadFile("/proc/sys/" + name); err != nil || strings.TrimSpace(string(text)) != "0" {
 			t.Errorf("%s is %s, %v", name, text, err)
 		}
 	}
+	// The daemon follows what somebody changes while it runs.
+	lab.Must(t, h.Sysctl("net/ipv4/ip_forward", "1"))
+	lab.Must(t, h.Sysctl("net/ipv4/conf/eth0/rp_filter", "2"))
+	readyzSays(false, "net.ipv4.ip_forward is 0", "rp_filter")
+	readyzSays(true, "net.ipv6.conf.all.forwarding is 0")
+	lab.Must(t, h.Sysctl("net/ipv4/ip_forward", "0"))
+	readyzSays(true, "net.ipv4.ip_forward is 0")
 }
 
 // What flannel has left in its own nftables, and in iptables of the mode that

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -73,6 +74,60 @@ func TestTheUplinksMTUIsFollowed(t *testing.T) {
 		return text, e.MTU == 1330 && strings.Contains(text, "mtu 1350") && strings.Contains(text, "mtu 1330")
 	})
 	connected(t, l)
+}
+
+// TestAGapInTheUplinksAddressMovesNothing has beside the addresses in use a
+// virtual one in each family, a link-local one, and another interface with a
+// default route.
+func TestAGapInTheUplinksAddressMovesNothing(t *testing.T) {
+	for name, backend := range map[string]string{
+		"vxlan": `{"Type": "vxlan"}`, "host-gw": `{"Type": "host-gw"}`, "udp": `{"Type": "udp"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, lab.Options{Hosts: 2, Families: lab.Dual, Backend: backend})
+			up(t, l)
+			h := l.Hosts[0]
+			for _, command := range []string{
+				"ip addr add 172.31.1.240/32 dev eth0", "ip addr add fd00:31:0:1::240/128 dev eth0 nodad",
+				"ip link add other type veth peer name other2", "ip link set other up", "ip link set other2 up",
+				"ip addr add 203.0.113.1/24 dev other", "ip addr add 2001:db8::1/64 dev other nodad",
+				"ip route add default dev other metric 5000", "ip -6 route add default dev other metric 5000",
+			} {
+				onHost(t, h, command)
+			}
+			before := leases(t, l)
+			removed := func(f ipfam.Family, bits string) string {
+				onHost(t, h, "ip addr del "+h.Addr(f).String()+bits+" dev eth0")
+				return "address " + h.Addr(f).String() + " of eth0 is gone"
+			}
+			for f, bits := range (ipfam.Pair[string]{"/24", "/64"}).Each() {
+				missing := removed(f, bits)
+				eventually.Says(t, func() (string, bool) { return h.Log(), strings.Contains(h.Log(), missing) })
+				lab.Must(t, h.ConfigureUplink())
+				ready(t, h)
+				connected(t, l)
+			}
+			if strings.Contains(h.Log(), "uplink changed") {
+				t.Errorf("the uplink has moved:\n%s", h.Log())
+			}
+
+			t.Log("a global IPv6 address that comes after the start")
+			lab.Must(t, h.Stop())
+			removed(ipfam.V6, "/64")
+			onHost(t, h, "ip addr del 172.31.1.240/32 dev eth0")
+			onHost(t, h, "ip addr del fd00:31:0:1::240/128 dev eth0")
+			lab.Must(t, h.StartFlanneld())
+			eventually.Says(t, func() (string, bool) {
+				return h.Log(), strings.Contains(h.Log(), "only link-local ipv6 addresses")
+			})
+			lab.Must(t, h.ConfigureUplink())
+			ready(t, h)
+			connected(t, l)
+			if got := leases(t, l); !maps.Equal(got, before) {
+				t.Errorf("records before:\n%v\nafter:\n%v", before, got)
+			}
+		})
+	}
 }
 
 func TestAPublicAddressThatIsNotTheUplinks(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/yaml"
 
+	"flannel/internal/assets"
 	"flannel/internal/golden"
 	"flannel/internal/kubeplane"
 	"flannel/internal/kubetest"
@@ -25,7 +26,11 @@ const chart = "../../dist/chart/kube-flannel"
 // helm runs the real one, which its module pins.
 func helm(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", append([]string{"tool", "-modfile=../helm/go.mod", "helm"}, args...)...)
+	program, err := assets.Path("helm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, args...)
 	dir := t.TempDir()
 	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+dir, "HELM_CONFIG_HOME="+dir, "HELM_DATA_HOME="+dir)
 	var stderr bytes.Buffer
@@ -94,8 +99,14 @@ func TestChartIsTheManifest(t *testing.T) {
 	}
 	got, want := objects(t, text), objects(t, string(raw))
 	// The checksum makes pods restart when helm changes their configuration.
-	template := got["DaemonSet kube-flannel-ds"].(map[string]any)["spec"].(map[string]any)["template"].(map[string]any)
-	delete(template["metadata"].(map[string]any), "annotations")
+	spec := got["DaemonSet kube-flannel-ds"].(map[string]any)["spec"].(map[string]any)
+	delete(spec["template"].(map[string]any)["metadata"].(map[string]any), "annotations")
+	// The selector cannot change: it is that of flannel's chart.
+	labels := spec["selector"].(map[string]any)["matchLabels"].(map[string]any)
+	if want := map[string]any{"app": "flannel"}; !reflect.DeepEqual(labels, want) {
+		t.Errorf("selector %v, want %v", labels, want)
+	}
+	labels["k8s-app"] = "flannel"
 	for name := range want {
 		if !reflect.DeepEqual(got[name], want[name]) {
 			t.Errorf("%s:\ngot  %v\nwant %v", name, got[name], want[name])
@@ -118,6 +129,7 @@ func TestChartRefusesWhatItDoesNotKnow(t *testing.T) {
 		"netpol: {enabled: true}":        "netpol",
 		"flannel: {cniBinDir: opt}":      "cniBinDir",
 		"flannel: {args: --ip-masq}":     "args",
+		"flannel: {backend: wireguard}":  "backend",
 		"flannel: {healthz: {port: -1}}": "port",
 	} {
 		if _, err := render(t, values); err == nil || !strings.Contains(err.Error(), want) {
@@ -136,17 +148,16 @@ var combinations = map[string]struct {
 	}},
 	"chart-dual-stack": {`podCidrv6: "fd00:10:244::/56"`, nil},
 	"chart-ipv6":       {"podCidr: \"\"\npodCidrv6: fd00:10:244::/56", nil},
-	"chart-host-gw":    {`flannel: {backend: host-gw, vni: 7, mtu: 1400}`, nil},
+	"chart-host-gw":    {`flannel: {backend: host-gw, vni: 7, mtu: 1400, psk: "1234", tunnelMode: auto, backendPortv6: 51821, keepaliveInterval: 25}`, nil},
 	"chart-vxlan": {`flannel: {backendPort: 4789, mtu: 1400, vni: 4096, GBP: true, directRouting: true, enableNFTables: true,
 		backendOptions: {ChecksumOffload: false}}`, nil},
-	"chart-udp": {`flannel: {backend: udp, backendPort: 8285}`, func(pod podSpec) bool {
+	"chart-udp": {`flannel: {backend: UDP, backendPort: 8285}`, func(pod podSpec) bool {
 		return slices.ContainsFunc(pod.Volumes, func(v volume) bool { return v.HostPath.Path == "/dev/net/tun" })
 	}},
-	"chart-wireguard": {`flannel: {backend: wireguard, backendPort: 51820, backendPortv6: 51821, psk: "1234", tunnelMode: auto, keepaliveInterval: 25}`, nil},
 	"chart-placed": {`
 global: {imagePullSecrets: [{name: registry}]}
 flannel:
-  image: {repository: registry.example.com/flannel, tag: v1, pullPolicy: Always}
+  image: {repository: registry.example.com/flannel, tag: v1, pullPolicy: Always, iptables: true}
   flannel_cni: {image: {repository: other, tag: v2}}
   cniBinDir: /var/lib/cni/bin
   cniConfDir: /var/lib/cni/net.d
@@ -155,7 +166,7 @@ flannel:
   tolerations: [{key: only, operator: Exists, effect: NoSchedule}]
   nodeSelector: {zone: a}`, func(pod podSpec) bool {
 		c := pod.Containers[0]
-		return c.Image == "registry.example.com/flannel:v1" && pod.InitContainers[0].Image == c.Image &&
+		return c.Image == "registry.example.com/flannel:v1-iptables" && pod.InitContainers[0].Image == c.Image &&
 			slices.Equal(c.Args, []string{"--ip-masq", "--kube-subnet-mgr", "--iface=eth1", "--public-ip=192.0.2.1", "--healthz-port=8081"}) &&
 			slices.ContainsFunc(pod.Volumes, func(v volume) bool { return v.HostPath.Path == "/var/lib/cni/net.d" }) &&
 			len(pod.Tolerations) == 1 && len(pod.ImagePullSecrets) == 1 &&

@@ -98,12 +98,13 @@ const (
 	daemonSetPath = "/apis/apps/v1/namespaces/kube-flannel/daemonsets/kube-flannel-ds"
 	configMapPath = "/api/v1/namespaces/kube-flannel/configmaps/kube-flannel-cfg"
 	rolePath      = "/apis/rbac.authorization.k8s.io/v1/clusterroles/flannel"
+	eventRolePath = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles/flannel"
 )
 
 func TestManifest(t *testing.T) {
 	s := kubetest.Start(t, kubetest.Options{})
-	t.Run("over objects of the shape of flannel's release", func(t *testing.T) { replacesRelease(t, s) })
-	t.Run("over objects of flannel's shape", func(t *testing.T) {
+	t.Run("over objects of the shape of flannel's repository", func(t *testing.T) { replacesRepository(t, s) })
+	t.Run("over objects of the shape of flannel's release", func(t *testing.T) {
 		apply(t, s, "-f", "testdata/before.yml")
 		apply(t, s, "-f", manifest)
 		pod := get(t, s, daemonSetPath).Spec.Template.Spec
@@ -116,7 +117,7 @@ func TestManifest(t *testing.T) {
 	})
 	t.Run("it asks for no more than it needs", func(t *testing.T) { leastRights(t, s) })
 	t.Run("its configuration is good", func(t *testing.T) { goodConfig(t, get(t, s, configMapPath).Data) })
-	for _, variant := range []string{"base", "dual-stack", "host-gw", "late-cni", "nftables", "udp"} {
+	for _, variant := range []string{"base", "dual-stack", "host-gw", "iptables", "late-cni", "nftables", "udp"} {
 		t.Run(variant, func(t *testing.T) {
 			apply(t, s, "--server-side", "--force-conflicts", "-k", filepath.Join(variants, variant))
 			data := get(t, s, configMapPath).Data
@@ -133,6 +134,15 @@ func TestManifest(t *testing.T) {
 		}
 		t.Errorf("no volume tun in %v", volumes)
 	})
+	t.Run("iptables is another image", func(t *testing.T) {
+		apply(t, s, "--server-side", "--force-conflicts", "-k", filepath.Join(variants, "iptables"))
+		pod := get(t, s, daemonSetPath).Spec.Template.Spec
+		for _, c := range append(pod.InitContainers, pod.Containers...) {
+			if c.Image != "flannel:latest-iptables" {
+				t.Errorf("%s has the image %s", c.Name, c.Image)
+			}
+		}
+	})
 	t.Run("late-cni leaves the configuration to the daemon", func(t *testing.T) {
 		apply(t, s, "--server-side", "--force-conflicts", "-k", filepath.Join(variants, "late-cni"))
 		pod := get(t, s, daemonSetPath).Spec.Template.Spec
@@ -142,7 +152,10 @@ func TestManifest(t *testing.T) {
 			t.Errorf("got %+v", pod)
 		}
 	})
+	// The chart has another selector.
+	deleteDaemonSet(t, s)
 	t.Run("chart", func(t *testing.T) { chartApplies(t, s) })
+	deleteDaemonSet(t, s)
 	t.Run("chart, by helm", func(t *testing.T) {
 		apply(t, s, "--server-side", "--force-conflicts", "-f", manifest)
 		if out, err := kubectl(t, s, "delete", "-f", manifest, "--wait=false"); err != nil {
@@ -152,16 +165,15 @@ func TestManifest(t *testing.T) {
 	})
 }
 
-// replacesRelease applies over a DaemonSet that has one more label in its
+// replacesRepository applies over a DaemonSet that has one label less in its
 // selector, which cannot change.
-func replacesRelease(t *testing.T, s *kubetest.Server) {
+func replacesRepository(t *testing.T, s *kubetest.Server) {
 	raw, err := os.ReadFile("testdata/before.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "release.yml")
-	text := strings.NewReplacer("matchLabels: {app: flannel", "matchLabels: {k8s-app: flannel, app: flannel",
-		"labels: {app: flannel", "labels: {k8s-app: flannel, app: flannel").Replace(string(raw))
+	file := filepath.Join(t.TempDir(), "repository.yml")
+	text := strings.ReplaceAll(string(raw), "app: flannel, k8s-app: flannel", "app: flannel")
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -169,8 +181,13 @@ func replacesRelease(t *testing.T, s *kubetest.Server) {
 	if out, err := kubectl(t, s, "apply", "-f", manifest); err == nil || !strings.Contains(out, "field is immutable") {
 		t.Errorf("applied over another selector: %v\n%s", err, out)
 	}
-	apply(t, s, "-k", filepath.Join(variants, "from-release"))
+	apply(t, s, "-k", filepath.Join(variants, "from-repository"))
 	apply(t, s, "-f", file) // and back
+	deleteDaemonSet(t, s)
+}
+
+func deleteDaemonSet(t *testing.T, s *kubetest.Server) {
+	t.Helper()
 	if out, err := kubectl(t, s, "delete", "--namespace=kube-flannel", "daemonset/kube-flannel-ds"); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -193,12 +210,14 @@ func leastRights(t *testing.T, s *kubetest.Server) {
 	for _, c := range pod.InitContainers {
 		adds(c, "DAC_OVERRIDE")
 	}
-	var want []any
-	if err := json.Unmarshal([]byte(kubeplane.DaemonRules), &want); err != nil {
-		t.Fatal(err)
-	}
-	if got := get(t, s, rolePath).Rules; !sameRules(got, want) {
-		t.Errorf("rules %v, want those that the tests run with: %v", got, want)
+	for path, rules := range map[string]string{rolePath: kubeplane.DaemonRules, eventRolePath: kubeplane.EventRules} {
+		var want []any
+		if err := json.Unmarshal([]byte(rules), &want); err != nil {
+			t.Fatal(err)
+		}
+		if got := get(t, s, path).Rules; !sameRules(got, want) {
+			t.Errorf("%s: rules %v, want those that the tests run with: %v", path, got, want)
+		}
 	}
 }
 

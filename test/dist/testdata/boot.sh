@@ -7,6 +7,9 @@ read -r _
 export SYSTEMD_UNIT_PATH="$1" SYSTEMD_GENERATOR_PATH=/nonexistent container=lab
 exec unshare --fork --kill-child --pid --mount --ipc --cgroup sh -ec '
 	mount -t proc proc /proc
+	# Units get folders there that a systemd which is killed leaves.
+	mount -t tmpfs tmpfs /tmp
+	mount -t tmpfs tmpfs /var/tmp
 	if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
 		mount -t cgroup2 cgroup2 /sys/fs/cgroup
 	else

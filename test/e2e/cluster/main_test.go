@@ -6,10 +6,12 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
 
+	"flannel/internal/assets"
 	"flannel/internal/eventually"
 	"flannel/internal/lab"
 	"flannel/internal/lab/sandbox"
@@ -21,19 +23,33 @@ func TestMain(m *testing.M) { lab.Main(m) }
 // minute, and share the processors with other tests.
 const waitLimit = 4 * time.Minute
 
-// before is the image that stands in for flannel's.
-const before = "flannel:before"
+// before are the images that stand in for flannel's; after is ours by a name that
+// no kubelet pulls anew.
+var (
+	before = []string{"flannel:before", "flannel-cni-plugin:before"}
+	after  = "flannel:after"
+)
+
+// programs builds what is in the images, into one folder.
+var programs = sync.OnceValues(func() (string, error) {
+	return lab.BuildStatic("flannel/cmd/flanneld", "flannel/cmd/flannel", "flannel/internal/lab/tenant")
+})
 
 // images builds the images once.
 var images = sync.OnceValues(func() ([]string, error) {
-	dir, err := lab.BuildStatic("flannel/cmd/flanneld", "flannel/cmd/flannel", "flannel/internal/lab/tenant")
+	dir, err := programs()
+	if err != nil {
+		return nil, err
+	}
+	iptables, err := assets.Path("iptables/" + runtime.GOARCH + "/usr/sbin/xtables-nft-multi")
 	if err != nil {
 		return nil, err
 	}
 	program := func(name string) string { return filepath.Join(dir, name) }
 	return lab.WriteImages(dir, lab.Programs{
 		Flanneld: program("flanneld"), Plugin: program("flannel"), Tenant: program("tenant"),
-	}, before)
+		IPTables: filepath.Join(iptables, "../../.."),
+	}, append(before, after)...)
 })
 
 // cluster is a cluster that several tests use one after the other.

@@ -34,7 +34,7 @@ func TestContainersOfTwoHostsReachEachOther(t *testing.T) {
 			for _, h := range l.Hosts {
 				lab.Must(t, h.StartFlanneld())
 				lab.Must(t, h.WaitReady(limited(t)))
-				e := startDocker(t, h, groups)
+				e := startDocker(t, h, groups, "-nft")
 				pods = append(pods, e.run("first"), e.run("second"))
 				hasSubnet(t, h, pods[len(pods)-2:])
 			}

@@ -48,7 +48,7 @@ func ownNodeOnly(name string) string {
 func TestAllocWatchesNoOtherNode(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 2, Families: lab.Dual, Backend: `{"Type": "alloc"}`})
 	h, api := l.Hosts[0], l.Kubernetes.API
-	lab.Must(t, api.AllowDaemonOnly(t.Context(), ownNodeOnly(h.Name)))
+	lab.Must(t, api.AllowDaemonOnly(t.Context(), ownNodeOnly(h.Name), kubeplane.NoRules))
 	eventually.Says(t, func() (string, bool) {
 		body, err := api.Do(t.Context(), http.MethodPost, "/apis/authorization.k8s.io/v1/subjectaccessreviews", kubeplane.JSON,
 			fmt.Sprintf(`{"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",

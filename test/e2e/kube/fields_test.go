@@ -130,12 +130,48 @@ func TestEachFieldOfAPeerReachesTheKernel(t *testing.T) {
 		annotateNode(t, l, first.name, first.annotations())
 		awaitPeer(t, h, nil, first.entries())
 	})
-	t.Run("IPv6 gone", func(t *testing.T) {
+	t.Run("IPv6 gone with its pod CIDR", func(t *testing.T) {
 		only4 := first
 		only4.v6 = ""
-		a := only4.annotations()
-		a["public-ipv6"], a["backend-v6-data"] = nil, nil
-		annotateNode(t, l, only4.name, a)
+		addPeer(t, l, only4)
 		awaitPeer(t, h, first.entries(), only4.entries())
 	})
+}
+
+// TestAPeerKeepsWhatWasWiped takes single annotations from peers; what is left
+// is followed.
+func TestAPeerKeepsWhatWasWiped(t *testing.T) {
+	for name, keys := range map[string][]string{"vxlan": {"public-ipv6", "backend-v6-data"}, "host-gw": {"backend-type"}} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, lab.Options{Hosts: 1, Families: lab.Dual, Backend: fmt.Sprintf(`{"Type": %q}`, name)})
+			h := l.Hosts[0]
+			lab.Must(t, h.StartFlanneld())
+			ready(t, h)
+			p := peer{
+				name: "peer", backend: name, v4: "10.244.201.0/24", ip4: "172.31.1.201", mac4: "02:00:00:00:04:01",
+				v6: "fd00:10:244:c9::/64", ip6: "fd00:31:0:1::c9", mac6: "02:00:00:00:06:01",
+			}
+			entries := func(p peer) []string {
+				if name == "vxlan" {
+					return p.entries()
+				}
+				return []string{p.v4 + " via " + p.ip4 + " dev", p.v6 + " via " + p.ip6 + " dev"}
+			}
+			addPeer(t, l, p)
+			if name == "host-gw" {
+				annotateNode(t, l, p.name, map[string]any{"backend-data": "null", "backend-v6-data": "null"})
+			}
+			awaitPeer(t, h, nil, entries(p))
+			wiped := map[string]any{}
+			for _, key := range keys {
+				wiped[key] = nil
+			}
+			// The change shows that the rest has been read.
+			next := p
+			next.ip4 = "172.31.1.202"
+			wiped["public-ip"] = next.ip4
+			annotateNode(t, l, p.name, wiped)
+			awaitPeer(t, h, entries(p), entries(next))
+		})
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"flannel/internal/ipfam"
 	"flannel/internal/kubeplane"
 	"flannel/internal/lab"
 )
@@ -68,6 +69,41 @@ func TestNoPodCIDR(t *testing.T) {
 	says(t, h, "/readyz", "has no pod CIDR: give the cluster one with kubeadm init --pod-network-cidr")
 	lab.Must(t, l.Kubernetes.StartControllerManager())
 	ready(t, h)
+}
+
+// TestANodeWithoutIPv6 runs a dual-stack network with a Node that has an IPv4
+// pod CIDR alone, and no IPv6 address either.
+func TestANodeWithoutIPv6(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 2, Families: lab.Dual})
+	h, api := l.Hosts[1], l.Kubernetes.API
+	made := func(podCIDRs ...string) {
+		lab.Must(t, api.DeleteNode(t.Context(), h.Name))
+		lab.Must(t, api.CreateNode(t.Context(), h.Name, podCIDRs...))
+	}
+	made("10.244.77.0/24")
+	_, err := h.Exec(t.Context(), "ip", "-6", "address", "del", h.Addr(ipfam.V6).String()+"/64", "dev", lab.Uplink)
+	lab.Must(t, err)
+	up(t, l)
+	says(t, h, "/readyz", `Node "host2" has no IPv6 pod CIDR, and runs without IPv6`)
+	awaitEvent(t, l, h, "NoPodCIDR", "no IPv6 pod CIDR")
+	if e, err := h.Env(); err != nil || e.Subnet[ipfam.V6].IsValid() || e.Network[ipfam.V6] != nil {
+		t.Errorf("subnet.env says %+v, %v", e, err)
+	}
+	if got := annotationOf(t, l, h, "public-ipv6"); got != "" {
+		t.Errorf("public-ipv6 is %q", got)
+	}
+	says(t, l.Hosts[0], "/status", `"how": "tunnel"`)
+	says(t, l.Hosts[0], "/status", `!"how": "left out"`)
+
+	_, err = h.Exec(t.Context(), "ip", "-6", "address", "add", h.Addr(ipfam.V6).String()+"/64", "dev", lab.Uplink, "nodad")
+	lab.Must(t, err)
+	made("10.244.77.0/24", "fd00:10:244:4d::/64")
+	awaitAnnotation(t, l, h, "public-ipv6", h.Addr(ipfam.V6).String())
+	ready(t, h)
+	_, err = h.AddPod("pod2")
+	lab.Must(t, err)
+	connected(t, l)
+	says(t, h, "/readyz", "!has no IPv6 pod CIDR")
 }
 
 func TestACertificateThatIsNotTrusted(t *testing.T) {

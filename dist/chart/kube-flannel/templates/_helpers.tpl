@@ -10,8 +10,9 @@ tier: node
 {{- end }}
 
 {{- define "flannel.image" -}}
-image: {{ printf "%s:%s" .Values.flannel.image.repository .Values.flannel.image.tag | quote }}
-imagePullPolicy: {{ .Values.flannel.image.pullPolicy }}
+{{- $i := .Values.flannel.image -}}
+image: {{ printf "%s:%s%s" $i.repository $i.tag (ternary "-iptables" "" $i.iptables) | quote }}
+imagePullPolicy: {{ $i.pullPolicy }}
 {{- end }}
 
 {{/* what an init container may do: the folders of CNI may have another owner
@@ -32,9 +33,6 @@ securityContext:
 {{- $keys := dict
   "vxlan" (dict "Port" $f.backendPort "MTU" $f.mtu "VNI" $f.vni "GBP" $f.GBP "DirectRouting" $f.directRouting)
   "udp" (dict "Port" $f.backendPort)
-  "ipip" (dict "DirectRouting" $f.directRouting)
-  "wireguard" (dict "ListenPort" $f.backendPort "ListenPortV6" $f.backendPortv6 "MTU" $f.mtu
-    "PSK" $f.psk "Mode" $f.tunnelMode "PersistentKeepaliveInterval" $f.keepaliveInterval)
 }}
 {{- $out := dict "Type" $f.backend }}
 {{- range $key, $value := get $keys (lower $f.backend) | default dict }}

@@ -1,0 +1,91 @@
+package network
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"flannel/backend"
+	"flannel/internal/ipfam"
+	"flannel/network/kernel"
+	"flannel/subnet"
+)
+
+// look reads what of this host decides which records may be used: at the start,
+// with each resync and when the uplink changes. What cannot be read stays as it
+// was; before the first time only what the configuration says is known, and the
+// next pass reads again.
+func (l *looper) look(ctx context.Context, up backend.Uplink) {
+	if l.looked && l.site.uplink == up {
+		return
+	}
+	host, err := l.kernel.Host(ctx)
+	l.report.repeat.Fail("read the addresses of this host", err)
+	if err != nil && l.site.vet.Network == l.config.Network {
+		return
+	}
+	l.looked = err == nil
+	l.site = newSite(l.config, host, up, l.Manager.StoreAddrs())
+}
+
+// site is what a pass knows of this host.
+type site struct {
+	vet    subnet.Site
+	uplink backend.Uplink
+	// onLink are the networks of the uplink.
+	onLink []netip.Prefix
+}
+
+func newSite(c *subnet.Config, host kernel.Host, up backend.Uplink, store []netip.Addr) site {
+	s := site{uplink: up}
+	s.vet.Network, s.vet.Bits = c.Network, c.SubnetLen
+	for _, a := range host.Addrs {
+		if a.Dev != servicesDevice || c.BackendType == subnet.DefaultBackend {
+			s.vet.Local = append(s.vet.Local, a.Addr.Addr())
+		}
+		if !mayBeInOverlay(a.Dev) {
+			s.reserve(a.Addr.Addr(), "the address %s of "+a.Dev)
+		}
+		if a.Dev == up.Name {
+			s.onLink = append(s.onLink, a.Addr.Masked())
+		}
+	}
+	for _, a := range host.Gateways {
+		s.reserve(a, "the default gateway %s")
+	}
+	for _, a := range store {
+		s.reserve(a, "the address %s of the store")
+	}
+	slices.SortFunc(s.vet.Local, netip.Addr.Compare)
+	slices.SortFunc(s.vet.Reserved, func(a, b subnet.Reserved) int {
+		return cmp.Or(a.Addr.Compare(b.Addr), strings.Compare(a.What, b.What))
+	})
+	return s
+}
+
+// servicesDevice is where kube-proxy in IPVS mode puts the addresses of Services.
+// The external address of a Service may be that of a node, which routes over the
+// uplink reach all the same; but udp would send to itself.
+const servicesDevice = "kube-ipvs0"
+
+// mayBeInOverlay reports whether the addresses of a device may lie in the subnet
+// of another node: bridges of pods keep those of an earlier subnet, and so do our
+// own devices until a pass.
+func mayBeInOverlay(dev string) bool {
+	return dev == bridge || dev == "docker0" || strings.HasPrefix(dev, "flannel")
+}
+
+// reserve adds an address, if a subnet can hold it at all.
+func (s *site) reserve(a netip.Addr, what string) {
+	if a.IsValid() && s.vet.Network[ipfam.Of(a)].Contains(a) {
+		s.vet.Reserved = append(s.vet.Reserved, subnet.Reserved{Addr: a, What: fmt.Sprintf(what, a)})
+	}
+}
+
+// isOnLink reports whether an address is in a network of the uplink.
+func (s *site) isOnLink(a netip.Addr) bool {
+	return slices.ContainsFunc(s.onLink, func(p netip.Prefix) bool { return p.Contains(a) })
+}
