@@ -10,24 +10,34 @@ LDFLAGS := -s -w -X flannel/internal/version.linked=$(VERSION)
 PROGRAMS := flanneld flannel flannel-lab
 # The programs name their commit, where git can say it.
 BUILDVCS := $(shell git status >/dev/null 2>&1 && echo auto || echo false)
+# The modules of this repository, and flags with which the build cache serves
+# them all, wherever the module cache is.
+MODULES := . test/assets test/assets/dns test/assets/plugins test/figures test/helm test/tools
+export GOFLAGS := $(GOFLAGS) -buildvcs=false -trimpath
 GO_BUILD := CGO_ENABLED=0 go build -buildvcs=$(BUILDVCS) -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)'
+
+# The results of make bench, and its pictures.
+FIGURES := Documentation/performance
 
 # Where things go; packaging: for which architectures, under which name, to which place.
 ARCHS ?= amd64 arm64 arm ppc64le s390x riscv64
 NATIVE ?= $(shell go env GOARCH)
-IMAGE ?= flannel:latest
+# IPTABLES=1: the image with iptables.
+IPTABLES ?=
+IMAGE ?= flannel:$(if $(IPTABLES),$(VERSION)-iptables,latest)
 BIN ?= bin
 OUT ?= dist/out
 CTR ?= ctr --namespace k8s.io
 PREFIX ?= /usr/local
 CNIDIR ?= $(PREFIX)/lib/cni
 UNITDIR ?= $(PREFIX)/lib/systemd/system
-PACK = go run ./dist/pack -programs '$(OUT)/bin' -archs '$(ARCHS)' -native '$(NATIVE)' -version '$(VERSION)' -image '$(IMAGE)'
+PACK = go run ./dist/pack -programs '$(OUT)/bin' -archs '$(ARCHS)' -native '$(NATIVE)' -version '$(VERSION)' -image '$(IMAGE)' \
+	$(if $(IPTABLES),-iptables .assets/iptables)
 
-.PHONY: help build demo test test-fast check bench assets deps clean programs image image-load release install
+.PHONY: help build demo test test-fast check bench conformance faults assets deps modules clean programs image image-load release install
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the programs into bin/ (BIN)
 	$(GO_BUILD) -o '$(BIN)/' $(PROGRAMS:%=./cmd/%) ./internal/lab/tenant
@@ -44,19 +54,36 @@ test: deps assets ## every test, on the real kernel, etcd and Kubernetes (root)
 test-fast: deps assets ## the tests without whole clusters, for working
 	test/run --fast
 
-check: ## formatting, vet and lint
-	test -z "$$(gofmt -l . | tee /dev/stderr)"
-	go vet ./...
-	go tool -modfile=test/tools/go.mod golangci-lint run
+check: ## formatting, vet and lint of every module
+	test/assets/build lint
+	test -z "$$(find . -name '.?*' -prune -o -name '*.go' -exec gofmt -l {} + | tee /dev/stderr)"
+	for dir in $(MODULES); do \
+		(cd "$$dir" && go vet ./... && '$(CURDIR)/.assets/golangci-lint' run) || exit; \
+	done
 
-bench: deps assets build ## measure speed, memory and healing; prints a table
-	go run ./test/bench
+bench: deps assets build ## measure everything for Documentation/performance.md, ten minutes (COMPARE=OLD.json)
+	mkdir -p '$(FIGURES)'
+	$(if $(COMPARE),cp '$(COMPARE)' bin/compare.json)
+	go run ./test/bench -out '$(FIGURES)/results.json' -page Documentation/performance.md
+	go -C test/figures run . -pictures '$(CURDIR)/$(FIGURES)' $(if $(COMPARE),-compare '$(CURDIR)/bin/compare.json') \
+		'$(CURDIR)/$(FIGURES)/results.json'
 
-assets: ## build the real etcd, Kubernetes and CNI plugins for the tests, into .assets/
+faults: deps assets build ## break a cluster at random for ten minutes and check that it recovers (SEED, root)
+	go run ./test/faults $(if $(SEED),-seed '$(SEED)') $(ARGS)
+
+conformance: deps assets ## Kubernetes' own network tests on each backend; writes Documentation/conformance.md (root)
+	go run ./test/conformance $(ARGS)
+
+assets: ## build the real etcd, Kubernetes and its tests, CNI plugins and helm, into .assets/
 	test/assets/build
 
 deps: ## install the tools that tests and demo need (Debian, root)
 	test/deps
+	go mod download
+	go -C test/figures mod download
+
+modules: ## download what any module of this repository needs
+	for dir in $(MODULES); do go -C "$$dir" mod download || exit; done
 
 programs: ## build flanneld and flannel for every architecture (ARCHS) into OUT
 	for arch in $(ARCHS); do \
@@ -64,10 +91,12 @@ programs: ## build flanneld and flannel for every architecture (ARCHS) into OUT
 	done
 
 image: programs ## make the container image, no Docker needed: OUT/image (OCI) and OUT/image.tar
+	$(if $(IPTABLES),dist/iptables/fetch .assets/iptables $(ARCHS))
 	$(PACK) -out '$(OUT)' image
 
+image-load: IMAGE = flannel:latest$(if $(IPTABLES),-iptables)
 image-load: ## import the image of this machine's architecture into containerd
-	$(MAKE) image ARCHS='$(NATIVE)'
+	$(MAKE) image ARCHS='$(NATIVE)' IMAGE='$(IMAGE)'
 	$(CTR) images import '$(OUT)/image.tar'
 
 release: IMAGE = flannel:$(VERSION)

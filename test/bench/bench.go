@@ -17,25 +17,28 @@ import (
 // measure is one thing to find out. It may need several rounds.
 type measure struct {
 	name string
-	run  func(b *bench, ctx context.Context) ([]row, error)
+	// lasts is how long it takes, about.
+	lasts time.Duration
+	run   func(b *bench, ctx context.Context) ([]row, error)
 }
 
 // measures lists everything in the order in which it is measured: the later
 // ones use the daemon that the earlier ones have started.
 func measures() []measure {
 	return []measure{
-		{"join", (*bench).join},
-		{"further", (*bench).further},
-		{"resync", (*bench).resync},
-		{"idle", (*bench).idle},
-		{"foreign", (*bench).foreign},
-		{"heal", (*bench).heal},
-		{"hostgw", (*bench).hostgw},
-		{"ondemand", (*bench).ondemand},
-		{"kube", (*bench).kube},
-		{"rules", (*bench).rules},
-		{"cni", (*bench).cni},
-		{"throughput", (*bench).throughput},
+		{"join", 10 * time.Second, (*bench).join},
+		{"further", 12 * time.Second, (*bench).further},
+		{"resync", 8 * time.Second, (*bench).resync},
+		{"idle", 26 * time.Second, (*bench).idle},
+		{"foreign", 15 * time.Second, (*bench).foreign},
+		{"scale", 100 * time.Second, (*bench).scale},
+		{"heal", 30 * time.Second, (*bench).heal},
+		{"hostgw", 10 * time.Second, (*bench).hostgw},
+		{"ondemand", 30 * time.Second, (*bench).ondemand},
+		{"kube", 45 * time.Second, (*bench).kube},
+		{"rules", 140 * time.Second, (*bench).rules},
+		{"cni", 2 * time.Second, (*bench).cni},
+		{"throughput", 190 * time.Second, (*bench).throughput},
 	}
 }
 
@@ -47,25 +50,35 @@ func names() []string {
 	return out
 }
 
+// measures returns what was asked for.
+func (s settings) measures() []measure {
+	if len(s.only) == 0 {
+		return measures()
+	}
+	return slices.DeleteFunc(measures(), func(m measure) bool { return !slices.Contains(s.only, m.name) })
+}
+
 func known(name string) bool { return slices.Contains(names(), name) }
 
 // bench is one run.
 type bench struct {
 	settings
 	binaries lab.Binaries
-	progress io.Writer
+	// root is the folder of the repository.
+	root     string
+	progress *progress
 	// crowd is the large network, nil until a measure needs it.
 	crowd *crowd
 }
 
 func newBench(s settings, progress io.Writer) (*bench, error) {
-	b := &bench{settings: s, progress: progress}
+	b := &bench{settings: s, progress: newProgress(progress, s.measures())}
 	etcd, err := assets.Path("etcd")
 	if err != nil {
 		return nil, err
 	}
-	root := filepath.Dir(filepath.Dir(etcd))
-	b.binaries = lab.Binaries{Etcd: etcd, Flanneld: filepath.Join(root, "bin", "flanneld")}
+	b.root = filepath.Dir(filepath.Dir(etcd))
+	b.binaries = lab.Binaries{Etcd: etcd, Flanneld: filepath.Join(b.root, "bin", "flanneld")}
 	if s.flanneld != "" {
 		if b.binaries.Flanneld, err = filepath.Abs(s.flanneld); err != nil {
 			return nil, err
@@ -79,11 +92,10 @@ func newBench(s settings, progress io.Writer) (*bench, error) {
 
 // run measures what was asked for. What fails does not stop the rest.
 func (b *bench) run(ctx context.Context) (rows []row, err error) {
-	for _, m := range measures() {
-		if len(b.only) > 0 && !slices.Contains(b.only, m.name) {
-			continue
-		}
-		b.say("%s", m.name)
+	stop := b.progress.show()
+	defer stop()
+	for _, m := range b.measures() {
+		b.progress.next(m.name)
 		found, failed := m.run(b, ctx)
 		rows = append(rows, found...)
 		if ctx.Err() != nil {
@@ -94,11 +106,6 @@ func (b *bench) run(ctx context.Context) (rows []row, err error) {
 		}
 	}
 	return rows, err
-}
-
-// say tells who waits what is going on.
-func (b *bench) say(format string, args ...any) {
-	fmt.Fprintf(b.progress, "... "+format+"\n", args...)
 }
 
 // roundsOr returns how many rounds to make where n are enough by default.
@@ -120,7 +127,7 @@ func (b *bench) close() error {
 }
 
 // patience bounds every wait; nothing that works takes so long.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // until polls a condition. The interval says how precisely the moment is known
 // at which it becomes true.

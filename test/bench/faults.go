@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
@@ -46,55 +45,13 @@ func faults() []fault {
 	}
 }
 
-// commands runs programs on the host one after the other. SUBNET, SUBNET6,
-// VTEP and VTEP6 stand for what the peer has.
+// commands runs programs on the host one after the other; see lab.Host.Commands.
 func commands(lines ...string) func(context.Context, scene) error {
-	return func(ctx context.Context, s scene) error {
-		subnets, err := s.peer.Subnet()
-		if err != nil {
-			return err
-		}
-		fill := strings.NewReplacer(
-			"SUBNET6", subnets[ipfam.V6].String(), "SUBNET", subnets[ipfam.V4].String(),
-			"VTEP6", subnets[ipfam.V6].Addr().String(), "VTEP", subnets[ipfam.V4].Addr().String(),
-		)
-		for _, line := range lines {
-			if _, err := s.host.Exec(ctx, strings.Fields(fill.Replace(line))...); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
+	return func(ctx context.Context, s scene) error { return s.host.Commands(ctx, s.peer, lines...) }
 }
 
-// deleteFDB deletes the first entry of each device.
-func deleteFDB(ctx context.Context, s scene) error {
-	for _, dev := range []string{"flannel.1", "flannel-v6.1"} {
-		out, err := s.host.Exec(ctx, "bridge", "fdb", "show", "dev", dev)
-		if err != nil {
-			return err
-		}
-		mac, rest, _ := strings.Cut(out, " ")
-		if !strings.HasPrefix(rest, "dst ") {
-			return fmt.Errorf("no FDB entry of %s in %q", dev, out)
-		}
-		dst := strings.Fields(rest)[1]
-		if _, err := s.host.Exec(ctx, "bridge", "fdb", "del", mac, "dev", dev, "dst", dst); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// uplinkUp sets the uplink up. The kernel has dropped its IPv6 address, so it
-// gets that again.
-func uplinkUp(ctx context.Context, s scene) error {
-	if _, err := s.host.Exec(ctx, "ip", "link", "set", lab.Uplink, "up"); err != nil {
-		return err
-	}
-	return s.host.ConfigureUplink()
-}
-
+func deleteFDB(ctx context.Context, s scene) error   { return s.host.DeleteFDB(ctx) }
+func uplinkUp(ctx context.Context, s scene) error    { return s.host.SetUplinkUp(ctx) }
 func connectUplink(_ context.Context, s scene) error { return s.host.ConnectUplink() }
 
 // uplinkAddress is the IPv4 address in a round; before the first round it is

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"flannel/internal/lab"
@@ -16,6 +17,8 @@ type cluster struct {
 	lab *lab.Lab
 	// healthy is the state of the hosts when all is well.
 	healthy []string
+	// ending are the pings of past rounds that still wait for replies.
+	ending sync.WaitGroup
 }
 
 // between is the rest between two faults, so that none meets what the last one
@@ -35,6 +38,7 @@ func (b *bench) heal(ctx context.Context) ([]row, error) {
 	}
 	c := &cluster{lab: l}
 	rows, err := c.heal(ctx, b.roundsOr(5))
+	c.ending.Wait()
 	return rows, errors.Join(err, l.Close())
 }
 
@@ -45,14 +49,16 @@ func (c *cluster) heal(ctx context.Context, rounds int) ([]row, error) {
 	var rows []row
 	for _, f := range faults() {
 		r := row{Measure: "healed: " + f.name, Unit: seconds, Limit: atMost(2), Flannel: f.flannel}
+		silence := row{Measure: "  longest silence", Unit: milliseconds, Mark: &mark{"silence", "silence", f.name}}
 		for round := range rounds {
-			took, err := c.round(ctx, f, round)
+			took, silent, err := c.round(ctx, f, round)
 			if err != nil {
 				return append(rows, r), fmt.Errorf("%s: %w", f.name, err)
 			}
 			r.Samples = append(r.Samples, inSeconds(took))
+			silence.Samples = append(silence.Samples, inMilliseconds(silent))
 		}
-		rows = append(rows, r)
+		rows = append(rows, r, silence)
 	}
 	return rows, nil
 }
@@ -72,31 +78,38 @@ func (c *cluster) start(ctx context.Context) error {
 	return err
 }
 
-// round makes a fault and returns how long it lasted.
-func (c *cluster) round(ctx context.Context, f fault, round int) (time.Duration, error) {
+// round makes a fault and returns how long it lasted, and the longest time in
+// which the host's pod heard nothing from another one that it kept asking.
+func (c *cluster) round(ctx context.Context, f fault, round int) (took, silent time.Duration, err error) {
 	if err := wait.For(ctx, between); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	scene := scene{host: c.lab.Hosts[0], peer: c.lab.Hosts[1], round: round}
 	if f.prepare != nil {
 		if err := f.prepare(ctx, scene); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
+	}
+	pings, err := c.startPings()
+	defer c.stop(pings)
+	if err != nil {
+		return 0, 0, err
 	}
 	start := time.Now()
 	if err := f.do(ctx, scene); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	want := c.healthy
 	if f.changes != nil {
 		want = replaceAll(want, f.changes(scene))
 	}
 	if err := c.healed(ctx, want); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	took := time.Since(start)
+	took = time.Since(start)
 	c.healthy = want
-	return took, nil
+	silent, err = longestSilence(ctx, pings)
+	return took, silent, err
 }
 
 // healed waits until the hosts look as wanted and all pods reach each other.

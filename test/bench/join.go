@@ -14,31 +14,56 @@ func (b *bench) join(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	title := fmt.Sprintf("join of %d peers", b.peers)
-	r := joinRows{
-		took:   row{Measure: title + ", start to last entry", Unit: seconds, Limit: atMost(0.8), Flannel: "3.3 s"},
-		memory: row{Measure: "  peak memory", Unit: megabytes, Limit: atMost(40), Flannel: "52 MB"},
-		cpu:    row{Measure: "  CPU time of the daemon", Unit: seconds},
-		log:    row{Measure: "  log", Unit: kilobytes, Limit: atMost(20), Flannel: "4.9 MB"},
+	rows, err := c.joins(ctx, b.roundsOr(5))
+	if err != nil {
+		return nil, err
 	}
-	ratio := row{Measure: "  beside a bare loop of the same calls", Unit: times, Limit: atMost(2)}
-	bare := row{Measure: "  the bare loop itself", Unit: seconds}
-	for range b.roundsOr(5) {
+	rows.ratio.Limit = atMost(2)
+	rows.join.took.Limit, rows.join.took.Flannel = atMost(0.8), "3.3 s"
+	rows.join.memory.Limit, rows.join.memory.Flannel = atMost(40), "52 MB"
+	rows.join.log.Limit, rows.join.log.Flannel = atMost(20), "4.9 MB"
+	return rows.all(), nil
+}
+
+// joins makes the host join the network a few times, beside the bare loop.
+func (c *crowd) joins(ctx context.Context, rounds int) (*besideRows, error) {
+	peers := fmt.Sprint(c.peers)
+	r := &besideRows{
+		join: joinRows{
+			took:   row{Measure: "join of " + peers + " peers, start to last entry", Unit: seconds, Mark: &mark{"joining", "this daemon", peers}},
+			memory: row{Measure: "  peak memory", Unit: megabytes, Mark: &mark{"memory", "this daemon", peers}},
+			cpu:    row{Measure: "  CPU time of the daemon", Unit: seconds},
+			log:    row{Measure: "  log", Unit: kilobytes},
+		},
+		ratio: row{Measure: "  beside a bare loop of the same calls", Unit: times},
+		bare:  row{Measure: "  the bare loop itself", Unit: seconds, Mark: &mark{"joining", "bare loop", peers}},
+	}
+	for range rounds {
 		if err := c.leave(ctx); err != nil {
 			return nil, err
 		}
-		loop, err := bareLoop(b.peers)
+		loop, err := bareLoop(c.peers)
 		if err != nil {
 			return nil, err
 		}
-		join, err := r.round(ctx, c)
+		join, err := r.join.round(ctx, c)
 		if err != nil {
 			return nil, err
 		}
-		bare.Samples = append(bare.Samples, inSeconds(loop))
-		ratio.Samples = append(ratio.Samples, join.Seconds()/loop.Seconds())
+		r.bare.Samples = append(r.bare.Samples, inSeconds(loop))
+		r.ratio.Samples = append(r.ratio.Samples, join.Seconds()/loop.Seconds())
 	}
-	return []row{r.took, ratio, bare, r.cpu, r.memory, r.log}, nil
+	return r, nil
+}
+
+// besideRows are a join and the bare loop.
+type besideRows struct {
+	join        joinRows
+	ratio, bare row
+}
+
+func (r *besideRows) all() []row {
+	return []row{r.join.took, r.ratio, r.bare, r.join.cpu, r.join.memory, r.join.log}
 }
 
 // joinRows are what every join is measured by.

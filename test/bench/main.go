@@ -32,7 +32,8 @@ type settings struct {
 	only     []string
 	peers    int
 	rounds   int
-	json     bool
+	out      string
+	page     string
 	flanneld string
 }
 
@@ -58,7 +59,8 @@ func parse(args []string) (settings, error) {
 	fs.StringVar(&only, "only", "", "comma list of `measures`, of "+strings.Join(names(), ", "))
 	fs.IntVar(&s.peers, "peers", 5000, "peers of the large network")
 	fs.IntVar(&s.rounds, "rounds", 0, "rounds of each measure that has rounds (default: each its own)")
-	fs.BoolVar(&s.json, "json", false, "print JSON instead of a table")
+	fs.StringVar(&s.out, "out", "", "`file` for the results as JSON, which test/figures reads")
+	fs.StringVar(&s.page, "page", "", "`file` of documentation in which the figures are replaced")
 	fs.StringVar(&s.flanneld, "flanneld", "", "`path` of the daemon (default bin/flanneld)")
 	if err := fs.Parse(args); err != nil {
 		return s, err
@@ -83,6 +85,9 @@ func (s *settings) check(rest []string) error {
 	if s.rounds < 0 {
 		return fmt.Errorf("-rounds %d: it cannot be negative", s.rounds)
 	}
+	if s.page != "" && len(s.only) > 0 {
+		return fmt.Errorf("-page and -only: a page has all figures")
+	}
 	for _, name := range s.only {
 		if !known(name) {
 			return fmt.Errorf("-only %s: use %s", name, strings.Join(names(), ", "))
@@ -95,23 +100,33 @@ func (s *settings) check(rest []string) error {
 func inside(s settings) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	r := report{load: loadAverage()}
 	start := time.Now()
 	b, err := newBench(s, os.Stderr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return exitError
 	}
+	r := report{about: b.about(ctx)}
 	r.rows, err = b.run(ctx)
 	err = errors.Join(err, b.close())
-	r.took = time.Since(start)
-	write := r.text
-	if s.json {
-		write = r.json
-	}
-	if err := errors.Join(err, write(os.Stdout)); err != nil {
+	r.about.Seconds = time.Since(start).Round(time.Second).Seconds()
+	if err := errors.Join(err, r.write(s, err == nil)); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return exitError
 	}
 	return exitOK
+}
+
+// write prints the table and writes the files that were asked for, unless
+// something could not be measured: former results are better than a part of new
+// ones.
+func (r report) write(s settings, complete bool) error {
+	err := r.text(os.Stdout)
+	if s.out != "" && complete {
+		err = errors.Join(err, r.writeResults(s.out))
+	}
+	if s.page != "" && complete {
+		err = errors.Join(err, r.writePage(s.page))
+	}
+	return err
 }

@@ -40,7 +40,7 @@ func (b *bench) ondemand(ctx context.Context) (rows []row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
-	rows, err = c.onDemandJoin(ctx, b.roundsOr(3))
+	rows, err = c.onDemandJoin(ctx, b.roundsOr(4))
 	if err != nil {
 		return rows, err
 	}

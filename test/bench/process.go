@@ -61,17 +61,3 @@ func (p process) routes() (int, error) {
 	}
 	return 0, fmt.Errorf("process %d has no main routing table", p)
 }
-
-// loadAverage returns the load of the last minute, or 0 when it is unknown.
-func loadAverage() float64 {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return 0
-	}
-	first, _, _ := strings.Cut(string(text), " ")
-	load, err := strconv.ParseFloat(first, 64)
-	if err != nil {
-		return 0
-	}
-	return load
-}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -26,6 +25,9 @@ const (
 // text writes a figure with as many digits as its unit deserves.
 func (u unit) text(v float64) string {
 	digits := map[unit]int{seconds: 2, milliseconds: 2, megabytes: 1, kilobytes: 1, percent: 3, gigabits: 2, times: 2, count: 0}[u]
+	if u == seconds && v < 0.1 {
+		digits++
+	}
 	text := fmt.Sprintf("%.*f", digits, v)
 	if u == count {
 		return text
@@ -35,19 +37,32 @@ func (u unit) text(v float64) string {
 
 // row is one line of the report.
 type row struct {
-	Measure string `json:"measure"`
+	Measure string `json:"-"`
 	// Samples has one figure per round; their median is the result.
 	Samples []float64 `json:"samples"`
 	Unit    unit      `json:"unit"`
-	// Limit is the most that is allowed; nil means that the row only explains
-	// another one.
+	// Higher says that higher figures are better.
+	Higher bool `json:"higher,omitempty"`
+	// Limit is the most that is allowed, or the least where higher is better;
+	// nil means that the row only explains another one.
 	Limit *float64 `json:"limit,omitempty"`
 	// Flannel is what flannel v0.28.9 needs on a machine of this kind.
 	Flannel string `json:"flannel,omitempty"`
+	// Mark says where in a picture the row is.
+	Mark *mark `json:"mark,omitempty"`
 }
 
-// atMost is a limit.
+// mark is a place in a picture.
+type mark struct {
+	Figure string `json:"figure"`
+	Series string `json:"series"`
+	X      string `json:"x"`
+}
+
+// atMost and atLeast are limits; atLeast is for rows in which higher is better.
 func atMost(v float64) *float64 { return &v }
+
+func atLeast(v float64) *float64 { return &v }
 
 // verdict says whether the median keeps the limit.
 func (r row) verdict() string {
@@ -56,7 +71,9 @@ func (r row) verdict() string {
 		return ""
 	case len(r.Samples) == 0:
 		return "not measured"
-	case median(r.Samples) > *r.Limit:
+	case r.Higher && median(r.Samples) < *r.Limit:
+		return "UNDER"
+	case !r.Higher && median(r.Samples) > *r.Limit:
 		return "OVER"
 	}
 	return "ok"
@@ -64,10 +81,8 @@ func (r row) verdict() string {
 
 // report is what a run has found out.
 type report struct {
-	rows []row
-	took time.Duration
-	// load is how many programs the machine was busy with before the run.
-	load float64
+	about about
+	rows  []row
 }
 
 // text writes a table.
@@ -81,30 +96,8 @@ func (r report) text(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if r.load > quietLoad {
-		fmt.Fprintf(w, "\nThe machine was busy before the run (load %.1f): times are too long.\n", r.load)
-	}
-	_, err := fmt.Fprintf(w, "\nMeasured in %s. Documentation/performance.md says how.\n", r.took.Round(time.Second))
+	_, err := fmt.Fprintf(w, "\n%s\nDocumentation/performance.md says how.\n", r.about)
 	return err
-}
-
-// quietLoad is the load average up to which a machine has nothing else to do.
-const quietLoad = 0.7
-
-// json writes the rows for programs.
-func (r report) json(w io.Writer) error {
-	type line struct {
-		row
-		Median  float64 `json:"median"`
-		Verdict string  `json:"verdict,omitempty"`
-	}
-	lines := make([]line, 0, len(r.rows))
-	for _, row := range r.rows {
-		lines = append(lines, line{row, median(row.Samples), row.verdict()})
-	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(lines)
 }
 
 func (r row) median() string {
@@ -124,6 +117,9 @@ func (r row) spread() string {
 func (r row) limit() string {
 	if r.Limit == nil {
 		return "-"
+	}
+	if r.Higher {
+		return "at least " + r.Unit.text(*r.Limit)
 	}
 	return r.Unit.text(*r.Limit)
 }

@@ -1,29 +1,115 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"flannel/internal/golden"
 )
 
+func someReport() report {
+	return report{
+		about: about{
+			Machine: "Example CPU 9000, 2 cores, 8 GiB, virtual", Kernel: "6.18.0", Commit: "0123abc", Flanneld: "v1.2.3", Date: "2026-01-02",
+			Versions: map[string]string{"Go": "1.26.0", "etcd": "3.6.0", "Kubernetes": "1.34.0"}, Load: 2, Seconds: 90,
+		},
+		rows: []row{
+			{Measure: "join of 100 peers", Samples: []float64{0.9, 0.5, 0.6}, Unit: seconds, Limit: atMost(0.8), Flannel: "3.3 s", Mark: &mark{"joining", "this daemon", "100"}},
+			{Measure: "  beside the bare loop", Samples: []float64{0.9, 1.1}, Unit: times, Limit: atMost(2)},
+			{Measure: "  peak memory", Samples: []float64{41, 42}, Unit: megabytes, Limit: atMost(40)},
+			{Measure: "  CPU time", Samples: []float64{0.004}, Unit: percent},
+			{Measure: "writes", Samples: []float64{0}, Limit: atMost(0)},
+			{Measure: "udp", Samples: []float64{6, 7, 8}, Unit: gigabits, Higher: true, Mark: &mark{"throughput", "udp", "one TCP stream"}},
+			{Measure: "  beside bare veth", Samples: []float64{0.3, 0.4, 0.5}, Unit: times, Higher: true, Limit: atLeast(0.5)},
+			{Measure: "not done", Unit: seconds, Limit: atMost(2)},
+		},
+	}
+}
+
 func TestTable(t *testing.T) {
-	r := report{took: 90 * time.Second, load: 2, rows: []row{
-		{Measure: "join", Samples: []float64{0.9, 0.5, 0.6}, Unit: seconds, Limit: atMost(0.8), Flannel: "3.3 s"},
-		{Measure: "memory", Samples: []float64{41, 42}, Unit: megabytes, Limit: atMost(40)},
-		{Measure: "  explanation", Samples: []float64{0.004}, Unit: percent},
-		{Measure: "writes", Samples: []float64{0}, Limit: atMost(0)},
-		{Measure: "not done", Unit: seconds, Limit: atMost(2)},
-	}}
 	var b strings.Builder
-	if err := r.text(&b); err != nil {
+	if err := someReport().text(&b); err != nil {
 		t.Fatal(err)
 	}
 	golden.Equal(t, b.String(), "testdata/table.txt")
-	b.Reset()
-	if err := r.json(&b); err != nil {
+}
+
+// The tests of test/figures read this file too.
+func TestResults(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "results.json")
+	if err := someReport().writeResults(path); err != nil {
 		t.Fatal(err)
 	}
-	golden.Equal(t, b.String(), "testdata/table.json")
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden.Equal(t, string(got), "testdata/results.json")
+}
+
+func TestPageKeepsItsProse(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "page.md")
+	page := "before\n" + pageBegin + "old\n" + pageEnd + "after\n"
+	if err := os.WriteFile(path, []byte(page), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a written page can be written again
+		if err := someReport().writePage(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden.Equal(t, string(got), "testdata/page.md")
+}
+
+func TestPageWithoutItsLinesIsAnError(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "page.md")
+	if err := os.WriteFile(path, []byte("a page\n"+pageBegin), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := someReport().writePage(path); err == nil {
+		t.Error("a page without an end was written")
+	}
+}
+
+func TestNamesOfMeasuresAreNeverShared(t *testing.T) {
+	// Rows of several backends have the same explaining rows.
+	s := &speed{gbits: []float64{1}, packets: []float64{1}, requests: []float64{1}, disorder: []float64{0}, idle: []float64{0}}
+	var r report
+	for _, name := range []string{bare, "host-gw", "vxlan", "udp"} {
+		r.rows = append(r.rows, s.rows(name, s)...)
+	}
+	seen := map[string]bool{}
+	for _, n := range r.named() {
+		if seen[n.Name] {
+			t.Errorf("two rows are %q", n.Name)
+		}
+		seen[n.Name] = true
+	}
+}
+
+func TestProgressOutsideATerminal(t *testing.T) {
+	var b strings.Builder
+	p := newProgress(&b, measures()[:2])
+	defer p.show()()
+	p.next("join")
+	p.next("further")
+	golden.Equal(t, b.String(), "testdata/progress.txt")
+}
+
+func TestThePageHasItsLines(t *testing.T) {
+	text, err := os.ReadFile("../../Documentation/performance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{pageBegin, pageEnd} {
+		if strings.Count(string(text), line) != 1 {
+			t.Errorf("the page must have one line %q", line)
+		}
+	}
 }

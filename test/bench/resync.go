@@ -23,7 +23,7 @@ func (b *bench) resync(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	took := row{Measure: fmt.Sprintf("resync of %d unchanged peers", c.peers), Unit: milliseconds, Limit: atMost(60)}
+	took := row{Measure: fmt.Sprintf("resync of %d unchanged peers", b.peers), Unit: milliseconds, Limit: atMost(60)}
 	writes := row{Measure: "  writes", Unit: count, Limit: atMost(0)}
 	cpu := row{Measure: "  CPU time", Unit: milliseconds}
 	for range b.roundsOr(10) {

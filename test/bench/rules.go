@@ -72,7 +72,7 @@ func (b *bench) filter(ctx context.Context, f filter) (rows []row, err error) {
 		return nil, err
 	}
 	healed := row{Measure: "healed: all rules deleted, " + f.name, Unit: seconds, Limit: &f.limit}
-	for range b.roundsOr(3) {
+	for range b.roundsOr(4) {
 		took, err := h.heal(ctx)
 		if err != nil {
 			return nil, err

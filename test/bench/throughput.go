@@ -17,62 +17,96 @@ const (
 	udpSharePackets = 0.65
 )
 
+// bare is the path that every backend is compared with.
+const bare = "bare veth"
+
 // throughput measures how much goes from a pod on one host to one on another,
-// with each backend in turn in each round, so that a machine that is slow at the moment is
-// so for all.
+// with each backend in turn in each round, so that a machine that is slow at the
+// moment is so for all; and the same over a veth pair alone.
 func (b *bench) throughput(ctx context.Context) ([]row, error) {
 	if err := b.close(); err != nil {
 		return nil, err
 	}
-	var rows []row
 	figures := map[string]*speed{}
-	names := []string{"vxlan", "udp", "host-gw"}
+	names := []string{bare, "host-gw", "vxlan", "udp"}
 	for _, name := range names {
 		figures[name] = &speed{}
 	}
-	for range b.roundsOr(3) {
-		for _, name := range names {
+	for range b.roundsOr(4) {
+		if err := oneBare(ctx, figures[bare]); err != nil {
+			return nil, fmt.Errorf("%s: %w", bare, err)
+		}
+		for _, name := range names[1:] {
 			if err := b.oneThroughput(ctx, name, figures[name]); err != nil {
-				return rows, fmt.Errorf("%s: %w", name, err)
+				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 		}
 	}
+	var rows []row
 	for _, name := range names {
-		rows = append(rows, figures[name].rows(name)...)
+		rows = append(rows, figures[name].rows(name, figures[bare])...)
 	}
-	return append(rows, compare(figures["udp"], figures["vxlan"])...), nil
+	return append(rows, beside(figures["udp"], figures["vxlan"])...), nil
 }
 
-// speed are the figures of one backend.
-type speed struct{ gbits, packets, disorder, idle []float64 }
+// speed are the figures of one path.
+type speed struct{ gbits, packets, requests, disorder, idle []float64 }
 
-func (s *speed) rows(name string) []row {
+func (s *speed) rows(name string, veth *speed) []row {
 	flannel := ipfam.Pair[string]{}
 	if name == "udp" {
 		flannel = ipfam.Pair[string]{"0.41 Gbit/s", "20 to 30 thousand"}
 	}
-	rows := []row{
-		{Measure: name + ", pod to pod, one TCP stream", Samples: s.gbits, Unit: gigabits, Flannel: flannel[0]},
-		{Measure: name + ", datagrams of 1200 bytes per second", Samples: s.packets, Unit: count, Flannel: flannel[1]},
-		{Measure: "  of them out of order", Samples: s.disorder, Unit: count, Limit: atMost(0)},
+	pods := name
+	if name != bare {
+		pods += ", pod to pod"
 	}
+	var rows []row
+	add := func(r row, x string, without []float64) {
+		r.Higher, r.Mark = true, &mark{"throughput", name, x}
+		rows = append(rows, r)
+		if name != bare {
+			rows = append(rows, row{Measure: "  beside " + bare, Samples: quotients(r.Samples, without), Unit: times, Higher: true})
+		}
+	}
+	add(row{Measure: pods + ", one TCP stream", Samples: s.gbits, Unit: gigabits, Flannel: flannel[0]}, "one TCP stream", veth.gbits)
+	add(row{Measure: pods + ", datagrams of 1200 bytes per second", Samples: s.packets, Flannel: flannel[1]}, "datagrams per second", veth.packets)
+	rows = append(rows, row{Measure: "  of them out of order", Samples: s.disorder, Limit: atMost(0)})
+	add(row{Measure: pods + ", requests with a response per second", Samples: s.requests}, "requests per second", veth.requests)
 	if name == "udp" {
-		rows = append(rows, row{Measure: "  CPU while idle", Samples: s.idle, Unit: percent, Limit: atMost(0.1)})
+		rows = append(rows, row{Measure: "udp, CPU while idle", Samples: s.idle, Unit: percent, Limit: atMost(0.1)})
 	}
 	return rows
 }
 
-// compare says what part of the kernel's speed user space reaches, the other
-// way round, because limits are upper ones.
-func compare(udp, vxlan *speed) []row {
+// beside says what part of the kernel's speed user space reaches.
+func beside(udp, vxlan *speed) []row {
 	return []row{
-		{Measure: "vxlan beside udp, TCP", Samples: []float64{median(vxlan.gbits) / median(udp.gbits)}, Unit: times, Limit: atMost(1 / udpShareTCP)},
-		{Measure: "vxlan beside udp, datagrams", Samples: []float64{median(vxlan.packets) / median(udp.packets)}, Unit: times, Limit: atMost(1 / udpSharePackets)},
+		{Measure: "udp beside vxlan, one TCP stream", Samples: quotients(udp.gbits, vxlan.gbits), Unit: times, Higher: true, Limit: atLeast(udpShareTCP)},
+		{Measure: "udp beside vxlan, datagrams", Samples: quotients(udp.packets, vxlan.packets), Unit: times, Higher: true, Limit: atLeast(udpSharePackets)},
 	}
+}
+
+// quotients divides the figures of each round.
+func quotients(a, b []float64) []float64 {
+	out := make([]float64, 0, len(a))
+	for i := range a {
+		out = append(out, a[i]/b[i])
+	}
+	return out
 }
 
 // lasting is how long each stream runs.
 const lasting = 3 * time.Second
+
+// oneBare measures a veth pair alone.
+func oneBare(ctx context.Context, s *speed) error {
+	from, to, err := bareVeth()
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.measure(ctx, from, to), closeEnds(from, to))
+}
 
 func (b *bench) oneThroughput(ctx context.Context, name string, s *speed) (err error) {
 	l, err := lab.New(ctx, lab.Options{Hosts: 2, Binaries: b.binaries, Backend: fmt.Sprintf(`{"Type": %q}`, name)})
@@ -88,7 +122,14 @@ func (b *bench) oneThroughput(ctx context.Context, name string, s *speed) (err e
 	if err := l.WaitConnected(up); err != nil {
 		return err
 	}
-	from, to := l.Hosts[0].Pods()[0], l.Hosts[1].Pods()[0]
+	if err := s.measure(ctx, endOf(l.Hosts[0].Pods()[0]), endOf(l.Hosts[1].Pods()[0])); err != nil || name != "udp" {
+		return err
+	}
+	return s.idleAfter(ctx, l)
+}
+
+// measure takes one figure of each kind.
+func (s *speed) measure(ctx context.Context, from, to end) error {
 	gbits, err := stream(ctx, from, to)
 	if err != nil {
 		return err
@@ -97,12 +138,13 @@ func (b *bench) oneThroughput(ctx context.Context, name string, s *speed) (err e
 	if err != nil {
 		return err
 	}
-	s.gbits, s.packets = append(s.gbits, gbits), append(s.packets, packets)
-	s.disorder = append(s.disorder, disorder)
-	if name != "udp" {
-		return nil
+	perSecond, err := requests(ctx, from, to)
+	if err != nil {
+		return err
 	}
-	return s.idleAfter(ctx, l)
+	s.gbits, s.packets, s.requests = append(s.gbits, gbits), append(s.packets, packets), append(s.requests, perSecond)
+	s.disorder = append(s.disorder, disorder)
+	return nil
 }
 
 // idleAfter measures the CPU time of a daemon that has nothing to move.

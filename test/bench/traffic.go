@@ -14,41 +14,61 @@ import (
 
 	"flannel/internal/ipfam"
 	"flannel/internal/lab"
+	"flannel/internal/lab/node"
 )
 
-// at is an address of a pod with a port that the pod uses for nothing else.
-func at(p *lab.Pod) netip.AddrPort {
-	const port = 5201
-	return netip.AddrPortFrom(p.Addr(ipfam.V4), port)
+// end is where traffic begins or ends: a network with an address.
+type end struct {
+	node *node.Node
+	addr netip.Addr
 }
 
-// stream sends as much as one TCP connection takes and returns the speed in
-// Gbit/s.
-func stream(ctx context.Context, from, to *lab.Pod) (float64, error) {
-	var listener net.Listener
-	err := to.Do(func() (err error) {
-		listener, err = net.Listen("tcp", at(to).String())
+func endOf(p *lab.Pod) end { return end{p.Node, p.Addr(ipfam.V4)} }
+
+// at is the end's address with a port that it uses for nothing else.
+func (e end) at() string {
+	const port = 5201
+	return netip.AddrPortFrom(e.addr, port).String()
+}
+
+func (e end) listen() (l net.Listener, err error) {
+	err = e.node.Do(func() (err error) {
+		l, err = net.Listen("tcp", e.at())
 		return err
 	})
+	return l, err
+}
+
+// talk runs both ends of one TCP connection; client begins.
+func talk(ctx context.Context, from, to end, client func(net.Conn) error, server func(net.Listener) error) error {
+	listener, err := to.listen()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer listener.Close()
-	conn, err := from.Dial(ctx, "tcp", at(to).String())
+	conn, err := from.node.Dial(ctx, "tcp", to.at())
 	if err != nil {
-		return 0, err
+		return err
 	}
 	var group errgroup.Group
 	group.Go(func() error {
 		defer conn.Close()
-		return sendUntil(conn, time.Now().Add(lasting+lasting/4))
+		return client(conn)
 	})
-	var speed float64
-	group.Go(func() (err error) {
-		speed, err = receive(listener)
+	group.Go(func() error { return server(listener) })
+	return group.Wait()
+}
+
+// stream sends as much as one TCP connection takes and returns the speed in
+// Gbit/s.
+func stream(ctx context.Context, from, to end) (speed float64, err error) {
+	err = talk(ctx, from, to, func(conn net.Conn) error {
+		return sendUntil(conn, time.Now().Add(lasting+lasting/4))
+	}, func(l net.Listener) (err error) {
+		speed, err = receive(l)
 		return err
 	})
-	return speed, group.Wait()
+	return speed, err
 }
 
 func sendUntil(conn net.Conn, end time.Time) error {
@@ -96,10 +116,10 @@ func receive(l net.Listener) (float64, error) {
 
 // flood sends datagrams of 1200 bytes as fast as one program can, and returns
 // how many arrive per second and how many of them overtook others.
-func flood(from, to *lab.Pod) (perSecond, disorder float64, err error) {
+func flood(from, to end) (perSecond, disorder float64, err error) {
 	var sink net.PacketConn
-	err = to.Do(func() (err error) {
-		sink, err = net.ListenPacket("udp", at(to).String())
+	err = to.node.Do(func() (err error) {
+		sink, err = net.ListenPacket("udp", to.at())
 		return err
 	})
 	if err != nil {
@@ -110,8 +130,8 @@ func flood(from, to *lab.Pod) (perSecond, disorder float64, err error) {
 		return 0, 0, err
 	}
 	var conn net.Conn
-	err = from.Do(func() (err error) {
-		conn, err = net.Dial("udp", at(to).String())
+	err = from.node.Do(func() (err error) {
+		conn, err = net.Dial("udp", to.at())
 		return err
 	})
 	if err != nil {

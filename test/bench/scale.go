@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"flannel/internal/lab"
+)
+
+// sizes are the networks whose figures make a curve, smallest first.
+var sizes = []int{100, 1_000, 5_000, 20_000}
+
+// scale measures a join and further peers in networks of all sizes but the one
+// that the other measures have.
+func (b *bench) scale(ctx context.Context) (rows []row, err error) {
+	if err := b.close(); err != nil {
+		return nil, err
+	}
+	c, err := b.newCrowd(ctx, lab.Options{Network: crowdConfig}, "vxlan", 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	for _, size := range sizes {
+		if size == b.peers {
+			continue
+		}
+		found, err := b.oneSize(ctx, c, size)
+		rows = append(rows, found...)
+		if err != nil {
+			return rows, err
+		}
+	}
+	return rows, nil
+}
+
+// oneSize lets the network grow.
+func (b *bench) oneSize(ctx context.Context, c *crowd, size int) ([]row, error) {
+	if err := c.store.putPeers(ctx, c.peers, size); err != nil {
+		return nil, err
+	}
+	c.peers = size
+	joins, err := c.joins(ctx, b.roundsOr(4))
+	if err != nil {
+		return nil, err
+	}
+	further, err := c.further(ctx, size, b.roundsOr(20))
+	return append(joins.all(), further...), err
+}

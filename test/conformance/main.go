@@ -1,0 +1,162 @@
+// Command conformance runs the network tests of Kubernetes' own end-to-end
+// suite, unchanged, against clusters of the lab whose network is this project's
+// manifest, and writes the results as a page.
+//
+// It runs itself again inside a sandbox, so nothing of it touches the host's
+// network.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"flannel/internal/atomicfile"
+	"flannel/internal/lab/cgroup"
+	"flannel/internal/lab/sandbox"
+)
+
+// settings are the flags.
+type settings struct {
+	only, focus string
+	results     string
+	page        string
+	procs       int
+}
+
+func main() {
+	s, err := parse(os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(0)
+	case err != nil:
+		os.Exit(2)
+	}
+	outside := sandbox.Outside()
+	code, err := sandbox.Run(func() int { return inside(s) })
+	// What an interrupted lab has left. Only outside it has ended.
+	if outside {
+		err = errors.Join(err, cgroup.Sweep(context.Background()))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "conformance:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func parse(args []string) (settings, error) {
+	var s settings
+	fs := flag.NewFlagSet("conformance", flag.ContinueOnError)
+	fs.StringVar(&s.only, "only", "", "comma list of `runs`, of "+strings.Join(runNames(), ", ")+" (default: all)")
+	fs.StringVar(&s.focus, "focus", "", "only tests whose name this `regexp` matches, also those that are skipped otherwise; their results are not kept")
+	fs.StringVar(&s.results, "results", "dist/out/conformance", "`folder` that keeps the last result of each run, as JUnit")
+	fs.StringVar(&s.page, "page", "Documentation/conformance.md", "`file` for the results of all runs")
+	fs.IntVar(&s.procs, "procs", 6, "tests that run at the same time")
+	err := fs.Parse(args)
+	if err == nil && fs.NArg() > 0 {
+		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	for _, name := range s.names() {
+		if err == nil && !slices.Contains(runNames(), name) {
+			err = fmt.Errorf("-only %s: use %s", name, strings.Join(runNames(), ", "))
+		}
+	}
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "conformance:", err)
+	}
+	return s, err
+}
+
+func (s *settings) names() []string {
+	if s.only == "" {
+		return runNames()
+	}
+	return strings.Split(s.only, ",")
+}
+
+// inside runs the suite, in the sandbox, and returns the exit code.
+func inside(s settings) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	failed, err := s.run(ctx)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "conformance:", err)
+		return 1
+	}
+	return min(failed, 1)
+}
+
+func (s *settings) run(ctx context.Context) (failed int, err error) {
+	names := s.names()
+	fmt.Printf("about %d minutes on two cores for %s; a dot is a test that has passed\n",
+		len(names)*minutesPerRun, strings.Join(names, ", "))
+	images, err := buildImages()
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range runs() {
+		if !slices.Contains(names, r.name) {
+			continue
+		}
+		n, err := s.one(ctx, r, images)
+		failed += n
+		if err != nil {
+			return failed, fmt.Errorf("run %s: %w", r.name, err)
+		}
+	}
+	return failed, nil
+}
+
+// one does one run, and keeps and shows its result.
+func (s *settings) one(ctx context.Context, r run, images []string) (failed int, err error) {
+	focus, skip := r.focus(), skip()
+	if s.focus != "" {
+		focus, skip = s.focus, ""
+	}
+	fmt.Printf("run %s\n", r.name)
+	start := time.Now()
+	raw, err := r.test(ctx, images, focus, skip, s.procs)
+	if err != nil {
+		return 0, err
+	}
+	got, err := parseResult(raw, focus)
+	if err != nil {
+		return 0, err
+	}
+	failed = got.report(os.Stdout, r.name, time.Since(start))
+	if s.focus != "" {
+		return failed, nil
+	}
+	return failed, errors.Join(os.MkdirAll(s.results, 0o755), atomicfile.Write(s.file(r), raw, 0o644), s.writePage())
+}
+
+// file keeps the last result of a run.
+func (s *settings) file(r run) string {
+	return filepath.Join(s.results, strings.ReplaceAll(r.name, " ", "-")+".xml")
+}
+
+// writePage makes the page of the last results of all runs.
+func (s *settings) writePage() error {
+	results := map[string]result{}
+	for _, r := range runs() {
+		got, err := readResult(s.file(r), r.focus())
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		results[r.name] = got
+	}
+	version, err := askSuite("--version")
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(s.page, []byte(page(version, results)), 0o644)
+}

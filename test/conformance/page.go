@@ -1,0 +1,106 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+const pageHead = `# Conformance
+
+The network tests of Kubernetes' own end-to-end suite, %s and unchanged, against clusters of
+two nodes whose network is [the manifest](kube-flannel.yml) or one of its variants: all of
+` + "`[sig-network]`" + ` that is tagged ` + "`[Conformance]`" + `, the other tests of ` + "`Networking`" + ` and, with both
+families, those of ` + "`[Feature:IPv6DualStack]`" + `. ` + "`make conformance`" + ` runs them and writes this
+page; ` + "`make test`" + ` runs the four of ` + "`Granular Checks: Pods`" + ` over vxlan.
+
+`
+
+const pageEnd = `
+## CNI
+
+` + "`cnitool`" + ` of the CNI project calls the manifest's chain of plugins on a node that a real
+flanneld has prepared, in versions 0.3.1, 0.4.0, 1.0.0 and 1.1.0 of CNI: ADD, CHECK (there is
+none in 0.3.1), DEL, GC and STATUS (plugins are asked from 1.1.0 on). Its library checks
+configurations, versions and results. The CNI project has no other suite that judges plugins.
+This is part of ` + "`make test`" + `.
+`
+
+// page is the Markdown page of all runs, with a version of Kubernetes. Runs
+// without a result are left out.
+func page(version string, results map[string]result) string {
+	var names []string
+	all := result{}
+	for _, r := range runs() {
+		if len(results[r.name]) == 0 {
+			continue
+		}
+		names = append(names, r.name)
+		for test, o := range results[r.name] {
+			all[test] = o
+		}
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, pageHead, version)
+	writeRow(&b, "run", "passed", "failed", "skipped")
+	writeRow(&b, slices.Repeat([]string{"---"}, 4)...)
+	for _, n := range names {
+		passed, failed, skipped := results[n].count()
+		writeRow(&b, n, fmt.Sprint(passed), fmt.Sprint(failed), fmt.Sprint(skipped))
+	}
+	b.WriteString("\n## Skipped\n\nNone is skipped because it fails.\n\n")
+	writeRow(&b, "test", "reason")
+	writeRow(&b, "---", "---")
+	for _, test := range sorted(all) {
+		if o, skipped := skippedIn(results, test); skipped {
+			writeRow(&b, shorten(test), o.text)
+		}
+	}
+	b.WriteString("\n## Tests\n\nA dash: the test is not one of this run.\n\n")
+	writeRow(&b, append([]string{"test"}, names...)...)
+	writeRow(&b, slices.Repeat([]string{"---"}, len(names)+1)...)
+	for _, test := range sorted(all) {
+		row := []string{shorten(test)}
+		for _, n := range names {
+			row = append(row, cell(results[n], test))
+		}
+		if slices.Contains(row, "passed") || slices.Contains(row, failedCell) {
+			writeRow(&b, row...)
+		}
+	}
+	b.WriteString(pageEnd)
+	return b.String()
+}
+
+func skippedIn(results map[string]result, test string) (outcome, bool) {
+	for _, r := range results {
+		if o := r[test]; !o.passed() && !o.failed {
+			return o, true
+		}
+	}
+	return outcome{}, false
+}
+
+const failedCell = "**failed**"
+
+func cell(r result, test string) string {
+	o, ran := r[test]
+	switch {
+	case !ran:
+		return "–"
+	case o.passed():
+		return "passed"
+	case o.failed:
+		return failedCell
+	}
+	return "skipped"
+}
+
+func writeRow(b *strings.Builder, cells ...string) {
+	fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
+}
+
+// shorten leaves out what all names have.
+func shorten(test string) string {
+	return strings.ReplaceAll(strings.TrimPrefix(test, "[sig-network] "), "|", "\\|")
+}

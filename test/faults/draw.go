@@ -1,0 +1,65 @@
+package main
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The backends whose kernel state this suite can predict.
+const (
+	vxlan  = "vxlan"
+	hostgw = "host-gw"
+)
+
+var backends = []string{vxlan, hostgw}
+
+// hosts is how many there are.
+const hosts = 4
+
+// drawn is a fault with all that chance decides about it.
+type drawn struct {
+	fault
+	// victim and peer count the hosts from 0.
+	victim, peer int
+	// offset is how long the fault waits after the start of its round, lasts
+	// the time until it is undone.
+	offset, lasts time.Duration
+	// number is for a fault that can be made in several ways.
+	number int
+}
+
+// table is the part of the table that these settings allow.
+func (s *settings) table() []fault {
+	return slices.DeleteFunc(faults(), func(f fault) bool {
+		return !slices.Contains(backends, s.backend) || f.backend != "" && f.backend != s.backend || !strings.Contains(f.name, s.only)
+	})
+}
+
+// draw returns the faults of a round, counted from 0: one, or two of different
+// hosts. It depends on the seed, the round and the table alone. All faults come
+// before one comes again.
+func draw(seed uint64, round int, table []fault) []drawn {
+	cycle, place := round/len(table), round%len(table)
+	order := rand.New(rand.NewPCG(seed, uint64(cycle))).Perm(len(table))
+	r := rand.New(rand.NewPCG(^seed, uint64(round)))
+	first := drawOne(r, table[order[place]], r.IntN(hosts))
+	if r.IntN(4) > 0 {
+		return []drawn{first}
+	}
+	second := drawOne(r, table[r.IntN(len(table))], (first.victim+1+r.IntN(hosts-1))%hosts)
+	if first.store && second.store {
+		return []drawn{first}
+	}
+	return []drawn{first, second}
+}
+
+func drawOne(r *rand.Rand, f fault, victim int) drawn {
+	d := drawn{fault: f, victim: victim, peer: (victim + 1 + r.IntN(hosts-1)) % hosts, number: r.IntN(1 << 16)}
+	d.offset = time.Duration(r.IntN(500)) * time.Millisecond
+	if f.longest > 0 {
+		d.lasts = f.shortest + time.Duration(r.Int64N(int64(f.longest-f.shortest)+1)).Round(time.Millisecond)
+	}
+	return d
+}

@@ -1,0 +1,139 @@
+// Command faults breaks a cluster of the lab in ways that a seed draws, and
+// checks after each fault that the cluster is as it should be.
+//
+// It runs itself again inside a sandbox, so nothing of it touches the host's
+// network, and nothing of it stays behind.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"flannel/internal/assets"
+	"flannel/internal/lab"
+	"flannel/internal/lab/sandbox"
+)
+
+// settings are the flags.
+type settings struct {
+	seed     uint64
+	rounds   int
+	first    int
+	duration time.Duration
+	backend  string
+	only     string
+	flanneld string
+}
+
+func main() {
+	s, err := parse(os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(0)
+	case err != nil:
+		os.Exit(2)
+	}
+	code, err := sandbox.Run(func() int { return inside(s) })
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "faults:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func parse(args []string) (settings, error) {
+	var s settings
+	fs := flag.NewFlagSet("faults", flag.ContinueOnError)
+	fs.Uint64Var(&s.seed, "seed", 0, "repeat the faults of this `number`, their order and their offsets (default: drawn and printed)")
+	fs.DurationVar(&s.duration, "duration", 10*time.Minute, "start no round after this `time`")
+	fs.IntVar(&s.rounds, "rounds", 0, "end after this `number` of rounds, however long they take")
+	fs.IntVar(&s.first, "first", 1, "begin with round `number` of the seed")
+	fs.StringVar(&s.backend, "backend", vxlan, "`name` of the backend, of "+strings.Join(backends, ", "))
+	fs.StringVar(&s.only, "only", "", "only faults whose name contains this `text`")
+	fs.StringVar(&s.flanneld, "flanneld", "", "`path` of the daemon (default bin/flanneld)")
+	if err := fs.Parse(args); err != nil {
+		return s, err
+	}
+	err := s.check(fs.Args())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "faults:", err)
+	}
+	return s, err
+}
+
+func (s *settings) check(rest []string) error {
+	switch {
+	case len(rest) > 0:
+		return fmt.Errorf("unexpected argument %q", rest[0])
+	case s.rounds < 0 || s.first < 1:
+		return errors.New("rounds are counted from 1")
+	case len(s.table()) == 0:
+		return fmt.Errorf("no fault of backend %q has a name with %q", s.backend, s.only)
+	}
+	return nil
+}
+
+// inside runs in the sandbox and returns the exit code.
+func inside(s settings) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	// Drawn inside only: the outer program has the same flags.
+	for s.seed == 0 {
+		s.seed = rand.Uint64N(1 << 32)
+	}
+	if err := run(ctx, s); err != nil {
+		fmt.Printf("FAIL %v\n", err)
+		return 1
+	}
+	fmt.Println("every fault was mended in time; nothing else was lost or changed")
+	return 0
+}
+
+func run(ctx context.Context, s settings) error {
+	takes := s.duration.String()
+	if s.rounds > 0 {
+		takes = fmt.Sprintf("%d rounds of about 5s", s.rounds)
+	}
+	fmt.Printf("faults: %s, seed %d, backend %s\n", takes, s.seed, s.backend)
+	b, err := binaries(s)
+	if err != nil {
+		return err
+	}
+	l, err := lab.New(ctx, lab.Options{
+		Hosts: 4, Families: lab.Dual, Binaries: b,
+		Backend: `{"Type": "` + s.backend + `"}`, Flags: []string{"--ip-masq"},
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join((&suite{settings: s, lab: l}).run(ctx), l.Close())
+}
+
+func binaries(s settings) (b lab.Binaries, err error) {
+	if b.Etcd, err = assets.Path("etcd"); err != nil {
+		return b, err
+	}
+	root, err := assets.Root()
+	if err != nil {
+		return b, err
+	}
+	b.Flanneld = filepath.Join(root, "bin", "flanneld")
+	if s.flanneld != "" {
+		if b.Flanneld, err = filepath.Abs(s.flanneld); err != nil {
+			return b, err
+		}
+	}
+	if _, err := os.Stat(b.Flanneld); err != nil {
+		return b, fmt.Errorf("%w: run make build", err)
+	}
+	return b, nil
+}
