@@ -34,13 +34,13 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 PACK = go run ./dist/pack -programs '$(OUT)/bin' -archs '$(ARCHS)' -native '$(NATIVE)' -version '$(VERSION)' -image '$(IMAGE)' \
 	$(if $(IPTABLES),-iptables .assets/iptables)
 
-.PHONY: help build demo test test-fast check bench conformance faults assets deps modules clean programs image image-load release install
+.PHONY: help build demo test test-fast check lines bench conformance faults assets deps modules clean programs image image-load release install
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the programs into bin/ (BIN)
-	$(GO_BUILD) -o '$(BIN)/' $(PROGRAMS:%=./cmd/%) ./internal/lab/tenant
+	$(GO_BUILD) -o '$(BIN)/' $(PROGRAMS:%=./cmd/%) ./lab/tenant
 
 demo: ## three hosts on this machine: lease, ping, break, heal
 	test/deps demo
@@ -60,6 +60,9 @@ check: ## formatting, vet and lint of every module
 	for dir in $(MODULES); do \
 		(cd "$$dir" && go vet ./... && '$(CURDIR)/.assets/golangci-lint' run) || exit; \
 	done
+
+lines: ## count the code, by folder
+	test/lines
 
 bench: deps assets build ## measure everything for Documentation/performance.md, ten minutes (COMPARE=OLD.json)
 	mkdir -p '$(FIGURES)'

@@ -11,7 +11,7 @@ import (
 
 	"flannel/internal/ipfam"
 	"flannel/internal/options"
-	"flannel/network/kernel"
+	"flannel/kernel"
 	"flannel/subnet"
 )
 

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/golden"
 	"flannel/internal/ipfam"
+	"flannel/internal/testkit/golden"
 )
 
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }

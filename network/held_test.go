@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/network/kernel"
+	"flannel/kernel"
 	"flannel/subnet"
 )
 

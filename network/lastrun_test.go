@@ -11,7 +11,7 @@ import (
 	"flannel/backend/hostgw"
 	"flannel/internal/ipfam"
 	"flannel/internal/statedir"
-	"flannel/network/kernel"
+	"flannel/kernel"
 	"flannel/subnet"
 	"flannel/subnet/subnettest"
 )

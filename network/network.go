@@ -20,7 +20,7 @@ import (
 	"flannel/internal/ipfam"
 	"flannel/internal/metrics"
 	"flannel/internal/statedir"
-	"flannel/network/kernel"
+	"flannel/kernel"
 	"flannel/subnet"
 	"flannel/subnet/env"
 )

@@ -18,11 +18,11 @@ import (
 
 	"flannel/backend"
 	"flannel/backend/vxlan"
-	"flannel/internal/eventually"
 	"flannel/internal/health"
 	"flannel/internal/ipfam"
 	"flannel/internal/metrics"
-	"flannel/network/kernel"
+	"flannel/internal/testkit/eventually"
+	"flannel/kernel"
 	"flannel/subnet"
 	"flannel/subnet/env"
 	"flannel/subnet/subnettest"

@@ -14,7 +14,7 @@ import (
 
 	"flannel/backend"
 	"flannel/internal/ipfam"
-	"flannel/network/kernel"
+	"flannel/kernel"
 	"flannel/subnet"
 	"flannel/subnet/subnettest"
 )

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"testing"
 
-	"flannel/network/kernel"
+	"flannel/kernel"
 	"flannel/subnet"
 	"flannel/subnet/subnettest"
 )

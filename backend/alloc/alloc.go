@@ -4,7 +4,7 @@ package alloc
 
 import (
 	"flannel/backend"
-	"flannel/network/kernel"
+	"flannel/kernel"
 	"flannel/subnet"
 )
 

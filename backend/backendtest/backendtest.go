@@ -12,7 +12,7 @@ import (
 
 	"flannel/backend"
 	"flannel/internal/ipfam"
-	"flannel/network/kernel"
+	"flannel/kernel"
 	"flannel/subnet"
 )
 

@@ -7,8 +7,8 @@ import (
 
 	"flannel/backend"
 	"flannel/backend/backendtest"
-	"flannel/internal/golden"
 	"flannel/internal/ipfam"
+	"flannel/internal/testkit/golden"
 	"flannel/subnet"
 )
 

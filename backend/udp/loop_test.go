@@ -5,8 +5,8 @@ import (
 	"net/netip"
 	"testing"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
+	"flannel/internal/testkit/eventually"
 )
 
 // A peer's public address may lie inside Network, where it is routed to our own

@@ -16,7 +16,7 @@ import (
 	"flannel/backend"
 	"flannel/backend/backendtest"
 	"flannel/internal/ipfam"
-	"flannel/internal/nstest"
+	"flannel/internal/testkit/nstest"
 	"flannel/subnet"
 
 	"github.com/vishvananda/netlink"

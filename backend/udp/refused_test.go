@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"flannel/internal/nstest"
+	"flannel/internal/testkit/nstest"
 
 	"golang.org/x/sys/unix"
 )

@@ -9,7 +9,7 @@ import (
 	"unsafe"
 
 	"flannel/backend/udp/packet"
-	"flannel/network/kernel"
+	"flannel/kernel"
 
 	"golang.org/x/sys/unix"
 )

@@ -6,7 +6,7 @@ package udp
 import (
 	"flannel/backend"
 	"flannel/internal/ipfam"
-	"flannel/network/kernel"
+	"flannel/kernel"
 	"flannel/subnet"
 )
 

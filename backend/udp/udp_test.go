@@ -10,8 +10,8 @@ import (
 	"flannel/backend"
 	"flannel/backend/backendtest"
 	"flannel/backend/udp/packet"
-	"flannel/internal/golden"
 	"flannel/internal/ipfam"
+	"flannel/internal/testkit/golden"
 	"flannel/subnet"
 )
 

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"strconv"
 
-	"flannel/network/kernel"
+	"flannel/kernel"
 )
 
 // data is what a node publishes about its device in one family.

@@ -9,7 +9,7 @@ import (
 	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/internal/logging"
-	"flannel/network/kernel"
+	"flannel/kernel"
 	"flannel/subnet"
 )
 

@@ -10,9 +10,9 @@ import (
 
 	"flannel/backend"
 	"flannel/backend/backendtest"
-	"flannel/internal/golden"
 	"flannel/internal/ipfam"
-	"flannel/network/kernel"
+	"flannel/internal/testkit/golden"
+	"flannel/kernel"
 	"flannel/subnet"
 )
 

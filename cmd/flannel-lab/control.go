@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"flannel/internal/lab/cgroup"
+	"flannel/lab/cgroup"
 )
 
 func status(args []string) int {

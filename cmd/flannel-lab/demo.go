@@ -16,8 +16,8 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
-	"flannel/internal/lab/sandbox"
+	"flannel/lab"
+	"flannel/lab/sandbox"
 	"flannel/subnet"
 )
 

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/atomicfile"
-	"flannel/internal/kubeplane"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/kubeplane"
+	"flannel/lab"
 )
 
 // showCluster tells what a person can do with nodes that have no network yet.

@@ -15,9 +15,9 @@ import (
 	"syscall"
 	"testing"
 
-	"flannel/internal/eventually"
-	"flannel/internal/lab"
-	"flannel/internal/lab/sandbox"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
+	"flannel/lab/sandbox"
 )
 
 // asProgram makes the test binary flannel-lab itself.
@@ -146,7 +146,7 @@ func TestLabStaysUpUntilDown(t *testing.T) {
 
 func TestNodesOfKubernetes(t *testing.T) {
 	given := programs(t)
-	dir, err := lab.BuildStatic("flannel/cmd/flannel", "flannel/internal/lab/tenant", "flannel/cmd/flanneld")
+	dir, err := lab.BuildStatic("flannel/cmd/flannel", "flannel/lab/tenant", "flannel/cmd/flanneld")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,8 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"flannel/internal/assets"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/assets"
+	"flannel/lab"
 )
 
 // shape is what the flags say about the cluster.

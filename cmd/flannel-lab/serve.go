@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
+	"flannel/lab"
 	"flannel/subnet"
 )
 

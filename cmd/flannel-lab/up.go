@@ -15,9 +15,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"flannel/internal/lab"
-	"flannel/internal/lab/cgroup"
-	"flannel/internal/lab/sandbox"
+	"flannel/lab"
+	"flannel/lab/cgroup"
+	"flannel/lab/sandbox"
 )
 
 // holdCommand is the internal sub-command that up runs in the sandbox.

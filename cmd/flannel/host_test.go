@@ -17,8 +17,8 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
-	"flannel/internal/assets"
-	"flannel/internal/nstest"
+	"flannel/internal/testkit/assets"
+	"flannel/internal/testkit/nstest"
 )
 
 // debian is where Debian puts its CNI plugins. They know versions up to 1.0.0.

@@ -30,8 +30,8 @@ import (
 	"flannel/internal/sdnotify"
 	"flannel/internal/statedir"
 	"flannel/internal/version"
+	"flannel/kernel"
 	"flannel/network"
-	"flannel/network/kernel"
 	"flannel/network/uplink"
 	"flannel/subnet"
 )

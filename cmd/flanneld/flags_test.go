@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/golden"
+	"flannel/internal/testkit/golden"
 )
 
 func TestFlagsKeepTheirNamesAndDefaults(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"flannel/network/kernel"
+	"flannel/kernel"
 )
 
 // deviceMAC returns a look-up of the MAC of a device.

@@ -12,7 +12,7 @@ import (
 
 	"flannel/internal/logging"
 	"flannel/internal/wait"
-	"flannel/network/kernel"
+	"flannel/kernel"
 )
 
 // instance names this daemon's overlay among others on the same host: by where

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/health"
-	"flannel/internal/nstest"
-	"flannel/network/kernel"
+	"flannel/internal/testkit/nstest"
+	"flannel/kernel"
 )
 
 func TestTheLockDecidesWhoRuns(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"flannel/internal/golden"
 	"flannel/internal/ipfam"
+	"flannel/internal/testkit/golden"
 	"flannel/subnet/env"
 )
 

@@ -11,7 +11,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
-	"flannel/internal/golden"
+	"flannel/internal/testkit/golden"
 )
 
 func TestAddSaysWhatSubnetEnvLacks(t *testing.T) {

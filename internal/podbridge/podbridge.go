@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
-	"flannel/network/kernel/rtnl"
+	"flannel/kernel/rtnl"
 	"flannel/subnet/env"
 )
 

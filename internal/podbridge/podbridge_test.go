@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/nstest"
+	"flannel/internal/testkit/nstest"
 	"flannel/subnet/env"
 )
 

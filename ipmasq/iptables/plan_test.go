@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/golden"
 	"flannel/internal/ipfam"
+	"flannel/internal/testkit/golden"
 	"flannel/ipmasq"
 )
 

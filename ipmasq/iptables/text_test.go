@@ -5,8 +5,8 @@ import (
 	"slices"
 	"testing"
 
-	"flannel/internal/golden"
 	"flannel/internal/ipfam"
+	"flannel/internal/testkit/golden"
 	"flannel/ipmasq"
 )
 

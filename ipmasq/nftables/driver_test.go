@@ -14,9 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"flannel/internal/golden"
 	"flannel/internal/ipfam"
-	"flannel/internal/nstest"
+	"flannel/internal/testkit/golden"
+	"flannel/internal/testkit/nstest"
 	"flannel/ipmasq"
 )
 

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/nstest"
+	"flannel/internal/testkit/nstest"
 
 	"golang.org/x/sys/unix"
 )

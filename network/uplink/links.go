@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"flannel/backend"
-	"flannel/network/kernel"
+	"flannel/kernel"
 
 	"golang.org/x/sys/unix"
 )

@@ -12,7 +12,7 @@ import (
 
 	"flannel/backend"
 	"flannel/internal/ipfam"
-	"flannel/internal/nstest"
+	"flannel/internal/testkit/nstest"
 )
 
 // following is a watcher that runs in a namespace.

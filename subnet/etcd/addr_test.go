@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"flannel/internal/etcdtest"
+	"flannel/internal/testkit/etcdtest"
 )
 
 func TestStoreAddrIsThatOfTheServer(t *testing.T) {

@@ -5,9 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/etcdtest"
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
+	"flannel/internal/testkit/etcdtest"
+	"flannel/internal/testkit/eventually"
 	"flannel/subnet"
 )
 

@@ -9,9 +9,9 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"flannel/internal/etcdtest"
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
+	"flannel/internal/testkit/etcdtest"
+	"flannel/internal/testkit/eventually"
 	"flannel/subnet"
 	"flannel/subnet/subnettest"
 )

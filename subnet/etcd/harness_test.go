@@ -13,8 +13,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"flannel/internal/etcdtest"
 	"flannel/internal/ipfam"
+	"flannel/internal/testkit/etcdtest"
 	"flannel/subnet"
 	"flannel/subnet/subnettest"
 )

@@ -12,9 +12,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"flannel/internal/etcdtest"
 	"flannel/internal/ipfam"
 	"flannel/internal/statedir"
+	"flannel/internal/testkit/etcdtest"
 	"flannel/subnet"
 )
 

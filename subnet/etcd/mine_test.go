@@ -4,8 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
-	"flannel/internal/etcdtest"
 	"flannel/internal/ipfam"
+	"flannel/internal/testkit/etcdtest"
 	"flannel/subnet"
 	"flannel/subnet/subnettest"
 )

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/etcdtest"
 	"flannel/internal/ipfam"
 	"flannel/internal/secret"
+	"flannel/internal/testkit/etcdtest"
 	"flannel/subnet/subnettest"
 )
 

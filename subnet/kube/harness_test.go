@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/kubeplane"
-	"flannel/internal/kubetest"
+	"flannel/internal/testkit/kubeplane"
+	"flannel/internal/testkit/kubetest"
 	"flannel/subnet"
 	"flannel/subnet/subnettest"
 )

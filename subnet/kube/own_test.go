@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
-	"flannel/internal/kubeplane"
+	"flannel/internal/testkit/eventually"
+	"flannel/internal/testkit/kubeplane"
 	"flannel/subnet"
 	"flannel/subnet/subnettest"
 )

@@ -3,7 +3,7 @@ package kube
 import (
 	"testing"
 
-	"flannel/internal/kubetest"
+	"flannel/internal/testkit/kubetest"
 	"flannel/subnet/subnettest"
 )
 

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"flannel/internal/kubetest"
+	"flannel/internal/testkit/kubetest"
 	"flannel/subnet"
 	"flannel/subnet/subnettest"
 )

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
+	"flannel/internal/testkit/eventually"
 	"flannel/subnet"
 )
 

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 // about is where, when and with what a run was made.

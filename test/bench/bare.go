@@ -8,7 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"flannel/internal/lab/node"
+	"flannel/lab/node"
 )
 
 // bareLoop makes a network namespace with a vxlan device and returns how long

@@ -10,8 +10,8 @@ import (
 	"slices"
 	"time"
 
-	"flannel/internal/assets"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/assets"
+	"flannel/lab"
 )
 
 // measure is one thing to find out. It may need several rounds.

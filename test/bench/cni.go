@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"flannel/internal/lab/sandbox"
+	"flannel/lab/sandbox"
 )
 
 // delegate stands for the plugin that attaches the pod: it answers at once.

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
-	"flannel/network/kernel"
+	"flannel/kernel"
+	"flannel/lab"
 )
 
 // device is the overlay's device with the default VNI.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 // scene is where a fault happens: on host, to what it has of peer.

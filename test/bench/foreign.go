@@ -9,7 +9,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 // The foreign events: half of them of routes, half of neighbours, half of them

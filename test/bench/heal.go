@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"flannel/internal/lab"
 	"flannel/internal/wait"
+	"flannel/lab"
 )
 
 // cluster is three hosts with a pod each.

@@ -8,8 +8,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"flannel/internal/lab"
-	"flannel/network/kernel"
+	"flannel/kernel"
+	"flannel/lab"
 )
 
 // hostgw measures a node that joins the large network with plain routes: from

@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"flannel/internal/lab/sandbox"
+	"flannel/lab/sandbox"
 )
 
 // The exit codes: a figure over its limit is no error, a figure that could not

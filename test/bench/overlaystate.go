@@ -9,7 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"flannel/network/kernel"
+	"flannel/kernel"
 )
 
 // overlayState returns what the overlay has in the kernel of a host, a sorted

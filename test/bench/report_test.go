@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/golden"
+	"flannel/internal/testkit/golden"
 )
 
 func someReport() report {

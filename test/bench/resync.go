@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/wait"
-	"flannel/network/kernel"
+	"flannel/kernel"
 )
 
 // quiet is how long a daemon gets to finish what it was made to do.

@@ -6,8 +6,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"flannel/internal/lab"
-	"flannel/network/kernel/rtnl"
+	"flannel/kernel/rtnl"
+	"flannel/lab"
 )
 
 // routeEvents is a subscription to the IPv4 routes of a host.

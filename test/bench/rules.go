@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 // filter is one way in which rules get into the kernel.

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"flannel/internal/lab"
 	"flannel/internal/wait"
+	"flannel/lab"
 )
 
 // flannelPrograms is how many programs flannel runs each resyncPeriod in dual

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 // sizes are the networks whose figures make a curve, smallest first.

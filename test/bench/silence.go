@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab/ping"
+	"flannel/lab/ping"
 )
 
 // pingInterval is the time between two requests, and so the shortest silence

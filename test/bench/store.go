@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 const (

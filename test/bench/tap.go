@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 // tap sees the packets that arrive at the router of a lab.

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
 	"flannel/internal/wait"
+	"flannel/lab"
 )
 
 // Throughput of the kernel's vxlan that udp has to reach.

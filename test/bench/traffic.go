@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
-	"flannel/internal/lab/node"
+	"flannel/lab"
+	"flannel/lab/node"
 )
 
 // end is where traffic begins or ends: a network with an address.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"flannel/internal/lab/node"
+	"flannel/lab/node"
 )
 
 // bareVeth makes two networks that a veth pair connects: what pods would have

@@ -8,10 +8,10 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"flannel/internal/assets"
-	"flannel/internal/kubeplane"
-	"flannel/internal/lab"
-	"flannel/internal/lab/sandbox"
+	"flannel/internal/testkit/assets"
+	"flannel/internal/testkit/kubeplane"
+	"flannel/lab"
+	"flannel/lab/sandbox"
 )
 
 // hosts is how many nodes a cluster has. The suite needs two.

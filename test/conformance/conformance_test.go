@@ -4,9 +4,9 @@ import (
 	"os"
 	"testing"
 
-	"flannel/internal/golden"
-	"flannel/internal/lab"
-	"flannel/internal/lab/sandbox"
+	"flannel/internal/testkit/golden"
+	"flannel/lab"
+	"flannel/lab/sandbox"
 )
 
 func TestMain(m *testing.M) { lab.Main(m) }

@@ -8,9 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"flannel/internal/assets"
 	"flannel/internal/image"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/assets"
+	"flannel/lab"
 )
 
 // tools are the programs that tests call in their pods, beside agnhost. The
@@ -23,7 +23,7 @@ var tools = []string{
 // buildImages makes what the nodes have: this project's images, CoreDNS, and
 // those of the suite.
 func buildImages() ([]string, error) {
-	dir, err := lab.BuildStatic("flannel/cmd/flanneld", "flannel/cmd/flannel", "flannel/internal/lab/tenant")
+	dir, err := lab.BuildStatic("flannel/cmd/flanneld", "flannel/cmd/flannel", "flannel/lab/tenant")
 	if err != nil {
 		return nil, err
 	}

@@ -20,8 +20,8 @@ import (
 	"time"
 
 	"flannel/internal/atomicfile"
-	"flannel/internal/lab/cgroup"
-	"flannel/internal/lab/sandbox"
+	"flannel/lab/cgroup"
+	"flannel/lab/sandbox"
 )
 
 // settings are the flags.

@@ -4,7 +4,7 @@ import (
 	"regexp"
 	"strings"
 
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 // minutesPerRun is what the first line promises.

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 const dockerDropIn = "../../dist/docker-flannel.conf"

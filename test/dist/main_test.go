@@ -3,7 +3,7 @@ package dist
 import (
 	"testing"
 
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 func TestMain(m *testing.M) { lab.Main(m) }

@@ -13,7 +13,7 @@ import (
 	"sync"
 	"testing"
 
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 const mkDockerOpts = "../../dist/mk-docker-opts.sh"

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/assets"
+	"flannel/internal/testkit/assets"
 )
 
 // runMake runs the Makefile as a person would, whoever runs the tests.

@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
-	"flannel/internal/lab/cgroup"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
+	"flannel/lab/cgroup"
 )
 
 // built are the programs; the daemon is as it is installed.

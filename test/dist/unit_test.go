@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 const (

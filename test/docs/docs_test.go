@@ -131,15 +131,15 @@ var forbidden = map[string][]string{
 	"flannel/subnet/env":      {"flannel/network", "flannel/backend", "go.etcd.io", "k8s.io", "netlink"},
 	"flannel/subnet/etcd":     {"flannel/network", "flannel/backend", "k8s.io", "netlink"},
 	"flannel/subnet/kube":     {"flannel/network", "flannel/backend", "go.etcd.io", "netlink", "k8s.io/api", "k8s.io/client-go/kubernetes"},
-	"flannel/network/kernel":  {"flannel/subnet", "flannel/backend", "go.etcd.io", "k8s.io"},
+	"flannel/kernel":          {"flannel/subnet", "flannel/backend", "go.etcd.io", "k8s.io"},
 	"flannel/backend":         {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
 	"flannel/backend/hostgw":  {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
 	"flannel/backend/alloc":   {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
 	"flannel/backend/udp":     {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
 	"flannel/backend/vxlan":   {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
 	"flannel/network":         {"go.etcd.io", "k8s.io", "flannel/backend/vxlan", "flannel/network/uplink", "flannel/cmd"},
-	"flannel/cmd/flanneld":    {"k8s.io/kubernetes", "go.etcd.io/etcd/server", "helm.sh", "containernetworking/plugins", "flannel/internal/lab", "github.com/google/go-containerregistry"},
-	"flannel/cmd/flannel":     {"k8s.io", "go.etcd.io", "netlink", "net/http", "flannel/network/uplink", "flannel/backend"},
+	"flannel/cmd/flanneld":    {"k8s.io/kubernetes", "go.etcd.io/etcd/server", "helm.sh", "containernetworking/plugins", "flannel/lab", "flannel/internal/testkit", "github.com/google/go-containerregistry"},
+	"flannel/cmd/flannel":     {"k8s.io", "go.etcd.io", "netlink", "net/http", "flannel/network/uplink", "flannel/backend", "flannel/lab", "flannel/internal/testkit"},
 	"flannel/cmd/flannel-lab": {"k8s.io", "go.etcd.io"},
 }
 

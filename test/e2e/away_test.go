@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
 )
 
 func TestTheUplinkGetsAnotherAddressWhileTheDaemonIsAway(t *testing.T) {

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/golden"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/golden"
+	"flannel/lab"
 )
 
 // TestWhatAReturningFlannelFinds dumps what this daemon leaves on a host and

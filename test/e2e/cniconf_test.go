@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/eventually"
 	"flannel/internal/install"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
 )
 
 const cniConf = `{"name": "cbr0", "cniVersion": "0.3.1", "plugins": [{"type": "flannel"}]}`

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/assets"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/assets"
+	"flannel/lab"
 )
 
 // TestCnitoolDrivesTheChainWithEveryVersion lets the CNI project's own runtime

@@ -3,7 +3,7 @@ package e2e
 import (
 	"testing"
 
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 func TestAllPodsReachEachOther(t *testing.T) {

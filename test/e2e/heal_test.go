@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
 )
 
 // fault is something that happens to the network state of a host.

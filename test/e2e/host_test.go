@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
+	"flannel/lab"
 	"flannel/subnet/env"
 )
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 func TestMain(m *testing.M) { lab.Main(m) }

@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
-	"flannel/internal/lab/node"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
+	"flannel/lab/node"
 	"flannel/subnet/env"
 )
 

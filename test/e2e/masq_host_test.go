@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
-	"flannel/internal/lab/node"
+	"flannel/lab"
+	"flannel/lab/node"
 )
 
 // filterMode is one way in which rules get into the kernel.

@@ -8,9 +8,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
 )
 
 // startSecond starts a further daemon with another network on a host.

@@ -7,9 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
 )
 
 func TestWhoSeesWhichAddress(t *testing.T) {

@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
 )
 
 const onDemandBackend = `{"Type": "vxlan", "OnDemand": true}`

@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
 )
 
 // onEachBackend runs a test of this node's record with backends that publish a

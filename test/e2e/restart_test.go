@@ -5,10 +5,10 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
-	"flannel/internal/lab/ping"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
+	"flannel/lab/ping"
 )
 
 // pingInterval is how densely a continuous ping watches the data path.

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
-	"flannel/internal/lab/ping"
+	"flannel/lab"
+	"flannel/lab/ping"
 )
 
 const udpBackend = `{"Type": "udp"}`

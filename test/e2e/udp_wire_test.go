@@ -16,9 +16,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
 )
 
 // The port and the subnets of a stand-in for flannel's udp backend.

@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
 )
 
 func TestAnUplinkThatIsNotThereYetIsWaitedFor(t *testing.T) {

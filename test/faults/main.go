@@ -18,9 +18,9 @@ import (
 	"syscall"
 	"time"
 
-	"flannel/internal/assets"
-	"flannel/internal/lab"
-	"flannel/internal/lab/sandbox"
+	"flannel/internal/testkit/assets"
+	"flannel/lab"
+	"flannel/lab/sandbox"
 )
 
 // settings are the flags.

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
-	"flannel/network/kernel"
+	"flannel/kernel"
+	"flannel/lab"
 )
 
 const subnetsPrefix = lab.DefaultPrefix + "/subnets/"

@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
-	"flannel/internal/lab/ping"
 	"flannel/internal/wait"
+	"flannel/lab"
+	"flannel/lab/ping"
 )
 
 // suite is one run.

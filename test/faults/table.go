@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 // fault is a line of the table.

@@ -15,10 +15,10 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/yaml"
 
-	"flannel/internal/assets"
-	"flannel/internal/golden"
-	"flannel/internal/kubeplane"
-	"flannel/internal/kubetest"
+	"flannel/internal/testkit/assets"
+	"flannel/internal/testkit/golden"
+	"flannel/internal/testkit/kubeplane"
+	"flannel/internal/testkit/kubetest"
 )
 
 const chart = "../../dist/chart/kube-flannel"

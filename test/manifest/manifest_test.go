@@ -13,10 +13,10 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/assets"
-	"flannel/internal/golden"
-	"flannel/internal/kubeplane"
-	"flannel/internal/kubetest"
+	"flannel/internal/testkit/assets"
+	"flannel/internal/testkit/golden"
+	"flannel/internal/testkit/kubeplane"
+	"flannel/internal/testkit/kubetest"
 	"flannel/subnet"
 )
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 // TestCluster takes one cluster through its life. Each step begins with what

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/kubeplane"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/kubeplane"
+	"flannel/lab"
 )
 
 const (

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 // liftsDrops runs on nodes that drop what is forwarded, as Docker's do, and leaves

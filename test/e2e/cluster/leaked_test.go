@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 // crowd are pods on the first node, more than half of those that it has

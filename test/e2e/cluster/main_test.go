@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/assets"
-	"flannel/internal/eventually"
-	"flannel/internal/lab"
-	"flannel/internal/lab/sandbox"
+	"flannel/internal/testkit/assets"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
+	"flannel/lab/sandbox"
 )
 
 func TestMain(m *testing.M) { lab.Main(m) }
@@ -32,7 +32,7 @@ var (
 
 // programs builds what is in the images, into one folder.
 var programs = sync.OnceValues(func() (string, error) {
-	return lab.BuildStatic("flannel/cmd/flanneld", "flannel/cmd/flannel", "flannel/internal/lab/tenant")
+	return lab.BuildStatic("flannel/cmd/flanneld", "flannel/cmd/flannel", "flannel/lab/tenant")
 })
 
 // images builds the images once.

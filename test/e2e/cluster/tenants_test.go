@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/kubeplane"
-	"flannel/internal/lab"
-	"flannel/internal/lab/ping"
+	"flannel/internal/testkit/kubeplane"
+	"flannel/lab"
+	"flannel/lab/ping"
 )
 
 // service is the address of the Service of testdata/tenants.yml.

@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
-	"flannel/internal/lab/cgroup"
+	"flannel/lab"
+	"flannel/lab/cgroup"
 )
 
 // TestContainersOfTwoHostsReachEachOther runs both ways of masquerading: by

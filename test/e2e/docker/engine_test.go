@@ -10,10 +10,10 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/eventually"
-	"flannel/internal/lab"
-	"flannel/internal/lab/cgroup"
-	"flannel/internal/lab/node"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
+	"flannel/lab/cgroup"
+	"flannel/lab/node"
 )
 
 // client is Docker's command line, as Debian installs it.

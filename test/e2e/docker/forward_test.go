@@ -5,11 +5,11 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
-	"flannel/internal/lab/cgroup"
-	"flannel/internal/lab/ping"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
+	"flannel/lab/cgroup"
+	"flannel/lab/ping"
 )
 
 // withoutPrograms is the environment of a daemon that finds no iptables, as in

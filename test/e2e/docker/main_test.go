@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"flannel/internal/image"
-	"flannel/internal/lab"
+	"flannel/lab"
 )
 
 func TestMain(m *testing.M) { lab.Main(m) }
@@ -27,7 +27,7 @@ var built = sync.OnceValues(func() (p programs, err error) {
 	if p.Binaries, err = lab.BuildBinaries("-race"); err != nil {
 		return p, err
 	}
-	dir, err := lab.BuildStatic("flannel/internal/lab/tenant")
+	dir, err := lab.BuildStatic("flannel/lab/tenant")
 	if err != nil {
 		return p, err
 	}

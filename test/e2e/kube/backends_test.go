@@ -6,10 +6,10 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
-	"flannel/internal/kubeplane"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/eventually"
+	"flannel/internal/testkit/kubeplane"
+	"flannel/lab"
 )
 
 // TestOtherBackends lets each backend connect pods, and heal.

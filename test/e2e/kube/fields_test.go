@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/eventually"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
 )
 
 // peer is a Node without a machine.

@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/eventually"
 	"flannel/internal/ipfam"
-	"flannel/internal/lab"
-	"flannel/internal/lab/ping"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
+	"flannel/lab/ping"
 )
 
 func TestMain(m *testing.M) { lab.Main(m) }

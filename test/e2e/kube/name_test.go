@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/eventually"
-	"flannel/internal/kubeplane"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/eventually"
+	"flannel/internal/testkit/kubeplane"
+	"flannel/lab"
 )
 
 // TestWhatTheNodeIsCalled runs three nodes that find their Node in each of the

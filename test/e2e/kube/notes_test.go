@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/eventually"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
 )
 
 // shell runs a command on a host.

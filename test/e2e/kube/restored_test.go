@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/eventually"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
 )
 
 // TestAStoreFromABackup gives the API server an older state of its store: the

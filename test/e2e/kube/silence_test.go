@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"flannel/internal/kubeplane"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/kubeplane"
+	"flannel/lab"
 )
 
 // swallow lets the control plane drop whatever comes from a host, without an

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/kubeplane"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/kubeplane"
+	"flannel/lab"
 )
 
 // TestWaiting enters and leaves what a daemon waits for, one after the other

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"flannel/internal/eventually"
-	"flannel/internal/lab"
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
 )
 
 // runsFromState waits until the daemon is ready although the API server is away.
