@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/logging"
+	"flannel/internal/logonce"
 	"flannel/subnet"
 )
 
@@ -29,7 +29,7 @@ func (n *Network) keepLease(ctx context.Context) error {
 // acquire makes a lease this node's own, the wanted one if possible. It tries
 // until there is one; an error means that ctx has ended.
 func (n *Network) acquire(ctx context.Context, want ipfam.Pair[netip.Prefix]) error {
-	retry, said := newBackoff(), logging.NewRepeat(n.Log, slog.LevelError)
+	retry, said := newBackoff(), logonce.NewFailures(n.Log, slog.LevelError)
 	for {
 		view, _ := n.uplink.Current()
 		own, err := n.Manager.Acquire(ctx, n.backend.Attrs(view.Uplink), want)

@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"flannel/backend"
-	"flannel/internal/logging"
+	"flannel/internal/logonce"
 )
 
 // fewPeers is up to how many peers a change is logged line by line.
@@ -16,12 +16,12 @@ const fewPeers = 8
 // reporter logs what changed from pass to pass.
 type reporter struct {
 	log    *slog.Logger
-	repeat *logging.Repeat
+	repeat *logonce.Failures
 	peers  []backend.PeerStatus
 }
 
 func newReporter(log *slog.Logger) reporter {
-	return reporter{log: log, repeat: logging.NewRepeat(log, slog.LevelWarn)}
+	return reporter{log: log, repeat: logonce.NewFailures(log, slog.LevelWarn)}
 }
 
 // pass logs a pass that changed something or whose outcome changed.

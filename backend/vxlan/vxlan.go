@@ -8,7 +8,7 @@ import (
 
 	"flannel/backend"
 	"flannel/internal/ipfam"
-	"flannel/internal/logging"
+	"flannel/internal/logonce"
 	"flannel/kernel"
 	"flannel/subnet"
 )
@@ -30,7 +30,7 @@ type Backend struct {
 	config Config
 	mac    ipfam.Pair[kernel.MAC]
 	// repeat says once what the uplink makes of the configuration.
-	repeat *logging.Repeat
+	repeat *logonce.Failures
 }
 
 // New checks the configuration and chooses the MAC of the devices: the one
@@ -44,7 +44,7 @@ func New(env backend.Env) (backend.Backend, error) {
 	for _, w := range warnings {
 		env.Log.Warn("backend configuration", "problem", w)
 	}
-	b := &Backend{env: env, config: config, repeat: logging.NewRepeat(env.Log, slog.LevelWarn)}
+	b := &Backend{env: env, config: config, repeat: logonce.NewFailures(env.Log, slog.LevelWarn)}
 	for f, on := range env.Families.Each() {
 		if on {
 			b.mac[f] = chooseMAC(env, f, config)

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"flannel/internal/logging"
+	"flannel/internal/logonce"
 	"flannel/internal/wait"
 	"flannel/kernel"
 )
@@ -47,7 +47,7 @@ func (d *daemon) claim(ctx context.Context) (io.Closer, error) {
 }
 
 func (d *daemon) lock(ctx context.Context) (*kernel.Claimed, error) {
-	repeat := logging.NewRepeat(d.log, slog.LevelError)
+	repeat := logonce.NewFailures(d.log, slog.LevelError)
 	for {
 		held, err := kernel.Claim(d.lockDir, d.options.instance())
 		if err == nil {

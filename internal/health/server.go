@@ -9,7 +9,7 @@ import (
 	"net/netip"
 	"time"
 
-	"flannel/internal/logging"
+	"flannel/internal/logonce"
 	"flannel/internal/wait"
 )
 
@@ -38,7 +38,7 @@ const (
 // Run serves until ctx ends. An address that cannot be had is logged and tried
 // again: it never ends the daemon.
 func (s *Server) Run(ctx context.Context) error {
-	repeat := logging.NewRepeat(s.Log, slog.LevelError)
+	repeat := logonce.NewFailures(s.Log, slog.LevelError)
 	first := s.firstRetry
 	if first == 0 {
 		first = time.Second
@@ -61,7 +61,7 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // serve listens and answers until ctx ends or the listener breaks.
-func (s *Server) serve(ctx context.Context, repeat *logging.Repeat) (listening bool, err error) {
+func (s *Server) serve(ctx context.Context, repeat *logonce.Failures) (listening bool, err error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", s.Addr)
 	if err != nil {

@@ -3,14 +3,11 @@ package logging
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 )
 
 func logger(t *testing.T, o Options) (*slog.Logger, *bytes.Buffer) {
@@ -91,35 +88,4 @@ func TestBadFlags(t *testing.T) {
 			t.Error(err)
 		}
 	}
-}
-
-func TestRepeatLogsStartChangeAndEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		log, out := logger(t, Options{})
-		r := NewRepeat(log, slog.LevelWarn)
-		r.OK("watch")
-		for _, text := range []string{"refused", "refused", "refused", "timeout", "timeout"} {
-			r.Fail("watch", errors.New(text))
-			time.Sleep(time.Second)
-		}
-		r.Fail("list", errors.New("refused"))
-		r.OK("watch")
-		r.Fail("list", nil)
-		r.OK("watch")
-		var got []string
-		for line := range strings.Lines(out.String()) {
-			_, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
-			got = append(got, rest)
-		}
-		want := []string{
-			`level=WARN msg="failing, will retry" what=watch err=refused`,
-			`level=WARN msg="failing, will retry" what=watch err=timeout`,
-			`level=WARN msg="failing, will retry" what=list err=refused`,
-			`level=INFO msg="works again" what=watch after=5s`,
-			`level=INFO msg="works again" what=list after=0s`,
-		}
-		if strings.Join(got, "\n") != strings.Join(want, "\n") {
-			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-		}
-	})
 }

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/logging"
+	"flannel/internal/logonce"
 	"flannel/internal/wait"
 	"flannel/ipmasq"
 )
@@ -98,7 +98,7 @@ const (
 // Keeper keeps the rules. Its methods may be called by several goroutines.
 type Keeper struct {
 	Options
-	repeat *logging.Repeat
+	repeat *logonce.Failures
 	kick   chan struct{}
 	other  chan struct{}
 
@@ -110,7 +110,7 @@ type Keeper struct {
 // New returns a keeper that does nothing until Run.
 func New(o Options) *Keeper {
 	return &Keeper{
-		Options: o, repeat: logging.NewRepeat(o.Log, slog.LevelWarn),
+		Options: o, repeat: logonce.NewFailures(o.Log, slog.LevelWarn),
 		kick: make(chan struct{}, 1), other: make(chan struct{}, 1),
 	}
 }

@@ -16,7 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/logging"
+	"flannel/internal/logonce"
 	"flannel/internal/secret"
 	"flannel/internal/statedir"
 	"flannel/subnet"
@@ -75,7 +75,7 @@ type Manager struct {
 	leases clientv3.Lease
 	token  *token
 	state  *reachability
-	saving *logging.Repeat
+	saving *logonce.Failures
 	rnd    *rand.Rand
 	ttl    time.Duration
 	// beforeCreate and afterCreate are called around the transaction that
@@ -124,7 +124,7 @@ func New(o Options) (*Manager, error) {
 		o:            o,
 		log:          o.Log,
 		state:        &reachability{log: o.Log, notify: o.Reachable},
-		saving:       logging.NewRepeat(o.Log, slog.LevelWarn),
+		saving:       logonce.NewFailures(o.Log, slog.LevelWarn),
 		rnd:          rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		ttl:          leaseTTL,
 		beforeCreate: func(ipfam.Pair[netip.Prefix]) {},

@@ -21,7 +21,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/logging"
+	"flannel/internal/logonce"
 	"flannel/internal/wait"
 	"flannel/subnet"
 )
@@ -86,7 +86,7 @@ type Manager struct {
 	// used is what Config has returned: config, in the families that this
 	// node's Node has pod CIDRs in.
 	used latest[*subnet.Config]
-	odd  *logging.Repeat // mistakes of operators that nothing waits for
+	odd  *logonce.Failures // mistakes of operators that nothing waits for
 
 	name latest[string]
 	// own is this node's Node, nil while there is none.
@@ -133,7 +133,7 @@ func New(o Options) (*Manager, error) {
 	m := &Manager{
 		o: o, log: o.Log, keys: keys, client: c, access: have,
 		voice:  newVoice(o.Log, o.Waiting),
-		odd:    logging.NewRepeat(o.Log, slog.LevelWarn),
+		odd:    logonce.NewFailures(o.Log, slog.LevelWarn),
 		ready:  make(chan struct{}),
 		events: make(chan event, 8),
 	}

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"flannel/internal/logging"
+	"flannel/internal/logonce"
 	"flannel/subnet"
 )
 
@@ -27,7 +27,7 @@ const (
 
 // Run writes down what the next run is to know, until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
-	failed := logging.NewRepeat(m.o.Log, slog.LevelWarn)
+	failed := logonce.NewFailures(m.o.Log, slog.LevelWarn)
 	save := func(what string, write func() error) { failed.Fail("write the state of "+what, write()) }
 	contact := time.NewTicker(contactEvery)
 	defer contact.Stop()

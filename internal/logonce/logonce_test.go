@@ -1,0 +1,67 @@
+package logonce
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestFailuresLogStartChangeAndEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		log := slog.New(slog.NewTextHandler(&out, nil))
+		f := NewFailures(log, slog.LevelWarn)
+		f.OK("watch")
+		for _, text := range []string{"refused", "refused", "refused", "timeout", "timeout"} {
+			f.Fail("watch", errors.New(text))
+			time.Sleep(time.Second)
+		}
+		f.Fail("list", errors.New("refused"))
+		f.OK("watch")
+		f.Fail("list", nil)
+		f.OK("watch")
+		var got []string
+		for line := range strings.Lines(out.String()) {
+			_, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+			got = append(got, rest)
+		}
+		want := []string{
+			`level=WARN msg="failing, will retry" what=watch err=refused`,
+			`level=WARN msg="failing, will retry" what=watch err=timeout`,
+			`level=WARN msg="failing, will retry" what=list err=refused`,
+			`level=INFO msg="works again" what=watch after=5s`,
+			`level=INFO msg="works again" what=list after=0s`,
+		}
+		if strings.Join(got, "\n") != strings.Join(want, "\n") {
+			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	})
+}
+
+func TestLastReportsChanges(t *testing.T) {
+	var l Last[string]
+	for i, test := range []struct {
+		value string
+		want  bool
+	}{{"", false}, {"a", true}, {"a", false}, {"b", true}, {"", true}, {"b", true}} {
+		if got := l.Changed(test.value); got != test.want {
+			t.Errorf("%d: %q: got %t, want %t", i, test.value, got, test.want)
+		}
+	}
+}
+
+func TestASetIsBounded(t *testing.T) {
+	s := NewSet[int](2)
+	for i, test := range []struct {
+		item int
+		want bool
+	}{{1, true}, {1, false}, {2, true}, {3, false}, {2, false}} {
+		if got := s.First(test.item); got != test.want {
+			t.Errorf("%d: %d: got %t, want %t", i, test.item, got, test.want)
+		}
+	}
+}
