@@ -11,9 +11,10 @@ import (
 const (
 	vxlan  = "vxlan"
 	hostgw = "host-gw"
+	udp    = "udp"
 )
 
-var backends = []string{vxlan, hostgw}
+var backends = []string{vxlan, hostgw, udp}
 
 // hosts is how many there are.
 const hosts = 4
@@ -49,13 +50,20 @@ func draw(seed uint64, round int, table []fault) []drawn {
 		return []drawn{first}
 	}
 	second := drawOne(r, table[r.IntN(len(table))], (first.victim+1+r.IntN(hosts-1))%hosts)
-	if first.store && second.store {
+	if second.victim == first.victim || first.store && second.store {
 		return []drawn{first}
 	}
 	return []drawn{first, second}
 }
 
+// steady is the host whose daemon runs as long as the suite: growth that a
+// restart would hide shows there.
+const steady = 0
+
 func drawOne(r *rand.Rand, f fault, victim int) drawn {
+	if f.restarts && victim == steady {
+		victim += 1 + r.IntN(hosts-1)
+	}
 	d := drawn{fault: f, victim: victim, peer: (victim + 1 + r.IntN(hosts-1)) % hosts, number: r.IntN(1 << 16)}
 	d.offset = time.Duration(r.IntN(500)) * time.Millisecond
 	if f.longest > 0 {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -65,10 +66,17 @@ func records(ctx context.Context, l *lab.Lab) ([]record, error) {
 	return out, nil
 }
 
-// vxlanDevices and overhead are per family.
+// What backends name and take, per family. udp has one device for both.
 var (
 	vxlanDevices = ipfam.Pair[string]{"flannel.1", "flannel-v6.1"}
 	overhead     = ipfam.Pair[int]{50, 70}
+	networks     = ipfam.Pair[string]{"10.244.0.0/16", "fd00:10:244::/48"}
+)
+
+const (
+	udpDevice   = "flannel0"
+	udpOverhead = 48
+	udpMetric   = 100
 )
 
 // wanted is the state of host number own: what its own record, its uplink and
@@ -77,18 +85,26 @@ func wanted(backend string, uplinkMTU, own int, all []record) string {
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	me := all[own]
+	if backend == udp {
+		add("device %s up mtu %d tuntap", udpDevice, uplinkMTU-udpOverhead)
+	}
 	for _, f := range ipfam.All() {
 		dev := vxlanDevices[f]
+		if backend == udp {
+			add("address %s %s/%d", udpDevice, me.subnet[f].Addr(), f.Bits())
+			add("route %s dev %s metric %d", networks[f], udpDevice, udpMetric)
+			continue
+		}
 		if backend == vxlan {
 			add("device %s up mtu %d mac %s vni 1 local %s", dev, uplinkMTU-overhead[f], me.mac[f], me.public[f])
 			add("address %s %s/%d", dev, me.subnet[f].Addr(), f.Bits())
 		}
 		for i, peer := range all {
-			switch net := peer.subnet[f].Addr(); {
+			switch vtep := peer.subnet[f].Addr(); {
 			case i == own:
 			case backend == vxlan:
-				add("route %s via %s dev %s onlink", peer.subnet[f], net, dev)
-				add("neighbour %s %s %s", dev, net, peer.mac[f])
+				add("route %s via %s dev %s onlink", peer.subnet[f], vtep, dev)
+				add("neighbour %s %s %s", dev, vtep, peer.mac[f])
 				add("fdb %s %s %s", dev, peer.mac[f], peer.public[f])
 			default:
 				add("route %s via %s dev %s", peer.subnet[f], peer.public[f], lab.Uplink)
@@ -111,15 +127,18 @@ func actual(h *netlink.Handle) (string, error) {
 	for _, link := range links {
 		name := link.Attrs().Name
 		names[link.Attrs().Index] = name
-		v, ok := link.(*netlink.Vxlan)
-		if !ok || !strings.HasPrefix(name, "flannel") {
+		if !strings.HasPrefix(name, "flannel") {
 			continue
 		}
 		up := "down"
-		if v.Flags&unix.IFF_UP != 0 {
+		if link.Attrs().Flags&net.FlagUp != 0 {
 			up = "up"
 		}
-		add("device %s %s mtu %d mac %s vni %d local %s", name, up, v.MTU, v.HardwareAddr, v.VxlanId, v.SrcAddr)
+		kind := link.Type()
+		if v, ok := link.(*netlink.Vxlan); ok {
+			kind = fmt.Sprintf("mac %s vni %d local %s", v.HardwareAddr, v.VxlanId, v.SrcAddr)
+		}
+		add("device %s %s mtu %d %s", name, up, link.Attrs().MTU, kind)
 		if err := addEntries(h, link, add); err != nil && !errors.Is(err, unix.ENODEV) {
 			return "", err
 		}
@@ -130,15 +149,22 @@ func actual(h *netlink.Handle) (string, error) {
 			return "", fmt.Errorf("list routes: %w", err)
 		}
 		for _, r := range list {
-			onlink := ""
-			if r.Flags&int(netlink.FLAG_ONLINK) != 0 {
-				onlink = " onlink"
-			}
-			add("route %s via %s dev %s%s", r.Dst, r.Gw, names[r.LinkIndex], onlink)
+			add("%s", describe(&r, names[r.LinkIndex]))
 		}
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n") + "\n", nil
+}
+
+func describe(r *netlink.Route, dev string) string {
+	if r.Gw == nil {
+		return fmt.Sprintf("route %s dev %s metric %d", r.Dst, dev, r.Priority)
+	}
+	text := fmt.Sprintf("route %s via %s dev %s", r.Dst, r.Gw, dev)
+	if r.Flags&int(netlink.FLAG_ONLINK) != 0 {
+		text += " onlink"
+	}
+	return text
 }
 
 // addEntries adds a device's addresses, permanent neighbours and FDB entries.

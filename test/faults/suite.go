@@ -103,7 +103,7 @@ func (s *suite) start(ctx context.Context) error {
 		s.foreign, s.rules = append(s.foreign, foreign), append(s.rules, rules)
 		s.env, s.usage = append(s.env, string(env)), append(s.usage, u)
 	}
-	return s.converge(limited, time.Minute)
+	return s.converge(limited, 30*time.Second)
 }
 
 // round makes faults and returns how long the cluster needed to recover after
@@ -132,7 +132,7 @@ func (s *suite) round(ctx context.Context, faults []drawn) (time.Duration, error
 
 // hurt makes one fault and undoes it.
 func (s *suite) hurt(ctx context.Context, d drawn) error {
-	place := scene{lab: s.lab, host: s.lab.Hosts[d.victim], peer: s.lab.Hosts[d.peer], drawn: d}
+	place := scene{lab: s.lab, backend: s.backend, host: s.lab.Hosts[d.victim], peer: s.lab.Hosts[d.peer], drawn: d}
 	if err := pause(ctx, d.offset); err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func (s *suite) converge(ctx context.Context, limit time.Duration) error {
 			return fmt.Errorf("not as it should be after %s:\n%w", limit.Round(time.Second), wrong)
 		}
 		if err := pause(ctx, interval); err != nil {
-			return err
+			return errors.Join(err, wrong)
 		}
 	}
 }
@@ -254,7 +254,7 @@ func (s *suite) stopPings(pings []pinging, faults []drawn, took time.Duration, s
 		allowed := 0
 		for _, d := range faults {
 			if d.victim == p.from || d.victim == p.to {
-				allowed += d.mayLose(slow)
+				allowed += d.mayLose(s.backend, slow)
 			}
 		}
 		if stats[i].Lost > allowed {
@@ -266,9 +266,13 @@ func (s *suite) stopPings(pings []pinging, faults []drawn, took time.Duration, s
 }
 
 // mayLose is how many pings of one series the fault explains.
-func (d drawn) mayLose(slow float64) int {
+func (d drawn) mayLose(backend string, slow float64) int {
 	cut := scaled(d.cuts, slow)
-	if d.cutsAll {
+	stopped := backend == udp && (d.stops || d.restarts)
+	if stopped {
+		cut = scaled(restart, slow)
+	}
+	if d.cutsAll || stopped {
 		// What makes and undoes the fault takes its time too.
 		cut += d.lasts + scaled(time.Second, slow)
 	}

@@ -31,6 +31,10 @@ type fault struct {
 	cutsAll bool
 	cuts    time.Duration
 
+	// stops says that the daemon does not run until undo: that cuts if packets
+	// pass the daemon. restarts says that it is another process then.
+	stops, restarts bool
+
 	inject, undo act
 }
 
@@ -40,6 +44,7 @@ type act func(context.Context, scene) error
 // scene is where a fault happens: on host, to what it has of peer.
 type scene struct {
 	lab        *lab.Lab
+	backend    string
 	host, peer *lab.Host
 	drawn      drawn
 }
@@ -60,10 +65,10 @@ const (
 // faults is the table.
 func faults() []fault {
 	return []fault{
-		{name: "daemon killed", deadline: restart, hold: holdStart, longest: time.Second, inject: kill, undo: start},
-		{name: "daemon stopped and continued", shortest: time.Second, longest: 10 * time.Second,
+		{name: "daemon killed", restarts: true, deadline: restart, hold: holdStart, longest: time.Second, inject: kill, undo: start},
+		{name: "daemon stopped and continued", stops: true, shortest: time.Second, longest: 10 * time.Second,
 			inject: send(syscall.SIGSTOP), undo: send(syscall.SIGCONT)},
-		{name: "daemon terminated in its first pass", deadline: restart, hold: holdStart, longest: 300 * time.Millisecond,
+		{name: "daemon terminated in its first pass", restarts: true, deadline: restart, hold: holdStart, longest: 300 * time.Millisecond,
 			inject: firstPass, undo: start},
 
 		{name: "device deleted", backend: vxlan, cuts: repair, inject: commands("ip link del flannel.1", "ip link del flannel-v6.1")},
@@ -72,13 +77,17 @@ func faults() []fault {
 			"ip link set flannel.1 address 02:00:00:00:00:98", "ip link set flannel-v6.1 address 02:00:00:00:00:98")},
 		{name: "device's MTU changed", backend: vxlan, cuts: repair, inject: commands("ip link set flannel.1 mtu 1300", "ip link set flannel-v6.1 mtu 1300")},
 		{name: "device's address deleted", backend: vxlan, cuts: repair, inject: commands("ip addr flush dev flannel.1", "ip -6 addr flush dev flannel-v6.1 scope global")},
+		{name: "device deleted", backend: udp, cuts: repair, inject: commands("ip link del flannel0")},
+		{name: "device set down", backend: udp, cuts: repair, inject: commands("ip link set flannel0 down")},
+		{name: "device's MTU changed", backend: udp, cuts: repair, inject: commands("ip link set flannel0 mtu 1300")},
+		{name: "device's address deleted", backend: udp, cuts: repair, inject: commands("ip addr flush dev flannel0", "ip -6 addr flush dev flannel0")},
 		{name: "neighbour deleted", backend: vxlan, cuts: repair, inject: commands("ip neigh del VTEP dev flannel.1", "ip -6 neigh del VTEP6 dev flannel-v6.1")},
 		{name: "FDB entry deleted", backend: vxlan, cuts: repair, inject: deleteFDB},
-		{name: "route deleted", cuts: repair, inject: commands("ip route del SUBNET", "ip -6 route del SUBNET6")},
+		{name: "route deleted", cuts: repair, inject: commands("ip route del ROUTE", "ip -6 route del ROUTE6")},
 		{name: "routes flushed", cuts: repair, inject: commands("ip route flush proto 70", "ip -6 route flush proto 70")},
 		{name: "foreign routes beside ours", longest: time.Second,
-			inject: commands("ip route add SUBNET dev foreign0 metric 4000 proto static", "ip -6 route add SUBNET6 dev foreign0 metric 4000 proto static"),
-			undo:   commands("ip route del SUBNET dev foreign0", "ip -6 route del SUBNET6 dev foreign0")},
+			inject: commands("ip route add ROUTE dev foreign0 metric 4000 proto static", "ip -6 route add ROUTE6 dev foreign0 metric 4000 proto static"),
+			undo:   commands("ip route del ROUTE dev foreign0", "ip -6 route del ROUTE6 dev foreign0")},
 		{name: "thousands of foreign events", inject: shell(
 			"for i in $(seq 0 1999); do echo route add 198.18.$((i / 250)).$((i % 250))/32 dev foreign0; done | ip -batch - && ip route flush root 198.18.0.0/15")},
 
@@ -118,7 +127,7 @@ func faults() []fault {
 		{name: "hostile records", store: true, longest: 2 * time.Second, inject: hostile(true), undo: hostile(false)},
 		{name: "etcd stopped", store: true, longest: 5 * time.Second, inject: etcdStop, undo: etcdStart},
 		{name: "etcd killed", store: true, longest: 2 * time.Second, inject: func(_ context.Context, s scene) error { return s.lab.Etcd.Kill() }, undo: etcdStart},
-		{name: "etcd compacted while a daemon is stopped", store: true, longest: 2 * time.Second,
+		{name: "etcd compacted while a daemon is stopped", store: true, stops: true, longest: 2 * time.Second,
 			inject: all(send(syscall.SIGSTOP), func(ctx context.Context, s scene) error { return s.lab.Etcd.Compact(ctx) }), undo: send(syscall.SIGCONT)},
 		{name: "etcd wiped", store: true, deadline: 70 * time.Second, hold: holdWiped, inject: etcdWipe},
 
@@ -127,8 +136,19 @@ func faults() []fault {
 }
 
 // commands runs programs on the host one after the other; see lab.Host.Commands.
+// ROUTE and ROUTE6 stand for the destinations of the routes to the peer.
 func commands(lines ...string) act {
-	return func(ctx context.Context, s scene) error { return s.host.Commands(ctx, s.peer, lines...) }
+	return func(ctx context.Context, s scene) error {
+		route := strings.NewReplacer("ROUTE", "SUBNET")
+		if s.backend == udp {
+			route = strings.NewReplacer("ROUTE6", networks[ipfam.V6], "ROUTE", networks[ipfam.V4])
+		}
+		replaced := make([]string, len(lines))
+		for i, line := range lines {
+			replaced[i] = route.Replace(line)
+		}
+		return s.host.Commands(ctx, s.peer, replaced...)
+	}
 }
 
 // shell runs a line of the shell on the host.
