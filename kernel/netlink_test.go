@@ -38,7 +38,6 @@ func open(t testing.TB, ns *nstest.NS, o kernel.Options) *kernel.Netlink {
 }
 
 type applier interface {
-	Add(ctx context.Context, some kernel.State)
 	Apply(ctx context.Context, want kernel.State, hold bool) (kernel.Stats, error)
 }
 

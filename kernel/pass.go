@@ -97,9 +97,9 @@ func (p *pass) writeTables(old tables) error {
 		return !there
 	})
 	addrs := plan(p, p.edge.addrs, p.addrs, old.addrs, p.addrEntries(p.want.Devices, nil))
-	fdb := planEntries(p, p.edge.fdb, p.fdb, old.fdb, p.want.FDB, p.before.FDB, p.early.FDB, p.fdbEntries)
-	neighbors := planEntries(p, p.edge.neighbors, p.neighbors, old.neighbors, p.want.Neighbors, p.before.Neighbors, p.early.Neighbors, p.neighborEntries)
-	routes := planEntries(p, p.edge.routes, p.routes, old.routes, p.want.Routes, p.before.Routes, p.early.Routes, p.routeEntries)
+	fdb := planEntries(p, p.edge.fdb, p.fdb, old.fdb, p.want.FDB, p.before.FDB, p.fdbEntries)
+	neighbors := planEntries(p, p.edge.neighbors, p.neighbors, old.neighbors, p.want.Neighbors, p.before.Neighbors, p.neighborEntries)
+	routes := planEntries(p, p.edge.routes, p.routes, old.routes, p.want.Routes, p.before.Routes, p.routeEntries)
 	p.unresolved = len(p.missing) > 0
 	p.fileMissing()
 	addrs.hold(func(k addrKey, _ struct{}) bool { return p.holds(k.prefix.Addr()) })

@@ -46,10 +46,6 @@ type reconciler struct {
 	settled bool
 	// unresolved says that a device was missing in the last pass.
 	unresolved bool
-	// early are entries that Add has put since the last pass, earlyPut their
-	// number by table.
-	early    State
-	earlyPut map[string]int
 
 	demand
 	memory
@@ -97,7 +93,7 @@ type counters struct {
 }
 
 func newReconciler(log *slog.Logger, scope Scope, e edge) *reconciler {
-	r := &reconciler{log: log, scope: scope, edge: e, prepared: map[int]bool{}, earlyPut: map[string]int{}, memory: newMemory()}
+	r := &reconciler{log: log, scope: scope, edge: e, prepared: map[int]bool{}, memory: newMemory()}
 	r.unsure.Store(true)
 	return r
 }
@@ -152,8 +148,6 @@ func (r *reconciler) Apply(ctx context.Context, want State, hold bool) (Stats, e
 	defer r.pass.Unlock()
 	p := r.newPass(ctx)
 	p.unsure, p.hold, p.before = r.unsure.Swap(false), ipfam.Pair[bool]{hold, hold}, r.want
-	p.stats.Put, r.earlyPut = r.earlyPut, p.stats.Put
-	defer func() { r.early = State{} }()
 	r.want = want
 	if err := p.run(); err != nil {
 		// What is remembered may be half of the truth.

@@ -34,22 +34,20 @@ func plan[K, V comparable](p *pass, t table[K, V], memory, old map[K]V, want ite
 	return w
 }
 
-// planEntries is plan for the entries of a State, of which before had others
-// and early are those that Add has put since. While the tables hold exactly
-// what these say, only the part of the list that differs is looked at.
+// planEntries is plan for the entries of a State, of which before had others.
+// While the tables hold exactly what before says, only the part of the list
+// that differs is looked at.
 func planEntries[E, K, V comparable](p *pass, t table[K, V], memory, old map[K]V,
-	want, before, early []E, entries func([]E, []Answer) iter.Seq2[K, V],
+	want, before []E, entries func([]E, []Answer) iter.Seq2[K, V],
 ) *work[K, V] {
 	if !p.settledBefore {
 		return plan(p, t, memory, old, entries(want, p.asked))
 	}
 	want, before = trim(want, before)
-	have := make(map[K]V, len(before)+len(early))
-	for _, list := range [][]E{before, early} {
-		for k := range entries(list, nil) {
-			if v, ok := memory[k]; ok {
-				have[k] = v
-			}
+	have := make(map[K]V, len(before))
+	for k := range entries(before, nil) {
+		if v, ok := memory[k]; ok {
+			have[k] = v
 		}
 	}
 	w := &work[K, V]{p: p, table: t, memory: memory}

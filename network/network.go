@@ -34,8 +34,6 @@ type Kernel interface {
 	// Apply makes the kernel hold what want says. With hold, nothing stale is
 	// deleted.
 	Apply(ctx context.Context, want kernel.State, hold bool) (kernel.Stats, error)
-	// Add puts entries that the next Apply has in its plan.
-	Add(ctx context.Context, some kernel.State)
 	// Invalidate makes the next Apply compare with a dump of the kernel.
 	Invalidate()
 	// Held returns the destinations of our routes in the kernel.

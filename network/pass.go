@@ -23,7 +23,6 @@ func (l *looper) pass(ctx context.Context) <-chan time.Time {
 	}
 	started := time.Now()
 	l.look(ctx, view.Uplink)
-	l.welcome(ctx, snapshot, own, view)
 	r := l.plan(*snapshot, *own, view)
 	r.at, r.gone = started, gone
 	if r.err == nil {

@@ -211,33 +211,3 @@ func (s *Site) badPublicIP(f ipfam.Family, own, l *Lease, a netip.Addr) string {
 	}
 	return ""
 }
-
-// Uncontested reports whether lease number i may be used as it is whatever
-// becomes of the others, and there is nothing to note of it: it is sound, and no
-// other lease, sound or not, names its public address or a subnet that overlaps
-// its own.
-func Uncontested(site *Site, own *Lease, leases []*Lease, i int) bool {
-	l := leases[i]
-	if site.isOwn(own, l) || site.unusable(own, l) != "" || len(site.oddities(nil, own, l)) > 0 {
-		return false
-	}
-	for j, o := range leases {
-		if j != i && l.touches(o) {
-			return false
-		}
-	}
-	return true
-}
-
-// touches reports whether two leases name the same public address, subnets that
-// overlap, or the one the address in the subnet of the other. A lease that can be
-// uncontested has no address inside the network.
-func (l *Lease) touches(o *Lease) bool {
-	for f, s := range l.Subnet {
-		a := l.Attrs.PublicIP[f]
-		if s.Overlaps(o.Subnet[f]) || s.Contains(o.Attrs.PublicIP[f]) || a.IsValid() && a == o.Attrs.PublicIP[f] {
-			return true
-		}
-	}
-	return false
-}

@@ -100,11 +100,6 @@ func TestVetLeavesOnlyTheWrongOnesOut(t *testing.T) {
 					t.Errorf("%s: got %q, want %q", r.Lease.Name, r.Why, want)
 				}
 			}
-			for i, l := range tt.leases {
-				if subnet.Uncontested(site, &own, pointers(tt.leases...), i) && (tt.want[l.Name] != "" || l.Name == own.Name) {
-					t.Errorf("%s is called uncontested", l.Name)
-				}
-			}
 		})
 	}
 }
@@ -120,24 +115,6 @@ func TestAFamilyThatIsOffDoesNotMatter(t *testing.T) {
 	}
 	if got := new(subnet.Vetter).Vet(site, &own, pointers(ipv6("y", "fc00::/64", "2001:db8::1"))); len(got.Peers) != 1 {
 		t.Errorf("got %+v, want it used", got)
-	}
-}
-
-func TestUncontestedIsWhoTouchesNobody(t *testing.T) {
-	site := siteOf("10.5.0.0/16")
-	own := lease("own", "10.5.1.0/24", "192.0.2.1", 5)
-	leases := []subnet.Lease{
-		own, lease("alone", "10.5.2.0/24", "192.0.2.2", 6),
-		lease("a", "10.5.4.0/24", "192.0.2.3", 7), lease("b", "10.5.5.0/24", "192.0.2.3", 8), // one address
-		lease("c", "10.5.8.0/22", "192.0.2.5", 9), lease("d", "10.5.9.0/24", "192.0.2.6", 10), // subnets overlap
-		lease("f", "10.5.16.0/24", "10.5.17.1", 11), lease("g", "10.5.17.0/24", "192.0.2.7", 12), // an address in a subnet
-		lease("h", "10.5.32.0/23", "192.0.2.8", 13), // an unusual length
-		{Name: "e", Invalid: "no JSON"},
-	}
-	for i, l := range leases {
-		if got := subnet.Uncontested(site, &own, pointers(leases...), i); got != (l.Name == "alone") {
-			t.Errorf("%s: got %t", l.Name, got)
-		}
 	}
 }
 

@@ -26,7 +26,7 @@ func (b *bench) further(ctx context.Context) ([]row, error) {
 	}
 	rows, err := c.further(ctx, b.peers, b.roundsOr(50))
 	if err == nil {
-		rows[0].Limit = atMost(5)
+		rows[0].Limit = atMost(15)
 	}
 	return rows, err
 }
