@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"strings"
@@ -56,8 +57,8 @@ func TestMissesOnOtherDevicesAreNotJudged(t *testing.T) {
 		dev  int
 		want bool
 	}{{f.links["flannel.1"].index, true}, {eth0, false}} {
-		body := append(neighHeader(new([unix.SizeofNdMsg]byte), unix.AF_INET, test.dev, 0), 8, 0, unix.NDA_DST, 0, 10, 5, 2, 9)
-		body[8] = unix.NUD_INCOMPLETE
+		body := binary.NativeEndian.AppendUint32([]byte{unix.AF_INET, 0, 0, 0}, uint32(test.dev))
+		body = append(body, unix.NUD_INCOMPLETE, 0, 0, 0, 8, 0, unix.NDA_DST, 0, 10, 5, 2, 9)
 		m := rtnl.Message{Type: unix.RTM_GETNEIGH, Body: body}
 		if _, got := f.miss(m); got != test.want {
 			t.Errorf("device %d: got miss %t, want %t", test.dev, got, test.want)

@@ -2,12 +2,11 @@ package kernel
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"net/netip"
 
 	"flannel/kernel/rtnl"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,57 +32,49 @@ func (r *reconciler) Host(ctx context.Context) (Host, error) {
 	return r.edge.host()
 }
 
-// host reads again what the kernel says may be incomplete.
-func (t netlinkTables) host(links linkTable) (h Host, err error) {
-	const attempts = 5
-	for range attempts {
-		if h, err = t.readHost(links); !errors.Is(err, rtnl.ErrInterrupted) {
-			return h, err
-		}
+func (t netlinkTables) readHost() (h Host, err error) {
+	if h.Addrs, err = hostAddrs(t.handle); err != nil {
+		return h, err
 	}
+	err = rtnl.Retry(func() error {
+		h.Gateways = nil
+		return t.dump(unix.RTPROT_UNSPEC, func(m rtnl.Message) {
+			r, ok := rtnl.ParseRoute(m.Body)
+			if !ok || r.Dst.Bits() != 0 || r.Table != unix.RT_TABLE_MAIN || r.TOS != 0 {
+				return
+			}
+			for hop := range r.NextHops() {
+				if hop.Gateway.IsValid() {
+					h.Gateways = append(h.Gateways, hop.Gateway)
+				}
+			}
+		})
+	})
 	return h, err
 }
 
-func (t netlinkTables) readHost(links linkTable) (h Host, err error) {
-	names := map[int]string{}
-	if err := links.List(func(l link) { names[l.index] = l.name }); err != nil {
-		return h, err
-	}
-	err = t.conn.Dump(func(b *rtnl.Batch) {
-		b.Begin(unix.RTM_GETADDR, unix.NLM_F_DUMP, addrHeader(unix.AF_UNSPEC, 0, 0))
-	}, func(m rtnl.Message) {
-		if k, ok := parseAddr(m.Body); ok {
-			h.Addrs = append(h.Addrs, HostAddr{k.prefix, names[k.dev]})
+func hostAddrs(handle *netlink.Handle) ([]HostAddr, error) {
+	var links []netlink.Link
+	var addrs []netlink.Addr
+	err := rtnl.Retry(func() (err error) {
+		if links, err = handle.LinkList(); err != nil {
+			return err
 		}
+		addrs, err = handle.AddrList(nil, netlink.FAMILY_ALL)
+		return err
 	})
 	if err != nil {
-		return h, err
+		return nil, err
 	}
-	err = t.dumpRouteBodies(unix.RTPROT_UNSPEC, func(body []byte) {
-		if k, _, ok := parseRoute(body); ok && k.dst.Bits() == 0 {
-			h.Gateways = append(h.Gateways, gateways(body[unix.SizeofRtMsg:])...)
-		}
-	})
-	return h, err
-}
-
-// gateways returns those of the attributes of a route with one next hop or with
-// several.
-func gateways(attrs []byte) (list []netip.Addr) {
-	for typ, value := range rtnl.Attrs(attrs) {
-		switch typ {
-		case unix.RTA_GATEWAY:
-			list = append(list, rtnl.Addr(value))
-		case unix.RTA_MULTIPATH:
-			for len(value) >= unix.SizeofRtNexthop {
-				n := int(binary.NativeEndian.Uint16(value))
-				if n < unix.SizeofRtNexthop || n > len(value) {
-					break
-				}
-				list = append(list, gateways(value[unix.SizeofRtNexthop:n])...)
-				value = value[min((n+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(value)):]
-			}
+	names := make(map[int]string, len(links))
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	var list []HostAddr
+	for _, a := range addrs {
+		if p := rtnl.PrefixOf(a); p.IsValid() {
+			list = append(list, HostAddr{p, names[a.LinkIndex]})
 		}
 	}
-	return list
+	return list, nil
 }

@@ -9,15 +9,14 @@ import (
 )
 
 // judge compares an event with what is remembered and reports whether the
-// kernel may differ from it. txChecksum tells whether transmit checksum offload
-// of a device is on.
-func (r *reconciler) judge(m rtnl.Message, txChecksum func(name string) (bool, error)) (tampered bool) {
+// kernel may differ from it.
+func (r *reconciler) judge(m rtnl.Message, devices deviceReader) (tampered bool) {
 	if m.Type == unix.RTM_GETNEIGH {
 		return false // a question; see miss
 	}
 	r.lock.Lock()
 	defer r.lock.Unlock()
-	if r.isTamperingLocked(m, txChecksum) {
+	if r.isTamperingLocked(m, devices) {
 		return true
 	}
 	if r.listing && len(r.unjudged) < maxUnjudged {
@@ -50,17 +49,16 @@ const maxUnjudged = 4096
 func (r *reconciler) judgeAgainLocked() bool {
 	bad := len(r.unjudged) >= maxUnjudged
 	for _, m := range r.unjudged {
-		// The device's own settings have not been listed.
-		bad = bad || r.isTamperingLocked(m, func(string) (bool, error) { return false, nil })
+		bad = bad || r.isTamperingLocked(m, nil)
 	}
 	r.unjudged = nil
 	return bad
 }
 
-func (r *reconciler) isTamperingLocked(m rtnl.Message, txChecksum func(name string) (bool, error)) bool {
+func (r *reconciler) isTamperingLocked(m rtnl.Message, devices deviceReader) bool {
 	switch m.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		return r.judgeLinkLocked(m, txChecksum)
+		return r.judgeLinkLocked(m, devices)
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		return r.judgeAddrLocked(m)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
@@ -71,31 +69,51 @@ func (r *reconciler) isTamperingLocked(m rtnl.Message, txChecksum func(name stri
 	return false
 }
 
+// deviceReader reads what a device is like at present.
+type deviceReader interface {
+	get(index int) (link, error)
+	// TxChecksum reports whether transmit checksum offload is on.
+	TxChecksum(name string) (bool, error)
+}
+
 // judgeLinkLocked: a link that went down, or away, took routes with it without a
-// word, even if it is back already.
-func (r *reconciler) judgeLinkLocked(m rtnl.Message, txChecksum func(name string) (bool, error)) bool {
-	got, ok := parseLink(m.Body)
+// word, even if it is back already. All else is read from the device, unless
+// there is no reader.
+func (r *reconciler) judgeLinkLocked(m rtnl.Message, devices deviceReader) bool {
+	e, ok := rtnl.ParseLinkEvent(m)
 	if !ok {
 		return false
 	}
-	w, ok := r.watched[got.index]
+	w, ok := r.watched[e.Index]
 	switch {
 	case !ok:
 		return false
 	case m.Type == unix.RTM_DELLINK:
-		delete(r.watched, got.index)
+		delete(r.watched, e.Index)
 		return true
-	case !w.own:
-		return r.judgeUplinkLocked(got, w)
-	case !got.up || got.name != w.name || got.mtu != w.mtu || got.mac != w.mac || got.alias != w.alias:
+	case w.own && !e.Up:
 		return true
-	case got.master != w.master || got.vxlan != w.vxlan:
-		return true
-	case w.txChecksumOff:
-		on, err := txChecksum(w.name)
-		return err != nil || on
+	case devices == nil:
+		return false
 	}
-	return false
+	got, err := devices.get(e.Index)
+	if err != nil {
+		return true
+	}
+	if !w.own {
+		got.up = e.Up
+		return r.judgeUplinkLocked(got, w)
+	}
+	want := w.link
+	want.up = true
+	if got != want {
+		return true
+	}
+	if !w.txChecksumOff {
+		return false
+	}
+	on, err := devices.TxChecksum(w.name)
+	return err != nil || on
 }
 
 func (r *reconciler) judgeUplinkLocked(got link, w watchedLink) bool {
@@ -110,10 +128,11 @@ func (r *reconciler) judgeUplinkLocked(got link, w watchedLink) bool {
 // judgeAddrLocked: the last address of a device takes the device's routes with it
 // without a word.
 func (r *reconciler) judgeAddrLocked(m rtnl.Message) bool {
-	k, ok := parseAddr(m.Body)
+	e, ok := rtnl.ParseAddrEvent(m)
 	if !ok {
 		return false
 	}
+	k := addrKey{e.Dev, e.Addr}
 	w, watched := r.watched[k.dev]
 	_, known := r.addrs[k]
 	switch {
@@ -130,30 +149,30 @@ func (r *reconciler) judgeAddrLocked(m rtnl.Message) bool {
 // writes agree with what is remembered unless several passes overtake them;
 // then a list too many is made.
 func (r *reconciler) judgeNeighLocked(m rtnl.Message) bool {
-	n, ok := parseNeigh(m.Body)
+	n, ok := rtnl.ParseNeigh(m.Body)
 	if !ok {
 		return false
 	}
-	if w := r.watched[n.dev]; !w.own {
+	if w := r.watched[n.Dev]; !w.own {
 		return false
 	}
 	var known, same bool
-	if n.family == unix.AF_BRIDGE {
+	if n.Family == unix.AF_BRIDGE {
 		var have fdbValue
-		have, known = r.fdb[fdbKey{n.dev, n.mac}]
-		same = have == n.fdbValue()
+		have, known = r.fdb[fdbKey{n.Dev, n.MAC}]
+		same = have == fdbValueOf(n)
 	} else {
 		var mac MAC
-		mac, known = r.neighbors[neighKey{n.dev, n.addr}]
-		same = mac == n.mac
+		mac, known = r.neighbors[neighKey{n.Dev, n.Addr}]
+		same = mac == n.MAC
 	}
 	switch {
 	case m.Type == unix.RTM_DELNEIGH:
 		return known
 	case known:
-		return !same || !isPermanent(n.state)
+		return !same || !isPermanent(n.State)
 	default:
-		return isPermanent(n.state)
+		return isPermanent(n.State)
 	}
 }
 

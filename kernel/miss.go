@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"time"
 
+	"flannel/kernel/rtnl"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -19,14 +21,14 @@ type Miss struct {
 // bytes; ok is false when they are no miss: a probe of a known neighbour, the
 // question for a MAC, a damaged message.
 func ParseMiss(body []byte) (m Miss, ok bool) {
-	n, ok := parseNeigh(body)
-	if !ok || n.state&unix.NUD_INCOMPLETE == 0 || !n.addr.IsValid() || n.dev <= 0 {
+	n, ok := rtnl.ParseNeigh(body)
+	if !ok || n.State&unix.NUD_INCOMPLETE == 0 || !n.Addr.IsValid() || n.Dev <= 0 {
 		return Miss{}, false
 	}
-	if n.family != family(n.addr) {
+	if n.Family != family(n.Addr) {
 		return Miss{}, false
 	}
-	return Miss{Index: n.dev, Addr: n.addr.Unmap()}, true
+	return Miss{Index: n.Dev, Addr: n.Addr.Unmap()}, true
 }
 
 // answer puts the entries that some addresses need and counts those that a

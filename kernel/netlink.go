@@ -12,6 +12,7 @@ import (
 	"flannel/internal/wait"
 	"flannel/kernel/rtnl"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
@@ -43,6 +44,7 @@ type Netlink struct {
 	*reconciler
 	options Options
 	conn    *rtnl.Conn
+	handle  *netlink.Handle
 	links   *netlinkLinks
 
 	mu sync.Mutex
@@ -65,18 +67,26 @@ func New(o Options) (*Netlink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
+	handle, err := rtnl.NewHandle(o.Namespace)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
 	ioctl, err := rtnl.Datagram(o.Namespace)
 	if err != nil {
+		handle.Close()
 		return nil, errors.Join(fmt.Errorf("open socket for device settings: %w", err), conn.Close())
 	}
-	n := &Netlink{options: o, conn: conn}
-	n.links = &netlinkLinks{conn: conn, namespace: o.Namespace, ioctl: ioctl, watch: n.refilter}
-	n.reconciler = newReconciler(o.Log, o.Scope, netlinkTables{conn, o.Namespace, o.LockDir}.edge(n.links))
+	n := &Netlink{options: o, conn: conn, handle: handle}
+	n.links = &netlinkLinks{conn: conn, handle: handle, namespace: o.Namespace, ioctl: ioctl, watch: n.refilter}
+	n.reconciler = newReconciler(o.Log, o.Scope, netlinkTables{conn, handle, o.Namespace, o.LockDir}.edge(n.links))
 	return n, nil
 }
 
 // Close releases the sockets. Apply and Run must have returned.
-func (n *Netlink) Close() error { return errors.Join(n.conn.Close(), n.links.ioctl.Close()) }
+func (n *Netlink) Close() error {
+	n.handle.Close()
+	return errors.Join(n.conn.Close(), n.links.ioctl.Close())
+}
 
 // The groups whose events can be about us.
 func groups() []int {
@@ -152,7 +162,7 @@ func (n *Netlink) follow(ctx context.Context, changed func()) error {
 
 // event acts on one message. It is quick: what takes long is left to others.
 func (n *Netlink) event(m rtnl.Message, changed func()) {
-	if n.judge(m, n.links.TxChecksum) {
+	if n.judge(m, n.links) {
 		n.counters.tampering.Add(1)
 		n.Invalidate()
 		changed()

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -58,7 +57,7 @@ func (n *Netlink) expireUnused(ctx context.Context) {
 }
 
 func (t netlinkTables) fdbAges(dev int, each func(k fdbKey, unused time.Duration)) error {
-	return t.dumpNeigh(unix.AF_BRIDGE, dev, func(n neighMessage) { each(fdbKey{dev, n.mac}, n.unused) })
+	return t.dumpNeigh(unix.AF_BRIDGE, dev, func(n rtnl.Neigh) { each(fdbKey{dev, n.MAC}, n.Unused) })
 }
 
 // release resolves the addresses that have a MAC, which sends the packets that
@@ -68,22 +67,20 @@ func (t netlinkTables) release(list []waiting) {
 	ignore := func(int, error) {}
 	t.conn.Do(len(list), func(b *rtnl.Batch, i int) {
 		w := &list[i]
-		var h [unix.SizeofNdMsg]byte
-		neighHeader(&h, family(w.addr), w.dev, 0)
+		h := neighHeader(neighKey{w.dev, w.addr})
 		if w.mac.IsZero() {
-			b.Begin(unix.RTM_DELNEIGH, 0, h[:])
+			b.Neigh(unix.RTM_DELNEIGH, 0, h)
 			b.Addr(unix.NDA_DST, w.addr)
 			return
 		}
-		binary.NativeEndian.PutUint16(h[8:], unix.NUD_REACHABLE)
-		b.Begin(unix.RTM_NEWNEIGH, unix.NLM_F_REPLACE, h[:])
+		h.State = unix.NUD_REACHABLE
+		b.Neigh(unix.RTM_NEWNEIGH, unix.NLM_F_REPLACE, h)
 		b.Addr(unix.NDA_DST, w.addr)
 		b.Bytes(unix.NDA_LLADDR, w.mac[:])
 	}, ignore)
 	t.conn.Do(len(list), func(b *rtnl.Batch, i int) {
 		w := &list[i]
-		var h [unix.SizeofNdMsg]byte
-		b.Begin(unix.RTM_DELNEIGH, 0, neighHeader(&h, family(w.addr), w.dev, 0))
+		b.Neigh(unix.RTM_DELNEIGH, 0, neighHeader(neighKey{w.dev, w.addr}))
 		b.Addr(unix.NDA_DST, w.addr)
 	}, ignore)
 }

@@ -39,9 +39,7 @@ func (t netlinkTables) findRoute(k routeKey) (v routeValue, ok bool) {
 	for _, a := range samples(k.dst) {
 		// The kernel's refusal says only that this address does not help.
 		_ = t.conn.Dump(func(b *rtnl.Batch) {
-			h := [unix.SizeofRtMsg]byte{0: family(a), 1: uint8(a.BitLen())}
-			putRouteFlags(&h, rtmFibMatch)
-			b.Begin(unix.RTM_GETROUTE, 0, h[:])
+			b.Route(unix.RTM_GETROUTE, 0, unix.RtMsg{Family: family(a), Dst_len: uint8(a.BitLen()), Flags: rtmFibMatch})
 			b.Addr(unix.RTA_DST, a)
 		}, func(m rtnl.Message) {
 			if key, value, parsed := parseRoute(m.Body); parsed && key == k {

@@ -3,18 +3,27 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 
 	"flannel/internal/ipfam"
 	"flannel/kernel/rtnl"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+)
+
+// How the library calls the kinds of devices that are made here.
+const (
+	kindVXLAN = "vxlan"
+	kindTUN   = "tuntap"
 )
 
 // netlinkLinks are the devices in the kernel.
 type netlinkLinks struct {
 	conn      *rtnl.Conn
+	handle    *netlink.Handle
 	namespace int
 	// ioctl is a socket for what netlink cannot do.
 	ioctl *os.File
@@ -23,19 +32,43 @@ type netlinkLinks struct {
 
 // List passes all devices.
 func (n *netlinkLinks) List(each func(link)) error {
-	return n.conn.Dump(func(b *rtnl.Batch) {
-		b.Begin(unix.RTM_GETLINK, unix.NLM_F_DUMP, linkHeader(0, 0, 0))
-		b.Uint32(unix.IFLA_EXT_MASK, extSkipStats)
-	}, func(m rtnl.Message) {
-		if l, ok := parseLink(m.Body); ok {
-			each(l)
-		}
-	})
+	var list []netlink.Link
+	err := rtnl.Retry(func() (err error) { list, err = n.handle.LinkList(); return err })
+	for _, l := range list {
+		each(linkOf(l))
+	}
+	return err
 }
 
-// extSkipStats is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h: leave out the
-// counters.
-const extSkipStats = 1 << 3
+// get reads one device.
+func (n *netlinkLinks) get(index int) (link, error) {
+	l, err := n.handle.LinkByIndex(index)
+	if err != nil {
+		return link{}, err
+	}
+	return linkOf(l), nil
+}
+
+func linkOf(l netlink.Link) link {
+	a := l.Attrs()
+	out := link{
+		index: a.Index, name: a.Name, kind: l.Type(), alias: a.Alias, mtu: a.MTU, mac: macOf(a.HardwareAddr),
+		up: a.RawFlags&unix.IFF_UP != 0, master: a.MasterIndex,
+	}
+	if v, ok := l.(*netlink.Vxlan); ok {
+		local, _ := netip.AddrFromSlice(v.SrcAddr)
+		out.vxlan = VXLAN{VNI: v.VxlanId, Port: v.Port, Local: local, Uplink: v.VtepDevIndex, Learning: v.Learning, GBP: v.GBP}
+	}
+	return out
+}
+
+// macOf returns an Ethernet address; any other is the zero MAC.
+func macOf(a net.HardwareAddr) MAC {
+	if len(a) != len(MAC{}) {
+		return MAC{}
+	}
+	return MAC(a)
+}
 
 // errUnknownKind says that a device should have been there already.
 var errUnknownKind = errors.New("it is not there, and devices of its kind are not made here")
@@ -48,74 +81,56 @@ func (n *netlinkLinks) Add(d Device, alias string) error {
 	case d.VXLAN == nil:
 		return errUnknownKind
 	}
-	return n.conn.One(func(b *rtnl.Batch) {
-		b.Begin(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, linkHeader(0, 0, 0))
-		b.Text(unix.IFLA_IFNAME, d.Name)
-		b.Uint32(unix.IFLA_MTU, uint32(d.MTU))
-		if !d.MAC.IsZero() {
-			b.Bytes(unix.IFLA_ADDRESS, d.MAC[:])
-		}
-		b.Nest(unix.IFLA_LINKINFO, func() {
-			b.Text(unix.IFLA_INFO_KIND, kindVXLAN)
-			b.Nest(unix.IFLA_INFO_DATA, func() { vxlanAttrs(b, *d.VXLAN) })
-		})
+	a := netlink.NewLinkAttrs()
+	a.Name, a.MTU = d.Name, d.MTU
+	if !d.MAC.IsZero() {
+		a.HardwareAddr = d.MAC[:]
+	}
+	// The checksums of the outer UDP header are on in both families, as with
+	// flannel: that is the kernel's default.
+	return n.handle.LinkAdd(&netlink.Vxlan{
+		LinkAttrs: a, VxlanId: d.VXLAN.VNI, VtepDevIndex: d.VXLAN.Uplink, SrcAddr: d.VXLAN.Local.AsSlice(),
+		Port: d.VXLAN.Port, Learning: d.VXLAN.Learning, GBP: d.VXLAN.GBP,
 	})
 }
 
-// vxlanAttrs leaves the checksums of the outer UDP header to the kernel, as
-// flannel does: they are on in both families.
-func vxlanAttrs(b *rtnl.Batch, v VXLAN) {
-	b.Uint32(unix.IFLA_VXLAN_ID, uint32(v.VNI))
-	b.Uint32(unix.IFLA_VXLAN_LINK, uint32(v.Uplink))
-	local := uint16(unix.IFLA_VXLAN_LOCAL)
-	if v.Local.Is6() {
-		local = unix.IFLA_VXLAN_LOCAL6
+// addTUN creates a TUN device with its mark.
+func (n *netlinkLinks) addTUN(name, alias string) error {
+	if err := rtnl.Inside(n.namespace, func() error { return makeTUN(name) }); err != nil {
+		return err
 	}
-	b.Addr(local, v.Local)
-	learning := uint8(0)
-	if v.Learning {
-		learning = 1
+	l, err := n.handle.LinkByName(name)
+	if err != nil {
+		return err
 	}
-	b.Uint8(unix.IFLA_VXLAN_LEARNING, learning)
-	if v.Port != 0 {
-		b.Uint16BE(unix.IFLA_VXLAN_PORT, uint16(v.Port))
-	}
-	if v.GBP {
-		b.Bytes(unix.IFLA_VXLAN_GBP, nil)
-	}
+	return n.handle.LinkSetAlias(l, alias)
 }
 
 // Change changes a device. Before a device comes up for the first time it is
 // told to make no IPv6 address of its own.
 func (n *netlinkLinks) Change(index int, c linkChange) error {
+	l := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
 	if c.alias != "" && c.up {
 		// Kernels without IPv6 refuse it; they make no address either.
-		_ = n.conn.One(func(b *rtnl.Batch) {
-			b.Begin(unix.RTM_NEWLINK, 0, linkHeader(index, 0, 0))
-			b.Nest(unix.IFLA_AF_SPEC, func() {
-				b.Nest(unix.AF_INET6, func() { b.Uint8(unix.IFLA_INET6_ADDR_GEN_MODE, addrGenNone) })
-			})
-		})
+		_ = n.handle.LinkSetIP6AddrGenMode(l, addrGenNone)
 	}
-	return n.conn.One(func(b *rtnl.Batch) {
-		flags := uint32(0)
-		if c.up {
-			flags = unix.IFF_UP
+	var steps []func() error
+	add := func(wanted bool, step func() error) {
+		if wanted {
+			steps = append(steps, step)
 		}
-		b.Begin(unix.RTM_NEWLINK, 0, linkHeader(index, flags, flags))
-		if c.mtu != 0 {
-			b.Uint32(unix.IFLA_MTU, uint32(c.mtu))
+	}
+	add(!c.mac.IsZero(), func() error { return n.handle.LinkSetHardwareAddr(l, c.mac[:]) })
+	add(c.mtu != 0, func() error { return n.handle.LinkSetMTU(l, c.mtu) })
+	add(c.alias != "", func() error { return n.handle.LinkSetAlias(l, c.alias) })
+	add(c.free, func() error { return n.handle.LinkSetNoMaster(l) })
+	add(c.up, func() error { return n.handle.LinkSetUp(l) })
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
 		}
-		if !c.mac.IsZero() {
-			b.Bytes(unix.IFLA_ADDRESS, c.mac[:])
-		}
-		if c.alias != "" {
-			b.Bytes(unix.IFLA_IFALIAS, []byte(c.alias))
-		}
-		if c.free {
-			b.Uint32(unix.IFLA_MASTER, 0)
-		}
-	})
+	}
+	return nil
 }
 
 // addrGenNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h.
@@ -123,7 +138,7 @@ const addrGenNone = 1
 
 // Delete removes a device; one that is gone is deleted.
 func (n *netlinkLinks) Delete(index int) error {
-	err := n.conn.One(func(b *rtnl.Batch) { b.Begin(unix.RTM_DELLINK, 0, linkHeader(index, 0, 0)) })
+	err := n.handle.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}})
 	if errors.Is(err, unix.ENODEV) {
 		return nil
 	}

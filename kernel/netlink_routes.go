@@ -21,21 +21,19 @@ func (t netlinkTables) listRoutes(s selection, each func(routeKey, routeValue)) 
 
 // dumpRoutes lists the main table; protocol 0 means all of it.
 func (t netlinkTables) dumpRoutes(protocol uint8, each func(routeKey, routeValue)) error {
-	return t.dumpRouteBodies(protocol, func(body []byte) {
-		if k, v, ok := parseRoute(body); ok && (protocol == 0 || v.protocol == protocol) {
+	return t.dump(protocol, func(m rtnl.Message) {
+		if k, v, ok := parseRoute(m.Body); ok && (protocol == 0 || v.protocol == protocol) {
 			each(k, v)
 		}
 	})
 }
 
-func (t netlinkTables) dumpRouteBodies(protocol uint8, each func(body []byte)) error {
+// dump passes at least the routes of a protocol in the main table.
+func (t netlinkTables) dump(protocol uint8, each func(rtnl.Message)) error {
 	for _, f := range ipfam.All() {
 		err := t.conn.Dump(func(b *rtnl.Batch) {
-			var h [unix.SizeofRtMsg]byte
-			routeHeader(&h, uint8(f.AF()), 0)
-			h[5] = protocol
-			b.Begin(unix.RTM_GETROUTE, unix.NLM_F_DUMP, h[:])
-		}, func(m rtnl.Message) { each(m.Body) })
+			b.Route(unix.RTM_GETROUTE, unix.NLM_F_DUMP, unix.RtMsg{Family: uint8(f.AF()), Table: unix.RT_TABLE_MAIN, Protocol: protocol})
+		}, each)
 		// A table that nobody has used does not exist.
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
@@ -111,23 +109,23 @@ func (t netlinkTables) delRoutes(entries []entry[routeKey, routeValue], fail fun
 // route adds a request about one route. The protocol is in it, so a deletion
 // can only hit a route of that protocol.
 func (t netlinkTables) route(b *rtnl.Batch, typ, flags uint16, k routeKey, v routeValue) {
-	var h [unix.SizeofRtMsg]byte
-	routeHeader(&h, family(k.dst.Addr()), k.dst.Bits())
-	h[5] = v.protocol
-	h[7] = unix.RTN_UNICAST
+	h := unix.RtMsg{
+		Family: family(k.dst.Addr()), Dst_len: uint8(k.dst.Bits()), Table: unix.RT_TABLE_MAIN,
+		Protocol: v.protocol, Type: unix.RTN_UNICAST,
+	}
 	switch {
 	case typ == unix.RTM_DELROUTE:
-		h[6] = unix.RT_SCOPE_NOWHERE // Of whatever scope.
-		h[7] = unix.RTN_UNSPEC
+		h.Scope = unix.RT_SCOPE_NOWHERE // Of whatever scope.
+		h.Type = unix.RTN_UNSPEC
 	case v.blackhole:
-		h[7] = unix.RTN_BLACKHOLE
+		h.Type = unix.RTN_BLACKHOLE
 	case !v.via.IsValid():
-		h[6] = unix.RT_SCOPE_LINK
+		h.Scope = unix.RT_SCOPE_LINK
 	}
 	if v.onLink && typ == unix.RTM_NEWROUTE {
-		putRouteFlags(&h, unix.RTNH_F_ONLINK)
+		h.Flags = unix.RTNH_F_ONLINK
 	}
-	b.Begin(typ, flags, h[:])
+	b.Route(typ, flags, h)
 	b.Addr(unix.RTA_DST, k.dst.Addr())
 	if v.via.IsValid() && !v.other {
 		b.Addr(unix.RTA_GATEWAY, v.via)
@@ -138,4 +136,27 @@ func (t netlinkTables) route(b *rtnl.Batch, typ, flags uint16, k routeKey, v rou
 	if k.metric != 0 {
 		b.Uint32(unix.RTA_PRIORITY, uint32(k.metric))
 	}
+}
+
+// parseRoute decodes a message about a route of the main table.
+func parseRoute(body []byte) (k routeKey, v routeValue, ok bool) {
+	r, ok := rtnl.ParseRoute(body)
+	if !ok || r.Table != unix.RT_TABLE_MAIN || r.TOS != 0 {
+		return k, v, false
+	}
+	k = routeKey{dst: r.Dst, metric: r.Metric}
+	v = routeValue{
+		via: r.Gateway, dev: r.Dev, protocol: r.Protocol,
+		onLink: r.Flags&unix.RTNH_F_ONLINK != 0,
+		other:  r.Multipath() || r.Via || r.Indirect,
+	}
+	switch r.Type {
+	case unix.RTN_UNICAST:
+	case unix.RTN_BLACKHOLE:
+		// IPv6 says lo, IPv4 says nothing.
+		v.blackhole, v.dev = true, 0
+	default:
+		v.other = true
+	}
+	return k, v, true
 }

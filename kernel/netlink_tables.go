@@ -3,17 +3,20 @@ package kernel
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"flannel/internal/ipfam"
 	"flannel/kernel/rtnl"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // netlinkTables are the four tables of entries in the kernel.
 type netlinkTables struct {
 	conn      *rtnl.Conn
+	handle    *netlink.Handle
 	namespace int
 	locks     string
 }
@@ -28,7 +31,7 @@ func (t netlinkTables) edge(links linkTable) edge {
 		alive:      func(instance string) bool { return alive(t.locks, t.namespace, instance) },
 		fdbAges:    t.fdbAges,
 		release:    t.release,
-		host:       func() (Host, error) { return t.host(links) },
+		host:       t.readHost,
 		findRoutes: t.findRoutes,
 	}
 }
@@ -48,64 +51,57 @@ func gone(fail func(int, error)) func(int, error) {
 }
 
 func (t netlinkTables) listAddrs(s selection, each func(addrKey, struct{})) error {
-	for _, dev := range s.devices {
-		for _, f := range ipfam.All() {
-			err := t.conn.Dump(func(b *rtnl.Batch) {
-				b.Begin(unix.RTM_GETADDR, unix.NLM_F_DUMP, addrHeader(uint8(f.AF()), 0, dev))
-			}, func(m rtnl.Message) {
-				if k, ok := parseAddr(m.Body); ok {
-					each(k, struct{}{})
-				}
-			})
-			if err != nil {
-				return err
-			}
+	addrs, err := t.handle.AddrList(nil, netlink.FAMILY_ALL)
+	for _, a := range addrs {
+		if p := rtnl.PrefixOf(a); p.IsValid() && slices.Contains(s.devices, a.LinkIndex) {
+			each(addrKey{a.LinkIndex, p}, struct{}{})
 		}
 	}
-	return nil
+	return err
 }
 
 func (t netlinkTables) putAddrs(changes []change[addrKey, struct{}], fail func(int, error)) {
-	t.conn.Do(len(changes), func(b *rtnl.Batch, i int) {
-		k := changes[i].key
-		t.addr(b, unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, k)
-		if k.prefix.Addr().Is6() {
-			// The tunnel has no second owner of the address to ask for.
-			b.Uint32(unix.IFA_FLAGS, unix.IFA_F_NODAD|unix.IFA_F_PERMANENT)
+	for i, c := range changes {
+		if err := rtnl.PutAddr(t.handle, c.key.dev, c.key.prefix); err != nil {
+			fail(i, err)
 		}
-	}, fail)
+	}
 }
 
 func (t netlinkTables) delAddrs(entries []entry[addrKey, struct{}], fail func(int, error)) {
-	t.conn.Do(len(entries), func(b *rtnl.Batch, i int) {
-		t.addr(b, unix.RTM_DELADDR, 0, entries[i].key)
-	}, gone(fail))
-}
-
-func (t netlinkTables) addr(b *rtnl.Batch, typ, flags uint16, k addrKey) {
-	a := k.prefix.Addr()
-	b.Begin(typ, flags, addrHeader(family(a), k.prefix.Bits(), k.dev))
-	b.Addr(unix.IFA_LOCAL, a)
-	b.Addr(unix.IFA_ADDRESS, a)
+	fail = gone(fail)
+	for i, e := range entries {
+		if err := t.handle.AddrDel(nil, rtnl.AddrOf(e.key.dev, e.key.prefix)); err != nil {
+			fail(i, err)
+		}
+	}
 }
 
 // dumpNeigh lists neighbours, or FDB entries for the family AF_BRIDGE.
-func (t netlinkTables) dumpNeigh(family uint8, dev int, each func(neighMessage)) error {
+func (t netlinkTables) dumpNeigh(family uint8, dev int, each func(rtnl.Neigh)) error {
 	return t.conn.Dump(func(b *rtnl.Batch) {
-		var h [unix.SizeofNdMsg]byte
-		h[0] = family
-		b.Begin(unix.RTM_GETNEIGH, unix.NLM_F_DUMP, h[:])
+		b.Neigh(unix.RTM_GETNEIGH, unix.NLM_F_DUMP, unix.NdMsg{Family: family})
 		b.Uint32(unix.NDA_IFINDEX, uint32(dev))
 	}, func(m rtnl.Message) {
-		if n, ok := parseNeigh(m.Body); ok && n.dev == dev && n.family == family && isPermanent(n.state) {
+		if n, ok := rtnl.ParseNeigh(m.Body); ok && n.Dev == dev && n.Family == family && isPermanent(n.State) {
 			each(n)
 		}
 	})
 }
 
+func fdbHeader(dev int) unix.NdMsg {
+	return unix.NdMsg{Family: unix.AF_BRIDGE, Ifindex: int32(dev), State: unix.NUD_PERMANENT, Flags: unix.NTF_SELF}
+}
+
+func neighHeader(k neighKey) unix.NdMsg {
+	return unix.NdMsg{Family: family(k.addr), Ifindex: int32(k.dev), State: unix.NUD_PERMANENT}
+}
+
+func fdbValueOf(n rtnl.Neigh) fdbValue { return fdbValue{n.Addr, n.Other} }
+
 func (t netlinkTables) listFDB(s selection, each func(fdbKey, fdbValue)) error {
 	for _, dev := range s.devices {
-		err := t.dumpNeigh(unix.AF_BRIDGE, dev, func(n neighMessage) { each(fdbKey{dev, n.mac}, n.fdbValue()) })
+		err := t.dumpNeigh(unix.AF_BRIDGE, dev, func(n rtnl.Neigh) { each(fdbKey{dev, n.MAC}, fdbValueOf(n)) })
 		if err != nil {
 			return err
 		}
@@ -117,9 +113,7 @@ func (t netlinkTables) putFDB(changes []change[fdbKey, fdbValue], fail func(int,
 	t.delNexthops(changes)
 	t.conn.Do(len(changes), func(b *rtnl.Batch, i int) {
 		c := changes[i]
-		var h [unix.SizeofNdMsg]byte
-		b.Begin(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE,
-			neighHeader(&h, unix.AF_BRIDGE, c.key.dev, unix.NTF_SELF))
+		b.Neigh(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, fdbHeader(c.key.dev))
 		b.Bytes(unix.NDA_LLADDR, c.key.mac[:])
 		b.Addr(unix.NDA_DST, c.want.dst)
 	}, fail)
@@ -141,8 +135,7 @@ func (t netlinkTables) delNexthops(changes []change[fdbKey, fdbValue]) {
 func (t netlinkTables) delFDB(entries []entry[fdbKey, fdbValue], fail func(int, error)) {
 	t.conn.Do(len(entries), func(b *rtnl.Batch, i int) {
 		k := entries[i].key
-		var h [unix.SizeofNdMsg]byte
-		b.Begin(unix.RTM_DELNEIGH, 0, neighHeader(&h, unix.AF_BRIDGE, k.dev, unix.NTF_SELF))
+		b.Neigh(unix.RTM_DELNEIGH, 0, fdbHeader(k.dev))
 		b.Bytes(unix.NDA_LLADDR, k.mac[:])
 	}, gone(fail))
 }
@@ -150,7 +143,7 @@ func (t netlinkTables) delFDB(entries []entry[fdbKey, fdbValue], fail func(int, 
 func (t netlinkTables) listNeighbors(s selection, each func(neighKey, MAC)) error {
 	for _, dev := range s.devices {
 		for _, f := range ipfam.All() {
-			err := t.dumpNeigh(uint8(f.AF()), dev, func(n neighMessage) { each(neighKey{dev, n.addr}, n.mac) })
+			err := t.dumpNeigh(uint8(f.AF()), dev, func(n rtnl.Neigh) { each(neighKey{dev, n.Addr}, n.MAC) })
 			if err != nil {
 				return err
 			}
@@ -162,8 +155,7 @@ func (t netlinkTables) listNeighbors(s selection, each func(neighKey, MAC)) erro
 func (t netlinkTables) putNeighbors(changes []change[neighKey, MAC], fail func(int, error)) {
 	t.conn.Do(len(changes), func(b *rtnl.Batch, i int) {
 		c := &changes[i]
-		var h [unix.SizeofNdMsg]byte
-		b.Begin(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, neighHeader(&h, family(c.key.addr), c.key.dev, 0))
+		b.Neigh(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, neighHeader(c.key))
 		b.Addr(unix.NDA_DST, c.key.addr)
 		b.Bytes(unix.NDA_LLADDR, c.want[:])
 	}, fail)
@@ -172,8 +164,7 @@ func (t netlinkTables) putNeighbors(changes []change[neighKey, MAC], fail func(i
 func (t netlinkTables) delNeighbors(entries []entry[neighKey, MAC], fail func(int, error)) {
 	t.conn.Do(len(entries), func(b *rtnl.Batch, i int) {
 		k := entries[i].key
-		var h [unix.SizeofNdMsg]byte
-		b.Begin(unix.RTM_DELNEIGH, 0, neighHeader(&h, family(k.addr), k.dev, 0))
+		b.Neigh(unix.RTM_DELNEIGH, 0, neighHeader(k))
 		b.Addr(unix.NDA_DST, k.addr)
 	}, gone(fail))
 }

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"flannel/kernel/rtnl"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -14,18 +12,6 @@ const tunPath = "/dev/net/tun"
 
 // TUNFlags are those of our TUN devices; who attaches to one must name the same.
 const TUNFlags = unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR
-
-// addTUN creates a TUN device with its mark.
-func (n *netlinkLinks) addTUN(name, alias string) error {
-	if err := rtnl.Inside(n.namespace, func() error { return makeTUN(name) }); err != nil {
-		return err
-	}
-	return n.conn.One(func(b *rtnl.Batch) {
-		b.Begin(unix.RTM_NEWLINK, 0, linkHeader(0, 0, 0))
-		b.Text(unix.IFLA_IFNAME, name)
-		b.Bytes(unix.IFLA_IFALIAS, []byte(alias))
-	})
-}
 
 // makeTUN creates a device in the namespace of the thread that stays when
 // nobody is attached to it.

@@ -26,14 +26,15 @@ import (
 	"flannel/internal/health"
 	"flannel/internal/ipfam"
 	"flannel/internal/metrics"
-	"flannel/internal/podbridge"
 	"flannel/internal/sdnotify"
 	"flannel/internal/statedir"
 	"flannel/internal/version"
 	"flannel/kernel"
+	"flannel/kernel/podbridge"
 	"flannel/network"
 	"flannel/network/uplink"
 	"flannel/subnet"
+	"flannel/subnet/env"
 )
 
 // backends are the types that Backend.Type may name.
@@ -114,21 +115,23 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 		return nil, err
 	}
 	d.network = network.New(network.Options{
-		Log:             log,
-		Manager:         manager,
-		NewUplink:       d.uplinkFactory(handle),
-		NewKernel:       d.newKernel,
-		NewFilter:       d.newFilter,
-		DeviceMAC:       deviceMAC(handle),
-		TUNName:         tunName(handle, kernel.Alias(o.instance())),
-		ReaddressBridge: podbridge.Readdress,
-		Backends:        backends(),
-		Health:          d.health,
-		Metrics:         d.metrics,
-		SubnetFile:      o.subnetFile,
-		IPMasq:          o.ipMasq,
-		State:           d.state,
-		BlackholeRoute:  o.ipBlackholeRoute,
+		Log:       log,
+		Manager:   manager,
+		NewUplink: d.uplinkFactory(handle),
+		NewKernel: d.newKernel,
+		NewFilter: d.newFilter,
+		DeviceMAC: deviceMAC(handle),
+		TUNName:   tunName(handle, kernel.Alias(o.instance())),
+		ReaddressBridge: func(name string, e env.Env) ([]netip.Prefix, error) {
+			return podbridge.Readdress(name, e.Network, e.Subnet)
+		},
+		Backends:       backends(),
+		Health:         d.health,
+		Metrics:        d.metrics,
+		SubnetFile:     o.subnetFile,
+		IPMasq:         o.ipMasq,
+		State:          d.state,
+		BlackholeRoute: o.ipBlackholeRoute,
 
 		SubnetFileWritten: d.cniConfInstaller(),
 	})

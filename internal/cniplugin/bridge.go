@@ -8,7 +8,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 
-	"flannel/internal/podbridge"
+	"flannel/kernel/podbridge"
 	"flannel/subnet/env"
 )
 
@@ -43,7 +43,7 @@ func (p Plugin) readdress(c config, e env.Env) (hint string) {
 	if !found {
 		return ""
 	}
-	former, err := podbridge.Readdress(name, e)
+	former, err := podbridge.Readdress(name, e.Network, e.Subnet)
 	if err != nil {
 		p.warn("give %s the address of this node's subnet: %v", name, oneLine(err))
 		return ""

@@ -34,6 +34,20 @@ func (b *Batch) Begin(typ, flags uint16, header []byte) {
 	b.align()
 }
 
+// Route starts a request about routes.
+func (b *Batch) Route(typ, flags uint16, h unix.RtMsg) {
+	b.Begin(typ, flags, []byte{h.Family, h.Dst_len, h.Src_len, h.Tos, h.Table, h.Protocol, h.Scope, h.Type})
+	b.buf = binary.NativeEndian.AppendUint32(b.buf, h.Flags)
+}
+
+// Neigh starts a request about neighbours or FDB entries.
+func (b *Batch) Neigh(typ, flags uint16, h unix.NdMsg) {
+	b.Begin(typ, flags, []byte{h.Family, 0, 0, 0})
+	b.buf = binary.NativeEndian.AppendUint32(b.buf, uint32(h.Ifindex))
+	b.buf = binary.NativeEndian.AppendUint16(b.buf, h.State)
+	b.buf = append(b.buf, h.Flags, h.Type)
+}
+
 // Bytes adds an attribute.
 func (b *Batch) Bytes(typ uint16, value []byte) {
 	b.attr(typ, len(value))
@@ -64,20 +78,6 @@ func (b *Batch) Addr(typ uint16, a netip.Addr) {
 func (b *Batch) Uint32(typ uint16, v uint32) {
 	b.attr(typ, 4)
 	b.buf = binary.NativeEndian.AppendUint32(b.buf, v)
-}
-
-// Uint16BE adds a number in network byte order.
-func (b *Batch) Uint16BE(typ uint16, v uint16) {
-	b.attr(typ, 2)
-	b.buf = binary.BigEndian.AppendUint16(b.buf, v)
-	b.align()
-}
-
-// Uint8 adds a number of one byte.
-func (b *Batch) Uint8(typ uint16, v uint8) {
-	b.attr(typ, 1)
-	b.buf = append(b.buf, v)
-	b.align()
 }
 
 // Nest adds an attribute that holds those which fill adds.
@@ -192,14 +192,6 @@ func Uint16(b []byte) uint16 {
 		return 0
 	}
 	return binary.NativeEndian.Uint16(b)
-}
-
-// Uint16BE reads a number in network byte order; 0 when b is too short.
-func Uint16BE(b []byte) uint16 {
-	if len(b) < 2 {
-		return 0
-	}
-	return binary.BigEndian.Uint16(b)
 }
 
 // Addr reads an address of 4 or 16 bytes; any other length gives the zero Addr.

@@ -7,12 +7,13 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// ErrInterrupted is returned by Dump when the kernel's table changed so much
-// during the dump that the result may be incomplete.
-var ErrInterrupted = errors.New("netlink dump interrupted")
+// ErrInterrupted is returned by a dump, ours or that of a Handle, when the
+// kernel's table changed so much meanwhile that the result may be incomplete.
+var ErrInterrupted error = netlink.ErrDumpInterrupted
 
 // A batch is small enough that the answers to all its requests fit into the
 // default receive buffer, should all of them fail.

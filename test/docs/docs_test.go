@@ -139,7 +139,7 @@ var forbidden = map[string][]string{
 	"flannel/backend/vxlan":   {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
 	"flannel/network":         {"go.etcd.io", "k8s.io", "flannel/backend/vxlan", "flannel/network/uplink", "flannel/cmd"},
 	"flannel/cmd/flanneld":    {"k8s.io/kubernetes", "go.etcd.io/etcd/server", "helm.sh", "containernetworking/plugins", "flannel/lab", "flannel/internal/testkit", "github.com/google/go-containerregistry"},
-	"flannel/cmd/flannel":     {"k8s.io", "go.etcd.io", "netlink", "net/http", "flannel/network/uplink", "flannel/backend", "flannel/lab", "flannel/internal/testkit"},
+	"flannel/cmd/flannel":     {"k8s.io", "go.etcd.io", "net/http", "flannel/network/uplink", "flannel/backend", "flannel/lab", "flannel/internal/testkit"},
 	"flannel/cmd/flannel-lab": {"k8s.io", "go.etcd.io"},
 }
 

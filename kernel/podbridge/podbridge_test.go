@@ -8,14 +8,12 @@ import (
 
 	"flannel/internal/ipfam"
 	"flannel/internal/testkit/nstest"
-	"flannel/subnet/env"
 )
 
-func present() env.Env {
-	return env.Env{
-		Network: ipfam.Pair[[]netip.Prefix]{{netip.MustParsePrefix("10.244.0.0/16")}, {netip.MustParsePrefix("fd00:10:244::/56")}},
-		Subnet:  ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.244.99.1/24"), netip.MustParsePrefix("fd00:10:244:9::1/64")},
-	}
+func readdress() ([]netip.Prefix, error) {
+	return Readdress("cni0",
+		ipfam.Pair[[]netip.Prefix]{{netip.MustParsePrefix("10.244.0.0/16")}, {netip.MustParsePrefix("fd00:10:244::/56")}},
+		ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.244.99.1/24"), netip.MustParsePrefix("fd00:10:244:9::1/64")})
 }
 
 func TestReaddress(t *testing.T) {
@@ -44,7 +42,7 @@ func TestReaddress(t *testing.T) {
 			}
 			var former []netip.Prefix
 			var err error
-			ns.Do(func() { former, err = Readdress("cni0", present()) })
+			ns.Do(func() { former, err = readdress() })
 			if err != nil || fmt.Sprint(former) != test.former {
 				t.Errorf("got %v, %v, want %s", former, err, test.former)
 			}
@@ -59,7 +57,7 @@ func TestReaddressWithoutBridge(t *testing.T) {
 	ns := nstest.New(t)
 	ns.AddVeth("a", "b")
 	ns.Do(func() {
-		if former, err := Readdress("cni0", present()); err != nil || former != nil {
+		if former, err := readdress(); err != nil || former != nil {
 			t.Errorf("got %v, %v, want nothing", former, err)
 		}
 	})
