@@ -20,7 +20,7 @@ import (
 func manyLeases(n int) []*subnet.Lease {
 	leases := make([]*subnet.Lease, n)
 	for i := range leases {
-		l := &subnet.Lease{Name: fmt.Sprintf("%05d", i), Claim: subnet.Claim{Age: int64(i + 1)}}
+		l := &subnet.Lease{Name: fmt.Sprintf("%05d", i), Precedence: subnet.Precedence{Age: int64(i + 1)}}
 		l.Subnet[ipfam.V4] = netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255))
 		l.Attrs.BackendType = "vxlan"
 		l.Attrs.PublicIP[ipfam.V4] = netip.MustParseAddr(fmt.Sprintf("172.16.%d.%d", i>>8, i&255))

@@ -48,7 +48,7 @@ func (n *Network) prepareFilter() {
 // filterNodes tells the filter where the nodes are, when its rules depend on
 // that. What a record says of an address further away counts only while no other
 // record says the same.
-func (l *looper) filterNodes(own subnet.Lease, verdict subnet.Verdict) {
+func (l *looper) filterNodes(own subnet.Lease, validation subnet.Validation) {
 	if l.filter == nil || !l.config.ExcludeNodes {
 		return
 	}
@@ -56,9 +56,9 @@ func (l *looper) filterNodes(own subnet.Lease, verdict subnet.Verdict) {
 	for _, a := range ipfam.Addrs(own.Attrs.PublicIP) {
 		addrs = append(addrs, a)
 	}
-	for i := range verdict.Peers {
-		for _, a := range ipfam.Addrs(verdict.Peers[i].Attrs.PublicIP) {
-			if !verdict.Shared[a] || l.site.isOnLink(a) {
+	for i := range validation.Peers {
+		for _, a := range ipfam.Addrs(validation.Peers[i].Attrs.PublicIP) {
+			if !validation.Shared[a] || l.site.isOnLink(a) {
 				addrs = append(addrs, a)
 			}
 		}

@@ -42,7 +42,7 @@ type guard struct {
 	started bool
 	// epoch is that of the last snapshot, own the claim of this node's record.
 	epoch uint64
-	own   subnet.Claim
+	own   subnet.Precedence
 	// missing is what the last list lacked; before next there is no other.
 	missing absence
 	next    time.Time
@@ -90,8 +90,8 @@ func (g *guard) admit(s subnet.Snapshot, own ipfam.Pair[netip.Prefix]) []*subnet
 	ownListed := mine >= 0
 	believed := ownListed && s.Epoch == g.epoch
 	if ownListed {
-		claim := snapshot[mine].Claim
-		believed = believed && (g.own == subnet.Claim{} || g.own == claim)
+		claim := snapshot[mine].Precedence
+		believed = believed && (g.own == subnet.Precedence{} || g.own == claim)
 		g.own = claim
 	}
 	g.epoch = s.Epoch
@@ -127,7 +127,7 @@ func missing(known, snapshot []*subnet.Lease) []*subnet.Lease {
 		there := i < len(snapshot) && snapshot[i].Name == l.Name
 		if !there && l.Invalid == "" {
 			kept := *l
-			kept.Claim.Grace = true
+			kept.Precedence.Grace = true
 			lost = append(lost, &kept)
 		}
 	}
@@ -206,7 +206,7 @@ func (g *guard) listed(leases []*subnet.Lease, own ipfam.Pair[netip.Prefix], at 
 		}
 	}
 	givenUp := func(l *subnet.Lease) bool {
-		return l.Claim.Grace && absent.leases[l.Name] && g.missing.leases[l.Name]
+		return l.Precedence.Grace && absent.leases[l.Name] && g.missing.leases[l.Name]
 	}
 	g.kept = slices.DeleteFunc(slices.Clone(g.kept), givenUp)
 	g.known = slices.DeleteFunc(slices.Clone(g.known), givenUp)

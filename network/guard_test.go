@@ -21,7 +21,7 @@ func some(from, to int) []*subnet.Lease {
 	for i := from; i < to; i++ {
 		l := &subnet.Lease{Name: fmt.Sprintf("node%03d", i)}
 		l.Subnet[ipfam.V4] = netip.MustParsePrefix(fmt.Sprintf("10.5.%d.0/24", i))
-		l.Claim.Age = 1
+		l.Precedence.Age = 1
 		out = append(out, l)
 	}
 	return out
@@ -73,8 +73,8 @@ func TestGuardKeepsAllWhileTheOwnRecordIsMissing(t *testing.T) {
 	got := g.admit(subnet.Snapshot{Leases: some(1, 2)}, mine)
 	wantLeases(t, got, some(0, 4))
 	for _, l := range got {
-		if live := l.Name == "node001"; l.Claim.Grace == live {
-			t.Errorf("%s: grace %t", l.Name, l.Claim.Grace)
+		if live := l.Name == "node001"; l.Precedence.Grace == live {
+			t.Errorf("%s: grace %t", l.Name, l.Precedence.Grace)
 		}
 	}
 	// Others come back one by one; none is given up in between.
@@ -100,7 +100,7 @@ func TestGuardKeepsAllWhenTheOwnRecordIsMadeAnew(t *testing.T) {
 	var g guard
 	g.admit(subnet.Snapshot{Leases: some(0, 4)}, mine)
 	again := some(0, 2)
-	again[0].Claim.Age = 99
+	again[0].Precedence.Age = 99
 	wantLeases(t, g.admit(subnet.Snapshot{Leases: again}, mine), some(0, 4))
 }
 

@@ -66,8 +66,8 @@ func (n *Network) loop(ctx context.Context) error {
 // looper is what the loop remembers between passes.
 type looper struct {
 	*Network
-	guard  guard
-	vetter subnet.Vetter
+	guard     guard
+	validator subnet.Validator
 	// site is what is known of this host; looked says that it is up to date.
 	site   site
 	looked bool

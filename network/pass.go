@@ -50,7 +50,7 @@ type result struct {
 	gone    error // what is wrong with the uplink
 	leases  int
 	vetted  []subnet.Lease
-	refused []subnet.Refusal
+	refused []subnet.Rejection
 	notes   []subnet.Note
 	state   kernel.State
 	planned bool
@@ -67,9 +67,9 @@ func (l *looper) plan(snapshot subnet.Snapshot, own subnet.Lease, view backend.V
 	leases := l.guard.admit(snapshot, own.Subnet)
 	r := result{own: own, view: view, leases: len(snapshot.Leases), kept: len(l.guard.kept)}
 	r.hold = snapshot.Held || l.guard.holdDeletions()
-	verdict := l.vetter.Vet(&l.site.vet, &r.own, leases)
-	r.vetted, r.refused, r.notes = verdict.Peers, verdict.Refused, verdict.Notes
-	l.filterNodes(own, verdict)
+	validation := l.validator.Validate(&l.site.vet, &r.own, leases)
+	r.vetted, r.refused, r.notes = validation.Peers, validation.Rejected, validation.Notes
+	l.filterNodes(own, validation)
 	r.state, r.peers, r.err = l.backend.Plan(own, r.vetted, view)
 	if l.BlackholeRoute {
 		for _, p := range ipfam.Prefixes(own.Subnet) {
@@ -121,10 +121,10 @@ func markFailed(peers []backend.PeerStatus, failed map[netip.Prefix]error) []bac
 }
 
 // leftOut lists refused leases beside the peers, once per family they name.
-func leftOut(refused []subnet.Refusal) []backend.PeerStatus {
+func leftOut(refused []subnet.Rejection) []backend.PeerStatus {
 	var out []backend.PeerStatus
 	for _, r := range refused {
-		s := backend.PeerStatus{Name: r.Lease.Name, How: backend.LeftOut, Why: r.Why}
+		s := backend.PeerStatus{Name: r.Lease.Name, How: backend.LeftOut, Why: r.Err.Error()}
 		named := false
 		for f, p := range ipfam.Prefixes(r.Lease.Subnet) {
 			s.Family, s.Subnet, s.Via = f, p, r.Lease.Attrs.PublicIP[f]

@@ -8,97 +8,96 @@ import (
 	"flannel/internal/ipfam"
 )
 
-// collisions names the leases that want what an older claim has.
-func (v *Vetter) collisions(site *Site, leases []Lease) map[string]string {
+// collisions returns, by name, why leases collide with an older one.
+func (v *Validator) collisions(site *Site, leases []Lease) map[string]error {
 	suspects := v.suspects(site, leases)
 	if len(suspects) == 0 {
 		return nil
 	}
 	slices.SortFunc(suspects, func(a, b Lease) int {
-		if a.Claim.Before(b.Claim) {
+		if a.Precedence.Before(b.Precedence) {
 			return -1
 		}
 		return 1
 	})
-	losers := map[string]string{}
-	var w winners
+	collisions := map[string]error{}
+	var a accepted
 	for i := range suspects {
 		l := &suspects[i]
-		if why := w.refuse(l); why != "" {
-			losers[l.Name] = why
+		if err := a.check(l); err != nil {
+			collisions[l.Name] = err
 			continue
 		}
-		w.add(l)
+		a.add(l)
 	}
-	return losers
+	return collisions
 }
 
-// winners are leases that have got what they claim; no two of their subnets
-// overlap, and none holds the address of another.
-type winners struct {
+// accepted are leases that do not collide: no two of their subnets overlap, and
+// none holds the public address of another.
+type accepted struct {
 	// bySubnet and byAddress are in the order of subnets and public addresses.
 	bySubnet, byAddress ipfam.Pair[[]*Lease]
 }
 
-func (w *winners) add(l *Lease) {
+func (a *accepted) add(l *Lease) {
 	for f, s := range ipfam.Prefixes(l.Subnet) {
-		i := w.place(f, s)
-		w.bySubnet[f] = slices.Insert(w.bySubnet[f], i, l)
+		i := a.subnetIndex(f, s)
+		a.bySubnet[f] = slices.Insert(a.bySubnet[f], i, l)
 	}
-	for f, a := range ipfam.Addrs(l.Attrs.PublicIP) {
-		i := w.addressPlace(f, a)
-		w.byAddress[f] = slices.Insert(w.byAddress[f], i, l)
+	for f, public := range ipfam.Addrs(l.Attrs.PublicIP) {
+		i := a.addressIndex(f, public)
+		a.byAddress[f] = slices.Insert(a.byAddress[f], i, l)
 	}
 }
 
-// place returns where a subnet belongs.
-func (w *winners) place(f ipfam.Family, s netip.Prefix) int {
-	i, _ := slices.BinarySearchFunc(w.bySubnet[f], s, func(l *Lease, s netip.Prefix) int { return l.Subnet[f].Compare(s) })
+// subnetIndex returns the position of a subnet.
+func (a *accepted) subnetIndex(f ipfam.Family, s netip.Prefix) int {
+	i, _ := slices.BinarySearchFunc(a.bySubnet[f], s, func(l *Lease, s netip.Prefix) int { return l.Subnet[f].Compare(s) })
 	return i
 }
 
-// addressPlace returns where a public address belongs.
-func (w *winners) addressPlace(f ipfam.Family, a netip.Addr) int {
-	i, _ := slices.BinarySearchFunc(w.byAddress[f], a, func(l *Lease, a netip.Addr) int { return l.Attrs.PublicIP[f].Compare(a) })
+// addressIndex returns the position of a public address.
+func (a *accepted) addressIndex(f ipfam.Family, public netip.Addr) int {
+	i, _ := slices.BinarySearchFunc(a.byAddress[f], public, func(l *Lease, a netip.Addr) int { return l.Attrs.PublicIP[f].Compare(a) })
 	return i
 }
 
-// beside returns the winners whose subnets stand next to the place of this one:
-// as the winners' subnets are apart, only these can overlap it.
-func (w *winners) beside(f ipfam.Family, s netip.Prefix) []*Lease {
-	i := w.place(f, s)
-	return w.bySubnet[f][max(i-1, 0):min(i+1, len(w.bySubnet[f]))]
+// neighbours returns the leases whose subnets are next to the position of this
+// one: as accepted subnets do not overlap, only these can overlap it.
+func (a *accepted) neighbours(f ipfam.Family, s netip.Prefix) []*Lease {
+	i := a.subnetIndex(f, s)
+	return a.bySubnet[f][max(i-1, 0):min(i+1, len(a.bySubnet[f]))]
 }
 
-// refuse says what of a lease an older claim has, or nothing.
-func (w *winners) refuse(l *Lease) string {
+// check returns what of a lease collides with an accepted one, which is older.
+func (a *accepted) check(l *Lease) error {
 	for f, s := range ipfam.Prefixes(l.Subnet) {
-		for _, o := range w.beside(f, s) {
+		for _, o := range a.neighbours(f, s) {
 			if o.Subnet[f].Overlaps(s) {
-				return fmt.Sprintf("subnet %s overlaps %s of the older claim %s", s, o.Subnet[f], o.Name)
+				return fmt.Errorf("subnet %s overlaps %s of the older lease %s", s, o.Subnet[f], o.Name)
 			}
 		}
-		if i := w.addressPlace(f, s.Addr()); i < len(w.byAddress[f]) && s.Contains(w.byAddress[f][i].Attrs.PublicIP[f]) {
-			o := w.byAddress[f][i]
-			return fmt.Sprintf("subnet %s holds the public address %s of the older claim %s", s, o.Attrs.PublicIP[f], o.Name)
+		if i := a.addressIndex(f, s.Addr()); i < len(a.byAddress[f]) && s.Contains(a.byAddress[f][i].Attrs.PublicIP[f]) {
+			o := a.byAddress[f][i]
+			return fmt.Errorf("subnet %s holds the public address %s of the older lease %s", s, o.Attrs.PublicIP[f], o.Name)
 		}
 	}
-	for f, a := range ipfam.Addrs(l.Attrs.PublicIP) {
-		for _, o := range w.beside(f, ipfam.Host(a)) {
-			if o.Subnet[f].Contains(a) {
-				return fmt.Sprintf("public address %s is inside the subnet %s of the older claim %s", a, o.Subnet[f], o.Name)
+	for f, public := range ipfam.Addrs(l.Attrs.PublicIP) {
+		for _, o := range a.neighbours(f, ipfam.Host(public)) {
+			if o.Subnet[f].Contains(public) {
+				return fmt.Errorf("public address %s is inside the subnet %s of the older lease %s", public, o.Subnet[f], o.Name)
 			}
 		}
 	}
-	return ""
+	return nil
 }
 
-// suspects returns the leases that share something with another one. In a
-// healthy network there are none, and finding that out is one pass without
-// comparisons of pairs.
-func (v *Vetter) suspects(site *Site, leases []Lease) []Lease {
+// suspects returns the leases that overlap another one. In a healthy network
+// there are none, and finding that out is one pass without comparisons of pairs.
+func (v *Validator) suspects(site *Site, leases []Lease) []Lease {
 	if v.seen == nil {
-		v.seen = make(map[spot]int32, len(leases))
+		v.seen = make(map[prefixKey]int32, len(leases))
 	}
 	v.marked = slices.Grow(v.marked[:0], len(leases))[:len(leases)]
 	clear(v.marked)
@@ -116,16 +115,17 @@ func (v *Vetter) suspects(site *Site, leases []Lease) []Lease {
 	return out
 }
 
-// spot is a prefix as a key that is cheap to hash.
-type spot struct {
+// prefixKey is a prefix as a map key that is cheap to hash.
+type prefixKey struct {
 	addr [16]byte
 	bits uint8
 }
 
-func spotOf(a netip.Addr, bits int) spot { return spot{a.As16(), uint8(bits)} }
+func prefixKeyOf(a netip.Addr, bits int) prefixKey { return prefixKey{a.As16(), uint8(bits)} }
 
-// mark marks both who is at this spot already and lease i, or puts i there.
-func (v *Vetter) mark(at spot, i int) {
+// mark marks lease i and the one that has this prefix already, or notes that
+// lease i has it.
+func (v *Validator) mark(at prefixKey, i int) {
 	if j, taken := v.seen[at]; taken {
 		v.marked[i], v.marked[j] = true, true
 		return
@@ -137,12 +137,12 @@ func (v *Vetter) mark(at spot, i int) {
 // prefixes overlap only when one holds the other: then the longer one, cut to
 // the length of the shorter one, is the shorter one. It returns the lengths that
 // there are.
-func (v *Vetter) markOverlaps(leases []Lease, f ipfam.Family) (lengths []int) {
+func (v *Validator) markOverlaps(leases []Lease, f ipfam.Family) (lengths []int) {
 	var there [129]bool
 	for i := range leases {
 		if s := leases[i].Subnet[f]; s.IsValid() {
 			there[s.Bits()] = true
-			v.mark(spotOf(s.Addr(), s.Bits()), i)
+			v.mark(prefixKeyOf(s.Addr(), s.Bits()), i)
 		}
 	}
 	for bits, yes := range there {
@@ -163,12 +163,12 @@ func (v *Vetter) markOverlaps(leases []Lease, f ipfam.Family) (lengths []int) {
 
 // markHolders marks lease i and those whose subnets hold an address and are
 // shorter than these bits. lengths are in order.
-func (v *Vetter) markHolders(a netip.Addr, bits int, lengths []int, i int) {
+func (v *Validator) markHolders(a netip.Addr, bits int, lengths []int, i int) {
 	for _, n := range lengths {
 		if n >= bits {
 			return
 		}
-		if j, ok := v.seen[spotOf(netip.PrefixFrom(a, n).Masked().Addr(), n)]; ok {
+		if j, ok := v.seen[prefixKeyOf(netip.PrefixFrom(a, n).Masked().Addr(), n)]; ok {
 			v.marked[i], v.marked[j] = true, true
 		}
 	}
@@ -176,7 +176,7 @@ func (v *Vetter) markHolders(a netip.Addr, bits int, lengths []int, i int) {
 
 // markAddresses marks the leases whose public addresses lie in the subnets of
 // others, and those others.
-func (v *Vetter) markAddresses(leases []Lease, f ipfam.Family, network netip.Prefix, lengths []int) {
+func (v *Validator) markAddresses(leases []Lease, f ipfam.Family, network netip.Prefix, lengths []int) {
 	for i := range leases {
 		if a := leases[i].Attrs.PublicIP[f]; network.Contains(a) {
 			v.markHolders(a, a.BitLen()+1, lengths, i)

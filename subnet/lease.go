@@ -21,10 +21,10 @@ type Lease struct {
 	Subnet ipfam.Pair[netip.Prefix]
 	Attrs  Attrs
 	// Expires is when the store drops the lease; zero means never or unknown.
-	// It is known only for the own lease.
+	// It is known only for this node's lease.
 	Expires time.Time
-	// Claim decides between two leases that want the same thing.
-	Claim Claim
+	// Precedence decides between two leases that collide.
+	Precedence Precedence
 	// Invalid says what is wrong with a record that could not be decoded.
 	// The other fields then hold what could be read. Such a lease is never
 	// used; it is listed so that people can see it.
@@ -45,11 +45,11 @@ type Attrs struct {
 	Data ipfam.Pair[json.RawMessage]
 }
 
-// Claim orders leases by age. Two leases that collide are decided in favour of
-// the older claim.
-type Claim struct {
+// Precedence orders leases by age. Of two leases that collide the older one is
+// used.
+type Precedence struct {
 	// Grace marks a lease that is kept for a while although its record is
-	// gone; any live claim beats it.
+	// gone; any live lease takes precedence over it.
 	Grace bool
 	// Age is lower for an older record: etcd's create revision, or the Node's
 	// creation time in nanoseconds.
@@ -58,32 +58,32 @@ type Claim struct {
 	Name string
 }
 
-// Before reports whether c wins over o.
-func (c Claim) Before(o Claim) bool {
-	if c.Grace != o.Grace {
+// Before reports whether a lease with p takes precedence over one with o.
+func (p Precedence) Before(o Precedence) bool {
+	if p.Grace != o.Grace {
 		return o.Grace
 	}
-	if c.Age != o.Age {
-		return c.Age < o.Age
+	if p.Age != o.Age {
+		return p.Age < o.Age
 	}
-	return c.Name < o.Name
+	return p.Name < o.Name
 }
 
-// SameNode reports whether two leases are surely of one node: they say the same
-// but for the subnet, and one of them is only kept in grace. That happens when
-// an older state of the store was restored. Two live ones are a collision.
+// SameNode reports whether two leases are surely of one node: their attributes
+// are the same, and one of them is only kept in grace. That happens when an older
+// state of the store was restored. Two live ones are a collision.
 func (l *Lease) SameNode(o *Lease) bool {
-	return l.Claim.Grace != o.Claim.Grace && l.Attrs.Equal(o.Attrs)
+	return l.Precedence.Grace != o.Precedence.Grace && l.Attrs.Equal(o.Attrs)
 }
 
-// Equal reports whether two leases say the same to a backend: subnet,
-// attributes, claim and verdict. Expires does not count.
+// Equal reports whether two leases are the same to a backend. Expires does not
+// count.
 func (l Lease) Equal(o Lease) bool {
-	return l.Name == o.Name && l.Subnet == o.Subnet && l.Claim == o.Claim &&
+	return l.Name == o.Name && l.Subnet == o.Subnet && l.Precedence == o.Precedence &&
 		l.Invalid == o.Invalid && l.Attrs.Equal(o.Attrs)
 }
 
-// EqualLeases reports whether two lists say the same in the same order.
+// EqualLeases reports whether two lists hold equal leases in the same order.
 func EqualLeases(a, b []*Lease) bool {
 	return slices.EqualFunc(a, b, func(l, o *Lease) bool { return l == o || l.Equal(*o) })
 }

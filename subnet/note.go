@@ -8,13 +8,13 @@ import (
 	"flannel/internal/ipfam"
 )
 
-// Note is something of a lease that is used which people should know.
+// Note is something unusual about a lease that is used.
 type Note struct {
 	Lease *Lease
 	// other has the same public address; nil is this node.
 	other *Lease
 	kind  noteKind
-	// family and usual, a prefix length, say what the note is about.
+	// family and usual, a prefix length, are what the note is about.
 	family ipfam.Family
 	usual  uint8
 }
@@ -44,8 +44,8 @@ func (n Note) String() string {
 	return fmt.Sprintf("public address %s is that of %s too", a, n.other.Name)
 }
 
-// note collects what people should know of the peers.
-func (v *Vetter) note(site *Site, own *Lease, out *Verdict) {
+// note adds what is unusual about the peers.
+func (v *Validator) note(site *Site, own *Lease, out *Validation) {
 	out.Notes = slices.Grow(out.Notes, v.noted)
 	for _, l := range v.from {
 		out.Notes = site.oddities(out.Notes, own, l)
@@ -61,7 +61,7 @@ func (v *Vetter) note(site *Site, own *Lease, out *Verdict) {
 			if a == own.Attrs.PublicIP[f] {
 				out.share(f, l, own, nil)
 			}
-			at := spotOf(a, a.BitLen())
+			at := prefixKeyOf(a, a.BitLen())
 			j, taken := v.seen[at]
 			if !taken {
 				v.seen[at] = int32(i)
@@ -79,21 +79,21 @@ func (v *Vetter) note(site *Site, own *Lease, out *Verdict) {
 
 // share notes that lease o has the public address of l; other is nil if that is
 // this node's. With udp several nodes can be behind one NAT.
-func (d *Verdict) share(f ipfam.Family, l, o, other *Lease) {
+func (out *Validation) share(f ipfam.Family, l, o, other *Lease) {
 	if l.SameNode(o) {
 		return
 	}
 	a := l.Attrs.PublicIP[f]
-	if d.Shared == nil {
-		d.Shared = map[netip.Addr]bool{}
+	if out.Shared == nil {
+		out.Shared = map[netip.Addr]bool{}
 	}
-	d.Shared[a] = true
+	out.Shared[a] = true
 	if l.Attrs.BackendType != "udp" || o.Attrs.BackendType != "udp" {
-		d.Notes = append(d.Notes, Note{Lease: l, other: other, kind: sharedAddress, family: f})
+		out.Notes = append(out.Notes, Note{Lease: l, other: other, kind: sharedAddress, family: f})
 	}
 }
 
-// oddities adds what is unusual of a lease in itself.
+// oddities adds what is unusual about one lease.
 func (s *Site) oddities(notes []Note, own, l *Lease) []Note {
 	for _, f := range ipfam.All() {
 		p, a := l.Subnet[f], l.Attrs.PublicIP[f]

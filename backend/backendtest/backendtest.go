@@ -50,7 +50,7 @@ func View() backend.View {
 // Node returns the lease of node n with a backend, in both families, changed
 // by what is given.
 func Node(backendType string, n int, changes ...func(*subnet.Lease)) subnet.Lease {
-	l := subnet.Lease{Name: fmt.Sprintf("node%d", n), Claim: subnet.Claim{Age: int64(n)}}
+	l := subnet.Lease{Name: fmt.Sprintf("node%d", n), Precedence: subnet.Precedence{Age: int64(n)}}
 	l.Subnet = ipfam.Pair[netip.Prefix]{
 		netip.MustParsePrefix(fmt.Sprintf("10.5.%d.0/24", n)), netip.MustParsePrefix(fmt.Sprintf("fc00:0:0:%d::/64", n)),
 	}

@@ -177,7 +177,7 @@ func (c *claims) add(mac kernel.MAC, i int) {
 			c.contested = make(map[kernel.MAC]bool)
 		}
 		c.contested[mac] = true
-		if !c.peers[i].Claim.Before(c.peers[j].Claim) {
+		if !c.peers[i].Precedence.Before(c.peers[j].Precedence) {
 			return
 		}
 	}
@@ -194,7 +194,7 @@ func (c *claims) refuse(mac kernel.MAC, i int) string {
 		return ""
 	}
 	if o := &c.peers[c.owners[mac]]; !c.peers[i].SameNode(o) {
-		return fmt.Sprintf("VtepMAC %s belongs to the older claim %s", mac, o.Name)
+		return fmt.Sprintf("VtepMAC %s belongs to the older lease %s", mac, o.Name)
 	}
 	return ""
 }

@@ -46,7 +46,7 @@ var up = backend.Uplink{
 
 // node returns the lease of node n in both families.
 func node(n int) subnet.Lease {
-	l := subnet.Lease{Name: fmt.Sprintf("node%d", n), Claim: subnet.Claim{Age: int64(n)}}
+	l := subnet.Lease{Name: fmt.Sprintf("node%d", n), Precedence: subnet.Precedence{Age: int64(n)}}
 	l.Subnet = ipfam.Pair[netip.Prefix]{
 		netip.MustParsePrefix(fmt.Sprintf("10.5.%d.0/24", n)), netip.MustParsePrefix(fmt.Sprintf("fc00:0:0:%d::/64", n)),
 	}
@@ -91,7 +91,7 @@ func TestPlan(t *testing.T) {
 			l.Attrs.PublicIP[ipfam.V4] = netip.MustParseAddr("198.51.100.4")
 		})}},
 		{"on_demand_twice", `{"OnDemand":true}`, false, []subnet.Lease{node(2), node(3), with(node(3), func(l *subnet.Lease) {
-			l.Name, l.Claim.Grace, l.Subnet = "node3 before", true, node(4).Subnet
+			l.Name, l.Precedence.Grace, l.Subnet = "node3 before", true, node(4).Subnet
 		})}},
 		{"every_key", `{"VNI":1,"Port":4789,"MTU":1400,"GBP":true,"Learning":true,"ChecksumOffload":false}`, false, nil},
 		{"wrong_peers", `{}`, false, []subnet.Lease{
@@ -108,11 +108,11 @@ func TestPlan(t *testing.T) {
 			change(12, ` {"VNI":1,"VtepMAC":"02:00:00:00:00:12"}`),
 			change(13, `{"vtepmac": "02-00-00-00-00-13"}`),
 			// An older record that cannot be used keeps nobody from its MAC.
-			with(change(14, `{"VNI":2,"VtepMAC":"02:00:00:00:00:15"}`), func(l *subnet.Lease) { l.Claim.Age = 0 }),
+			with(change(14, `{"VNI":2,"VtepMAC":"02:00:00:00:00:15"}`), func(l *subnet.Lease) { l.Precedence.Age = 0 }),
 			node(15),
 			// A record that is kept for a node that has another one.
 			with(node(15), func(l *subnet.Lease) {
-				l.Name, l.Claim.Grace, l.Subnet = "node15 before", true, node(16).Subnet
+				l.Name, l.Precedence.Grace, l.Subnet = "node15 before", true, node(16).Subnet
 			}),
 		}},
 	}

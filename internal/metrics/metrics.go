@@ -37,7 +37,7 @@ func New(version string) *Metrics {
 		peers: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "flannel_peers", Help: "Peers by family and by how they are reached: tunnel, direct, unreachable, left out.",
 		}, []string{"family", "state"}),
-		refused: gauge("flannel_leases_refused", "Leases in the latest snapshot whose record is wrong or collides with an older claim."),
+		refused: gauge("flannel_leases_refused", "Leases in the latest snapshot whose record is wrong or collides with an older lease."),
 		held:    gauge("flannel_deletions_held", "Stale entries that are kept until two lists of the store agree."),
 		passes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "flannel_passes_total", Help: "Passes over the kernel's state, by result: unchanged, changed, failed.",

@@ -180,7 +180,7 @@ func (m *Manager) adopt(own held, l *subnet.Lease, st stored) held {
 	if st.etcdLease == own.etcdLease {
 		next.lease.Expires = own.lease.Expires
 	}
-	if l.Claim == own.lease.Claim {
+	if l.Precedence == own.lease.Precedence {
 		next.alone = own.alone
 	}
 	if own.mod == 0 || st == (stored{own.name(), own.mod, own.etcdLease}) && l.Equal(own.lease) {
@@ -189,7 +189,7 @@ func (m *Manager) adopt(own held, l *subnet.Lease, st stored) held {
 	if st.mod <= own.mod {
 		m.otherStore()
 	}
-	if st.mod <= own.mod || l.Claim != own.lease.Claim {
+	if st.mod <= own.mod || l.Precedence != own.lease.Precedence {
 		m.listAgain()
 	}
 	return next

@@ -74,7 +74,7 @@ func (s *snapshot) of(a subnet.Attrs, prev ipfam.Pair[netip.Prefix], past publis
 	}
 	slices.SortFunc(mine, func(i, j int) int {
 		k, l := s.leases[i], s.leases[j]
-		age := cmp.Or(cmp.Compare(k.Claim.Age, l.Claim.Age), cmp.Compare(i, j))
+		age := cmp.Or(cmp.Compare(k.Precedence.Age, l.Precedence.Age), cmp.Compare(i, j))
 		if s.isReservation(i) && s.isReservation(j) {
 			return age
 		}
@@ -146,7 +146,7 @@ func (s *snapshot) contested(i int, mine []int, pools alloc.Pools) bool {
 		if l.Invalid != "" || slices.Contains(mine, j) || !pools.Overlap(own.Subnet, l.Subnet) {
 			continue
 		}
-		if l.Claim.Before(own.Claim) || strings.HasPrefix(l.Name, claimPrefix(own.Subnet)) {
+		if l.Precedence.Before(own.Precedence) || strings.HasPrefix(l.Name, claimPrefix(own.Subnet)) {
 			return true
 		}
 	}
@@ -212,7 +212,7 @@ func (s *snapshot) yields(own held, twins []int, pools alloc.Pools) bool {
 		if l.Name == own.name() || !pools.Overlap(own.lease.Subnet, l.Subnet) || slices.Contains(twins, i) {
 			continue
 		}
-		older := l.Claim.Age < own.lease.Claim.Age
+		older := l.Precedence.Age < own.lease.Precedence.Age
 		if older || strings.HasPrefix(l.Name, claimPrefix(own.lease.Subnet)) {
 			return true
 		}

@@ -168,7 +168,7 @@ func (m *Manager) put(ctx context.Context, own held, a subnet.Attrs, renew bool)
 	}
 	m.version.atLeast(resp.Header.Revision)
 	own.mod = resp.Header.Revision
-	published := decode(own.name(), value, own.lease.Claim.Age)
+	published := decode(own.name(), value, own.lease.Precedence.Age)
 	published.Expires = own.lease.Expires
 	own.lease = *published
 	if renew {

@@ -119,7 +119,7 @@ func renewedBeforeItEnds(t *testing.T, h *harness) {
 		})
 	}
 	l, _, _ := h.Get(t, own.Subnet)
-	if l.Claim != own.Claim || !l.Attrs.Equal(own.Attrs) {
+	if l.Precedence != own.Precedence || !l.Attrs.Equal(own.Attrs) {
 		t.Errorf("the record became %+v, was %+v", l, own)
 	}
 	if present := <-told; !present.Expires.After(own.Expires) || !present.Equal(own) {
@@ -287,7 +287,7 @@ func replacesEarlier(t *testing.T, h *harness) {
 		return found
 	})
 	l, _, _ := h.Get(t, own.Subnet)
-	resp, err := h.client.Get(h.ctx(t), h.key(earlier.Subnet), clientv3.WithRev(l.Claim.Age))
+	resp, err := h.client.Get(h.ctx(t), h.key(earlier.Subnet), clientv3.WithRev(l.Precedence.Age))
 	if err != nil || len(resp.Kvs) > 0 {
 		t.Errorf("both records were there together: %v, %v", resp, err)
 	}

@@ -226,7 +226,7 @@ func decode(name string, value []byte, createRevision int64) *subnet.Lease {
 	if len(name) > maxName {
 		l.Name = name[:maxName]
 	}
-	l.Claim = subnet.Claim{Age: createRevision, Name: l.Name}
+	l.Precedence = subnet.Precedence{Age: createRevision, Name: l.Name}
 	if err := errors.Join(nameErr, valueErr); err != nil {
 		l.Invalid = oneLine(err)
 	}

@@ -147,7 +147,7 @@ func TestNothingIsWrittenThatWouldBeRefused(t *testing.T) {
 
 func TestDecodeKeepsWhatCouldBeRead(t *testing.T) {
 	l := decode("10.244.17.0-24", []byte("garbage"), 7)
-	if l.Invalid == "" || l.Subnet != pair("10.244.17.0/24") || l.Claim.Age != 7 {
+	if l.Invalid == "" || l.Subnet != pair("10.244.17.0/24") || l.Precedence.Age != 7 {
 		t.Errorf("decode = %+v", l)
 	}
 	l = decode("strange", []byte(`{"PublicIP":"172.31.0.2"}`), 7)

@@ -348,14 +348,14 @@ func TestABackupWithTheSameRevisions(t *testing.T) {
 	for name, attrs := range kinds {
 		t.Run(name, func(t *testing.T) {
 			v := newMover(t, attrs)
-			claim := v.own.Claim
+			claim := v.own.Precedence
 			v.h.server.Kill()
 			v.h.server.Wipe()
 			v.h.server.Start()
 			v.h.SetConfig(t, configOf(v.here))
 			v.acquire(t, v.there, v.own.Subnet)
-			if v.own.Claim != claim {
-				t.Fatalf("the claim is %v, was %v", v.own.Claim, claim)
+			if v.own.Precedence != claim {
+				t.Fatalf("the claim is %v, was %v", v.own.Precedence, claim)
 			}
 			kept, _ := subnettest.Background(t, subnettest.Keep(v.m, v.own))
 			v.restore(t, v.before)

@@ -91,8 +91,8 @@ func (k *keeper) check(ctx context.Context, n *Node) (done bool, wait time.Durat
 	case have != k.own.Subnet:
 		return false, 0, fmt.Errorf("%w: Node %q has %s", subnet.ErrLeaseLost, n.Name, subnet.Join(have))
 	}
-	if c := claim(n); c != k.own.Claim {
-		k.own.Claim = c
+	if c := claim(n); c != k.own.Precedence {
+		k.own.Precedence = c
 		k.tell(k.own)
 	}
 	if asked := m.asked.Load(); asked != nil && !m.overwrite(n, *asked).Equal(k.own.Attrs) {

@@ -38,7 +38,7 @@ func decodeLease(n *Node, keys *annotations, families ipfam.Pair[bool]) (subnet.
 	if n.Annotations[keys.managed] != "true" {
 		return subnet.Lease{}, false
 	}
-	l := subnet.Lease{Name: n.Name, Claim: claim(n)}
+	l := subnet.Lease{Name: n.Name, Precedence: claim(n)}
 	var err error
 	if l.Subnet, err = subnets(n, families); err != nil {
 		l.Invalid = err.Error()
@@ -53,8 +53,8 @@ func decodeLease(n *Node, keys *annotations, families ipfam.Pair[bool]) (subnet.
 	return l, true
 }
 
-func claim(n *Node) subnet.Claim {
-	return subnet.Claim{Age: n.CreationTimestamp.UnixNano(), Name: n.Name}
+func claim(n *Node) subnet.Precedence {
+	return subnet.Precedence{Age: n.CreationTimestamp.UnixNano(), Name: n.Name}
 }
 
 // ownSubnets returns the subnets of this node. An error says what is missing

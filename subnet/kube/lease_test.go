@@ -31,7 +31,7 @@ func TestLeaseOfANode(t *testing.T) {
 	l, ok := decodeLease(n, &k, both)
 	want := subnet.Lease{
 		Name: "n1", Subnet: subnettest.Subnets("10.244.3.0/24", "fd00:10:244:3::/64"), Attrs: attrs46(),
-		Claim: subnet.Claim{Age: 1700000000 * int64(time.Second), Name: "n1"},
+		Precedence: subnet.Precedence{Age: 1700000000 * int64(time.Second), Name: "n1"},
 	}
 	if !ok || !l.Equal(want) {
 		t.Errorf("got %+v, %t, want %+v", l, ok, want)

@@ -159,7 +159,7 @@ func (p *peers) next(was peer, had bool, n *Node, now time.Time) (peer, bool) {
 	if l, takesPart := decodeLease(n, &p.keys, p.families); takesPart {
 		is.lease = &l
 	}
-	if !had || was.lease.Invalid != "" || is.lease != nil && is.lease.Invalid != "" || was.lease.Claim.Age != claim(n).Age {
+	if !had || was.lease.Invalid != "" || is.lease != nil && is.lease.Invalid != "" || was.lease.Precedence.Age != claim(n).Age {
 		return is, is.lease != nil
 	}
 	attrs := was.lease.Attrs
@@ -180,7 +180,7 @@ func (p *peers) next(was peer, had bool, n *Node, now time.Time) (peer, bool) {
 		return is, is.lease != nil
 	}
 	kept := *was.lease
-	kept.Attrs, kept.Claim.Grace = attrs, true
+	kept.Attrs, kept.Precedence.Grace = attrs, true
 	return peer{lease: &kept, until: until, rest: is.lease}, true
 }
 

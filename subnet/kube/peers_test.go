@@ -129,11 +129,11 @@ func TestAPeerWithoutAnnotationsIsKeptForAWhile(t *testing.T) {
 				if err := p.Replace([]any{wiped.deepCopy()}, "2"); err != nil {
 					t.Fatal(err)
 				}
-				if l := last(); len(l) != 1 || !l[0].Claim.Grace || !l[0].Attrs.Equal(tt.attrs) {
+				if l := last(); len(l) != 1 || !l[0].Precedence.Grace || !l[0].Attrs.Equal(tt.attrs) {
 					t.Fatalf("after four minutes: %+v", l)
 				}
 				put(t, p, whole)
-				if l := last(); len(l) != 1 || l[0].Claim.Grace {
+				if l := last(); len(l) != 1 || l[0].Precedence.Grace {
 					t.Fatalf("after it came back: %+v", l)
 				}
 				put(t, p, wiped)
@@ -181,7 +181,7 @@ func TestWhatIsLeftOfAPeerIsFollowed(t *testing.T) {
 		}
 		<-time.After(time.Minute + time.Second)
 		want.PublicIP[ipfam.V6], want.Data[ipfam.V6] = netip.Addr{}, nil
-		if l := last(); len(l) != 1 || !l[0].Attrs.Equal(want) || l[0].Claim.Grace {
+		if l := last(); len(l) != 1 || !l[0].Attrs.Equal(want) || l[0].Precedence.Grace {
 			t.Errorf("after the grace time: %+v", l)
 		}
 	})

@@ -22,7 +22,7 @@ func (m *Manager) Acquire(ctx context.Context, a subnet.Attrs, _ ipfam.Pair[neti
 		err = m.publish(ctx, n, want)
 		if err == nil {
 			m.voice.say(topicPublish, nil)
-			return subnet.Lease{Name: n.Name, Subnet: have, Attrs: want, Claim: claim(n)}, nil
+			return subnet.Lease{Name: n.Name, Subnet: have, Attrs: want, Precedence: claim(n)}, nil
 		}
 		if ctx.Err() != nil {
 			return subnet.Lease{}, ctx.Err()

@@ -78,7 +78,7 @@ func acquire(t *testing.T, m subnet.Manager, a subnet.Attrs, prev ipfam.Pair[net
 	if err != nil {
 		t.Fatalf("Acquire: %v", err)
 	}
-	if !l.Attrs.Equal(a) || l.Name == "" || l.Claim.Age == 0 {
+	if !l.Attrs.Equal(a) || l.Name == "" || l.Precedence.Age == 0 {
 		t.Fatalf("Acquire = %+v, want the attributes %+v, a name and a claim", l, a)
 	}
 	return l
@@ -183,7 +183,7 @@ func againByPublicAddress(t *testing.T, h Harness) {
 		changed := Attrs(config, 1)
 		changed.BackendType = "host-gw"
 		again := acquire(t, node(t, h), changed, none())
-		if again.Subnet != first.Subnet || again.Claim != first.Claim {
+		if again.Subnet != first.Subnet || again.Precedence != first.Precedence {
 			t.Errorf("the second run has %+v, the first had %+v", again, first)
 		}
 		h.Delete(t, again.Subnet)
@@ -247,7 +247,7 @@ func otherAttributes(t *testing.T, h Harness) {
 	other := Attrs(DualConfig, 2)
 	second := acquire(t, m, other, none())
 	stop()
-	if second.Subnet != first.Subnet || second.Claim != first.Claim {
+	if second.Subnet != first.Subnet || second.Precedence != first.Precedence {
 		t.Errorf("the subnet changed from %+v to %+v", first, second)
 	}
 	if l, _, _ := h.Get(t, first.Subnet); !l.Attrs.Equal(other) {
@@ -315,7 +315,7 @@ func readdressed(t *testing.T, h Harness) {
 			t.Errorf("Previous = %+v, %v; nobody has published this address", got, err)
 		}
 		again := acquire(t, m, moved, first.Subnet)
-		if again.Subnet != first.Subnet || again.Claim != first.Claim {
+		if again.Subnet != first.Subnet || again.Precedence != first.Precedence {
 			t.Errorf("the second run has %+v, the first had %+v", again, first)
 		}
 		if leases, err := m.List(limited(t)); err != nil || len(leases) != 1 {

@@ -41,7 +41,7 @@ func createdAgainIsTold(t *testing.T, h Harness) {
 	h.Delete(t, own.Subnet)
 	select {
 	case got := <-told:
-		if l, _, found := h.Get(t, own.Subnet); !found || got.Claim != l.Claim || got.Subnet != own.Subnet {
+		if l, _, found := h.Get(t, own.Subnet); !found || got.Precedence != l.Precedence || got.Subnet != own.Subnet {
 			t.Errorf("told %+v, the store has %+v", got, l)
 		}
 	case <-time.After(patience):

@@ -88,7 +88,7 @@ func former(leases []*subnet.Lease, a subnet.Attrs, prev ipfam.Pair[netip.Prefix
 		if !sameNode(l.Attrs, a) {
 			continue
 		}
-		if best == nil || l.Claim.Before(best.Claim) {
+		if best == nil || l.Precedence.Before(best.Precedence) {
 			best = l
 		}
 	}

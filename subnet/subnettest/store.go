@@ -88,9 +88,9 @@ func name(subnets ipfam.Pair[netip.Prefix]) string { return subnet.Join(subnets)
 // put is called with the lock held.
 func (s *Store) put(l subnet.Lease, reservation bool, by *Manager) subnet.Lease {
 	l.Name = name(l.Subnet)
-	l.Claim = subnet.Claim{Age: s.rev + 1, Name: l.Name}
+	l.Precedence = subnet.Precedence{Age: s.rev + 1, Name: l.Name}
 	if old := s.records[l.Name]; old != nil {
-		l.Claim.Age = old.lease.Claim.Age
+		l.Precedence.Age = old.lease.Precedence.Age
 	}
 	s.records[l.Name] = &entry{l, reservation, by}
 	return l

@@ -50,11 +50,11 @@ type state struct {
 
 // record is a lease.
 type record struct {
-	Name    string                   `json:"name"`
-	Subnet  ipfam.Pair[netip.Prefix] `json:"subnet"`
-	Attrs   attrs                    `json:"attrs"`
-	Expires time.Time                `json:"expires,omitzero"`
-	Claim   subnet.Claim             `json:"claim"`
+	Name       string                   `json:"name"`
+	Subnet     ipfam.Pair[netip.Prefix] `json:"subnet"`
+	Attrs      attrs                    `json:"attrs"`
+	Expires    time.Time                `json:"expires,omitzero"`
+	Precedence subnet.Precedence        `json:"claim"`
 }
 
 // attrs are subnet.Attrs, with the data byte for byte.
@@ -80,11 +80,11 @@ func (a attrs) attrs() subnet.Attrs {
 }
 
 func recordOf(l *subnet.Lease) record {
-	return record{l.Name, l.Subnet, attrsOf(l.Attrs), l.Expires, l.Claim}
+	return record{l.Name, l.Subnet, attrsOf(l.Attrs), l.Expires, l.Precedence}
 }
 
 func (r record) lease() subnet.Lease {
-	return subnet.Lease{Name: r.Name, Subnet: r.Subnet, Attrs: r.Attrs.attrs(), Expires: r.Expires, Claim: r.Claim}
+	return subnet.Lease{Name: r.Name, Subnet: r.Subnet, Attrs: r.Attrs.attrs(), Expires: r.Expires, Precedence: r.Precedence}
 }
 
 // load reads what this node knew last.

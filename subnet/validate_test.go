@@ -10,9 +10,9 @@ import (
 	"flannel/subnet"
 )
 
-// lease returns an IPv4 lease of a vxlan node; age orders claims.
+// lease returns an IPv4 lease of a vxlan node; age decides precedence.
 func lease(name, prefix, public string, age int64) subnet.Lease {
-	l := subnet.Lease{Name: name, Claim: subnet.Claim{Age: age, Name: name}}
+	l := subnet.Lease{Name: name, Precedence: subnet.Precedence{Age: age, Name: name}}
 	l.Subnet[ipfam.V4] = netip.MustParsePrefix(prefix)
 	l.Attrs.BackendType = "vxlan"
 	if public != "" {
@@ -34,16 +34,16 @@ func pointers(leases ...subnet.Lease) []*subnet.Lease {
 	return all
 }
 
-func TestVetLeavesOnlyTheWrongOnesOut(t *testing.T) {
+func TestOnlyBadLeasesAreRejected(t *testing.T) {
 	site := siteOf("10.5.0.0/16")
 	own := lease("own", "10.5.1.0/24", "192.0.2.1", 5)
 	good := lease("good", "10.5.2.0/24", "192.0.2.2", 6)
-	grace := func(l *subnet.Lease) { l.Claim.Grace = true }
+	grace := func(l *subnet.Lease) { l.Precedence.Grace = true }
 	udp := func(l *subnet.Lease) { l.Attrs.BackendType = "udp" }
 	keyed := func(l *subnet.Lease) { l.Attrs.Data[ipfam.V4] = []byte(`{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}`) }
 	tests := map[string]struct {
 		leases []subnet.Lease
-		want   map[string]string // refused name: part of the reason
+		want   map[string]string // rejected name: part of the reason
 	}{
 		"nothing wrong":      {[]subnet.Lease{own, good}, nil},
 		"not decoded":        {[]subnet.Lease{own, good, {Name: "x", Invalid: "value: bad JSON"}}, map[string]string{"x": "bad JSON"}},
@@ -55,10 +55,10 @@ func TestVetLeavesOnlyTheWrongOnesOut(t *testing.T) {
 		"another of ours":    {[]subnet.Lease{own, good, lease("x", "10.5.3.0/24", "198.51.100.7", 1)}, map[string]string{"x": "198.51.100.7 is on an interface of this host"}},
 		"in its own subnet":  {[]subnet.Lease{own, good, lease("x", "10.5.3.0/24", "10.5.3.4", 1)}, map[string]string{"x": "10.5.3.4 is inside its own subnet"}},
 		"in our subnet":      {[]subnet.Lease{own, good, lease("x", "10.5.3.0/24", "10.5.1.4", 1)}, map[string]string{"x": "10.5.1.4 is inside this node's subnet"}},
-		"in another subnet":  {[]subnet.Lease{own, good, lease("x", "10.5.3.0/24", "10.5.2.4", 9)}, map[string]string{"x": "10.5.2.4 is inside the subnet 10.5.2.0/24 of the older claim good"}},
+		"in another subnet":  {[]subnet.Lease{own, good, lease("x", "10.5.3.0/24", "10.5.2.4", 9)}, map[string]string{"x": "10.5.2.4 is inside the subnet 10.5.2.0/24 of the older lease good"}},
 		"around an address": {
 			[]subnet.Lease{own, lease("good", "10.5.2.0/24", "10.5.9.4", 1), lease("x", "10.5.9.0/24", "192.0.2.3", 9)},
-			map[string]string{"x": "subnet 10.5.9.0/24 holds the public address 10.5.9.4 of the older claim good"},
+			map[string]string{"x": "subnet 10.5.9.0/24 holds the public address 10.5.9.4 of the older lease good"},
 		},
 		"too large":          {[]subnet.Lease{own, good, lease("x", "10.5.128.0/19", "192.0.2.3", 9)}, map[string]string{"x": "10.5.128.0/19 is too large: usual is /24"}},
 		"large":              {[]subnet.Lease{own, good, lease("x", "10.5.128.0/20", "192.0.2.3", 9)}, nil},
@@ -70,10 +70,10 @@ func TestVetLeavesOnlyTheWrongOnesOut(t *testing.T) {
 		"no public address":  {[]subnet.Lease{own, good, lease("x", "10.5.3.0/24", "", 1)}, map[string]string{"x": "no public address"}},
 		"loopback":           {[]subnet.Lease{own, good, lease("x", "10.5.3.0/24", "127.0.0.1", 1)}, map[string]string{"x": "cannot be a host's"}},
 		"multicast":          {[]subnet.Lease{own, good, lease("x", "10.5.3.0/24", "224.0.0.1", 1)}, map[string]string{"x": "cannot be a host's"}},
-		"younger overlap":    {[]subnet.Lease{own, good, lease("x", "10.5.2.128/25", "192.0.2.3", 9)}, map[string]string{"x": "of the older claim good"}},
-		"older overlap":      {[]subnet.Lease{own, good, lease("x", "10.5.2.0/23", "192.0.2.3", 1)}, map[string]string{"good": "of the older claim x"}},
-		"same age, by name":  {[]subnet.Lease{own, good, lease("a", "10.5.2.0/25", "192.0.2.3", 6)}, map[string]string{"good": "of the older claim a"}},
-		"live beats grace":   {[]subnet.Lease{own, with(good, grace), lease("x", "10.5.2.0/25", "192.0.2.3", 9)}, map[string]string{"good": "of the older claim x"}},
+		"younger overlap":    {[]subnet.Lease{own, good, lease("x", "10.5.2.128/25", "192.0.2.3", 9)}, map[string]string{"x": "of the older lease good"}},
+		"older overlap":      {[]subnet.Lease{own, good, lease("x", "10.5.2.0/23", "192.0.2.3", 1)}, map[string]string{"good": "of the older lease x"}},
+		"same age, by name":  {[]subnet.Lease{own, good, lease("a", "10.5.2.0/25", "192.0.2.3", 6)}, map[string]string{"good": "of the older lease a"}},
+		"live beats grace":   {[]subnet.Lease{own, with(good, grace), lease("x", "10.5.2.0/25", "192.0.2.3", 9)}, map[string]string{"good": "of the older lease x"}},
 		"same address":       {[]subnet.Lease{own, good, lease("x", "10.5.3.0/24", "192.0.2.2", 9)}, nil},
 		"shared address, udp": {[]subnet.Lease{
 			own, with(good, udp), with(lease("x", "10.5.3.0/24", "192.0.2.2", 9), udp), with(lease("y", "10.5.4.0/24", "192.0.2.2", 9), udp),
@@ -83,21 +83,21 @@ func TestVetLeavesOnlyTheWrongOnesOut(t *testing.T) {
 		}, nil},
 		"one overlaps many": {[]subnet.Lease{
 			own, good, lease("b", "10.5.3.0/24", "192.0.2.3", 7), lease("x", "10.5.2.0/23", "192.0.2.4", 9),
-		}, map[string]string{"x": "older claim"}},
+		}, map[string]string{"x": "older lease"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			verdict := new(subnet.Vetter).Vet(site, &own, pointers(tt.leases...))
-			peers, refused := verdict.Peers, verdict.Refused
-			if got, want := len(peers)+len(refused), len(tt.leases)-1; got != want {
+			validation := new(subnet.Validator).Validate(site, &own, pointers(tt.leases...))
+			peers, rejected := validation.Peers, validation.Rejected
+			if got, want := len(peers)+len(rejected), len(tt.leases)-1; got != want {
 				t.Errorf("got %d leases, want all %d but ours", got, want)
 			}
-			if got, want := len(refused), len(tt.want); got != want {
-				t.Fatalf("refused %v, want %v", refused, tt.want)
+			if got, want := len(rejected), len(tt.want); got != want {
+				t.Fatalf("rejected %v, want %v", rejected, tt.want)
 			}
-			for _, r := range refused {
-				if want := tt.want[r.Lease.Name]; want == "" || !strings.Contains(r.Why, want) {
-					t.Errorf("%s: got %q, want %q", r.Lease.Name, r.Why, want)
+			for _, r := range rejected {
+				if want := tt.want[r.Lease.Name]; want == "" || !strings.Contains(r.Err.Error(), want) {
+					t.Errorf("%s: got %q, want %q", r.Lease.Name, r.Err, want)
 				}
 			}
 		})
@@ -109,25 +109,25 @@ func TestAFamilyThatIsOffDoesNotMatter(t *testing.T) {
 	site.Network[ipfam.V6] = netip.Prefix{}
 	own := lease("own", "10.5.1.0/24", "192.0.2.1", 5)
 	x := subnet.Lease{Name: "x", Subnet: ipfam.Pair[netip.Prefix]{ipfam.V6: netip.MustParsePrefix("fc00::/64")}}
-	got := new(subnet.Vetter).Vet(site, &own, pointers(x))
-	if len(got.Refused) != 1 || got.Refused[0].Why != "no subnet in a family that is on" {
-		t.Errorf("got %+v, want it refused", got)
+	got := new(subnet.Validator).Validate(site, &own, pointers(x))
+	if len(got.Rejected) != 1 || got.Rejected[0].Err.Error() != "no subnet in a family that is on" {
+		t.Errorf("got %+v, want it rejected", got)
 	}
-	if got := new(subnet.Vetter).Vet(site, &own, pointers(ipv6("y", "fc00::/64", "2001:db8::1"))); len(got.Peers) != 1 {
+	if got := new(subnet.Validator).Validate(site, &own, pointers(ipv6("y", "fc00::/64", "2001:db8::1"))); len(got.Peers) != 1 {
 		t.Errorf("got %+v, want it used", got)
 	}
 }
 
-func TestVetterForgetsWhatItSawBefore(t *testing.T) {
+func TestTheValidatorForgetsWhatItSawBefore(t *testing.T) {
 	site := siteOf("10.5.0.0/16")
 	own := lease("own", "10.5.1.0/24", "192.0.2.1", 5)
 	first, second := lease("a", "10.5.2.0/24", "192.0.2.2", 6), lease("b", "10.5.2.0/23", "192.0.2.2", 7)
-	var v subnet.Vetter
+	var v subnet.Validator
 	for range 2 {
-		if got := v.Vet(site, &own, pointers(own, first, second)); len(got.Peers) != 1 || len(got.Refused) != 1 {
+		if got := v.Validate(site, &own, pointers(own, first, second)); len(got.Peers) != 1 || len(got.Rejected) != 1 {
 			t.Errorf("two that collide: %+v", got)
 		}
-		if got := v.Vet(site, &own, pointers(second)); len(got.Peers) != 1 || len(got.Refused) != 0 {
+		if got := v.Validate(site, &own, pointers(second)); len(got.Peers) != 1 || len(got.Rejected) != 0 {
 			t.Errorf("the one alone: %+v", got)
 		}
 	}
@@ -135,7 +135,7 @@ func TestVetterForgetsWhatItSawBefore(t *testing.T) {
 
 // A short prefix that overlaps everybody must not cost a comparison of all
 // pairs.
-func BenchmarkVetOneOverlapsAll(b *testing.B) {
+func BenchmarkValidateOneOverlapsAll(b *testing.B) {
 	site := siteOf("10.0.0.0/8")
 	site.Bits[ipfam.V4], site.Reserved = 13, nil
 	own := lease("own", "10.200.0.0/24", "192.0.2.2", 0)
@@ -143,17 +143,17 @@ func BenchmarkVetOneOverlapsAll(b *testing.B) {
 	for i := range 5000 {
 		leases = append(leases, pointers(lease(fmt.Sprint(i), fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255), fmt.Sprintf("172.16.%d.%d", i>>8, i&255), int64(i)))...)
 	}
-	var v subnet.Vetter
+	var v subnet.Validator
 	for b.Loop() {
-		if got := v.Vet(site, &own, leases); len(got.Refused) != 1 {
-			b.Fatalf("%d refused", len(got.Refused))
+		if got := v.Validate(site, &own, leases); len(got.Rejected) != 1 {
+			b.Fatalf("%d rejected", len(got.Rejected))
 		}
 	}
 }
 
-// BenchmarkVet vets a large network, once as it should be, and once with the
+// BenchmarkValidate validates a large network, once as it should be, and once with the
 // nodes themselves inside Network, which makes a note of each.
-func BenchmarkVet(b *testing.B) {
+func BenchmarkValidate(b *testing.B) {
 	for name, public := range map[string]string{"": "172.16.%d.%d", "nodes inside": "10.128.%d.%d"} {
 		b.Run(name, func(b *testing.B) {
 			site := siteOf("10.0.0.0/8")
@@ -162,11 +162,11 @@ func BenchmarkVet(b *testing.B) {
 				j := (i * 2741) % len(leases)
 				leases[i] = lease(fmt.Sprint(j), fmt.Sprintf("10.%d.%d.0/24", j>>8, j&255), fmt.Sprintf(public, j>>8, j&255), int64(j))
 			}
-			var v subnet.Vetter
+			var v subnet.Validator
 			all := pointers(leases...)
 			b.ReportAllocs()
 			for b.Loop() {
-				v.Vet(site, &leases[0], all)
+				v.Validate(site, &leases[0], all)
 			}
 		})
 	}
@@ -197,7 +197,7 @@ func TestWhatIsOddIsUsedAndNoted(t *testing.T) {
 	site := siteOf("10.5.0.0/16")
 	site.Local = nil // behind a NAT
 	udp := func(l *subnet.Lease) { l.Attrs.BackendType = "udp" }
-	grace := func(l *subnet.Lease) { l.Claim.Grace = true }
+	grace := func(l *subnet.Lease) { l.Precedence.Grace = true }
 	a, b := lease("a", "10.5.2.0/24", "192.0.2.2", 6), lease("b", "10.5.3.0/24", "192.0.2.2", 9)
 	tests := map[string]struct {
 		leases []subnet.Lease
@@ -214,8 +214,8 @@ func TestWhatIsOddIsUsedAndNoted(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := new(subnet.Vetter).Vet(site, &own, pointers(tt.leases...))
-			if len(got.Peers) != len(tt.leases) || len(got.Refused) > 0 || len(got.Shared) != tt.shared {
+			got := new(subnet.Validator).Validate(site, &own, pointers(tt.leases...))
+			if len(got.Peers) != len(tt.leases) || len(got.Rejected) > 0 || len(got.Shared) != tt.shared {
 				t.Errorf("got %+v, want all used and %d addresses shared", got, tt.shared)
 			}
 			var notes []string
@@ -249,7 +249,7 @@ func TestARecordOfOurOwnIsNoPeer(t *testing.T) {
 			if !tt.local {
 				site.Local = nil
 			}
-			if got := new(subnet.Vetter).Vet(site, &tt.own, pointers(tt.record)); len(got.Peers)+len(got.Refused)+len(got.Notes) > 0 {
+			if got := new(subnet.Validator).Validate(site, &tt.own, pointers(tt.record)); len(got.Peers)+len(got.Rejected)+len(got.Notes) > 0 {
 				t.Errorf("got %+v, want nothing", got)
 			}
 		})

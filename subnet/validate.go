@@ -1,6 +1,7 @@
 package subnet
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -31,17 +32,17 @@ type Reserved struct {
 // would take over a large part of the network.
 const shorterBits = 4
 
-// Refusal is a lease that must not be used, and why.
-type Refusal struct {
+// Rejection is a lease that must not be used, and why.
+type Rejection struct {
 	Lease Lease
-	Why   string
+	Err   error
 }
 
-// Verdict says which leases of other nodes may be used.
-type Verdict struct {
+// Validation says which leases of other nodes may be used.
+type Validation struct {
 	// Peers are valid until the next call.
-	Peers   []Lease
-	Refused []Refusal
+	Peers    []Lease
+	Rejected []Rejection
 	// Notes are about leases that are used.
 	Notes []Note
 	// Shared are the public addresses that several of the peers, or a peer and
@@ -49,41 +50,41 @@ type Verdict struct {
 	Shared map[netip.Addr]bool
 }
 
-// Vetter vets again and again in the same memory. The zero Vetter is ready; it
-// is used by one caller at a time.
-type Vetter struct {
+// Validator validates leases again and again in the same memory. The zero
+// Validator is ready; it is used by one caller at a time.
+type Validator struct {
 	peers  []Lease
 	from   []*Lease
 	marked []bool
-	seen   map[spot]int32
+	seen   map[prefixKey]int32
 	noted  int // the notes of the last time
 }
 
-// Vet separates the leases of other nodes that may be used from those that may
-// not: records that could not be decoded; subnets that are outside the network,
-// overlap ours or an older claim's, are much too large or hold an address that
-// this host reaches elsewhere; public addresses that no other host can have or
-// that lie in a subnet. Records are hostile input; nothing else is assumed of
-// them. Those of this node are in neither result.
-func (v *Vetter) Vet(site *Site, own *Lease, leases []*Lease) Verdict {
-	var out Verdict
+// Validate separates the leases of other nodes that may be used from those that
+// may not: records that could not be decoded; subnets that are outside the
+// network, overlap ours or an older lease's, are much too large or hold an
+// address that this host reaches elsewhere; public addresses that no other host
+// can have or that lie in a subnet. Records are hostile input; nothing else is
+// assumed of them. Those of this node are in neither result.
+func (v *Validator) Validate(site *Site, own *Lease, leases []*Lease) Validation {
+	var out Validation
 	v.peers, v.from = slices.Grow(v.peers[:0], len(leases)), slices.Grow(v.from[:0], len(leases))
 	for _, l := range leases {
 		if site.isOwn(own, l) {
 			continue
 		}
-		if why := site.unusable(own, l); why != "" {
-			out.Refused = append(out.Refused, Refusal{*l, why})
+		if err := site.check(own, l); err != nil {
+			out.Rejected = append(out.Rejected, Rejection{*l, err})
 			continue
 		}
 		v.keep(l)
 	}
-	if losers := v.collisions(site, v.peers); len(losers) > 0 {
+	if collisions := v.collisions(site, v.peers); len(collisions) > 0 {
 		all := v.from
 		v.peers, v.from = v.peers[:0], v.from[:0]
 		for _, l := range all {
-			if why := losers[l.Name]; why != "" {
-				out.Refused = append(out.Refused, Refusal{*l, why})
+			if err := collisions[l.Name]; err != nil {
+				out.Rejected = append(out.Rejected, Rejection{*l, err})
 				continue
 			}
 			v.keep(l)
@@ -97,13 +98,14 @@ func (v *Vetter) Vet(site *Site, own *Lease, leases []*Lease) Verdict {
 	return out
 }
 
-func (v *Vetter) keep(l *Lease) {
+func (v *Validator) keep(l *Lease) {
 	v.peers, v.from = append(v.peers, *l), append(v.from, l)
 }
 
-// isOwn reports whether a record is this node's: it names our subnet or our
-// Node, or says what we say, with a key of ours or an address of this host. Ours
-// may be under another subnet for a moment, before or after it changes.
+// isOwn reports whether a lease is this node's: it has our subnet or the name of
+// our Node, or the attributes that we publish, with a key of ours or an address
+// of this host. Ours may have another subnet for a moment, before or after it
+// changes.
 func (s *Site) isOwn(own, l *Lease) bool {
 	if l.Invalid != "" {
 		return false
@@ -139,10 +141,10 @@ func (s *Site) usualBits(f ipfam.Family, own *Lease) int {
 	return max(own.Subnet[f].Bits(), 0)
 }
 
-// unusable says why a lease cannot be used whatever the other peers are.
-func (s *Site) unusable(own, l *Lease) string {
+// check returns why a lease cannot be used whatever the other peers are.
+func (s *Site) check(own, l *Lease) error {
 	if l.Invalid != "" {
-		return l.Invalid
+		return errors.New(l.Invalid)
 	}
 	usable := false
 	// Plain loops: this is done for each of thousands of peers.
@@ -151,46 +153,46 @@ func (s *Site) unusable(own, l *Lease) string {
 		if !p.IsValid() || !s.Network[f].IsValid() {
 			continue // a family that is off here or there
 		}
-		if why := s.badSubnet(f, own, p); why != "" {
-			return why
+		if err := s.checkSubnet(f, own, p); err != nil {
+			return err
 		}
 		usable = true
 	}
 	if !usable {
-		return "no subnet in a family that is on"
+		return errors.New("no subnet in a family that is on")
 	}
 	if l.Attrs.PublicIP == (ipfam.Pair[netip.Addr]{}) {
-		return "no public address"
+		return errors.New("no public address")
 	}
 	for _, f := range ipfam.All() {
 		a := l.Attrs.PublicIP[f]
 		if !a.IsValid() || !s.Network[f].IsValid() {
 			continue
 		}
-		if why := s.badPublicIP(f, own, l, a); why != "" {
-			return why
+		if err := s.checkPublicIP(f, own, l, a); err != nil {
+			return err
 		}
 	}
-	return ""
+	return nil
 }
 
-func (s *Site) badSubnet(f ipfam.Family, own *Lease, p netip.Prefix) string {
-	mine, public := own.Subnet[f], own.Attrs.PublicIP[f]
+func (s *Site) checkSubnet(f ipfam.Family, own *Lease, p netip.Prefix) error {
+	ours, public := own.Subnet[f], own.Attrs.PublicIP[f]
 	switch usual := s.usualBits(f, own); {
 	case !inside(s.Network[f], p):
-		return fmt.Sprintf("subnet %s is outside the network %s", p, s.Network[f])
-	case mine.IsValid() && mine.Overlaps(p):
-		return fmt.Sprintf("subnet %s overlaps this node's %s", p, mine)
+		return fmt.Errorf("subnet %s is outside the network %s", p, s.Network[f])
+	case ours.IsValid() && ours.Overlaps(p):
+		return fmt.Errorf("subnet %s overlaps this node's %s", p, ours)
 	case p.Bits() < usual-shorterBits:
-		return fmt.Sprintf("subnet %s is too large: usual is /%d", p, usual)
+		return fmt.Errorf("subnet %s is too large: usual is /%d", p, usual)
 	case p.Contains(public):
-		return fmt.Sprintf("subnet %s holds this node's public address %s", p, public)
+		return fmt.Errorf("subnet %s holds this node's public address %s", p, public)
 	}
 	i, _ := slices.BinarySearchFunc(s.Reserved, p.Addr(), func(r Reserved, a netip.Addr) int { return r.Addr.Compare(a) })
 	if i < len(s.Reserved) && p.Contains(s.Reserved[i].Addr) {
-		return fmt.Sprintf("subnet %s holds %s", p, s.Reserved[i].What)
+		return fmt.Errorf("subnet %s holds %s", p, s.Reserved[i].What)
 	}
-	return ""
+	return nil
 }
 
 // inside reports whether s is a proper part of net.
@@ -198,16 +200,16 @@ func inside(net, s netip.Prefix) bool {
 	return s.Bits() > net.Bits() && net.Contains(s.Addr())
 }
 
-func (s *Site) badPublicIP(f ipfam.Family, own, l *Lease, a netip.Addr) string {
+func (s *Site) checkPublicIP(f ipfam.Family, own, l *Lease, a netip.Addr) error {
 	switch {
 	case a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return fmt.Sprintf("public address %s cannot be a host's", a)
+		return fmt.Errorf("public address %s cannot be a host's", a)
 	case l.Subnet[f].Contains(a):
-		return fmt.Sprintf("public address %s is inside its own subnet %s", a, l.Subnet[f])
+		return fmt.Errorf("public address %s is inside its own subnet %s", a, l.Subnet[f])
 	case own.Subnet[f].Contains(a):
-		return fmt.Sprintf("public address %s is inside this node's subnet %s", a, own.Subnet[f])
+		return fmt.Errorf("public address %s is inside this node's subnet %s", a, own.Subnet[f])
 	case s.isLocal(a):
-		return fmt.Sprintf("public address %s is on an interface of this host", a)
+		return fmt.Errorf("public address %s is on an interface of this host", a)
 	}
-	return ""
+	return nil
 }
