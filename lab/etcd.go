@@ -4,31 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"os"
-	"path/filepath"
+	"strings"
 
-	"flannel/internal/ipfam"
 	"flannel/lab/node"
 )
 
-const (
-	etcdClientPort = "2379"
-	etcdPeerURL    = "http://127.0.0.1:2380"
-)
-
-// Etcd is the store of the lab: a real server in a network namespace of its
-// own on the first link. It can be stopped, started and broken at will.
+// Etcd is the store of the lab: one real server or a cluster of several, in a
+// network namespace of its own on the first link. It can be stopped, started
+// and broken at will, as a whole or by its members.
 type Etcd struct {
 	// Node is the machine that etcd runs on. With its Dial any client reaches
 	// the server from the test's own process.
 	Node *node.Node
+	// Members are the servers. The last one of several has a small disk.
+	Members []*EtcdMember
 
-	lab     *Lab
-	data    string
-	process process
-	client  *http.Client
+	lab    *Lab
+	client *http.Client
 }
 
 func newEtcd(l *Lab) (*Etcd, error) {
@@ -36,19 +29,21 @@ func newEtcd(l *Lab) (*Etcd, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Etcd{
-		Node: n, lab: l, data: filepath.Join(l.dir, "etcd"),
-		process: process{name: "etcd", node: n, logPath: filepath.Join(l.dir, "etcd.log")},
-		client:  &http.Client{Transport: &http.Transport{DialContext: n.Dial}},
-	}
+	e := &Etcd{Node: n, lab: l, client: &http.Client{Transport: &http.Transport{DialContext: n.Dial}}}
 	if err := e.setup(); err != nil {
-		n.Close()
-		return nil, fmt.Errorf("set up the machine of etcd: %w", err)
+		return nil, errors.Join(fmt.Errorf("set up the machine of etcd: %w", err), e.close())
 	}
 	return e, nil
 }
 
 func (e *Etcd) setup() error {
+	for number := range e.lab.options.EtcdMembers {
+		m, err := newEtcdMember(e, number)
+		if err != nil {
+			return err
+		}
+		e.Members = append(e.Members, m)
+	}
 	if err := e.lab.connect(cable{link: 1, port: "etcd", node: e.Node, name: Uplink}); err != nil {
 		return err
 	}
@@ -59,15 +54,25 @@ func (e *Etcd) setup() error {
 	return addDefaultRoutes(e.Node.Handle, fs.addresses(1, routerNumber))
 }
 
-// Endpoint returns the URL that all hosts reach the server under.
+// Endpoint returns the URLs that all hosts reach the members under, with a
+// comma between them.
 func (e *Etcd) Endpoint() string {
-	for _, a := range ipfam.Prefixes(e.lab.options.Families.addresses(1, etcdNumber)) {
-		return "http://" + net.JoinHostPort(a.Addr().String(), etcdClientPort)
+	var urls []string
+	for _, m := range e.Members {
+		urls = append(urls, m.endpoint())
 	}
-	return ""
+	return strings.Join(urls, ",")
 }
 
-// Start starts the server and waits until it answers.
+func (e *Etcd) initialCluster() string {
+	var members []string
+	for _, m := range e.Members {
+		members = append(members, m.name()+"="+m.peerURL())
+	}
+	return strings.Join(members, ",")
+}
+
+// Start starts the members that do not run and waits until all serve.
 func (e *Etcd) Start(ctx context.Context) error {
 	if err := e.launch(); err != nil {
 		return err
@@ -76,68 +81,48 @@ func (e *Etcd) Start(ctx context.Context) error {
 }
 
 func (e *Etcd) launch() error {
-	binary := e.lab.options.Binaries.Etcd
-	if binary == "" {
-		return errors.New("the lab was made without an etcd binary")
-	}
-	return e.process.start([]string{
-		binary, "--name=lab", "--data-dir=" + e.data,
-		"--listen-client-urls=" + e.Endpoint(), "--advertise-client-urls=" + e.Endpoint(),
-		"--listen-peer-urls=" + etcdPeerURL, "--initial-advertise-peer-urls=" + etcdPeerURL,
-		"--initial-cluster=lab=" + etcdPeerURL,
-		// One member elects itself: there is nobody to wait for.
-		"--heartbeat-interval=20", "--election-timeout=200",
-		// The data lives as long as the lab.
-		"--unsafe-no-fsync", "--log-level=warn",
-	}, nil)
-}
-
-func (e *Etcd) waitReady(ctx context.Context) error { return e.process.waitReady(ctx, e.healthy) }
-
-func (e *Etcd) healthy(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.Endpoint()+"/health", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := e.client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return errors.New(resp.Status)
+	for _, m := range e.Members {
+		if m.process.running() {
+			continue
+		}
+		if err := m.Start(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// Stop ends the server with SIGTERM. Its data stay.
-func (e *Etcd) Stop() error { return e.process.stop() }
+func (e *Etcd) waitReady(ctx context.Context) error {
+	for _, m := range e.Members {
+		if err := m.WaitReady(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
-// Kill ends the server with SIGKILL.
-func (e *Etcd) Kill() error { return e.process.kill() }
+// Stop ends the store with SIGTERM. Its data stay.
+func (e *Etcd) Stop() error { return each(e.Members, (*EtcdMember).Stop) }
 
-// Log returns everything the server has written.
-func (e *Etcd) Log() string { return e.process.log() }
+// Kill ends the store with SIGKILL.
+func (e *Etcd) Kill() error { return each(e.Members, (*EtcdMember).Kill) }
 
-// Wipe removes all data of a server that was stopped. The next Start makes
+// Log returns everything the members have written.
+func (e *Etcd) Log() string { return e.Members[0].process.log() }
+
+// Wipe removes all data of a store that was stopped. The next Start makes
 // another cluster, with another ID, that counts its revisions from 1.
-func (e *Etcd) Wipe() error { return os.RemoveAll(e.data) }
+func (e *Etcd) Wipe() error { return each(e.Members, (*EtcdMember).wipe) }
 
-// Restore replaces the data of a server that was stopped by a snapshot.
+// Restore replaces the data of a store that was stopped by a snapshot.
 func (e *Etcd) Restore(ctx context.Context, snapshot string) error {
 	if e.lab.options.Binaries.Etcdutl == "" {
 		return errors.New("the lab was made without an etcdutl binary")
 	}
-	if err := e.Wipe(); err != nil {
-		return err
-	}
-	_, err := e.Node.Exec(ctx, e.lab.options.Binaries.Etcdutl, "snapshot", "restore", snapshot,
-		"--data-dir="+e.data, "--name=lab",
-		"--initial-cluster=lab="+etcdPeerURL, "--initial-advertise-peer-urls="+etcdPeerURL)
-	return err
+	return each(e.Members, func(m *EtcdMember) error { return m.restore(ctx, snapshot) })
 }
 
 func (e *Etcd) close() error {
 	e.client.CloseIdleConnections()
-	return errors.Join(e.process.kill(), e.Node.Close())
+	return errors.Join(each(e.Members, (*EtcdMember).close), e.Node.Close())
 }

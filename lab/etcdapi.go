@@ -97,6 +97,15 @@ func (e *Etcd) Compact(ctx context.Context) error {
 	return e.call(ctx, "kv/compaction", map[string]any{"revision": rev, "physical": true}, nil)
 }
 
+// DenyWrites makes the store refuse to write, as when its quota is used up.
+func (e *Etcd) DenyWrites(ctx context.Context, deny bool) error {
+	action := "DEACTIVATE"
+	if deny {
+		action = "ACTIVATE"
+	}
+	return e.call(ctx, "maintenance/alarm", map[string]any{"action": action, "memberID": "1", "alarm": "NOSPACE"}, nil)
+}
+
 // Snapshot writes a snapshot of the store to a file for Restore.
 func (e *Etcd) Snapshot(ctx context.Context, path string) error {
 	resp, err := e.post(ctx, "maintenance/snapshot", struct{}{})
@@ -157,18 +166,27 @@ func (e *Etcd) call(ctx context.Context, method string, request, response any) e
 	return nil
 }
 
-// post returns the response to a request that succeeded; the caller closes its
-// body.
-func (e *Etcd) post(ctx context.Context, method string, request any) (*http.Response, error) {
+// post returns the response of the first member that answers to a request; the
+// caller closes its body.
+func (e *Etcd) post(ctx context.Context, method string, request any) (resp *http.Response, err error) {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.Endpoint()+"/v3/"+method, bytes.NewReader(body))
+	for _, m := range e.Members {
+		if resp, err = m.post(ctx, method, body); err == nil {
+			return resp, nil
+		}
+	}
+	return nil, err
+}
+
+func (m *EtcdMember) post(ctx context.Context, method string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, m.endpoint()+"/v3/"+method, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	resp, err := e.client.Do(req)
+	resp, err := m.etcd.client.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("etcd %s: %w", method, err)
 	}

@@ -46,6 +46,8 @@ type Options struct {
 	NoConfig bool
 	// NoEtcd starts no etcd; Lab.Etcd is there and can be started.
 	NoEtcd bool
+	// EtcdMembers is the number of servers of the store, default 1.
+	EtcdMembers int
 	// Kubernetes makes Node objects the store of the leases: an API server and
 	// a controller manager run in a namespace of their own, every host is a
 	// Node, and the network configuration is a file.
@@ -129,6 +131,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.MTU == 0 {
 		o.MTU = 1500
 	}
+	if o.EtcdMembers == 0 {
+		o.EtcdMembers = 1
+	}
 	if o.Network == "" {
 		o.Network = o.Families.config(o.Backend)
 	}
@@ -198,11 +203,14 @@ func (l *Lab) Up(ctx context.Context) error {
 }
 
 // eachHost runs fn for all hosts at once and joins the errors.
-func (l *Lab) eachHost(fn func(*Host) error) error {
-	errs := make([]error, len(l.Hosts))
+func (l *Lab) eachHost(fn func(*Host) error) error { return each(l.Hosts, fn) }
+
+// each runs fn for all items at once and joins the errors.
+func each[T any](items []T, fn func(T) error) error {
+	errs := make([]error, len(items))
 	var wg sync.WaitGroup
-	for i, h := range l.Hosts {
-		wg.Go(func() { errs[i] = fn(h) })
+	for i, item := range items {
+		wg.Go(func() { errs[i] = fn(item) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)

@@ -58,6 +58,12 @@ func (p *process) start(args, env []string) error {
 	return nil
 }
 
+func (p *process) running() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.runningLocked()
+}
+
 func (p *process) runningLocked() bool {
 	if p.ended == nil {
 		return false
