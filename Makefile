@@ -34,7 +34,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 PACK = go run ./dist/pack -programs '$(OUT)/bin' -archs '$(ARCHS)' -native '$(NATIVE)' -version '$(VERSION)' -image '$(IMAGE)' \
 	$(if $(IPTABLES),-iptables .assets/iptables)
 
-.PHONY: help build demo test test-fast check lines bench conformance faults assets deps modules clean programs image image-load release install
+.PHONY: help build demo test test-fast check lines bench fleet conformance faults assets deps modules clean programs image image-load release install
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench: deps assets build ## measure everything for Documentation/performance.md,
 	go run ./test/bench -out '$(FIGURES)/results.json' -page Documentation/performance.md
 	go -C test/figures run . -pictures '$(CURDIR)/$(FIGURES)' $(if $(COMPARE),-compare '$(CURDIR)/bin/compare.json') \
 		'$(CURDIR)/$(FIGURES)/results.json'
+
+fleet: deps assets build ## what thousands of nodes cost the store, into Documentation/scaling.md, ten minutes
+	go run ./test/bench -only fleet -page Documentation/scaling.md
 
 faults: deps assets build ## break a cluster at random for ten minutes and check that it recovers (SEED, root)
 	go run ./test/faults $(if $(SEED),-seed '$(SEED)') $(ARGS)

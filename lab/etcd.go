@@ -107,6 +107,9 @@ func (e *Etcd) Stop() error { return each(e.Members, (*EtcdMember).Stop) }
 // Kill ends the store with SIGKILL.
 func (e *Etcd) Kill() error { return each(e.Members, (*EtcdMember).Kill) }
 
+// PID returns the process ID of the first member, 0 before its first start.
+func (e *Etcd) PID() int { return e.Members[0].process.pid() }
+
 // Log returns everything the members have written.
 func (e *Etcd) Log() string { return e.Members[0].process.log() }
 

@@ -126,10 +126,7 @@ func (k *Kubernetes) Start(ctx context.Context) error {
 	if binaries.APIServer == "" || binaries.ControllerManager == "" {
 		return errNoKubernetes
 	}
-	if err := k.api.start(append([]string{binaries.APIServer}, k.Plane.APIServer()...), nil); err != nil {
-		return err
-	}
-	if err := k.waitReady(ctx); err != nil {
+	if err := k.StartAPIServer(ctx); err != nil {
 		return err
 	}
 	if err := k.StartControllerManager(); err != nil || !k.lab.options.Kubelets {
@@ -145,6 +142,20 @@ func (k *Kubernetes) StartControllerManager() error {
 
 // StopControllerManager ends it again.
 func (k *Kubernetes) StopControllerManager() error { return k.managers.kill() }
+
+// PID returns the process ID of the API server, 0 before its first start.
+func (k *Kubernetes) PID() int { return k.api.pid() }
+
+// KillAPIServer ends the API server alone, at once.
+func (k *Kubernetes) KillAPIServer() error { return k.api.kill() }
+
+// StartAPIServer starts the API server and waits until it serves.
+func (k *Kubernetes) StartAPIServer(ctx context.Context) error {
+	if err := k.api.start(append([]string{k.lab.options.Binaries.APIServer}, k.Plane.APIServer()...), nil); err != nil {
+		return err
+	}
+	return k.waitReady(ctx)
+}
 
 func (k *Kubernetes) waitReady(ctx context.Context) error { return k.api.waitReady(ctx, k.API.Ready) }
 

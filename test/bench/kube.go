@@ -66,10 +66,7 @@ func (b *bench) kube(ctx context.Context) (rows []row, err error) {
 // kubeCrowd makes a cluster of one host and many Nodes without a machine.
 // Nobody looks after the Nodes: a controller would find them dead.
 func (b *bench) kubeCrowd(ctx context.Context) (*crowd, error) {
-	binaries := b.binaries
-	dir := filepath.Dir(binaries.Etcd)
-	binaries.APIServer, binaries.ControllerManager = filepath.Join(dir, "kube-apiserver"), filepath.Join(dir, "kube-controller-manager")
-	l, err := lab.New(ctx, lab.Options{Hosts: 1, Kubernetes: true, Network: crowdConfig, Binaries: binaries})
+	l, err := lab.New(ctx, lab.Options{Hosts: 1, Kubernetes: true, Network: crowdConfig, Binaries: b.kubeBinaries()})
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +77,14 @@ func (b *bench) kubeCrowd(ctx context.Context) (*crowd, error) {
 	return c, nil
 }
 
+// kubeBinaries are the programs of a lab with an API server.
+func (b *bench) kubeBinaries() lab.Binaries {
+	binaries := b.binaries
+	dir := filepath.Dir(binaries.Etcd)
+	binaries.APIServer, binaries.ControllerManager = filepath.Join(dir, "kube-apiserver"), filepath.Join(dir, "kube-controller-manager")
+	return binaries
+}
+
 func (c *crowd) fillNodes(ctx context.Context) error {
 	if err := c.lab.Kubernetes.StopControllerManager(); err != nil {
 		return err
@@ -87,11 +92,16 @@ func (c *crowd) fillNodes(ctx context.Context) error {
 	if err := c.renewNode(ctx); err != nil {
 		return err
 	}
+	return createNodes(ctx, c.lab.Kubernetes.API, c.peers)
+}
+
+// createNodes makes Nodes without a machine.
+func createNodes(ctx context.Context, api *kubeplane.API, n int) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(kubeWriters)
-	for i := range c.peers {
+	for i := range n {
 		group.Go(func() error {
-			_, err := c.lab.Kubernetes.API.Do(ctx, http.MethodPost, "/api/v1/nodes", kubeplane.JSON, kubeNode(i))
+			_, err := api.Do(ctx, http.MethodPost, "/api/v1/nodes", kubeplane.JSON, kubeNode(i))
 			return err
 		})
 	}
@@ -157,24 +167,35 @@ func kubeConditions(at time.Time) []any {
 
 // updateNodes writes the conditions of other Nodes, as their kubelets do.
 func (c *crowd) updateNodes(ctx context.Context) error {
-	api := c.lab.Kubernetes.API
+	return paceUpdates(ctx, updateWindow, time.Second/updatesPerSecond, func(ctx context.Context, i int) error {
+		return updateNode(ctx, c.lab.Kubernetes.API, i%c.peers, i)
+	})
+}
+
+// paceUpdates makes an update each time an interval has passed, until the
+// window ends; slow updates do not delay the next.
+func paceUpdates(ctx context.Context, window, interval time.Duration, update func(ctx context.Context, i int) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(kubeWriters)
-	tick := time.NewTicker(time.Second / updatesPerSecond)
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	for i := range int(updateWindow.Seconds() * updatesPerSecond) {
+	for i := range int(window / interval) {
 		select {
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), group.Wait())
 		case <-tick.C:
 		}
-		group.Go(func() error {
-			body := map[string]any{"status": map[string]any{"conditions": kubeConditions(time.Now().Add(time.Duration(i) * time.Second))}}
-			_, err := api.Do(ctx, http.MethodPatch, "/api/v1/nodes/"+kubeNodeName(i%c.peers)+"/status", kubeplane.StrategicPatch, body)
-			return err
-		})
+		group.Go(func() error { return update(ctx, i) })
 	}
 	return group.Wait()
+}
+
+// updateNode writes the conditions of a Node as of a number of seconds from
+// now: each write is a change.
+func updateNode(ctx context.Context, api *kubeplane.API, node, ahead int) error {
+	body := map[string]any{"status": map[string]any{"conditions": kubeConditions(time.Now().Add(time.Duration(ahead) * time.Second))}}
+	_, err := api.Do(ctx, http.MethodPatch, "/api/v1/nodes/"+kubeNodeName(node)+"/status", kubeplane.StrategicPatch, body)
+	return err
 }
 
 // leaveKube ends the daemon and removes what it has left behind, on the host

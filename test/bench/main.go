@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -85,8 +86,8 @@ func (s *settings) check(rest []string) error {
 	if s.rounds < 0 {
 		return fmt.Errorf("-rounds %d: it cannot be negative", s.rounds)
 	}
-	if s.page != "" && len(s.only) > 0 {
-		return fmt.Errorf("-page and -only: a page has all figures")
+	if s.page != "" && len(s.only) > 0 && !slices.Equal(s.only, []string{"fleet"}) {
+		return fmt.Errorf("-page and -only: a page has all figures, or those of fleet alone")
 	}
 	for _, name := range s.only {
 		if !known(name) {

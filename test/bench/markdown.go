@@ -23,6 +23,12 @@ var pictures = []struct {
 // on it least, and the figures.
 func (r report) markdown() string {
 	var b strings.Builder
+	if series := r.series(fleetTable); len(series) > 0 {
+		fmt.Fprintf(&b, "\n%s\n\n", r.about)
+		r.crossTable(&b, fleetTable, series)
+		b.WriteString("\n")
+		return b.String()
+	}
 	fmt.Fprintf(&b, "\n%s\n\n### Ratios\n\n", r.about)
 	r.picturesAndTable(&b, true)
 	b.WriteString("\n### Figures of this machine\n\n")
@@ -59,4 +65,37 @@ func (r row) bold() string {
 		return r.median()
 	}
 	return "**" + r.median() + "**"
+}
+
+// series returns those of a figure, in the order of the rows.
+func (r report) series(figure string) (out []string) {
+	for _, row := range r.rows {
+		if row.Mark != nil && row.Mark.Figure == figure && !slices.Contains(out, row.Mark.Series) {
+			out = append(out, row.Mark.Series)
+		}
+	}
+	return out
+}
+
+// crossTable writes a figure as a table with a column for each series.
+func (r report) crossTable(b *strings.Builder, figure string, series []string) {
+	fmt.Fprintf(b, "| | %s |\n|---%s|\n", strings.Join(series, " | "), strings.Repeat("|---", len(series)))
+	cells := map[mark]string{}
+	var lines []string
+	for _, row := range r.rows {
+		if row.Mark == nil || row.Mark.Figure != figure {
+			continue
+		}
+		cells[*row.Mark] = row.median()
+		if !slices.Contains(lines, row.Mark.X) {
+			lines = append(lines, row.Mark.X)
+		}
+	}
+	for _, line := range lines {
+		fmt.Fprintf(b, "| %s |", line)
+		for _, s := range series {
+			fmt.Fprintf(b, " %s |", dash(cells[mark{figure, s, line}]))
+		}
+		b.WriteString("\n")
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -41,13 +42,17 @@ func parseNumbers(text string) numbers {
 	return n
 }
 
-// total adds up a number over all its labels.
-func (n numbers) total(name string) float64 {
+// total adds up a number over all its labels, or over those keys that contain all the texts.
+func (n numbers) total(name string, labels ...string) float64 {
 	sum := 0.0
 	for key, v := range n {
-		if key == name || strings.HasPrefix(key, name+"{") {
-			sum += v
+		if key != name && !strings.HasPrefix(key, name+"{") {
+			continue
 		}
+		if slices.ContainsFunc(labels, func(label string) bool { return !strings.Contains(key, label) }) {
+			continue
+		}
+		sum += v
 	}
 	return sum
 }

@@ -20,11 +20,18 @@ const (
 	gigabits     unit = "Gbit/s"
 	times        unit = "x"
 	count        unit = ""
+
+	gigabytes          unit = "GB"
+	kilobytesPerSecond unit = "kB/s"
+	megabytesPerSecond unit = "MB/s"
+	hertz              unit = "/s"
+	cores              unit = "cores"
 )
 
 // text writes a figure with as many digits as its unit deserves.
 func (u unit) text(v float64) string {
-	digits := map[unit]int{seconds: 2, milliseconds: 2, megabytes: 1, kilobytes: 1, percent: 3, gigabits: 2, times: 2, count: 0}[u]
+	digits := map[unit]int{seconds: 2, milliseconds: 2, megabytes: 1, kilobytes: 1, percent: 3, gigabits: 2, times: 2, count: 0,
+		gigabytes: 1, kilobytesPerSecond: 2, megabytesPerSecond: 1, hertz: 3, cores: 2}[u]
 	if u == seconds && v < 0.1 {
 		digits++
 	}

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"flannel/internal/testkit/golden"
 )
@@ -112,4 +113,14 @@ func TestThePageHasItsLines(t *testing.T) {
 			t.Errorf("the page must have one line %q", line)
 		}
 	}
+}
+
+func TestFleetIsATableOfItsOwn(t *testing.T) {
+	c := cost{took: 10 * time.Second, requests: 20, bytes: 4e6, cpu: time.Second}
+	r := report{about: someReport().about}
+	for _, series := range []string{"one", "other"} {
+		r.rows = append(r.rows, c.perSecond(series, "at rest", 200, 5000)...)
+	}
+	r.rows = append(r.rows, c.perClient("one", "restart", 200, 5000)...)
+	golden.Equal(t, r.markdown(), "testdata/fleet.md")
 }

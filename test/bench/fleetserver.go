@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"flannel/lab"
+)
+
+// fleetServer is the store of a fleet.
+type fleetServer interface {
+	// fill makes all but the fleet's own records.
+	fill(ctx context.Context) error
+	// programs are those that the daemons' requests cost CPU time.
+	programs() []process
+	// counters returns how many requests it has got since it started, without
+	// those of update, and how many watches are open.
+	counters(ctx context.Context) (requests, watches float64, err error)
+	// interval is the time between two updates of records in a cluster of the
+	// fleet's size in which nothing happens.
+	interval() time.Duration
+	update(ctx context.Context, i int) error
+	// stop ends it, start starts it again and waits until it serves.
+	stop() error
+	start(ctx context.Context) error
+	close() error
+}
+
+// kubeFleet has the Nodes of an API server as its store.
+type kubeFleet struct {
+	lab *lab.Lab
+	// ghosts is how many Nodes have no machine.
+	ghosts int
+}
+
+// statusInterval is how often a kubelet writes the status of its Node if
+// nothing changes (nodeStatusReportFrequency in the kubelet's configuration).
+const statusInterval = 5 * time.Minute
+
+func (k *kubeFleet) fill(ctx context.Context) error {
+	if err := k.lab.Kubernetes.StopControllerManager(); err != nil {
+		return err
+	}
+	api := k.lab.Kubernetes.API
+	group, nodes := errgroup.WithContext(ctx)
+	group.SetLimit(kubeWriters)
+	for i, h := range k.lab.Hosts {
+		group.Go(func() error {
+			if err := api.DeleteNode(nodes, h.Name); err != nil {
+				return err
+			}
+			return api.CreateNode(nodes, h.Name, fmt.Sprintf("10.1.%d.0/24", i))
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return createNodes(ctx, api, k.ghosts)
+}
+
+func (k *kubeFleet) programs() []process {
+	return []process{process(k.lab.Kubernetes.PID()), process(k.lab.Etcd.PID())}
+}
+
+func (k *kubeFleet) counters(ctx context.Context) (requests, watches float64, err error) {
+	text, err := k.lab.Kubernetes.API.Do(ctx, http.MethodGet, "/metrics", "", nil)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read the API server's metrics: %w", err)
+	}
+	n := parseNumbers(string(text))
+	// A watch is counted as a request when it ends.
+	watches = n.total("apiserver_longrunning_requests", `resource="nodes"`)
+	for _, resource := range []string{`resource="nodes"`, `resource="events"`} {
+		requests += n.total("apiserver_request_total", resource)
+	}
+	updates := n.total("apiserver_request_total", `resource="nodes"`, `subresource="status"`, `verb="PATCH"`)
+	return requests + watches - updates, watches, nil
+}
+
+func (k *kubeFleet) interval() time.Duration {
+	return statusInterval / time.Duration(k.ghosts+len(k.lab.Hosts))
+}
+
+func (k *kubeFleet) update(ctx context.Context, i int) error {
+	return updateNode(ctx, k.lab.Kubernetes.API, i%k.ghosts, i)
+}
+
+func (k *kubeFleet) stop() error                     { return k.lab.Kubernetes.KillAPIServer() }
+func (k *kubeFleet) start(ctx context.Context) error { return k.lab.Kubernetes.StartAPIServer(ctx) }
+func (k *kubeFleet) close() error                    { return nil }
+
+// etcdFleet has the records of an etcd as its store.
+type etcdFleet struct {
+	lab    *lab.Lab
+	store  *store
+	ghosts int
+}
+
+func (e *etcdFleet) fill(ctx context.Context) error { return e.store.putPeers(ctx, 0, e.ghosts) }
+
+func (e *etcdFleet) programs() []process { return []process{process(e.lab.Etcd.PID())} }
+
+func (e *etcdFleet) counters(ctx context.Context) (requests, watches float64, err error) {
+	client := http.Client{Transport: &http.Transport{DialContext: e.lab.Etcd.Node.Dial, DisableKeepAlives: true}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.lab.Etcd.Endpoint()+"/metrics", nil)
+	if err != nil {
+		return 0, 0, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read etcd's metrics: %w", err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read etcd's metrics: %w", err)
+	}
+	n := parseNumbers(string(text))
+	requests = n.total("grpc_server_msg_received_total") - n.total("grpc_server_msg_received_total", `grpc_method="Put"`)
+	return requests, n.total("etcd_debugging_mvcc_watcher_total"), nil
+}
+
+// A record is renewed an hour before its day is over.
+func (e *etcdFleet) interval() time.Duration {
+	return (leaseSeconds*time.Second - time.Hour) / time.Duration(e.ghosts+len(e.lab.Hosts))
+}
+
+func (e *etcdFleet) update(ctx context.Context, i int) error {
+	return e.store.putPeer(ctx, nthPeer(i%e.ghosts))
+}
+
+func (e *etcdFleet) stop() error                     { return e.lab.Etcd.Kill() }
+func (e *etcdFleet) start(ctx context.Context) error { return e.lab.Etcd.Start(ctx) }
+func (e *etcdFleet) close() error                    { return e.store.Close() }
