@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
 
+	"flannel/internal/firewall"
 	"flannel/internal/ipfam"
-	"flannel/ipmasq"
 )
 
 // ErrNoTool says that the programs are not on this host, or not in the image.
@@ -123,7 +122,7 @@ func pick(nft bool) Mode {
 func weighTools(ctx context.Context, ts tools) evidence {
 	var sum evidence
 	for _, t := range ts {
-		if t == nil || t.save == "" || t.mode == Legacy && !legacyInUse(t.family, "") {
+		if t == nil || t.save == "" || t.mode == Legacy && !firewall.LegacyInUse(t.family, "") {
 			continue
 		}
 		out, err := exec.CommandContext(ctx, t.save).Output()
@@ -134,19 +133,4 @@ func weighTools(ctx context.Context, ts tools) evidence {
 		sum = evidence{sum.hint || e.hint, sum.rules + e.rules}
 	}
 	return sum
-}
-
-// legacyTables names, per family, the file that lists the tables which legacy
-// programs have made. Reading a table that is not there would make it.
-var legacyTables = ipfam.Pair[string]{"/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"}
-
-// legacyInUse reports whether the kernel has a legacy table, or any for an
-// empty name.
-func legacyInUse(f ipfam.Family, table ipmasq.Table) bool {
-	text, err := os.ReadFile(legacyTables[f])
-	if err != nil {
-		return false
-	}
-	list := strings.Fields(string(text))
-	return len(list) > 0 && (table == "" || slices.Contains(list, string(table)))
 }

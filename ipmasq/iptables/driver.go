@@ -7,9 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"strings"
 
+	"flannel/internal/firewall"
 	"flannel/internal/ipfam"
 	"flannel/ipmasq"
 )
@@ -32,12 +34,8 @@ type Driver struct {
 	why        string
 	generation func() (uint32, error)
 
-	// clean is what was found right, and at which generation.
-	clean struct {
-		known      bool
-		config     ipmasq.Config
-		generation uint32
-	}
+	// verified is when nothing was to be written.
+	verified ipmasq.Verified
 }
 
 // New finds the programs and chooses the mode that the host's other rules are
@@ -88,16 +86,13 @@ func (d *Driver) Why() string { return d.why }
 // them. It writes nothing when they are there already.
 func (d *Driver) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
 	before, known := d.now()
-	if known && d.clean.known && d.clean.generation == before && d.clean.config.Equal(c) {
+	if known && d.verified.At(before, c) {
 		return nil, nil
 	}
-	d.clean.known = false
+	d.verified.Forget()
 	changes := ipmasq.Changes{}
 	var errs []error
-	for f, t := range ipfam.Pair[*tool](d.tools).Each() {
-		if t == nil || !c.Concerns(f) {
-			continue
-		}
+	for f, t := range d.each(c) {
 		for _, table := range ipmasq.Tables() {
 			err := d.applyTable(ctx, t, chains[table], c, changes)
 			if errors.Is(err, errLocked) {
@@ -109,9 +104,20 @@ func (d *Driver) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, er
 		}
 	}
 	if known && len(errs) == 0 && len(changes) == 0 {
-		d.clean.known, d.clean.config, d.clean.generation = true, c, before
+		d.verified.Set(before, c)
 	}
 	return changes, errors.Join(errs...)
+}
+
+// each visits the families that have programs and, perhaps, rules.
+func (d *Driver) each(c ipmasq.Config) iter.Seq2[ipfam.Family, *tool] {
+	return func(yield func(ipfam.Family, *tool) bool) {
+		for f, t := range d.tools {
+			if f := ipfam.Family(f); t != nil && c.Concerns(f) && !yield(f, t) {
+				return
+			}
+		}
+	}
 }
 
 // now returns the generation, when it is known.
@@ -126,7 +132,7 @@ func (d *Driver) now() (uint32, bool) {
 func (d *Driver) applyTable(ctx context.Context, t *tool, ch chain, c ipmasq.Config, changes ipmasq.Changes) error {
 	c.RandomFully = c.RandomFully && t.randomFully()
 	want := c.Rules(t.family, ch.table)
-	if len(want) == 0 && t.mode == Legacy && !legacyInUse(t.family, ch.table) {
+	if len(want) == 0 && t.mode == Legacy && !firewall.LegacyInUse(t.family, string(ch.table)) {
 		return nil // reading would make the table
 	}
 	h, err := t.read(ch)
@@ -150,10 +156,7 @@ func (d *Driver) applyTable(ctx context.Context, t *tool, ch chain, c ipmasq.Con
 func (d *Driver) Remove(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
 	changes := ipmasq.Changes{}
 	var errs []error
-	for f, t := range ipfam.Pair[*tool](d.tools).Each() {
-		if t == nil || !c.Concerns(f) {
-			continue
-		}
+	for f, t := range d.each(c) {
 		if err := d.applyTable(ctx, t, chains[ipmasq.Nat], c.None(), changes); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", f, err))
 		}

@@ -18,10 +18,13 @@ type chain struct {
 	comment, jump string
 }
 
+// ForwardChain is the chain with the rules of forwarding.
+const ForwardChain = "FLANNEL-FWD"
+
 // chains are those of each table.
 var chains = map[ipmasq.Table]chain{
 	ipmasq.Nat:    newChain(ipmasq.Nat, "POSTROUTING", "FLANNEL-POSTRTG", "flanneld masq"),
-	ipmasq.Filter: newChain(ipmasq.Filter, "FORWARD", "FLANNEL-FWD", "flanneld forward"),
+	ipmasq.Filter: newChain(ipmasq.Filter, "FORWARD", ForwardChain, "flanneld forward"),
 }
 
 func newChain(t ipmasq.Table, base, name, comment string) chain {

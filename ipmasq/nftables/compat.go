@@ -65,7 +65,7 @@ func (r Compat) Remove(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, er
 }
 
 func (r Compat) apply(c ipmasq.Config, match string) (ipmasq.Changes, error) {
-	conn, err := r.driver.open()
+	conn, err := r.driver.Open()
 	if err != nil {
 		return nil, fmt.Errorf("open nf_tables: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
 
+	"flannel/internal/firewall"
 	"flannel/internal/ipfam"
 	"flannel/ipmasq"
 )
@@ -100,10 +101,10 @@ func (c compat) plan(f ipfam.Family, h compatHave, cfg ipmasq.Config, match stri
 // shared.
 func (c compat) sortOut(f ipfam.Family, list []*nftables.Rule, cfg ipmasq.Config) (ours []*nftables.Rule, others int) {
 	for _, r := range list {
-		switch {
+		switch t := c.text(f, r); {
 		case names(f, r.Exprs, cfg.Owns):
 			ours = append(ours, r)
-		case len(sides(f, r.Exprs)) > 0 || !c.text(f, r).commented && !returns(r):
+		case !t.rule.Shared() || !t.commented && !returns(r):
 			others++
 		}
 	}
@@ -184,21 +185,16 @@ func (c compat) rule(in *nftables.Chain, conditions []expr.Any, match string, ve
 // addresses returns the conditions of a rule in the layout of iptables-nft: a
 // prefix of whole bytes is compared without a mask.
 func addresses(f ipfam.Family, r ipmasq.Rule) []expr.Any {
-	var out []expr.Any
-	for _, s := range []side{{r.Src, true}, {r.Dst, false}} {
-		offset := dstOffset[f]
-		if s.src {
-			offset = srcOffset[f]
-		}
-		list := address(s.Match, offset)
-		if n := s.Prefix.Bits() / 8; len(list) == 3 && s.Prefix.Bits()%8 == 0 {
+	whole := func(m ipmasq.Match, offset uint32) []expr.Any {
+		list := address(m, offset)
+		if n := m.Prefix.Bits() / 8; len(list) == 3 && m.Prefix.Bits()%8 == 0 {
 			load, cmp := list[0].(*expr.Payload), list[2].(*expr.Cmp)
 			load.Len, cmp.Data = uint32(n), cmp.Data[:n]
 			list = []expr.Any{load, cmp}
 		}
-		out = append(out, list...)
+		return list
 	}
-	return out
+	return append(whole(r.Src, srcOffset[f]), whole(r.Dst, dstOffset[f])...)
 }
 
 // compatText is what a rule says; it says more when it is not plain.
@@ -211,31 +207,27 @@ type compatText struct {
 
 // text reads a rule.
 func (c compat) text(f ipfam.Family, r *nftables.Rule) compatText {
-	t := compatText{plain: true, rule: ipmasq.Rule{Do: ipmasq.Accept}}
-	conditions := 0
+	t := compatText{rule: ipmasq.Rule{Do: ipmasq.Accept}}
+	conditions, plain := firewall.Conditions(f, r.Exprs)
+	for _, e := range conditions {
+		m := ipmasq.Match{Prefix: e.Values, Not: e.Not}
+		switch e.Field {
+		case firewall.Src:
+			t.rule.Src = m
+		case firewall.Dst:
+			t.rule.Dst = m
+		default:
+			plain = false
+		}
+	}
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
-		case *expr.Payload:
-			conditions++
-		case *expr.Bitwise, *expr.Cmp, *expr.Counter:
 		case *expr.Match:
 			comment, ok := e.Info.(*xt.Comment)
-			t.plain = t.plain && ok
 			t.commented = ok && string(*comment) == c.comment
 		case *expr.Verdict:
 			t.jump = e.Kind == expr.VerdictJump && e.Chain == c.name
-			t.plain = t.plain && (t.jump || e.Kind == expr.VerdictAccept)
-		default:
-			t.plain = false
-		}
-	}
-	found := sides(f, r.Exprs)
-	t.plain = t.plain && len(found) == conditions
-	for _, s := range found {
-		if s.src {
-			t.rule.Src = s.Match
-		} else {
-			t.rule.Dst = s.Match
+			t.plain = plain && (t.jump || e.Kind == expr.VerdictAccept)
 		}
 	}
 	return t

@@ -34,26 +34,15 @@ type Options struct {
 type Driver struct {
 	Options
 
-	// clean is what was found right, and at which generation.
-	clean struct {
-		known      bool
-		config     ipmasq.Config
-		generation uint32
-	}
-	// judged is what Blocked has found, and at which generation.
-	judged struct {
-		known      bool
-		config     ipmasq.Config
-		generation uint32
-		lines      []string
-	}
+	// verified is when nothing was to be written.
+	verified ipmasq.Verified
 }
 
 // New returns a driver. It does nothing yet.
 func New(o Options) *Driver { return &Driver{Options: o} }
 
-// open returns a connection that gives up after a while.
-func (d *Driver) open() (*nftables.Conn, error) {
+// Open returns a connection that gives up after a while.
+func (d *Driver) Open() (*nftables.Conn, error) {
 	return nftables.New(nftables.WithNetNSFd(d.Namespace), nftables.WithSockOptions(func(c *netlink.Conn) error {
 		return errors.Join(
 			c.SetDeadline(time.Now().Add(timeout)),
@@ -70,17 +59,17 @@ func (d *Driver) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, er
 	if failed != nil && !c.Masquerade && !c.Forward {
 		return nil, nil //nolint:nilerr // without nf_tables there is nothing to remove
 	}
-	if failed == nil && d.clean.known && d.clean.generation == before && d.clean.config.Equal(c) {
+	if failed == nil && d.verified.At(before, c) {
 		return nil, nil
 	}
+	d.verified.Forget()
 	changes, err := d.apply(c)
 	if err != nil && ctx.Err() == nil {
 		// Somebody may have changed the tables between reading and writing.
 		changes, err = d.apply(c)
 	}
-	if d.clean.known = failed == nil && err == nil && len(changes) == 0; d.clean.known {
-		d.clean.config, d.clean.generation = c, before
-		d.clean.config.Exclude = slices.Clone(c.Exclude) // the caller's may change
+	if failed == nil && err == nil && len(changes) == 0 {
+		d.verified.Set(before, c)
 	}
 	return changes, err
 }
@@ -93,7 +82,7 @@ func (d *Driver) absent() bool {
 }
 
 func (d *Driver) apply(c ipmasq.Config) (ipmasq.Changes, error) {
-	conn, err := d.open()
+	conn, err := d.Open()
 	if err != nil {
 		return nil, fmt.Errorf("open nf_tables: %w", err)
 	}
@@ -200,14 +189,8 @@ func (s steps) queue(conn *nftables.Conn) error {
 	if err := s.sets.fill(conn, s.family); err != nil {
 		return err
 	}
-	for _, a := range s.add {
-		r := a.rule(c)
-		if a.before == 0 {
-			conn.AddRule(r)
-			continue
-		}
-		r.Position = a.before
-		conn.InsertRule(r)
+	for _, w := range s.add {
+		conn.AddRule(w.rule(c))
 	}
 	for _, w := range s.insert {
 		conn.InsertRule(w.rule(c))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/nftables/expr"
 
+	"flannel/internal/firewall"
 	"flannel/internal/ipfam"
 	"flannel/ipmasq"
 )
@@ -72,64 +73,12 @@ func mask(p netip.Prefix) []byte {
 	return out
 }
 
-// side is a condition on an address, as it was read from the kernel.
-type side struct {
-	ipmasq.Match
-	src bool
-}
-
-// sides finds the conditions on addresses in a rule. A prefix of whole bytes
-// may be compared without a mask.
-func sides(f ipfam.Family, list []expr.Any) []side {
-	var out []side
-	for i, e := range list {
-		load, ok := e.(*expr.Payload)
-		if !ok || load.Base != expr.PayloadBaseNetworkHeader {
-			continue
-		}
-		rest := list[i+1:]
-		bits := int(load.Len) * 8
-		if len(rest) > 0 {
-			if m, ok := rest[0].(*expr.Bitwise); ok {
-				bits = ones(m.Mask)
-				rest = rest[1:]
-			}
-		}
-		if len(rest) == 0 {
-			continue
-		}
-		if s, ok := readSide(f, load, bits, rest[0]); ok {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
-func readSide(f ipfam.Family, load *expr.Payload, bits int, e expr.Any) (side, bool) {
-	cmp, ok := e.(*expr.Cmp)
-	if !ok || cmp.Op != expr.CmpOpEq && cmp.Op != expr.CmpOpNeq || load.Offset != srcOffset[f] && load.Offset != dstOffset[f] {
-		return side{}, false
-	}
-	raw := make([]byte, f.Bits()/8)
-	copy(raw, cmp.Data)
-	a, _ := netip.AddrFromSlice(raw)
-	p := netip.PrefixFrom(a, bits)
-	return side{ipmasq.Match{Prefix: p.Masked(), Not: cmp.Op == expr.CmpOpNeq}, load.Offset == srcOffset[f]}, p.IsValid()
-}
-
-// ones counts the leading ones of a netmask.
-func ones(mask []byte) int {
-	for i := range len(mask) * 8 {
-		if mask[i/8]&(0x80>>(i%8)) == 0 {
-			return i
-		}
-	}
-	return len(mask) * 8
-}
-
 // names reports whether a rule has a condition on an address that owns accepts.
 func names(f ipfam.Family, list []expr.Any, owns func(netip.Prefix) bool) bool {
-	return slices.ContainsFunc(sides(f, list), func(s side) bool { return owns(s.Prefix) })
+	conditions, _ := firewall.Conditions(f, list)
+	return slices.ContainsFunc(conditions, func(c firewall.Condition) bool {
+		return (c.Field == firewall.Src || c.Field == firewall.Dst) && owns(c.Values)
+	})
 }
 
 // isFlannelMark recognises the mark rule that flannel writes: without a mask.

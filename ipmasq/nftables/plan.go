@@ -1,8 +1,8 @@
 package nftables
 
 import (
-	"math"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 
@@ -10,8 +10,8 @@ import (
 	"flannel/ipmasq"
 )
 
-// have is what the kernel holds of one of our chains; chain is nil when there
-// is none.
+// have is what the kernel holds of one of our chains; chain is nil if there is
+// none.
 type have struct {
 	chain *nftables.Chain
 	rules []*nftables.Rule
@@ -19,23 +19,16 @@ type have struct {
 }
 
 // steps turn what the kernel holds of one chain into what it should hold. They
-// are done in the order of the fields.
+// are done in the order of the fields, in one transaction.
 type steps struct {
 	family ipfam.Family
 	chain  chain
-	// makeChain is also done when the chain is there and differs.
-	dropChain, makeChain bool
+	// makeChain is also done if the chain exists and differs.
 	del                  []*nftables.Rule
+	dropChain, makeChain bool
 	sets                 setSteps
-	add                  []addition
-	insert               []wanted
-}
-
-// addition is a rule to be put in front of the one with this number, or at the
-// end for 0.
-type addition struct {
-	wanted
-	before uint64
+	// add are appended, insert comes before all other rules.
+	add, insert []wanted
 }
 
 func (s steps) empty() bool { return s.put()+s.deleted() == 0 }
@@ -58,108 +51,52 @@ func (s steps) deleted() int {
 	return n
 }
 
-// plan compares a chain with the rules that it should hold. Rules of another
-// daemon and of the user stay, and the mark rule and the chain with them.
+// plan compares a chain with the rules that it should hold. If they differ, all
+// of ours are replaced. Rules of another daemon and of the user stay, and the mark
+// rule and the chain with them.
 func plan(f ipfam.Family, c chain, h have, cfg ipmasq.Config) steps {
 	shared, own, excluded := c.want(f, cfg)
 	s := steps{family: f, chain: c, sets: planSets(cfg.Network[f], h.sets, excluded)}
-	marks, ours, others := sortOut(f, c, h.rules, cfg.Owns)
-	if len(own) == 0 {
-		s.del = rules(ours)
-		if h.chain != nil && len(others) == 0 {
-			s.del, s.dropChain = append(s.del, rules(marks)...), true
-		}
-		return s
-	}
-	if h.chain != nil && !c.right(h.chain) {
+	ours, marked, others := sortOut(f, c, h.rules, cfg.Owns)
+	switch {
+	case len(own) == 0 && (h.chain == nil || others):
+		s.del = ours
+	case len(own) == 0:
+		s.del, s.dropChain = h.rules, true
+	case h.chain != nil && !c.right(h.chain):
 		// What a chain is hooked to cannot be changed.
-		s.dropChain, s.makeChain = true, true
-		s.del = h.rules
-		s.insert, s.add = shared, additions(own, 0)
-		return s
-	}
-	s.makeChain = h.chain == nil
-	first := s.have(ours, own)
-	inPlace := len(marks) == 1 && len(shared) == 1 && marks[0].key(f) == shared[0].key(f) && marks[0].at < first
-	if !inPlace {
-		s.del, s.insert = append(s.del, rules(marks)...), shared
+		s.del, s.dropChain, s.makeChain = h.rules, true, true
+		s.insert, s.add = shared, own
+	case !equal(f, marked, slices.Concat(shared, own)):
+		s.del, s.makeChain = marked, h.chain == nil
+		s.insert, s.add = shared, own
 	}
 	return s
 }
 
-// have makes the chain hold our rules in their order, and returns where the first
-// of those is that stay. What is right stays: there can be thousands.
-func (s *steps) have(ours []placed, own []wanted) (first int) {
-	have, want := make([]string, len(ours)), make([]string, len(own))
-	for i, p := range ours {
-		have[i] = p.key(s.family)
-	}
-	for i, w := range own {
-		want[i] = w.key(s.family)
-	}
-	stays := ipmasq.Stays(have, want)
-	first = math.MaxInt
-	kept := make([]bool, len(ours))
-	from := 0
-	for to, i := range stays {
-		if i < 0 {
-			continue
-		}
-		kept[i], first = true, min(first, ours[i].at)
-		s.add = append(s.add, additions(own[from:to], ours[i].Handle)...)
-		from = to + 1
-	}
-	s.add = append(s.add, additions(own[from:], 0)...)
-	for i, p := range ours {
-		if !kept[i] {
-			s.del = append(s.del, p.Rule)
-		}
-	}
-	return first
+// equal reports whether rules are the wanted ones, in their order.
+func equal(f ipfam.Family, have []*nftables.Rule, want []wanted) bool {
+	return slices.EqualFunc(have, want, func(r *nftables.Rule, w wanted) bool {
+		return wanted{r.Exprs, commentIn(r.UserData)}.key(f) == w.key(f)
+	})
 }
 
-func additions(list []wanted, before uint64) []addition {
-	var out []addition
-	for _, w := range list {
-		out = append(out, addition{w, before})
-	}
-	return out
-}
-
-// sortOut tells the mark rules, our rules, and those of others apart. A rule
-// without a comment is flannel's when it names our network or is its mark rule;
-// it goes like ours.
-func sortOut(f ipfam.Family, c chain, list []*nftables.Rule, owns func(netip.Prefix) bool) (marks, ours, others []placed) {
-	for i, r := range list {
-		p := placed{r, i}
+// sortOut returns our rules, these and the mark rules in their order, and whether
+// there are others. A rule without a comment is flannel's if it names our network
+// or is its mark rule; it counts as ours.
+func sortOut(f ipfam.Family, c chain, list []*nftables.Rule, owns func(netip.Prefix) bool) (ours, marked []*nftables.Rule, others bool) {
+	for _, r := range list {
 		comment := commentIn(r.UserData)
 		network, known := c.owner(comment)
 		switch {
 		case known && !network.IsValid():
-			marks = append(marks, p)
+			marked = append(marked, r)
 		case known && owns(network),
 			comment == "" && (names(f, r.Exprs, owns) || isFlannelMark(r.Exprs)):
-			ours = append(ours, p)
+			ours, marked = append(ours, r), append(marked, r)
 		default:
-			others = append(others, p)
+			others = true
 		}
 	}
-	return marks, ours, others
-}
-
-// placed is a rule and where in the chain it is.
-type placed struct {
-	*nftables.Rule
-	at int
-}
-
-// key is the rule as it goes over the wire.
-func (p placed) key(f ipfam.Family) string { return wanted{p.Exprs, commentIn(p.UserData)}.key(f) }
-
-func rules(list []placed) []*nftables.Rule {
-	var out []*nftables.Rule
-	for _, p := range list {
-		out = append(out, p.Rule)
-	}
-	return out
+	return ours, marked, others
 }

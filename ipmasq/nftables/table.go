@@ -3,6 +3,7 @@ package nftables
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -19,6 +20,13 @@ var families = ipfam.Pair[nftables.TableFamily]{nftables.TableFamilyIPv4, nftabl
 // tableNames are those of our tables. The names are part of the contract with
 // flannel.
 var tableNames = ipfam.Pair[string]{"flannel-ipv4", "flannel-ipv6"}
+
+// IsOurs reports whether this is one of our tables, named as nft does, with its
+// family.
+func IsOurs(table string) bool {
+	_, name, _ := strings.Cut(table, " ")
+	return slices.Contains(tableNames[:], name)
+}
 
 func ownTable(f ipfam.Family) *nftables.Table {
 	return &nftables.Table{Name: tableNames[f], Family: families[f]}

@@ -1,0 +1,159 @@
+package firewall
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/google/nftables/xt"
+	"golang.org/x/sys/unix"
+
+	"flannel/internal/ipfam"
+)
+
+// Hook is a point at which the kernel applies rules to packets.
+type Hook uint32
+
+// The hooks of the tables that filter.
+const (
+	Input   Hook = unix.NF_INET_LOCAL_IN
+	Forward Hook = unix.NF_INET_FORWARD
+	Output  Hook = unix.NF_INET_LOCAL_OUT
+)
+
+// Packet describes packets. What is not set may have any value.
+type Packet struct {
+	Family   ipfam.Family
+	Hook     Hook
+	Src, Dst netip.Prefix
+	// In and Out name the interfaces.
+	In, Out string
+	// Protocol is that of the transport layer, Port the destination port.
+	Protocol uint8
+	Port     uint16
+}
+
+// Field is a property of packets that rules compare.
+type Field uint8
+
+// The fields.
+const (
+	Family Field = iota
+	Src
+	Dst
+	In
+	Out
+	Protocol
+	Port
+	fields
+)
+
+// Condition says which values a field of a packet has, or has not. A value that
+// is not an address is written as one: its bytes come first.
+type Condition struct {
+	Field  Field
+	Values netip.Prefix
+	Not    bool
+}
+
+// nameSize is that of the name of an interface.
+const nameSize = unix.IFNAMSIZ
+
+// nfProto are the families as netfilter numbers them.
+var nfProto = ipfam.Pair[byte]{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}
+
+// values returns those whose first bits are these.
+func (f Field) values(family ipfam.Family, value []byte, bits int) netip.Prefix {
+	size := 4 // enough for a number
+	switch f {
+	case Src, Dst:
+		size = family.Bits() / 8
+	case In, Out:
+		size = nameSize
+	}
+	padded := make([]byte, nameSize)
+	copy(padded[:size], value)
+	addr, _ := netip.AddrFromSlice(padded[:size])
+	return netip.PrefixFrom(addr, bits).Masked()
+}
+
+// masked returns the values that equal one under a mask. It reports false if the
+// mask has gaps.
+func (f Field) masked(family ipfam.Family, value, mask []byte) (netip.Prefix, bool) {
+	bits := 0
+	for bits < 8*len(mask) && isSet(mask, bits) {
+		bits++
+	}
+	for i := bits; i < 8*len(mask); i++ {
+		if isSet(mask, i) {
+			return netip.Prefix{}, false
+		}
+	}
+	return f.values(family, value, bits), true
+}
+
+func isSet(mask []byte, bit int) bool { return mask[bit/8]&(0x80>>(bit%8)) != 0 }
+
+// known are the values of a packet's fields; one that is not known is the zero
+// prefix.
+type known [fields]netip.Prefix
+
+func (p Packet) known() known {
+	out := known{Src: p.Src, Dst: p.Dst}
+	set := func(f Field, value ...byte) { out[f] = f.values(p.Family, value, 8*len(value)) }
+	set(Family, nfProto[p.Family])
+	for f, name := range map[Field]string{In: p.In, Out: p.Out} {
+		if name != "" {
+			set(f, append([]byte(name), make([]byte, nameSize-len(name))...)...)
+		}
+	}
+	if p.Protocol != 0 {
+		set(Protocol, p.Protocol)
+	}
+	if p.Port != 0 {
+		set(Port, binary.BigEndian.AppendUint16(nil, p.Port)...)
+	}
+	return out
+}
+
+// answer is whether packets meet a condition.
+type answer uint8
+
+const (
+	no answer = iota
+	maybe
+	yes
+)
+
+// holds reports whether packets with these fields meet the condition.
+func (c *Condition) holds(packet *known) answer {
+	p, out := packet[c.Field], maybe
+	switch {
+	case !p.IsValid():
+		return maybe
+	case c.Values.Bits() <= p.Bits() && c.Values.Contains(p.Addr()):
+		out = yes
+	case !c.Values.Overlaps(p):
+		out = no
+	}
+	if c.Not {
+		return yes - out
+	}
+	return out
+}
+
+// destinationPort returns the condition of the extensions tcp and udp of xtables,
+// if there is one. It reports false if there are others.
+func destinationPort(family ipfam.Family, info xt.InfoAny) (c Condition, has, ok bool) {
+	var src, dst, every = [2]uint16{}, [2]uint16{}, [2]uint16{0, 0xffff}
+	switch m := info.(type) {
+	case *xt.Tcp:
+		src, dst, c.Not = m.SrcPorts, m.DstPorts, m.InvFlags == xt.TcpInvDestPorts
+		ok = m.Option == 0 && m.FlagsMask == 0 && m.InvFlags&^xt.TcpInvDestPorts == 0
+	case *xt.Udp:
+		src, dst, c.Not = m.SrcPorts, m.DstPorts, m.InvFlags == xt.UdpInvDestPorts
+		ok = m.InvFlags&^xt.UdpInvDestPorts == 0
+	}
+	has = c.Not || dst != every
+	c.Field, c.Values = Port, Port.values(family, binary.BigEndian.AppendUint16(nil, dst[0]), 16)
+	return c, has, ok && src == every && (!has || dst[0] == dst[1])
+}

@@ -1,0 +1,98 @@
+package mode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"flannel/internal/firewall"
+	"flannel/internal/ipfam"
+	"flannel/ipmasq"
+	"flannel/ipmasq/iptables"
+	"flannel/ipmasq/nftables"
+)
+
+// blocked finds what drops the overlay's packets although our rules are in
+// place. An accept of ours cannot undo a drop in another table, or ahead of it.
+type blocked struct {
+	tables *nftables.Driver
+	// legacyKept says that our rules are kept in legacy tables.
+	legacyKept bool
+
+	// last is what was found in nf_tables, and verified when.
+	verified ipmasq.Verified
+	last     []string
+}
+
+// lines returns a line for each chain of others that drops what the overlay
+// forwards, with the command that lets it pass: in nf_tables, which holds the
+// rules of iptables-nft and of firewalld, and in legacy iptables.
+//
+// A rule with conditions on other things than addresses counts as if no packet met
+// it. nf_tables are not read again as long as they have not changed.
+func (b *blocked) lines(_ context.Context, c ipmasq.Config) ([]string, error) {
+	lines, err := b.inNFTables(c)
+	more, failed := b.inLegacy(c)
+	return append(lines, more...), errors.Join(err, failed)
+}
+
+func (b *blocked) inNFTables(c ipmasq.Config) ([]string, error) {
+	generation, err := b.tables.Generation()
+	if err != nil {
+		return nil, nil //nolint:nilerr // a kernel without nf_tables drops nothing there
+	}
+	if b.verified.At(generation, c) {
+		return slices.Clone(b.last), nil
+	}
+	b.verified.Forget()
+	conn, err := b.tables.Open()
+	if err != nil {
+		return nil, fmt.Errorf("open nf_tables: %w", err)
+	}
+	rules, err := firewall.ReadNFTables(conn)
+	if err != nil {
+		return nil, err
+	}
+	b.last = nil
+	for _, network := range ipfam.Prefixes(c.Network) {
+		for _, f := range firewall.Forwarded(network, rules) {
+			if nftables.IsOurs(f.Table) {
+				continue
+			}
+			unless := ""
+			if f.MayAccept {
+				unless = " that no rule with other conditions accepts"
+			}
+			b.last = append(b.last, line(f, network, unless))
+		}
+	}
+	slices.Sort(b.last)
+	b.last = slices.Compact(b.last)
+	b.verified.Set(generation, c)
+	return slices.Clone(b.last), nil
+}
+
+func (b *blocked) inLegacy(c ipmasq.Config) ([]string, error) {
+	var lines []string
+	for _, network := range ipfam.Prefixes(c.Network) {
+		found, err := iptables.LegacyDrops(network, b.legacyKept)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range found {
+			but := ""
+			if still, err := iptables.LegacyDrops(network, true); err == nil && len(still) == 0 {
+				but = ", but for what an earlier run has left in its chain " + iptables.ForwardChain + ", which nobody restores"
+			}
+			lines = append(lines, line(f, network, but))
+		}
+	}
+	return lines, nil
+}
+
+// line says for people what drops, and which command helps.
+func line(f firewall.Finding, network netip.Prefix, unless string) string {
+	return fmt.Sprintf("%s drops forwarded packets of %s%s; let them pass with: %s", f.Base, network, unless, f.Allow(network))
+}

@@ -1,0 +1,26 @@
+package ipmasq
+
+import "slices"
+
+// Verified remembers for which configuration the kernel's rules were looked at, so
+// that they are not read again before nf_tables change. The zero Verified remembers
+// nothing.
+type Verified struct {
+	config     *Config
+	generation uint32
+}
+
+// At reports whether the rules were looked at for this configuration and at this
+// generation of nf_tables.
+func (v *Verified) At(generation uint32, c Config) bool {
+	return v.config != nil && v.generation == generation && v.config.Equal(c)
+}
+
+// Set remembers a look.
+func (v *Verified) Set(generation uint32, c Config) {
+	c.Exclude = slices.Clone(c.Exclude) // the caller's may change
+	v.config, v.generation = &c, generation
+}
+
+// Forget forgets the last look.
+func (v *Verified) Forget() { v.config = nil }
