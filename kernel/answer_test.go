@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onDemand is a state in which a peer is installed when somebody asks.
-func onDemand() State {
+// demanding is a state in which a peer is installed when somebody asks.
+func demanding() State {
 	gateway := netip.MustParseAddr("10.5.2.0")
 	return State{
 		Devices: []Device{{
 			Name: "flannel.1", MTU: 1450, MAC: MAC{2, 0, 0, 0, 0, 1},
 			VXLAN: &VXLAN{VNI: 1, Local: netip.MustParseAddr("192.0.2.1"), Uplink: 1},
 		}},
-		Answers: []Answer{{
+		OnDemandPeers: []OnDemandPeer{{
 			Subnet:   netip.PrefixFrom(gateway, 24),
 			Route:    Route{Dst: netip.PrefixFrom(gateway, 24), Via: gateway, Dev: "flannel.1", OnLink: true},
 			Neighbor: Neighbor{"flannel.1", gateway, MAC{2, 0, 0, 0, 0, 2}},
@@ -32,8 +32,8 @@ func onDemand() State {
 func TestAMissIsAnsweredAlthoughTheTablesCannotBeListed(t *testing.T) {
 	f := NewFake(Scope{Instance: "one"})
 	f.AddLink("eth0", 1500)
-	f.edge.addrs.list = func(selection, func(addrKey, struct{})) error { return errors.New("no memory") }
-	if _, err := f.Apply(t.Context(), onDemand(), false); err == nil {
+	f.backing.addrs.list = func(selection, func(addrKey, struct{})) error { return errors.New("no memory") }
+	if _, err := f.Apply(t.Context(), demanding(), false); err == nil {
 		t.Fatal("the tables were listed: the test is pointless")
 	}
 	miss := Miss{f.links["flannel.1"].index, netip.MustParseAddr("10.5.2.9")}
@@ -50,7 +50,7 @@ func TestAMissIsAnsweredAlthoughTheTablesCannotBeListed(t *testing.T) {
 func TestMissesOnOtherDevicesAreNotJudged(t *testing.T) {
 	f := NewFake(Scope{Instance: "one"})
 	eth0 := f.AddLink("eth0", 1500)
-	if _, err := f.Apply(t.Context(), onDemand(), false); err != nil {
+	if _, err := f.Apply(t.Context(), demanding(), false); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
@@ -63,7 +63,7 @@ func TestMissesOnOtherDevicesAreNotJudged(t *testing.T) {
 		if _, got := f.miss(m); got != test.want {
 			t.Errorf("device %d: got miss %t, want %t", test.dev, got, test.want)
 		}
-		if f.judge(m, nil) {
+		if f.isTampering(m, nil) {
 			t.Errorf("device %d: a question is taken for tampering", test.dev)
 		}
 	}

@@ -31,7 +31,7 @@ func decideLink(want Device, have *link, alias string, taken bool) (linkAction, 
 		return linkCreate, linkChange{}, nil
 	case taken:
 		return linkKeep, linkChange{}, fmt.Errorf("device %s belongs to another daemon that is running (its alias is %q)", want.Name, have.alias)
-	case want.TUN && !marks(have.alias):
+	case want.TUN && !isMark(have.alias):
 		return linkKeep, linkChange{}, fmt.Errorf("device %s is there and not ours", want.Name)
 	case !compatible(want, *have):
 		return linkReplace, linkChange{}, nil
@@ -54,7 +54,7 @@ func compatible(want Device, have link) bool {
 	}
 	w := *want.VXLAN
 	w.Port = w.port()
-	return have.kind == "vxlan" && have.vxlan == w
+	return have.kind == kindVXLAN && have.vxlan == w
 }
 
 // difference says what to change on a compatible device.
@@ -94,7 +94,7 @@ func (c linkChange) after(l link) link {
 // inTheWay reports whether l keeps the wanted vxlan device from being created:
 // the kernel allows a VNI once per port and family.
 func inTheWay(want Device, l link) bool {
-	if want.VXLAN == nil || l.kind != "vxlan" {
+	if want.VXLAN == nil || l.kind != kindVXLAN {
 		return false
 	}
 	return l.vxlan.VNI == want.VXLAN.VNI && l.vxlan.Port == want.VXLAN.port() &&

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -46,7 +45,7 @@ func (p *pass) addrFailed(c change[addrKey, struct{}], err error) {
 func (p *pass) fdbFailed(c change[fdbKey, fdbValue], err error) {
 	err = fmt.Errorf("put fdb entry %s dst %s: %w", c.key.mac, c.want.dst, err)
 	p.failures.add(err, familyOf(c.want.dst))
-	for k, mac := range p.neighborEntries(p.want.Neighbors, nil) {
+	for k, mac := range entries(p.want.Neighbors, p.neighborEntry) {
 		if mac == c.key.mac && k.dev == c.key.dev {
 			p.failServed(k, err)
 		}
@@ -65,11 +64,11 @@ func (p *pass) routeFailed(c change[routeKey, routeValue], err error) {
 	p.fail(c.key.dst, err)
 }
 
-// failServed files an error under the destinations that use a gateway.
+// failServed reports an error for the destinations that use a gateway.
 func (p *pass) failServed(gateway neighKey, err error) {
 	if p.served == nil {
 		p.served = make(map[neighKey][]netip.Prefix)
-		for k, v := range p.routeEntries(p.want.Routes, nil) {
+		for k, v := range entries(p.want.Routes, p.routeEntry) {
 			g := neighKey{v.dev, v.via}
 			p.served[g] = append(p.served[g], k.dst)
 		}
@@ -86,10 +85,10 @@ func (p *pass) fail(dst netip.Prefix, err error) {
 	p.stats.Failed[dst] = err
 }
 
-// fileMissing files an error for each device that does not exist and for each
-// route that needs it. Without its device an entry looks stale although it is
+// failMissing reports each device that does not exist, and each route that
+// needs it. Without its device an entry looks stale although it is
 // wanted, so the families that the device should carry are held.
-func (p *pass) fileMissing() {
+func (p *pass) failMissing() {
 	for _, name := range slices.Sorted(maps.Keys(p.missing)) {
 		err := fmt.Errorf("device %s does not exist or is not ours", name)
 		var families ipfam.Pair[bool]
@@ -129,5 +128,3 @@ func (d Device) families() (families ipfam.Pair[bool]) {
 	}
 	return families
 }
-
-func byName(a, b link) int { return cmp.Compare(a.name, b.name) }

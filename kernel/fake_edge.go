@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-func (t *fakeTables) edge() edge {
-	return edge{
+func (t *fakeTables) edge() backing {
+	return backing{
 		links:     fakeLinks{t},
 		addrs:     fakeTable(t, TableAddresses, t.addrs, func(k addrKey, _ struct{}) string { return t.addrText(k) }),
 		fdb:       fakeTable(t, TableFDB, t.fdb, t.fdbText),

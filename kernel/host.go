@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"context"
 	"net/netip"
 
 	"flannel/kernel/rtnl"
@@ -22,14 +21,6 @@ type Host struct {
 type HostAddr struct {
 	Addr netip.Prefix
 	Dev  string
-}
-
-// Host reads the addresses and default gateways of this host.
-func (r *reconciler) Host(ctx context.Context) (Host, error) {
-	if err := ctx.Err(); err != nil {
-		return Host{}, err
-	}
-	return r.edge.host()
 }
 
 func (t netlinkTables) readHost() (h Host, err error) {

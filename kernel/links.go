@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,15 +15,16 @@ import (
 // devices, so that what it did is checked; the last round does nothing.
 func (p *pass) applyLinks() error {
 	const rounds = 4
+	r := p.r
 	failed := make(map[string]error)
 	for range rounds {
-		if err := p.listLinks(); err != nil {
+		if err := r.listLinks(); err != nil {
 			return err
 		}
-		if err := p.decideAdoption(); err != nil {
+		if err := r.decideAdoption(); err != nil {
 			return err
 		}
-		p.owned = p.owned[:0]
+		r.owned = r.owned[:0]
 		acted := false
 		for _, d := range p.want.Devices {
 			if failed[d.Name] != nil {
@@ -34,23 +36,24 @@ func (p *pass) applyLinks() error {
 			}
 			acted = acted || did
 		}
-		if err := p.watchOwned(&acted); err != nil {
+		more, err := p.watchOwned()
+		if err != nil {
 			return err
 		}
-		if !acted {
+		if !acted && !more {
 			break
 		}
 		// A device that was created or set up has lost what was on it, and
 		// one with another MAC its neighbours.
-		p.unsure = true
+		p.mode = min(p.mode, suspect)
 	}
-	p.former = slices.DeleteFunc(p.former, func(l link) bool {
+	r.former = slices.DeleteFunc(r.former, func(l link) bool {
 		return slices.ContainsFunc(p.want.Devices, func(d Device) bool { return d.Name == l.name })
 	})
 	for _, d := range p.want.Devices {
 		if err := failed[d.Name]; err != nil {
 			p.deviceFailures.add(err, d.families())
-			delete(p.links, d.Name)
+			delete(r.links, d.Name)
 		}
 	}
 	return nil
@@ -60,7 +63,7 @@ func (p *pass) applyLinks() error {
 func (r *reconciler) listLinks() error {
 	r.links = make(map[string]link)
 	r.former = r.former[:0]
-	err := r.edge.links.List(func(l link) {
+	err := r.backing.links.List(func(l link) {
 		r.links[l.name] = l
 		if l.alias == r.scope.alias() {
 			r.former = append(r.former, l)
@@ -69,7 +72,7 @@ func (r *reconciler) listLinks() error {
 	if err != nil {
 		return fmt.Errorf("list devices: %w", err)
 	}
-	slices.SortFunc(r.former, byName)
+	slices.SortFunc(r.former, func(a, b link) int { return cmp.Compare(a.name, b.name) })
 	return nil
 }
 
@@ -77,36 +80,36 @@ func (r *reconciler) listLinks() error {
 // anything. A device that needs nothing more is then among the owned.
 func (p *pass) applyLink(d Device) (bool, error) {
 	var have *link
-	if l, ok := p.links[d.Name]; ok {
+	if l, ok := p.r.links[d.Name]; ok {
 		have = &l
 	}
-	action, c, err := decideLink(d, have, p.scope.alias(), have != nil && p.taken(*have))
+	action, c, err := decideLink(d, have, p.r.scope.alias(), have != nil && p.r.belongsToOther(*have))
 	if err != nil {
 		return false, err
 	}
-	if have != nil && marks(have.alias) && have.alias != p.scope.alias() {
-		p.log.Info("device taken over from a daemon that is gone", "dev", d.Name, "alias", have.alias)
+	if have != nil && isMark(have.alias) && have.alias != p.r.scope.alias() {
+		p.r.log.Info("device taken over from a daemon that is gone", "dev", d.Name, "alias", have.alias)
 	}
 	switch action {
 	case linkCreate:
 		return true, p.createLink(d)
 	case linkReplace:
-		p.forgetLink(have.index)
-		if err := p.edge.links.Delete(have.index); err != nil {
+		p.r.forgetLink(have.index)
+		if err := p.r.backing.links.Delete(have.index); err != nil {
 			return false, fmt.Errorf("delete device %s, which has other attributes: %w", d.Name, err)
 		}
-		p.log.Info("device replaced", "dev", d.Name, "kind", have.kind)
+		p.r.log.Info("device replaced", "dev", d.Name, "kind", have.kind)
 		return true, p.createLink(d)
 	case linkAdjust:
-		p.expectLink(d, c.after(*have))
-		if err := p.edge.links.Change(have.index, c); err != nil {
+		p.r.expectLink(d, c.after(*have))
+		if err := p.r.backing.links.Change(have.index, c); err != nil {
 			return false, fmt.Errorf("change device %s: %w", d.Name, p.explain(d, err))
 		}
 		p.countLink(d)
 		return true, nil
 	}
-	p.expectLink(d, *have)
-	p.owned = append(p.owned, *have)
+	p.r.expectLink(d, *have)
+	p.r.owned = append(p.r.owned, *have)
 	p.prepare(d, *have)
 	return p.turnOffTxChecksum(d)
 }
@@ -114,16 +117,16 @@ func (p *pass) applyLink(d Device) (bool, error) {
 // createLink makes the device after it has removed what is in the way, if that
 // is ours or that of a daemon that is gone.
 func (p *pass) createLink(d Device) error {
-	for _, name := range slices.Sorted(maps.Keys(p.links)) {
-		if l := p.links[name]; inTheWay(d, l) && l.name != d.Name && marks(l.alias) && !p.taken(l) {
-			p.forgetLink(l.index)
-			if err := p.edge.links.Delete(l.index); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(p.r.links)) {
+		if l := p.r.links[name]; inTheWay(d, l) && l.name != d.Name && isMark(l.alias) && !p.r.belongsToOther(l) {
+			p.r.forgetLink(l.index)
+			if err := p.r.backing.links.Delete(l.index); err != nil {
 				return fmt.Errorf("delete device %s, which is in the way of %s: %w", l.name, d.Name, err)
 			}
 			p.stats.Deleted[TableDevices]++
 		}
 	}
-	if err := p.edge.links.Add(d, p.scope.alias()); err != nil {
+	if err := p.r.backing.links.Add(d, p.r.scope.alias()); err != nil {
 		return fmt.Errorf("create device %s: %w", d.Name, p.explain(d, err))
 	}
 	p.countLink(d)
@@ -151,8 +154,8 @@ func (p *pass) explain(d Device, err error) error {
 	default:
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(p.links)) {
-		if l := p.links[name]; l.kind == kindVXLAN && l.alias != p.scope.alias() && l.name != d.Name && inTheWay(l) {
+	for _, name := range slices.Sorted(maps.Keys(p.r.links)) {
+		if l := p.r.links[name]; l.kind == kindVXLAN && l.alias != p.r.scope.alias() && l.name != d.Name && inTheWay(l) {
 			return fmt.Errorf("%w: device %s has %s, as `ip -d link show type vxlan` shows; "+
 				"remove that device, or use another VNI or port for this network", err, l.name, has)
 		}
@@ -164,20 +167,20 @@ func (p *pass) explain(d Device, err error) error {
 // change.
 func (p *pass) countLink(d Device) {
 	p.stats.Put[TableDevices]++
-	if p.primed && !slices.Contains(p.drifted, d.Name) && slices.ContainsFunc(p.before.Devices, func(b Device) bool { return sameDevice(b, d) }) {
+	if p.mode != unlisted && !p.drifted[d.Name] && slices.ContainsFunc(p.before.Devices, func(b Device) bool { return sameDevice(b, d) }) {
 		p.stats.Drift[TableDevices]++
-		p.drifted = append(p.drifted, d.Name)
+		p.drifted[d.Name] = true
 	}
 }
 
 // prepare does what a device needs once. Nothing of it is needed for traffic.
 func (p *pass) prepare(d Device, l link) {
-	if p.prepared[l.index] {
+	if p.r.prepared[l.index] {
 		return
 	}
-	p.prepared[l.index] = true
-	if err := p.edge.links.Prepare(l, d); err != nil {
-		p.log.Debug("device not fully prepared", "dev", d.Name, "err", err)
+	p.r.prepared[l.index] = true
+	if err := p.r.backing.links.Prepare(l, d); err != nil {
+		p.r.log.Debug("device not fully prepared", "dev", d.Name, "err", err)
 	}
 }
 
@@ -187,9 +190,9 @@ func (p *pass) turnOffTxChecksum(d Device) (bool, error) {
 	if !d.TxChecksumOff {
 		return false, nil
 	}
-	on, err := p.edge.links.TxChecksum(d.Name)
+	on, err := p.r.backing.links.TxChecksum(d.Name)
 	if err == nil && on {
-		err = p.edge.links.TxChecksumOff(d.Name)
+		err = p.r.backing.links.TxChecksumOff(d.Name)
 	}
 	if err != nil {
 		return false, fmt.Errorf("turn off tx checksum offload of %s: %w", d.Name, err)
@@ -205,21 +208,21 @@ func (p *pass) turnOffTxChecksum(d Device) (bool, error) {
 func (p *pass) deleteFormer() error {
 	var kept []link
 	var errs []error
-	for _, l := range p.former {
+	for _, l := range p.r.former {
 		if p.needsFormer(l) {
 			kept = append(kept, l)
 			continue
 		}
-		p.forgetLink(l.index)
-		if err := p.edge.links.Delete(l.index); err != nil {
+		p.r.forgetLink(l.index)
+		if err := p.r.backing.links.Delete(l.index); err != nil {
 			kept = append(kept, l)
 			errs = append(errs, fmt.Errorf("delete device %s of an earlier configuration: %w", l.name, err))
 			continue
 		}
 		p.stats.Deleted[TableDevices]++
-		p.log.Info("device of an earlier configuration deleted", "dev", l.name)
+		p.r.log.Info("device of an earlier configuration deleted", "dev", l.name)
 	}
-	p.former = kept
+	p.r.former = kept
 	return errors.Join(errs...)
 }
 

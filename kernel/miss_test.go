@@ -59,7 +59,7 @@ func TestMissInstallsAPeerOnDemand(t *testing.T) {
 	for _, peer := range []int{2, 3} {
 		var full kernel.State
 		addPeer(&full, "flannel.1", subnet4(peer), public4(peer), mac(peer))
-		state.Answers = append(state.Answers, kernel.Answer{
+		state.OnDemandPeers = append(state.OnDemandPeers, kernel.OnDemandPeer{
 			Subnet: subnet4(peer), Route: full.Routes[0], Neighbor: full.Neighbors[0], FDB: full.FDB[0],
 		})
 	}
@@ -78,7 +78,7 @@ func TestMissInstallsAPeerOnDemand(t *testing.T) {
 	if stats := apply(t, n, state); stats.Changed() != 0 {
 		t.Errorf("a resync changed what was asked for: %+v", stats)
 	}
-	state.Answers = state.Answers[1:]
+	state.OnDemandPeers = state.OnDemandPeers[1:]
 	apply(t, n, state)
 	if strings.Contains(n.Dump(), "10.5.2.0") {
 		t.Errorf("the entries stay although the peer is gone:\n%s", n.Dump())
@@ -135,11 +135,11 @@ func FuzzMiss(f *testing.F) {
 func demanding(uplink int, peers ...int) kernel.State {
 	state := single(uplink)
 	state.Routes = []kernel.Route{{Dst: network4, Dev: "flannel.1"}}
-	state.Catches = []kernel.Catch{{Dev: "flannel.1", Network: network4, Own: subnet4(1)}}
+	state.CatchAllRoutes = []kernel.CatchAllRoute{{Dev: "flannel.1", Network: network4, Own: subnet4(1)}}
 	for _, peer := range peers {
 		var full kernel.State
 		addPeer(&full, "flannel.1", subnet4(peer), public4(peer), mac(peer))
-		state.Answers = append(state.Answers, kernel.Answer{
+		state.OnDemandPeers = append(state.OnDemandPeers, kernel.OnDemandPeer{
 			Subnet: subnet4(peer), Route: full.Routes[0], Neighbor: full.Neighbors[0], FDB: full.FDB[0],
 		})
 	}
@@ -194,7 +194,7 @@ func TestEntriesThatWereAskedForStayTogether(t *testing.T) {
 	}
 	// The peer comes back with another MAC.
 	state = demanding(n.uplink, 2, 3)
-	state.Answers[0].FDB.MAC, state.Answers[0].Neighbor.MAC = mac(9), mac(9)
+	state.OnDemandPeers[0].FDB.MAC, state.OnDemandPeers[0].Neighbor.MAC = mac(9), mac(9)
 	apply(t, n, state)
 	if got, want := n.Dump(), strings.ReplaceAll(want, mac(2).String(), mac(9).String()); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)

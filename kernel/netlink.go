@@ -105,7 +105,7 @@ const reopenAfter = time.Second
 // calls changed, which must not block, when somebody else may have changed what
 // is ours. The next Apply then lists the tables.
 func (n *Netlink) Run(ctx context.Context, changed func()) error {
-	q := &misses{reconciler: n.reconciler, queue: make(chan Miss, missQueue)}
+	q := &misses{r: n.reconciler, queue: make(chan Miss, missQueue)}
 	var others sync.WaitGroup
 	others.Go(func() { q.run(ctx) })
 	others.Go(func() { n.keepOn(ctx, "misses", func() error { return n.followMisses(ctx, q) }) })
@@ -162,7 +162,7 @@ func (n *Netlink) follow(ctx context.Context, changed func()) error {
 
 // event acts on one message. It is quick: what takes long is left to others.
 func (n *Netlink) event(m rtnl.Message, changed func()) {
-	if n.judge(m, n.links) {
+	if n.isTampering(m, n.links) {
 		n.counters.tampering.Add(1)
 		n.Invalidate()
 		changed()
@@ -180,8 +180,8 @@ func (n *Netlink) setSocket(at **rtnl.Events, e *rtnl.Events) {
 func (n *Netlink) refilter() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	indexes, blocked := n.watching()
-	return errors.Join(refilter(n.events, eventFilter(n.conn.Port(), indexes, blocked)), refilter(n.questions, missFilter(indexes)))
+	indexes, removals := n.cache.subscription()
+	return errors.Join(refilter(n.events, eventFilter(n.conn.Port(), indexes, removals)), refilter(n.questions, missFilter(indexes)))
 }
 
 func refilter(e *rtnl.Events, program []bpf.Instruction) error {

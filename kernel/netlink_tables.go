@@ -21,8 +21,8 @@ type netlinkTables struct {
 	locks     string
 }
 
-func (t netlinkTables) edge(links linkTable) edge {
-	return edge{
+func (t netlinkTables) edge(links linkTable) backing {
+	return backing{
 		links:      links,
 		addrs:      table[addrKey, struct{}]{TableAddresses, t.listAddrs, t.putAddrs, t.delAddrs},
 		fdb:        table[fdbKey, fdbValue]{TableFDB, t.listFDB, t.putFDB, t.delFDB},

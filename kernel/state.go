@@ -20,11 +20,12 @@ type State struct {
 	FDB       []FDBEntry
 	Neighbors []Neighbor
 	Routes    []Route
-	// Answers are the entries that answer an L3 miss but need not be in the
-	// kernel until somebody asks.
-	Answers []Answer
-	// Catches are the routes of Routes that catch what Answers are for.
-	Catches []Catch
+	// OnDemandPeers are the peers whose entries need not be in the kernel until
+	// it asks for an address of theirs.
+	OnDemandPeers []OnDemandPeer
+	// CatchAllRoutes are those of Routes that lead to the device of on-demand
+	// peers, so that the kernel asks.
+	CatchAllRoutes []CatchAllRoute
 }
 
 // Device is a network interface of ours. Fields of State refer to it by name.
@@ -88,19 +89,20 @@ type Route struct {
 	Blackhole bool
 }
 
-// Answer is what to install when the kernel asks for an address in Subnet on
-// the device Dev.
-type Answer struct {
+// OnDemandPeer is what to install when the kernel asks for an address in Subnet
+// on the device of Route.
+type OnDemandPeer struct {
 	Subnet   netip.Prefix
 	Route    Route
 	Neighbor Neighbor
 	FDB      FDBEntry
 }
 
-// Catch says that a route leads the addresses of Network to the device Dev
-// although it has no entry for most of them. Answers are given for them when the
-// kernel asks; what is neither in an answer nor in the own subnet nobody has.
-type Catch struct {
+// CatchAllRoute says that a route leads the addresses of Network to the device
+// Dev although it has no entry for most of them. On-demand peers are installed
+// for them when the kernel asks; nobody has an address that is neither in the
+// subnet of one of these nor in Own, this node's subnet.
+type CatchAllRoute struct {
 	Dev     string
 	Network netip.Prefix
 	Own     netip.Prefix
@@ -137,11 +139,11 @@ type Stats struct {
 	Put     map[string]int
 	Deleted map[string]int
 	// Drift counts entries that somebody else had changed or removed and that
-	// the pass put right. What was on a device that is gone counts as that
+	// the pass repaired. What was on a device that is gone counts as that
 	// device alone.
 	Drift map[string]int
-	// Held counts entries that are stale but were not deleted because the
-	// caller asked to hold deletions back.
+	// Held counts entries that are stale but were not deleted because
+	// deletions are held.
 	Held int
 	// Failed holds the errors of entries by the destination of the route that
 	// they serve, for the status of single peers. It is nil when nothing

@@ -96,7 +96,7 @@ func TestStateReadsLikeTheIPTool(t *testing.T) {
 		kernel.Route{Dst: subnet4(9), Via: public4(9), Dev: "eth0"},
 		kernel.Route{Dst: network4, Dev: "flannel.1", Metric: 100},
 	)
-	s.Answers = []kernel.Answer{{
+	s.OnDemandPeers = []kernel.OnDemandPeer{{
 		Subnet:   subnet4(4),
 		Route:    kernel.Route{Dst: subnet4(4), Via: subnet4(4).Addr(), Dev: "flannel.1", OnLink: true},
 		Neighbor: kernel.Neighbor{Dev: "flannel.1", Addr: subnet4(4).Addr(), MAC: mac(4)},

@@ -25,11 +25,11 @@ func (s State) String() string {
 	for _, r := range s.Routes {
 		t.add(4, r.String())
 	}
-	for _, a := range s.Answers {
-		t.add(5, a.String())
+	for _, p := range s.OnDemandPeers {
+		t.add(5, p.String())
 	}
-	for _, c := range s.Catches {
-		t.add(5, fmt.Sprintf("catch %s dev %s own %s", c.Network, c.Dev, c.Own))
+	for _, c := range s.CatchAllRoutes {
+		t.add(5, fmt.Sprintf("catch-all %s dev %s own %s", c.Network, c.Dev, c.Own))
 	}
 	return t.String()
 }
@@ -100,9 +100,9 @@ func (r Route) metricText() string {
 	return fmt.Sprintf(" metric %d", r.Metric)
 }
 
-// String returns the answer with its three entries.
-func (a Answer) String() string {
-	return fmt.Sprintf("answer %s: %s; %s; %s", a.Subnet, a.Route, a.Neighbor, a.FDB)
+// String returns the peer with its three entries.
+func (p OnDemandPeer) String() string {
+	return fmt.Sprintf("on-demand %s: %s; %s; %s", p.Subnet, p.Route, p.Neighbor, p.FDB)
 }
 
 // text collects lines in sections.

@@ -73,7 +73,7 @@ func (p *planner) grow(peers int) {
 	s := &p.state
 	p.status = slices.Grow(p.status, peers)
 	if p.backend.config.OnDemand {
-		s.Answers = slices.Grow(s.Answers, peers)
+		s.OnDemandPeers = slices.Grow(s.OnDemandPeers, peers)
 		return
 	}
 	s.FDB = slices.Grow(s.FDB, peers)
@@ -88,7 +88,7 @@ func (p *planner) catch(f ipfam.Family, dev string, own subnet.Lease) {
 		return // no peers, and the route to the network is the bridge's
 	}
 	p.state.Routes = append(p.state.Routes, kernel.Route{Dst: network, Dev: dev})
-	p.state.Catches = append(p.state.Catches, kernel.Catch{Dev: dev, Network: network, Own: own.Subnet[f]})
+	p.state.CatchAllRoutes = append(p.state.CatchAllRoutes, kernel.CatchAllRoute{Dev: dev, Network: network, Own: own.Subnet[f]})
 }
 
 // judge reads what a peer says about this family and why it cannot be used
@@ -135,7 +135,7 @@ func (p *planner) add(f ipfam.Family, dev string, l *subnet.Lease, r right) back
 	neighbor := kernel.Neighbor{Dev: dev, Addr: vtep, MAC: r.mac}
 	route := kernel.Route{Dst: dst, Via: vtep, Dev: dev, OnLink: true}
 	if p.backend.config.OnDemand && !r.shared {
-		p.state.Answers = append(p.state.Answers, kernel.Answer{Subnet: dst, Route: route, Neighbor: neighbor, FDB: fdb})
+		p.state.OnDemandPeers = append(p.state.OnDemandPeers, kernel.OnDemandPeer{Subnet: dst, Route: route, Neighbor: neighbor, FDB: fdb})
 		return backend.Tunnel
 	}
 	if r.owns {

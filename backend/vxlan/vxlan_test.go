@@ -137,8 +137,8 @@ func TestANodeThatHasAllOfTheNetwork(t *testing.T) {
 	own := node(1)
 	own.Subnet = env.Network
 	state, _, err := backendtest.New(t, New, env).Plan(own, nil, backendtest.View())
-	if err != nil || len(state.Routes) > 0 || len(state.Catches) > 0 {
-		t.Errorf("routes %v, catches %v, %v", state.Routes, state.Catches, err)
+	if err != nil || len(state.Routes) > 0 || len(state.CatchAllRoutes) > 0 {
+		t.Errorf("routes %v, catches %v, %v", state.Routes, state.CatchAllRoutes, err)
 	}
 }
 

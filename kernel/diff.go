@@ -1,0 +1,197 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"flannel/kernel/rtnl"
+)
+
+// work is what a pass has to do in one table.
+type work[K, V comparable] struct {
+	p     *pass
+	table table[K, V]
+	// cache is what the table should hold; it changes before the table does.
+	cache map[K]V
+	puts  []change[K, V]
+	stale []entry[K, V]
+}
+
+// plan compares what is wanted with the cache, which may just have been listed.
+// old is what the cache held before that. While the tables hold exactly what
+// before says, only the part that differs from it is compared.
+func plan[E, K, V comparable](p *pass, t table[K, V], cache, old map[K]V, want, before []E, convert func(E) (K, V, bool)) *work[K, V] {
+	w := &work[K, V]{p: p, table: t, cache: cache}
+	have := cache
+	if p.incremental {
+		want, before = trim(want, before)
+		have = make(map[K]V, len(before))
+		for k := range entries(before, convert) {
+			if v, ok := cache[k]; ok {
+				have[k] = v
+			}
+		}
+	}
+	w.puts, w.stale = diff(entries(want, convert), have)
+	if p.stats.Listed && p.mode != unlisted {
+		w.countDrift(old)
+	}
+	return w
+}
+
+// entries visits those entries of a State whose device exists, as entries of
+// the kernel's table.
+func entries[E, K, V any](list []E, convert func(E) (K, V, bool)) iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) {
+		for _, e := range list {
+			if k, v, ok := convert(e); ok && !yield(k, v) {
+				return
+			}
+		}
+	}
+}
+
+// trim cuts off what two lists have in common at the start and at the end.
+func trim[E comparable](a, b []E) (restA, restB []E) {
+	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return a, b
+}
+
+// diff compares what is wanted with what is there. want must yield the same
+// entries each time it is run, and no key twice.
+func diff[K, V comparable](want iter.Seq2[K, V], have map[K]V) (put []change[K, V], stale []entry[K, V]) {
+	found := 0
+	for k, v := range want {
+		old, exists := have[k]
+		if exists {
+			found++
+		}
+		if !exists || old != v {
+			put = append(put, change[K, V]{key: k, want: v, have: old, exists: exists})
+		}
+	}
+	if found == len(have) {
+		return put, nil
+	}
+	wanted := make(map[K]struct{}, found)
+	for k := range want {
+		wanted[k] = struct{}{}
+	}
+	for k, v := range have {
+		if _, ok := wanted[k]; !ok {
+			stale = append(stale, entry[K, V]{k, v})
+		}
+	}
+	return put, stale
+}
+
+// countDrift counts what somebody else has done since the last pass.
+func (w *work[K, V]) countDrift(old map[K]V) {
+	drift := 0
+	for _, c := range w.puts {
+		if v, ok := old[c.key]; ok && v == c.want {
+			drift++
+		}
+	}
+	for _, e := range w.stale {
+		if _, ok := old[e.key]; !ok {
+			drift++
+		}
+	}
+	if drift > 0 {
+		w.p.stats.Drift[w.table.name] += drift
+	}
+}
+
+// hold takes out of what is stale the entries that stay for now.
+func (w *work[K, V]) hold(stays func(K, V) bool) {
+	all := len(w.stale)
+	w.stale = slices.DeleteFunc(w.stale, func(e entry[K, V]) bool { return stays(e.key, e.value) })
+	w.p.stats.Held += all - len(w.stale)
+}
+
+// put writes changes and calls failed for each that the kernel refused. The
+// cache changes first: an event that shows our own write is then no surprise.
+func (w *work[K, V]) put(changes []change[K, V], failed func(c change[K, V], err error)) {
+	if len(changes) == 0 {
+		return
+	}
+	cache := &w.p.r.cache
+	cache.mu.Lock()
+	for _, c := range changes {
+		w.cache[c.key] = c.want
+	}
+	cache.mu.Unlock()
+	done := len(changes)
+	w.table.put(changes, func(i int, err error) {
+		c := changes[i]
+		done--
+		cache.mu.Lock()
+		if c.exists {
+			w.cache[c.key] = c.have
+		} else {
+			delete(w.cache, c.key)
+		}
+		cache.mu.Unlock()
+		failed(c, err)
+	})
+	if done > 0 {
+		w.p.stats.Put[w.table.name] += done
+	}
+}
+
+// del deletes what is stale. name names an entry in errors.
+func (w *work[K, V]) del(name func(K) string) {
+	if len(w.stale) == 0 {
+		return
+	}
+	cache := &w.p.r.cache
+	cache.mu.Lock()
+	for _, e := range w.stale {
+		delete(w.cache, e.key)
+	}
+	cache.mu.Unlock()
+	done := len(w.stale)
+	w.table.del(w.stale, func(i int, err error) {
+		e := w.stale[i]
+		done--
+		cache.mu.Lock()
+		w.cache[e.key] = e.value
+		cache.mu.Unlock()
+		w.p.failures.add(fmt.Errorf("delete %s: %w", name(e.key), err), both())
+	})
+	if done > 0 {
+		w.p.stats.Deleted[w.table.name] += done
+	}
+}
+
+// collect lists a table and keeps what keep wants. A dump that the kernel says
+// may be incomplete is repeated; if that happens each time the last one counts,
+// because nothing is deleted that was not seen. room is the number of entries
+// to make room for at once.
+func collect[K, V comparable](t table[K, V], s selection, room int, keep func(K, V) bool) (map[K]V, error) {
+	const attempts = 5
+	have := make(map[K]V, room)
+	for range attempts {
+		clear(have)
+		err := t.list(s, func(k K, v V) {
+			if keep(k, v) {
+				have[k] = v
+			}
+		})
+		if err == nil {
+			return have, nil
+		}
+		if !errors.Is(err, rtnl.ErrInterrupted) {
+			return nil, fmt.Errorf("list %s: %w", t.name, err)
+		}
+	}
+	return have, nil
+}

@@ -1,0 +1,314 @@
+package kernel
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	"flannel/kernel/rtnl"
+
+	"golang.org/x/sys/unix"
+)
+
+// cache is what the tables should hold: what was listed, changed by what was
+// written since. Events are compared with it, so it changes before the kernel
+// does.
+//
+// Locking: mu guards every field. Only the holder of reconciler.mu changes the
+// maps of tables, and blocked, and takes mu for it; that goroutine alone may
+// read them without mu. The goroutines that receive events take mu.
+type cache struct {
+	mu     sync.Mutex
+	tables tables
+	// watched are the devices whose events matter, by index.
+	watched map[int]watchedLink
+	// blocked are the routes of ours whose key another route has. The map
+	// itself does not change.
+	blocked map[routeKey]bool
+	// recorded are the events that came while the tables were listed; nil
+	// while they are not. What an event is about may have been listed before it
+	// was changed, so it is compared again with the new tables.
+	recorded []rtnl.Message
+}
+
+// tables are the contents of the four tables of entries.
+type tables struct {
+	addrs     map[addrKey]struct{}
+	fdb       map[fdbKey]fdbValue
+	neighbors map[neighKey]MAC
+	routes    map[routeKey]routeValue
+}
+
+// maxRecorded bounds the events that are recorded.
+const maxRecorded = 4096
+
+// watchedLink is a device whose events matter.
+type watchedLink struct {
+	link
+	// ours says that the device is; of any other only its being up matters.
+	ours          bool
+	txChecksumOff bool
+}
+
+// newCache knows no entries. A miss may add some before anything is listed.
+func newCache() cache {
+	return cache{watched: map[int]watchedLink{}, tables: tables{
+		addrs: map[addrKey]struct{}{}, fdb: map[fdbKey]fdbValue{}, neighbors: map[neighKey]MAC{}, routes: map[routeKey]routeValue{},
+	}}
+}
+
+// recordEvents begins or ends the recording of events.
+func (c *cache) recordEvents(on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.recorded = nil
+	if on {
+		c.recorded = []rtnl.Message{}
+	}
+}
+
+// replaceCache replaces the cache by what was listed. It reports whether the
+// events recorded meanwhile show that the list is out of date already.
+func (r *reconciler) replaceCache(t tables) (outdated bool) {
+	c := &r.cache
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	recorded := c.recorded
+	c.tables, c.recorded = t, nil
+	outdated = len(recorded) >= maxRecorded
+	for _, m := range recorded {
+		outdated = outdated || r.isTamperingLocked(m, nil)
+	}
+	return outdated
+}
+
+// watch changes which events matter, and tells the backing if more do, or
+// others: it is told before anybody relies on them.
+func (r *reconciler) watch(change func(c *cache)) error {
+	c := &r.cache
+	c.mu.Lock()
+	devices, removals := c.subscriptionLocked()
+	change(c)
+	newDevices, newRemovals := c.subscriptionLocked()
+	c.mu.Unlock()
+	if slices.Equal(devices, newDevices) && removals == newRemovals {
+		return nil
+	}
+	return r.backing.links.Watch()
+}
+
+// subscriptionLocked returns the indexes of the devices whose events matter,
+// and whether the removal of a route does that is not ours.
+func (c *cache) subscriptionLocked() (devices []int, removals bool) {
+	return slices.Sorted(maps.Keys(c.watched)), len(c.blocked) > 0
+}
+
+func (c *cache) subscription() (devices []int, removals bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.subscriptionLocked()
+}
+
+// watchOwned makes the events of our devices matter. It reports whether there
+// are more of them than before: what happened to these before was not seen.
+func (p *pass) watchOwned() (more bool, err error) {
+	err = p.r.watch(func(c *cache) {
+		for _, l := range p.r.owned {
+			if c.watched[l.index].ours {
+				continue
+			}
+			i := slices.IndexFunc(p.want.Devices, func(d Device) bool { return d.Name == l.name })
+			c.watched[l.index] = watchedLink{link: l, ours: true, txChecksumOff: p.want.Devices[i].TxChecksumOff}
+			more = true
+		}
+	})
+	return more, err
+}
+
+// watchUsed makes the events of the devices matter that routes lead over, and
+// the removal of these routes of others, which are in the way of ours.
+func (r *reconciler) watchUsed(used map[int]link, blocked map[routeKey]bool) error {
+	return r.watch(func(c *cache) {
+		c.blocked = blocked
+		for index, l := range used {
+			if _, ok := c.watched[index]; !ok {
+				l.up = true // If it is not, the next event says so.
+				c.watched[index] = watchedLink{link: l}
+			}
+		}
+	})
+}
+
+// expectLink notes what our device should be before it is so.
+func (r *reconciler) expectLink(d Device, l link) {
+	r.cache.mu.Lock()
+	defer r.cache.mu.Unlock()
+	if r.cache.watched[l.index].ours {
+		r.cache.watched[l.index] = watchedLink{link: l, ours: true, txChecksumOff: d.TxChecksumOff}
+	}
+}
+
+// forgetLink makes the events of a device no longer matter.
+func (r *reconciler) forgetLink(index int) {
+	r.cache.mu.Lock()
+	defer r.cache.mu.Unlock()
+	delete(r.cache.watched, index)
+	delete(r.prepared, index)
+}
+
+// deviceReader reads what a device is like at present.
+type deviceReader interface {
+	get(index int) (link, error)
+	// TxChecksum reports whether transmit checksum offload is on.
+	TxChecksum(name string) (bool, error)
+}
+
+// isTampering compares an event with the cache and reports whether the kernel
+// may differ from it.
+func (r *reconciler) isTampering(m rtnl.Message, devices deviceReader) bool {
+	if m.Type == unix.RTM_GETNEIGH {
+		return false // a question; see miss
+	}
+	c := &r.cache
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r.isTamperingLocked(m, devices) {
+		return true
+	}
+	if c.recorded != nil && len(c.recorded) < maxRecorded {
+		m.Body = slices.Clone(m.Body)
+		c.recorded = append(c.recorded, m)
+	}
+	return false
+}
+
+func (r *reconciler) isTamperingLocked(m rtnl.Message, devices deviceReader) bool {
+	switch m.Type {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		return r.cache.linkTamperedLocked(m, devices)
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		return r.cache.addrTamperedLocked(m)
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		return r.cache.neighTamperedLocked(m)
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		return r.cache.routeTamperedLocked(m, r.scope)
+	}
+	return false
+}
+
+// A link that went down, or away, took routes with it without an event of
+// their own, even if it is back already. All else is read from the device,
+// unless there is no reader.
+func (c *cache) linkTamperedLocked(m rtnl.Message, devices deviceReader) bool {
+	e, ok := rtnl.ParseLinkEvent(m)
+	w, watched := c.watched[e.Index]
+	switch {
+	case !ok || !watched:
+		return false
+	case m.Type == unix.RTM_DELLINK:
+		delete(c.watched, e.Index)
+		return true
+	case w.ours && !e.Up:
+		return true
+	case devices == nil:
+		return false
+	}
+	got, err := devices.get(e.Index)
+	if err != nil {
+		return true
+	}
+	if !w.ours {
+		changed := e.Up != w.up || got.name != w.name
+		w.up, w.name = e.Up, got.name
+		c.watched[e.Index] = w
+		return changed
+	}
+	want := w.link
+	want.up = true
+	if got != want {
+		return true
+	}
+	if !w.txChecksumOff {
+		return false
+	}
+	on, err := devices.TxChecksum(w.name)
+	return err != nil || on
+}
+
+// The last address of a device takes the device's routes with it without an
+// event of their own.
+func (c *cache) addrTamperedLocked(m rtnl.Message) bool {
+	e, ok := rtnl.ParseAddrEvent(m)
+	if !ok {
+		return false
+	}
+	k := addrKey{e.Dev, e.Addr}
+	w, watched := c.watched[k.dev]
+	_, known := c.tables.addrs[k]
+	switch {
+	case !watched:
+		return false
+	case m.Type == unix.RTM_DELADDR:
+		return known || !w.ours
+	default:
+		return w.ours && !known && !k.prefix.Addr().IsLinkLocalUnicast()
+	}
+}
+
+// FDB events do not say who caused them. Those of our own writes agree with the
+// cache unless several passes overtake them; then the tables are listed once
+// too often.
+func (c *cache) neighTamperedLocked(m rtnl.Message) bool {
+	n, ok := rtnl.ParseNeigh(m.Body)
+	if !ok || !c.watched[n.Dev].ours {
+		return false
+	}
+	var known, same bool
+	if n.Family == unix.AF_BRIDGE {
+		var have fdbValue
+		have, known = c.tables.fdb[fdbKey{n.Dev, n.MAC}]
+		same = have == fdbValueOf(n)
+	} else {
+		var mac MAC
+		mac, known = c.tables.neighbors[neighKey{n.Dev, n.Addr}]
+		same = mac == n.MAC
+	}
+	switch {
+	case m.Type == unix.RTM_DELNEIGH:
+		return known
+	case known:
+		return !same || !isPermanent(n.State)
+	default:
+		return isPermanent(n.State)
+	}
+}
+
+func (c *cache) routeTamperedLocked(m rtnl.Message, scope Scope) bool {
+	k, v, ok := parseRoute(m.Body)
+	if !ok {
+		return false
+	}
+	have, known := c.tables.routes[k]
+	switch {
+	case m.Type == unix.RTM_DELROUTE:
+		return known && v.protocol == have.protocol || c.blocked[k]
+	case known:
+		return v != have
+	default:
+		return v.protocol == RouteProtocol && (c.watched[v.dev].ours || scope.inside(k.dst))
+	}
+}
+
+// miss returns what address the kernel asks for on a device of ours.
+func (r *reconciler) miss(m rtnl.Message) (Miss, bool) {
+	if m.Type != unix.RTM_GETNEIGH {
+		return Miss{}, false
+	}
+	miss, ok := ParseMiss(m.Body)
+	if !ok {
+		return miss, false
+	}
+	r.cache.mu.Lock()
+	defer r.cache.mu.Unlock()
+	return miss, r.cache.watched[miss.Index].ours
+}

@@ -1,0 +1,173 @@
+package kernel
+
+import (
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// aliasWord begins the alias of every device that this software makes.
+const aliasWord = "flanneld"
+
+// alias is the mark on our devices.
+func (s Scope) alias() string { return strings.TrimSpace(aliasWord + " " + shortName(s.Instance)) }
+
+// Alias returns the alias of the devices that the daemon with this
+// Scope.Instance has made.
+func Alias(instance string) string { return Scope{Instance: instance}.alias() }
+
+// isMark reports whether an alias is the mark of any instance.
+func isMark(alias string) bool {
+	return alias == aliasWord || strings.HasPrefix(alias, aliasWord+" ")
+}
+
+// belongsToOther reports whether a device belongs to another daemon that runs.
+// The devices of a daemon that does not may be taken over: an instance gets
+// another name if its flags change.
+func (r *reconciler) belongsToOther(l link) bool {
+	instance := strings.TrimSpace(strings.TrimPrefix(l.alias, aliasWord))
+	return isMark(l.alias) && l.alias != r.scope.alias() && r.backing.alive(instance)
+}
+
+// inside reports whether a destination lies in one of our networks.
+func (s Scope) inside(dst netip.Prefix) bool {
+	for _, n := range s.Networks {
+		if within(n, dst) {
+			return true
+		}
+	}
+	return false
+}
+
+func within(network, p netip.Prefix) bool {
+	return network.Bits() <= p.Bits() && network.Contains(p.Addr())
+}
+
+func hasIndex(links []link, index int) bool {
+	for i := range links {
+		if links[i].index == index {
+			return true
+		}
+	}
+	return false
+}
+
+// isOurs reports whether a route is ours: it has our protocol number, and is on
+// a device of ours or inside our networks; or it is flannel's on our device.
+func (r *reconciler) isOurs(k routeKey, v routeValue) bool {
+	if v.protocol != RouteProtocol {
+		return r.isFlannels(k, v)
+	}
+	return hasIndex(r.owned, v.dev) || hasIndex(r.former, v.dev) || r.scope.inside(k.dst)
+}
+
+// isFlannels reports whether an unmarked route has the shape that only flannel
+// gives it: on a vxlan device of ours, inside the network, with the network
+// address of the destination as gateway.
+func (r *reconciler) isFlannels(k routeKey, v routeValue) bool {
+	if !v.unmarked() || !v.onLink || v.via != k.dst.Addr() || !r.scope.inside(k.dst) {
+		return false
+	}
+	for _, links := range [][]link{r.owned, r.former} {
+		for i := range links {
+			if links[i].index == v.dev && links[i].kind == kindVXLAN {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isOurAddr reports whether an address is on a device of ours and ours to
+// remove if nobody wants it: it is of a family in which the device should have
+// one, and not link-local, because the kernel makes those by itself.
+func (p *pass) isOurAddr(k addrKey) bool {
+	a := k.prefix.Addr()
+	for _, l := range p.r.owned {
+		if l.index != k.dev || a.IsLinkLocalUnicast() {
+			continue
+		}
+		for _, d := range deviceAddrs(p.want) {
+			if d.dev == l.name && d.addr.Addr().Is4() == a.Is4() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Adoption: flannel does not mark its routes. Those that nobody else makes are
+// recognised by their shape, always; see isFlannels. Whether another unmarked
+// route is flannel's or the user's is a decision, not knowledge. It is made once,
+// when the daemon first looks at the kernel, and only if nothing shows that this
+// software has run on the host before. The routes that may be adopted are those
+// of that moment; a pass then adopts those of them that are over our devices or
+// described by Scope.Adopt. After the first complete pass, and on every later
+// start, no such route is touched, unless it is over our device and in the way
+// of a route that is wanted.
+
+// decideAdoption decides, once, which unmarked routes may be adopted. None may
+// if there are routes of our protocol.
+func (r *reconciler) decideAdoption() error {
+	switch {
+	case r.adoptable != nil:
+		return nil
+	case r.ranBefore():
+		r.adoptable = map[routeKey]routeValue{}
+		return nil
+	}
+	tunnels := make(map[int]bool)
+	for _, l := range r.links {
+		tunnels[l.index] = l.kind == kindVXLAN
+	}
+	marked := false
+	found, err := collect(r.backing.routes, selection{unmarked: true}, 0, func(k routeKey, v routeValue) bool {
+		marked = marked || v.protocol == RouteProtocol
+		return v.unmarked() && (tunnels[v.dev] || r.scope.inside(k.dst))
+	})
+	if err != nil {
+		return err
+	}
+	if marked {
+		clear(found)
+	}
+	r.adoptable = found
+	return nil
+}
+
+// ranBefore reports whether this software has run here, as far as is known
+// without looking at routes.
+func (r *reconciler) ranBefore() bool {
+	if r.scope.Known {
+		return true
+	}
+	for _, l := range r.links {
+		if isMark(l.alias) {
+			return true
+		}
+	}
+	return false
+}
+
+// adopts reports whether a route is to be adopted.
+func (r *reconciler) adopts(k routeKey, v routeValue) bool {
+	if was, ok := r.adoptable[k]; !ok || was != v {
+		return false
+	}
+	if hasIndex(r.owned, v.dev) {
+		return true
+	}
+	for _, a := range r.scope.Adopt {
+		if within(a.Network, k.dst) && k.dst.Bits() == a.Bits && v.via.IsValid() && !v.onLink && v.dev == r.links[a.Dev].index {
+			return true
+		}
+	}
+	return false
+}
+
+// unmarked reports whether flannel may have made the route: protocol boot, one
+// next hop.
+func (v routeValue) unmarked() bool {
+	return v.protocol == unix.RTPROT_BOOT && !v.blackhole && !v.other
+}
