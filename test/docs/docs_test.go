@@ -178,3 +178,20 @@ func TestEveryModuleIsListed(t *testing.T) {
 		t.Errorf("the Makefile lacks %q: %v", line, err)
 	}
 }
+
+// TestTheNamesThatProgramsReadAreThere looks for names that no run of a daemon
+// shows all of; test/e2e has the list of those that one shows.
+func TestTheNamesThatProgramsReadAreThere(t *testing.T) {
+	names, err := os.ReadFile("testdata/names.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var source strings.Builder
+	eachSource(t, func(_, text string) { source.WriteString(text) })
+	for name := range strings.Lines(string(names)) {
+		name = strings.TrimSpace(name)
+		if name != "" && !strings.HasPrefix(name, "#") && !strings.Contains(source.String(), `"`+name+`"`) {
+			t.Errorf("%q is gone: somebody's monitoring or script reads it", name)
+		}
+	}
+}
