@@ -3,13 +3,10 @@ package etcd
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"time"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/wait"
 	"flannel/subnet"
 	"flannel/subnet/alloc"
 )
@@ -21,162 +18,125 @@ func (m *Manager) Acquire(ctx context.Context, a subnet.Attrs, prev ipfam.Pair[n
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	if err := m.lock(ctx); err != nil {
+	if err := m.writing.Acquire(ctx, 1); err != nil {
 		return subnet.Lease{}, err
 	}
-	defer m.unlock()
-	if own, have := m.currentOwn(); have {
-		m.dispute.hurry()
+	defer m.writing.Release(1)
+	if own := m.ownRecord(); own != nil {
+		m.contention.SkipDelay()
 		own, err := m.settle(ctx, own, a)
+		if err == nil {
+			return own.lease, nil
+		}
 		if !errors.Is(err, subnet.ErrLeaseLost) {
-			return own.lease, err
+			return subnet.Lease{}, err
 		}
 	}
-	own, err := m.acquire(ctx, alloc.Of(config), a, prev)
-	if err != nil {
-		return subnet.Lease{}, err
-	}
-	m.setOwn(&own)
-	return own.lease, nil
-}
-
-// maxRaceDelay spreads nodes that run into each other.
-const maxRaceDelay = 50 * time.Millisecond
-
-func (m *Manager) acquire(ctx context.Context, pools alloc.Pools, a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) (held, error) {
+	pools := alloc.Of(config)
 	// Subnets that could not be created although no lease that was read has
 	// them: a strange key may be in the way.
 	var avoid []ipfam.Pair[netip.Prefix]
-	for {
-		var own held
-		err := m.do(ctx, func(ctx context.Context) (err error) {
-			own, err = m.tryAcquire(ctx, pools, a, prev, &avoid)
-			return err
-		})
-		if !errors.Is(err, errRaced) {
-			return own, err
-		}
-		m.log.Debug("subnet was taken by another node, looking for another")
-		if err := wait.For(ctx, rand.N(maxRaceDelay)); err != nil {
-			return held{}, err
-		}
+	own, err := doRacing(ctx, m, func(ctx context.Context) (*record, error) {
+		return m.tryAcquire(ctx, pools, a, prev, &avoid)
+	})
+	if err != nil {
+		return subnet.Lease{}, err
 	}
+	m.setOwnRecord(own)
+	return own.lease, nil
 }
 
 // tryAcquire takes over what this node had, or creates a lease of a subnet that
-// is not in avoid. It adds one that turned out to be another node's.
+// is not in avoid. It adds one that turns out to be another node's.
 func (m *Manager) tryAcquire(
 	ctx context.Context, pools alloc.Pools, a subnet.Attrs, prev ipfam.Pair[netip.Prefix], avoid *[]ipfam.Pair[netip.Prefix],
-) (held, error) {
-	stores := m.stores()
+) (*record, error) {
+	epoch := m.epoch.Load()
 	s := m.takeRecent()
 	if s == nil {
 		var err error
 		if s, err = m.readAll(ctx); err != nil {
-			return held{}, err
+			return nil, err
 		}
 	}
 	past := m.confirm(a.PublicIP, prev)
-	mine := s.of(a, prev, past)
-	if i, ok := s.reusable(mine, pools); ok {
-		if s.earlierRun(i, prev, past) { // perhaps flannel's
-			m.remember(s.stored[i].name, s.leases[i].Attrs, s.stored[i].etcdLease)
+	ownRecords := s.recordsOf(a, prev, past)
+	if r := s.reusable(ownRecords, pools); r != nil {
+		if r.earlierRun(prev, past) { // perhaps flannel's
+			m.remember(r.name, r.lease.Attrs, r.etcdLease)
 		}
-		own, err := m.reuse(ctx, s, i, pools, a)
-		own.alone = stores
-		return own, err
+		return m.takeOver(ctx, s, r, pools, a, epoch)
 	}
-	discarded, err := m.discard(ctx, s, mine, pools)
+	discarded, err := m.discard(ctx, ownRecords, pools)
 	if err != nil {
-		return held{}, err
+		return nil, err
 	}
-	prefer := append(s.subnetsOf(discarded), prev)
-	subnets, err := pools.Choose(prefer, append(s.subnetsWithout(discarded), *avoid...), m.rnd)
+	subnets, err := pools.Choose(append(subnetsOf(discarded), prev), append(subnetsOf(s.without(discarded)), *avoid...), m.rnd)
 	if err != nil {
-		return held{}, final{err}
+		return nil, permanentError{err}
 	}
-	own, ok, err := m.createAlone(ctx, pools, subnets, a)
-	if err == nil && !ok {
+	own, err := m.createAlone(ctx, pools, subnets, a)
+	if errors.Is(err, errTaken) {
 		*avoid = append(*avoid, subnets)
-		return held{}, final{errRaced}
+		return nil, permanentError{errRaced}
 	}
 	return own, err
 }
 
-// reuse goes on with a lease that this node has published before.
-func (m *Manager) reuse(ctx context.Context, s *snapshot, i int, pools alloc.Pools, a subnet.Attrs) (held, error) {
-	own, err := m.put(ctx, s.held(i), a, !s.isReservation(i))
+// takeOver continues a lease that this node has published before.
+func (m *Manager) takeOver(ctx context.Context, s *snapshot, r *record, pools alloc.Pools, a subnet.Attrs, epoch uint64) (*record, error) {
+	own, err := m.put(ctx, r, a, !r.isReservation())
 	if err != nil {
-		return held{}, err
+		return nil, err
 	}
-	if err := m.removeTwins(ctx, s, own, s.twins(own, a, m.published(), pools)); err != nil {
-		return held{}, err
+	if err := m.removeDuplicates(ctx, own, s.duplicates(own, a, m.published(), pools)); err != nil {
+		return nil, err
+	}
+	m.recent.Store(s)
+	m.noteChecked(own, epoch)
+	return own, nil
+}
+
+// createAlone creates a lease. The error is errTaken if another node has the
+// subnet.
+func (m *Manager) createAlone(ctx context.Context, pools alloc.Pools, subnets ipfam.Pair[netip.Prefix], a subnet.Attrs) (*record, error) {
+	own, err := m.create(ctx, subnets, a, nil)
+	if err != nil {
+		return nil, err
+	}
+	s, err := m.standAlone(ctx, own, a, pools)
+	if err != nil {
+		return nil, err
 	}
 	m.recent.Store(s)
 	return own, nil
 }
 
-// createAlone creates a lease and reports whether nobody has a better claim.
-func (m *Manager) createAlone(
-	ctx context.Context, pools alloc.Pools, subnets ipfam.Pair[netip.Prefix], a subnet.Attrs,
-) (own held, ok bool, err error) {
-	own, created, _, err := m.create(ctx, subnets, a, nil)
-	if err != nil || !created {
-		return held{}, false, err
-	}
-	stores := m.stores()
-	after, err := m.readAll(ctx)
+// standAlone makes sure that no record but own has its subnet or belongs to this
+// node, which publishes a. If own has to give way to that of another node, it is
+// deleted and the error is errTaken.
+func (m *Manager) standAlone(ctx context.Context, own *record, a subnet.Attrs, pools alloc.Pools) (*snapshot, error) {
+	epoch := m.epoch.Load()
+	s, err := m.readAll(ctx)
 	if err != nil {
-		return held{}, false, err
+		return nil, err
 	}
-	yielded, err := m.standAlone(ctx, after, own, a, pools)
-	if err != nil || yielded {
-		return held{}, false, err
-	}
-	m.recent.Store(after)
-	own.alone = stores
-	return own, true, nil
-}
-
-// standAlone makes sure that no record but the own one takes its subnet or
-// speaks for this node, which publishes a. When another one has a better claim to the subnet it
-// deletes the own one and reports true.
-func (m *Manager) standAlone(ctx context.Context, s *snapshot, own held, a subnet.Attrs, pools alloc.Pools) (yielded bool, err error) {
-	twins := s.twins(own, a, m.published(), pools)
-	if s.yields(own, twins, pools) {
-		return true, m.remove(ctx, own)
-	}
-	return false, m.removeTwins(ctx, s, own, twins)
-}
-
-func (s *snapshot) held(i int) held {
-	return held{lease: *s.leases[i], mod: s.stored[i].mod, etcdLease: s.stored[i].etcdLease}
-}
-
-func (s *snapshot) heldAll(some []int) []held {
-	var all []held
-	for _, i := range some {
-		all = append(all, s.held(i))
-	}
-	return all
-}
-
-func (s *snapshot) subnetsOf(some []int) []ipfam.Pair[netip.Prefix] {
-	var subnets []ipfam.Pair[netip.Prefix]
-	for _, i := range some {
-		subnets = append(subnets, s.leases[i].Subnet)
-	}
-	return subnets
-}
-
-// subnetsWithout returns the subnets of all leases, also of those with a bad
-// record, but for some.
-func (s *snapshot) subnetsWithout(without []int) []ipfam.Pair[netip.Prefix] {
-	all := make([]ipfam.Pair[netip.Prefix], 0, len(s.leases))
-	for i, l := range s.leases {
-		if !slices.Contains(without, i) {
-			all = append(all, l.Subnet)
+	duplicates := s.duplicates(own, a, m.published(), pools)
+	if s.mustYield(own, func(r *record) bool { return slices.Contains(duplicates, r) }, pools) {
+		if err := m.remove(ctx, own); err != nil {
+			return nil, err
 		}
+		return nil, permanentError{errTaken}
 	}
-	return all
+	if err := m.removeDuplicates(ctx, own, duplicates); err != nil {
+		return nil, err
+	}
+	m.noteChecked(own, epoch)
+	return s, nil
+}
+
+// noteChecked notes that the other records of this epoch, see Manager.epoch, were
+// looked at since own was created: it has precedence.
+func (m *Manager) noteChecked(own *record, epoch uint64) {
+	m.checkedRecord, m.checkedEpoch = own.lease.Precedence, epoch
 }

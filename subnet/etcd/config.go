@@ -5,10 +5,11 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"flannel/internal/logonce"
 	"flannel/subnet"
 )
 
@@ -17,7 +18,7 @@ const exampleConfig = `{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}`
 
 // Config implements subnet.Manager.
 func (m *Manager) Config(ctx context.Context) (*subnet.Config, error) {
-	raw, err := m.readConfig(ctx)
+	raw, err := do(ctx, m, m.readConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -28,17 +29,13 @@ func (m *Manager) Config(ctx context.Context) (*subnet.Config, error) {
 }
 
 // awaitConfig reads the configuration after each change until it can be used,
-// and says once per cause why it waits.
+// and logs once per cause why it waits.
 func (m *Manager) awaitConfig(ctx context.Context) (*subnet.Config, error) {
-	watching, cancel := context.WithCancel(ctx)
-	kick := newKick()
-	var group sync.WaitGroup
-	group.Go(func() { _ = m.notice(watching, m.configKey(), kick.give) }) // ends with watching
-	defer group.Wait()
-	defer cancel()
-	said := ""
+	changed, stop := m.watchKey(ctx, m.configKey())
+	defer stop()
+	var logged logonce.Last[string]
 	for {
-		raw, err := m.readConfig(ctx)
+		raw, err := do(ctx, m, m.readConfig)
 		if err != nil {
 			return nil, err
 		}
@@ -46,35 +43,25 @@ func (m *Manager) awaitConfig(ctx context.Context) (*subnet.Config, error) {
 		if why == nil {
 			return m.useConfig(raw, c), nil
 		}
-		if said != why.Error() {
-			said = why.Error()
-			m.sayWaiting(raw, why)
+		if logged.Changed(why.Error()) {
+			m.logWaiting(raw, why)
 		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-kick:
+		case <-changed:
 		}
 	}
 }
 
-func (m *Manager) sayWaiting(raw []byte, why error) {
-	if raw == nil {
-		why = fmt.Errorf("%w; create it: %s", why, m.putCommand())
-	}
-	m.waiting(why)
-	if raw == nil {
-		m.log.Warn("no network configuration, waiting for it", "key", m.configKey(), "create", m.putCommand())
+func (m *Manager) logWaiting(raw []byte, why error) {
+	if raw != nil {
+		m.o.Waiting(why)
+		m.log.Error("network configuration cannot be used, waiting for another", "key", m.configKey(), "err", why)
 		return
 	}
-	m.log.Error("network configuration cannot be used, waiting for another", "key", m.configKey(), "err", why)
-}
-
-// waiting tells what the manager waits for, nil when that is over.
-func (m *Manager) waiting(why error) {
-	if m.o.Waiting != nil {
-		m.o.Waiting(why)
-	}
+	m.o.Waiting(fmt.Errorf("%w; create it: %s", why, m.putCommand()))
+	m.log.Warn("no network configuration, waiting for it", "key", m.configKey(), "create", m.putCommand())
 }
 
 // putCommand is the command that creates a configuration.
@@ -82,20 +69,13 @@ func (m *Manager) putCommand() string {
 	return fmt.Sprintf("etcdctl --endpoints=%s put %s '%s'", strings.Join(m.o.Endpoints, ","), m.configKey(), exampleConfig)
 }
 
-// readConfig returns the text of the configuration, nil when there is none.
+// readConfig returns the text of the configuration, nil if there is none.
 func (m *Manager) readConfig(ctx context.Context) ([]byte, error) {
-	var raw []byte
-	err := m.do(ctx, func(ctx context.Context) error {
-		floor := m.version.floor()
-		resp, err := m.kv.Get(ctx, m.configKey())
-		if err != nil {
-			return err
-		}
-		m.observe(resp.Header, floor)
-		raw = value(resp.Kvs)
-		return nil
-	})
-	return raw, err
+	_, answers, err := m.read(ctx, clientv3.OpGet(m.configKey()))
+	if err != nil {
+		return nil, err
+	}
+	return value(answers[0].Kvs), nil
 }
 
 func value(kvs []*mvccpb.KeyValue) []byte {
@@ -113,7 +93,7 @@ func (m *Manager) usable(raw []byte) (*subnet.Config, error) {
 }
 
 func (m *Manager) useConfig(raw []byte, c *subnet.Config) *subnet.Config {
-	m.waiting(nil)
+	m.o.Waiting(nil)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.config, m.configRaw, m.configSeen = c, raw, raw
@@ -132,7 +112,7 @@ func (m *Manager) currentConfig(ctx context.Context) (*subnet.Config, error) {
 	return m.Config(ctx)
 }
 
-// compareConfig says once per change that the configuration in use is not the
+// compareConfig logs, once per change, that the configuration in use is not the
 // stored one.
 func (m *Manager) compareConfig(kvs []*mvccpb.KeyValue) {
 	raw := value(kvs)
@@ -147,17 +127,4 @@ func (m *Manager) compareConfig(kvs []*mvccpb.KeyValue) {
 		return
 	}
 	m.log.Warn("network configuration changed, takes effect at restart", "key", m.configKey())
-}
-
-// kick wakes somebody; kicks that arrive before it is taken are one.
-type kick chan struct{}
-
-func newKick() kick { return make(kick, 1) }
-
-// give never blocks.
-func (k kick) give() {
-	select {
-	case k <- struct{}{}:
-	default:
-	}
 }

@@ -133,7 +133,7 @@ func (h *harness) Get(t *testing.T, subnets ipfam.Pair[netip.Prefix]) (subnet.Le
 		return subnet.Lease{}, false, false
 	}
 	kv := resp.Kvs[0]
-	return *decode(encodeName(subnets), kv.Value, kv.CreateRevision), kv.Lease == 0, true
+	return decode(encodeName(subnets), kv.Value, kv.CreateRevision), kv.Lease == 0, true
 }
 
 func (h *harness) SetReachable(t *testing.T, reachable bool) {

@@ -5,25 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"flannel/internal/wait"
 	"flannel/subnet"
 	"flannel/subnet/alloc"
 )
 
 // Keep implements subnet.Manager.
-func (m *Manager) Keep(ctx context.Context, own subnet.Lease, tell func(subnet.Lease)) error {
-	watching, cancel := context.WithCancel(ctx)
-	changed := newKick()
-	var group sync.WaitGroup
-	group.Go(func() { _ = m.notice(watching, m.leaseKey(encodeName(own.Subnet)), changed.give) }) // ends with watching
-	defer group.Wait()
-	defer cancel()
+func (m *Manager) Keep(ctx context.Context, own subnet.Lease, notify func(subnet.Lease)) error {
+	changed, stop := m.watchKey(ctx, m.leaseKey(encodeName(own.Subnet)))
+	defer stop()
 	for {
 		present, next, err := m.check(ctx, own)
 		if err != nil {
@@ -31,46 +24,42 @@ func (m *Manager) Keep(ctx context.Context, own subnet.Lease, tell func(subnet.L
 		}
 		if !present.Equal(own) || !present.Expires.Equal(own.Expires) {
 			own = present
-			tell(own)
+			notify(own)
 		}
-		timer := time.NewTimer(next)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return ctx.Err()
 		case <-changed:
-			timer.Stop()
 		case <-m.recheck:
-			timer.Stop()
-		case <-timer.C:
+		case <-time.After(next):
 		}
 	}
 }
 
-// check puts the own record right. It returns the lease, and when to look again
-// at the latest.
+// check restores or renews our record if necessary. It returns the lease, and
+// after how long to check again at the latest.
 func (m *Manager) check(ctx context.Context, lease subnet.Lease) (subnet.Lease, time.Duration, error) {
-	if err := m.lock(ctx); err != nil {
+	if err := m.writing.Acquire(ctx, 1); err != nil {
 		return subnet.Lease{}, 0, err
 	}
-	defer m.unlock()
-	own, have := m.currentOwn()
-	if !have {
-		own = held{lease: lease}
+	defer m.writing.Release(1)
+	own := m.ownRecord()
+	if own == nil {
+		own = &record{lease: lease, name: encodeName(lease.Subnet)}
 	}
 	if own.lease.Subnet != lease.Subnet {
 		return subnet.Lease{}, 0, fmt.Errorf("%w: this node has %s", subnet.ErrLeaseLost, subnet.Join(own.lease.Subnet))
 	}
 	own, err := m.settle(ctx, own, own.lease.Attrs)
-	var wait later
-	if errors.As(err, &wait) {
-		return lease, time.Until(wait.until), nil
+	var later retryAt
+	if errors.As(err, &later) {
+		return lease, time.Until(later.at), nil
 	}
 	if err != nil {
 		return subnet.Lease{}, 0, err
 	}
 	next := m.o.CheckEvery - rand.N(m.o.CheckEvery/10+1)
-	if quiet := m.leftAlone(); !quiet.IsZero() {
+	if quiet := m.endIfQuiet(); !quiet.IsZero() {
 		next = min(next, time.Until(quiet))
 	}
 	if own.etcdLease != clientv3.NoLease {
@@ -79,173 +68,144 @@ func (m *Manager) check(ctx context.Context, lease subnet.Lease) (subnet.Lease, 
 	return own.lease, next, nil
 }
 
-// settle makes the store say what this node wants to say under its own key,
-// and remembers the outcome. It returns ErrLeaseLost when the subnet is
-// another node's, and a later when the record has to be put right, but not yet.
-// The caller holds the lock.
-func (m *Manager) settle(ctx context.Context, own held, want subnet.Attrs) (held, error) {
-	for {
-		next := own
-		err := m.do(ctx, func(ctx context.Context) (err error) {
-			next, err = m.trySettle(ctx, own, want)
-			return err
-		})
-		switch {
-		case err == nil:
-			m.setOwn(&next)
-			return next, nil
-		case errors.Is(err, errRaced):
-			if err := wait.For(ctx, rand.N(maxRaceDelay)); err != nil {
-				return held{}, err
-			}
-		case errors.Is(err, subnet.ErrLeaseLost):
-			m.setOwn(nil)
-			m.endDispute()
-			return held{}, err
-		default:
-			return held{}, err
-		}
+// settle makes the record under our key what this node wants to publish, and
+// remembers the outcome. The error is ErrLeaseLost if the subnet is another
+// node's, and a retryAt if the record has to be restored, but not yet. The caller
+// holds writing.
+func (m *Manager) settle(ctx context.Context, own *record, want subnet.Attrs) (*record, error) {
+	next, err := doRacing(ctx, m, func(ctx context.Context) (*record, error) { return m.trySettle(ctx, own, want) })
+	switch {
+	case err == nil:
+		m.setOwnRecord(next)
+		return next, nil
+	case errors.Is(err, subnet.ErrLeaseLost):
+		m.setOwnRecord(nil)
+		m.endContention()
 	}
+	return nil, err
 }
 
-func (m *Manager) trySettle(ctx context.Context, own held, want subnet.Attrs) (held, error) {
-	kv, err := m.readOwn(ctx, own.name())
+func (m *Manager) trySettle(ctx context.Context, known *record, want subnet.Attrs) (*record, error) {
+	own, err := m.readOwn(ctx, known)
 	if err != nil {
-		return held{}, err
+		return nil, err
 	}
-	if kv == nil {
-		return m.recreate(ctx, own, want)
+	if own == nil {
+		return m.recreate(ctx, known, want)
 	}
-	l, st := readRecord(own.name(), kv)
-	past := m.published().at(own.name())
-	what := classify(l, st.etcdLease, want, past)
-	if what == anothers {
-		return held{}, final{fmt.Errorf("%w: %s is another node's", subnet.ErrLeaseLost, own.name())}
+	past := m.published().forName(own.name)
+	whose := classify(own, want, past)
+	if whose == foreign {
+		return nil, permanentError{fmt.Errorf("%w: %s is another node's", subnet.ErrLeaseLost, own.name)}
 	}
-	before := own
-	own = m.adopt(before, l, st)
+	m.noteStore(known, own)
 	due := own.etcdLease != clientv3.NoLease && time.Until(own.lease.Expires) <= m.o.RenewMargin
-	if what == nobodys {
+	if whose == unowned {
 		// Without an etcd lease it is no reservation, unless it was one.
-		due = before.mod == 0 || before.etcdLease != clientv3.NoLease
+		due = known.mod == 0 || known.etcdLease != clientv3.NoLease
 	}
-	if !due && what == current {
-		return m.verify(ctx, own, want)
+	if !due && whose == current {
+		return own, m.verify(ctx, own, want)
 	}
-	// An answer that was lost shows our own change.
-	changed := before.mod != 0 && st.mod > before.mod && !(what == current && past.wrote(st.etcdLease))
+	// If an answer was lost, the change is ours.
+	changed := known.mod != 0 && own.mod > known.mod && !(whose == current && past.wrote(own.etcdLease))
 	if changed {
-		if what != nobodys && st.etcdLease != clientv3.NoLease && !past.wrote(st.etcdLease) {
-			m.dispute.notice(time.Now())
+		if whose != unowned && own.etcdLease != clientv3.NoLease && !past.wrote(own.etcdLease) {
+			m.contention.Defer(time.Now().Add(m.deferral))
 		}
-		if err := m.mayAnswer(false); err != nil {
-			return held{}, err
+		if err := mayRestore(m.contention.Next()); err != nil {
+			return nil, err
 		}
 	}
-	if own, err = m.verify(ctx, own, want); err != nil {
-		return held{}, err
+	if err := m.verify(ctx, own, want); err != nil {
+		return nil, err
 	}
 	next, err := m.put(ctx, own, want, due)
 	switch {
 	case err != nil:
-		return held{}, err
+		return nil, err
 	case changed:
-		m.answered(next, disagreement(want, own.lease))
+		m.noteRestored(next, conflict(want, own.lease))
 	case due:
 		m.log.Info("lease renewed", "subnet", subnet.Join(next.lease.Subnet), "until", next.lease.Expires)
 	}
 	return next, nil
 }
 
-// readOwn reads a record, nil when there is none. In the same request it
-// learns whether the store and the configuration are still the same.
-func (m *Manager) readOwn(ctx context.Context, name string) (*mvccpb.KeyValue, error) {
-	floor := m.version.floor()
-	resp, err := m.kv.Txn(ctx).Then(clientv3.OpGet(m.leaseKey(name)), clientv3.OpGet(m.configKey())).Commit()
+// readOwn reads our record, nil if there is none. In the same request it learns
+// whether the store and the configuration are still the same.
+func (m *Manager) readOwn(ctx context.Context, known *record) (*record, error) {
+	_, answers, err := m.read(ctx, clientv3.OpGet(m.leaseKey(known.name)), clientv3.OpGet(m.configKey()))
 	if err != nil {
 		return nil, err
 	}
-	m.observe(resp.Header, floor)
-	m.compareConfig(resp.Responses[1].GetResponseRange().Kvs)
-	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
-		return kvs[0], nil
+	m.compareConfig(answers[1].Kvs)
+	if len(answers[0].Kvs) == 0 {
+		return nil, nil
 	}
-	return nil, nil
+	own := readRecord(known.name, answers[0].Kvs[0])
+	if own.etcdLease == known.etcdLease {
+		own.lease.Expires = known.lease.Expires
+	}
+	return own, nil
 }
 
-// adopt returns our lease as the store holds it. When that cannot have come
-// after what was seen last, the store is another one.
-func (m *Manager) adopt(own held, l *subnet.Lease, st stored) held {
-	next := held{lease: *l, mod: st.mod, etcdLease: st.etcdLease}
-	if st.etcdLease == own.etcdLease {
-		next.lease.Expires = own.lease.Expires
+// noteStore compares our record with what was last known of it. If it cannot
+// have come after that, the store is another one.
+func (m *Manager) noteStore(known, own *record) {
+	if known.mod == 0 || own.equal(known) {
+		return
 	}
-	if l.Precedence == own.lease.Precedence {
-		next.alone = own.alone
-	}
-	if own.mod == 0 || st == (stored{own.name(), own.mod, own.etcdLease}) && l.Equal(own.lease) {
-		return next
-	}
-	if st.mod <= own.mod {
+	if own.mod <= known.mod {
 		m.otherStore()
 	}
-	if st.mod <= own.mod || l.Precedence != own.lease.Precedence {
+	if own.mod <= known.mod || own.lease.Precedence != known.lease.Precedence {
 		m.listAgain()
 	}
-	return next
 }
 
-// recreate publishes the same subnet again after the own key was deleted. What
-// else there is of this node goes in the same transaction: the other nodes
-// would believe an older record, be it for a moment.
-func (m *Manager) recreate(ctx context.Context, own held, want subnet.Attrs) (held, error) {
-	if err := m.mayAnswer(true); err != nil {
-		return held{}, err
+// recreate publishes the same subnet again after our key was deleted. Other
+// records of this node are deleted in the same transaction: the other nodes would
+// use an older one, be it for a moment.
+func (m *Manager) recreate(ctx context.Context, known *record, want subnet.Attrs) (*record, error) {
+	if err := mayRestore(m.contention.NextUrgent(longestGone)); err != nil {
+		return nil, err
 	}
 	m.listAgain() // the store may have lost more than this key
 	s, err := m.readAll(ctx)
 	if err != nil {
-		return held{}, err
+		return nil, err
 	}
-	twins := s.twins(own, want, m.published(), m.pools())
-	created, ok, taken, err := m.create(ctx, own.lease.Subnet, want, s.heldAll(twins))
+	duplicates := s.duplicates(known, want, m.published(), m.pools())
+	created, err := m.create(ctx, known.lease.Subnet, want, duplicates)
 	switch {
+	case errors.Is(err, errKeyExists):
+		return nil, permanentError{errRaced}
+	case errors.Is(err, errTaken):
+		return nil, permanentError{fmt.Errorf("%w: %s was taken after it was deleted", subnet.ErrLeaseLost, known.name)}
 	case err != nil:
-		return held{}, err
-	case taken:
-		return held{}, final{errRaced}
-	case !ok:
-		return held{}, final{fmt.Errorf("%w: %s was taken after it was deleted", subnet.ErrLeaseLost, own.name())}
+		return nil, err
 	}
-	m.sayTwins(s, created, twins)
-	m.answered(created, errDeleted)
-	return m.verify(ctx, created, want)
+	m.logDuplicates(created, duplicates)
+	m.noteRestored(created, errDeleted)
+	return created, m.verify(ctx, created, want)
 }
 
-// verify looks, once for each record and store, whether another record has a
-// better claim to the subnet; then it returns ErrLeaseLost. Records of this node
-// that came back with an older state of the store go.
-func (m *Manager) verify(ctx context.Context, own held, want subnet.Attrs) (held, error) {
-	stores := m.stores()
-	if own.alone == stores {
-		return own, nil
+// verify looks, once for each record and epoch, whether our record has to give
+// way to another one; then the error is ErrLeaseLost. Records of this node that
+// came back with an older state of the store are deleted.
+func (m *Manager) verify(ctx context.Context, own *record, want subnet.Attrs) error {
+	if m.checkedEpoch == m.epoch.Load() && m.checkedRecord == own.lease.Precedence {
+		return nil
 	}
-	s, err := m.readAll(ctx)
-	if err != nil {
-		return held{}, err
+	_, err := m.standAlone(ctx, own, want, m.pools())
+	if errors.Is(err, errTaken) {
+		return permanentError{fmt.Errorf("%w: another lease overlaps %s", subnet.ErrLeaseLost, own.name)}
 	}
-	yielded, err := m.standAlone(ctx, s, own, want, m.pools())
-	switch {
-	case err != nil:
-		return held{}, err
-	case yielded:
-		return held{}, final{fmt.Errorf("%w: another lease overlaps %s", subnet.ErrLeaseLost, own.name())}
-	}
-	own.alone = stores
-	return own, nil
+	return err
 }
 
-// pools returns those of the configuration in use; none when there is none.
+// pools returns those of the configuration in use; none if there is none.
 func (m *Manager) pools() alloc.Pools {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -14,9 +14,11 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/semaphore"
 
 	"flannel/internal/ipfam"
 	"flannel/internal/logonce"
+	"flannel/internal/loop"
 	"flannel/internal/secret"
 	"flannel/internal/statedir"
 	"flannel/subnet"
@@ -37,15 +39,15 @@ type Options struct {
 	Password secret.String
 	// RenewMargin is how long before its end a lease is renewed.
 	RenewMargin time.Duration
-	// CheckEvery is how often Keep reads the own key, to notice an etcd that
-	// was wiped or restored; a minute when zero.
+	// CheckEvery is how often Keep reads our key, to notice an etcd that was
+	// wiped or restored; a minute if zero.
 	CheckEvery time.Duration
 	Log        *slog.Logger
 	// State keeps what this node has published, to know it again after a
 	// restart. It may be nil.
 	State *statedir.Dir
-	// Check refuses a network configuration, beyond what subnet.ParseConfig
-	// refuses. It may be nil.
+	// Check rejects a network configuration, beyond what subnet.ParseConfig
+	// rejects. It may be nil.
 	Check func(*subnet.Config) error
 	// Waiting is called with what is missing while Config waits, and with nil
 	// when it is there. It must not block. It may be nil.
@@ -73,34 +75,40 @@ type Manager struct {
 	client *clientv3.Client
 	kv     clientv3.KV
 	leases clientv3.Lease
-	token  *token
+	token  *token // nil without a user
 	state  *reachability
 	saving *logonce.Failures
 	rnd    *rand.Rand
 	ttl    time.Duration
+	// deferral is letOthers, but for tests.
+	deferral time.Duration
 	// beforeCreate and afterCreate are called around the transaction that
 	// creates a lease; tests play another node in them.
 	beforeCreate, afterCreate func(ipfam.Pair[netip.Prefix])
 	parse                     func(raw []byte) (*subnet.Config, error)
 
 	// version is the last revision of the store that was seen, and relist
-	// asks Watch to begin from a fresh list. recheck asks Keep to look again.
+	// asks Watch to begin from a fresh list. recheck asks Keep to check again.
 	version         version
-	relist, recheck kick
+	relist, recheck loop.Signal
 	// epoch counts how often the store was found to be another one.
 	epoch       atomic.Uint64
 	connections connections
 	// recent is a list that the next user need not read again.
 	recent atomic.Pointer[snapshot]
 
-	// writing is held by whoever changes the own lease, from the request to
-	// the record of it in own.
-	writing chan struct{}
-	// dispute is guarded by writing.
-	dispute dispute
+	// writing is held while our record is changed, from the request until own
+	// is set. It guards the fields up to mu.
+	writing    *semaphore.Weighted
+	contention loop.Contention
+	// checkedRecord is the record that was compared with all others, in
+	// checkedEpoch, and did not have to give way; see noteChecked.
+	checkedRecord subnet.Precedence
+	checkedEpoch  uint64
+
 	// mu guards the fields below.
 	mu     sync.Mutex
-	own    *held
+	own    *record
 	past   published
 	config *subnet.Config
 	// configRaw is the text of config, configSeen the text that was last read.
@@ -120,6 +128,11 @@ func New(o Options) (*Manager, error) {
 	if o.CheckEvery == 0 {
 		o.CheckEvery = checkEvery
 	}
+	for _, f := range []*func(error){&o.Waiting, &o.Reachable, &o.Conflict} {
+		if *f == nil {
+			*f = func(error) {}
+		}
+	}
 	m := &Manager{
 		o:            o,
 		log:          o.Log,
@@ -127,13 +140,13 @@ func New(o Options) (*Manager, error) {
 		saving:       logonce.NewFailures(o.Log, slog.LevelWarn),
 		rnd:          rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		ttl:          leaseTTL,
+		deferral:     letOthers,
 		beforeCreate: func(ipfam.Pair[netip.Prefix]) {},
 		afterCreate:  func(ipfam.Pair[netip.Prefix]) {},
 		parse:        o.parse,
-		relist:       newKick(),
-		recheck:      newKick(),
-		dispute:      dispute{first: firstAnswer, last: lastAnswer, others: letOthers},
-		writing:      make(chan struct{}, 1),
+		relist:       loop.NewSignal(),
+		recheck:      loop.NewSignal(),
+		writing:      semaphore.NewWeighted(1),
 	}
 	m.recall()
 	if err := m.dial(); err != nil {
@@ -142,7 +155,7 @@ func New(o Options) (*Manager, error) {
 	return m, nil
 }
 
-// parse reads a network configuration and refuses what cannot work.
+// parse reads a network configuration and rejects what cannot work.
 func (o Options) parse(raw []byte) (*subnet.Config, error) {
 	c, err := subnet.ParseConfig(raw, true)
 	if err == nil && o.Check != nil {
@@ -173,15 +186,3 @@ func (m *Manager) leaseKey(name string) string { return m.subnetsKey() + name }
 func (m *Manager) Overrides(context.Context) (ipfam.Pair[netip.Addr], error) {
 	return ipfam.Pair[netip.Addr]{}, nil
 }
-
-// lock waits until nobody else changes the own lease.
-func (m *Manager) lock(ctx context.Context) error {
-	select {
-	case m.writing <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (m *Manager) unlock() { <-m.writing }

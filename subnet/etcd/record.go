@@ -34,9 +34,9 @@ func encodeName(subnets ipfam.Pair[netip.Prefix]) string {
 	return strings.Join(parts, "&")
 }
 
-// claimPrefix is how the name of every lease starts that has the same first
+// firstSubnet is what the name of every lease begins with that has the same first
 // subnet: two keys with the same one must never be created.
-func claimPrefix(subnets ipfam.Pair[netip.Prefix]) string {
+func firstSubnet(subnets ipfam.Pair[netip.Prefix]) string {
 	name, _, _ := strings.Cut(encodeName(subnets), "&")
 	return name
 }
@@ -78,9 +78,9 @@ func decodeSubnet(text string) (netip.Prefix, error) {
 	return s.Masked(), nil
 }
 
-// record is the value of a lease. The order of the fields is part of the
+// recordValue is the value of a lease. The order of the fields is part of the
 // format.
-type record struct {
+type recordValue struct {
 	PublicIP      publicIPv4
 	PublicIPv6    publicIPv6
 	BackendType   string          `json:",omitempty"`
@@ -150,7 +150,7 @@ func unquoteAddr(raw []byte) (netip.Addr, error) {
 
 // encodeValue returns the text that is stored for attributes.
 func encodeValue(a subnet.Attrs) ([]byte, error) {
-	value, err := json.Marshal(record{
+	value, err := json.Marshal(recordValue{
 		PublicIP:      publicIPv4{a.PublicIP[ipfam.V4]},
 		PublicIPv6:    publicIPv6{a.PublicIP[ipfam.V6]},
 		BackendType:   a.BackendType,
@@ -160,7 +160,7 @@ func encodeValue(a subnet.Attrs) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode lease: %w", err)
 	}
-	// What would not be accepted from others is not written either.
+	// What would be rejected from others is not written either.
 	if _, err := decodeValue(value); err != nil {
 		return nil, fmt.Errorf("encode lease: %w", err)
 	}
@@ -173,7 +173,7 @@ func decodeValue(value []byte) (subnet.Attrs, error) {
 	if len(value) > maxValue {
 		return subnet.Attrs{}, fmt.Errorf("value of %d bytes, at most %d are allowed", len(value), maxValue)
 	}
-	var r record
+	var r recordValue
 	if err := json.Unmarshal(value, &r); err != nil {
 		return subnet.Attrs{}, fmt.Errorf("value: %w", err)
 	}
@@ -218,11 +218,11 @@ func present(data json.RawMessage) json.RawMessage {
 }
 
 // decode reads a whole record. It always returns a lease; what could not be
-// read is said in Invalid.
-func decode(name string, value []byte, createRevision int64) *subnet.Lease {
+// read is in Invalid.
+func decode(name string, value []byte, createRevision int64) subnet.Lease {
 	subnets, nameErr := decodeName(name)
 	attrs, valueErr := decodeValue(value)
-	l := &subnet.Lease{Name: name, Subnet: subnets, Attrs: attrs}
+	l := subnet.Lease{Name: name, Subnet: subnets, Attrs: attrs}
 	if len(name) > maxName {
 		l.Name = name[:maxName]
 	}
@@ -237,30 +237,4 @@ func decode(name string, value []byte, createRevision int64) *subnet.Lease {
 func oneLine(err error) string {
 	text := strings.ReplaceAll(err.Error(), "\n", ", ")
 	return text[:min(len(text), 2*maxName)]
-}
-
-// sameNode reports whether two records were published by one node: they share
-// a public address or the key material of the device.
-func sameNode(a, b subnet.Attrs) bool {
-	for f, addr := range ipfam.Addrs(a.PublicIP) {
-		if addr == b.PublicIP[f] {
-			return true
-		}
-	}
-	for f, data := range a.Data.Each() {
-		if id := identity(data); id != "" && id == identity(b.Data[f]) {
-			return true
-		}
-	}
-	return false
-}
-
-// identity returns what in a backend's data belongs to one node alone: the MAC
-// of vxlan or the public key of wireguard.
-func identity(data json.RawMessage) string {
-	var id struct{ VtepMAC, PublicKey string }
-	if data == nil || json.Unmarshal(data, &id) != nil {
-		return ""
-	}
-	return strings.ToLower(id.VtepMAC) + id.PublicKey
 }

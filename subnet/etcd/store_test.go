@@ -236,8 +236,7 @@ func TestCompactedRevisionEndsAStream(t *testing.T) {
 	}
 	h.server.Compact()
 	m := newManager(t, h.options())
-	responses := make(chan *pb.WatchResponse, 16)
-	if err := m.stream(t.Context(), m.configKey(), "", 2, responses); !errors.Is(err, rpctypes.ErrCompacted) {
+	if err := m.stream(t.Context(), m.configKey(), "", 2, func(*pb.WatchResponse) {}); !errors.Is(err, rpctypes.ErrCompacted) {
 		t.Errorf("stream = %v, want ErrCompacted", err)
 	}
 }

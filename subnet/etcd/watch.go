@@ -3,15 +3,19 @@ package etcd
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
 
+	"flannel/internal/loop"
 	"flannel/subnet"
 )
 
@@ -31,7 +35,7 @@ func (m *Manager) Watch(ctx context.Context, set func(subnet.Snapshot)) error {
 		case errors.Is(err, errAnew), errors.Is(err, rpctypes.ErrCompacted):
 			w.now = nil
 			continue
-		case w.stood && time.Since(began) > firstRetry:
+		case w.stood && time.Since(began) > time.Second:
 			// The next request shows how the store is, and waits for it.
 			m.log.Debug("watch ended", "err", err)
 			continue
@@ -53,21 +57,25 @@ type watcher struct {
 	set func(subnet.Snapshot)
 	// now is the set that is up to date; nil when it must be listed.
 	now *snapshot
-	// told is what set was called with last.
-	told *snapshot
-	// stood says that the last watch could be set up.
+	// passed is what set was called with last, nil before the first time.
+	passed []*subnet.Lease
+	// stood is true if the last watch could be set up.
 	stood bool
-	retry retries
+	retry loop.Backoff
 }
 
 // take makes s the set, and passes it on if it differs.
 func (w *watcher) take(s *snapshot) {
 	w.now = s
-	if s == nil || w.told != nil && subnet.EqualLeases(w.told.leases, s.leases) {
+	if s == nil {
 		return
 	}
-	w.told = s
-	w.set(subnet.Snapshot{Leases: s.leases, Epoch: w.m.epoch.Load()})
+	leases := s.leases()
+	if w.passed != nil && subnet.EqualLeases(w.passed, leases) {
+		return
+	}
+	w.passed = leases
+	w.set(subnet.Snapshot{Leases: leases, Epoch: w.m.epoch.Load()})
 }
 
 // catchUp makes the set one that a watch can go on from: a fresh list, or the
@@ -82,11 +90,8 @@ func (w *watcher) catchUp(ctx context.Context) error {
 			return nil
 		}
 	}
-	select { // a request to list is fulfilled by this list
-	case <-w.m.relist:
-	default:
-	}
-	s, err := w.m.list(ctx)
+	w.m.relist.Clear() // a request to list is fulfilled by this list
+	s, err := do(ctx, w.m, w.m.readAll)
 	if err != nil {
 		return err
 	}
@@ -98,58 +103,31 @@ func (w *watcher) catchUp(ctx context.Context) error {
 // leases as we know and the last changed one as we know it. A store that was
 // wiped or restored does not, even if its revision is ahead of ours again.
 // That spares a whole list per node each time that etcd restarts.
-func (w *watcher) sameStore(ctx context.Context) (same bool, err error) {
+func (w *watcher) sameStore(ctx context.Context) (bool, error) {
 	m, s := w.m, w.now
-	err = m.do(ctx, func(ctx context.Context) error {
-		floor := m.version.floor()
-		count := clientv3.OpGet(m.subnetsKey(), clientv3.WithPrefix(), clientv3.WithCountOnly(), clientv3.WithRev(s.rev))
-		ops := []clientv3.Op{count}
-		last, known := s.lastChanged()
-		if known {
-			ops = append(ops, clientv3.OpGet(m.leaseKey(s.stored[last].name), clientv3.WithRev(s.rev)))
+	return do(ctx, m, func(ctx context.Context) (bool, error) {
+		ops := []clientv3.Op{clientv3.OpGet(m.subnetsKey(), clientv3.WithPrefix(), clientv3.WithCountOnly(), clientv3.WithRev(s.rev))}
+		last := s.lastChanged()
+		if last != nil {
+			ops = append(ops, clientv3.OpGet(m.leaseKey(last.name), clientv3.WithRev(s.rev)))
 		}
-		resp, err := m.kv.Txn(ctx).Then(ops...).Commit()
-		if errors.Is(err, rpctypes.ErrCompacted) {
-			same = false
-			return nil
+		header, answers, err := m.read(ctx, ops...)
+		switch {
+		case errors.Is(err, rpctypes.ErrCompacted):
+			return false, nil
+		case err != nil && !errors.Is(err, rpctypes.ErrFutureRev):
+			return false, err
 		}
-		if errors.Is(err, rpctypes.ErrFutureRev) {
-			same = false
+		same := err == nil && header.Revision >= s.rev && answers[0].Count == int64(len(s.records))
+		if same && last != nil {
+			kvs := answers[1].Kvs
+			same = len(kvs) == 1 && readRecord(last.name, kvs[0]).equal(last)
+		}
+		if !same {
 			m.otherStore()
-			return nil
 		}
-		if err != nil {
-			return err
-		}
-		m.observe(resp.Header, floor)
-		defer func() {
-			if !same {
-				m.otherStore()
-			}
-		}()
-		same = resp.Header.Revision >= s.rev && resp.Responses[0].GetResponseRange().Count == int64(len(s.leases))
-		if same && known {
-			kvs := resp.Responses[1].GetResponseRange().Kvs
-			same = len(kvs) == 1 && s.agrees(last, kvs[0])
-		}
-		return nil
+		return same, nil
 	})
-	return same, err
-}
-
-func (s *snapshot) lastChanged() (int, bool) {
-	last := 0
-	for i, st := range s.stored {
-		if st.mod > s.stored[last].mod {
-			last = i
-		}
-	}
-	return last, len(s.stored) > 0
-}
-
-func (s *snapshot) agrees(i int, kv *mvccpb.KeyValue) bool {
-	l, st := readRecord(s.stored[i].name, kv)
-	return st == s.stored[i] && l.Equal(*s.leases[i])
 }
 
 // follow applies events until the watch ends, and returns why.
@@ -161,7 +139,12 @@ func (w *watcher) follow(ctx context.Context) error {
 	go func() {
 		defer close(responses)
 		key := w.m.subnetsKey()
-		err = w.m.stream(ctx, key, clientv3.GetPrefixRangeEnd(key), w.now.rev+1, responses)
+		err = w.m.stream(ctx, key, clientv3.GetPrefixRangeEnd(key), w.now.rev+1, func(resp *pb.WatchResponse) {
+			select {
+			case responses <- resp:
+			case <-ctx.Done():
+			}
+		})
 	}()
 	defer func() {
 		cancel()
@@ -177,7 +160,7 @@ func (w *watcher) follow(ctx context.Context) error {
 				return err
 			}
 			w.stood = true
-			w.retry.reset()
+			w.retry.Reset()
 			w.apply(append([]*pb.WatchResponse{resp}, waiting(responses)...))
 		}
 	}
@@ -201,8 +184,7 @@ func waiting(responses <-chan *pb.WatchResponse) []*pb.WatchResponse {
 
 // apply makes the next set out of the present one and events.
 func (w *watcher) apply(responses []*pb.WatchResponse) {
-	next := &snapshot{rev: w.now.rev, read: time.Now()}
-	next.leases, next.stored = slices.Clone(w.now.leases), slices.Clone(w.now.stored)
+	next := &snapshot{records: slices.Clone(w.now.records), rev: w.now.rev, read: time.Now()}
 	changed := false
 	for _, resp := range responses {
 		for _, event := range resp.Events {
@@ -211,28 +193,84 @@ func (w *watcher) apply(responses []*pb.WatchResponse) {
 			changed = true
 		}
 	}
-	if !changed {
-		return
+	if changed {
+		w.m.version.atLeast(next.rev)
+		w.take(next)
 	}
-	w.m.version.atLeast(next.rev)
-	w.take(next)
 }
 
-// apply changes a snapshot that nobody else has yet.
-func (s *snapshot) apply(name string, event *mvccpb.Event) {
-	i, found := s.find(name)
-	if event.Type == mvccpb.DELETE {
-		if found {
-			s.leases = slices.Delete(s.leases, i, i+1)
-			s.stored = slices.Delete(s.stored, i, i+1)
+// stream watches one key, or the range up to end, from a revision on, and calls
+// handle with what arrives, first with the answer that the watch exists. It
+// returns why the watch ended. Unlike the client's own watcher it is not set up
+// again by itself after a lost connection: its caller then has to find out
+// whether the store behind the connection is still the same.
+func (m *Manager) stream(ctx context.Context, key, end string, from int64, handle func(*pb.WatchResponse)) error {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	watch, err := pb.NewWatchClient(m.client.ActiveConnection()).Watch(ctx, grpc.MaxCallRecvMsgSize(math.MaxInt32))
+	if err != nil {
+		return err
+	}
+	create := &pb.WatchCreateRequest{Key: []byte(key), RangeEnd: []byte(end), StartRevision: from}
+	if err := watch.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}}); err != nil {
+		_, err = watch.Recv() // returns why
+		return err
+	}
+	for {
+		resp, err := watch.Recv()
+		if err != nil {
+			return err
 		}
-		return
+		if resp.Canceled {
+			return canceled(resp)
+		}
+		handle(resp)
 	}
-	l, st := readRecord(name, event.Kv)
-	if found {
-		s.leases[i], s.stored[i] = l, st
-		return
+}
+
+func canceled(resp *pb.WatchResponse) error {
+	if resp.CompactRevision != 0 {
+		return rpctypes.ErrCompacted
 	}
-	s.leases = slices.Insert(s.leases, i, l)
-	s.stored = slices.Insert(s.stored, i, st)
+	if resp.CancelReason == "" {
+		return errors.New("watch canceled by the server")
+	}
+	// The reason may be the text of a known error.
+	if known := rpctypes.Error(errors.New(resp.CancelReason)); known != nil {
+		return known
+	}
+	return fmt.Errorf("watch canceled by the server: %s", resp.CancelReason)
+}
+
+// watchKey sends a signal whenever a key may have changed: after each event, and
+// after each time that the watch had to be set up. stop ends that, and waits for
+// its end.
+func (m *Manager) watchKey(ctx context.Context, key string) (changed loop.Signal, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	changed = loop.NewSignal()
+	var group sync.WaitGroup
+	group.Go(func() {
+		var retry loop.Backoff
+		for {
+			err := m.stream(ctx, key, "", 0, func(*pb.WatchResponse) {
+				retry.Reset()
+				changed.Send()
+			})
+			if ctx.Err() != nil {
+				return
+			}
+			changed.Send() // the request that follows finds out how the store is
+			if wantsToken(err) {
+				_ = m.authenticate(ctx)
+			}
+			m.log.Debug("watch ended", "key", key, "err", err)
+			if m.pause(ctx, &retry) != nil {
+				return
+			}
+		}
+	})
+	return changed, func() {
+		cancel()
+		group.Wait()
+	}
 }

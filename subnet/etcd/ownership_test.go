@@ -47,84 +47,84 @@ func TestWhoseARecordIs(t *testing.T) {
 		etcdLease clientv3.LeaseID
 		want      subnet.Attrs
 		past      published
-		verdict   verdict
+		ownership ownership
 	}{
 		"nothing has changed": {
-			record: vxlan(keyA, "192.0.2.2"), etcdLease: ours, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, verdict: current,
+			record: vxlan(keyA, "192.0.2.2"), etcdLease: ours, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: current,
 		},
 		"an operator made it a reservation": {
-			record: vxlan(keyA, "192.0.2.2"), want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, verdict: current,
+			record: vxlan(keyA, "192.0.2.2"), want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: current,
 		},
 		"a backup from before the address changed": {
-			record: vxlan(keyA, "192.0.2.1"), etcdLease: ours, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, verdict: stale,
+			record: vxlan(keyA, "192.0.2.1"), etcdLease: ours, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: outdated,
 		},
 		"a backup from before the address changed, no key": {
-			record: hostGW("192.0.2.1"), etcdLease: 5, want: hostGW("192.0.2.2"), past: moved, verdict: stale,
+			record: hostGW("192.0.2.1"), etcdLease: 5, want: hostGW("192.0.2.2"), past: moved, ownership: outdated,
 		},
 		"a backup from before both addresses changed": {
-			record: hostGW("192.0.2.1", "fd00::1"), etcdLease: 5, want: hostGW("192.0.2.2", "fd00::2"), past: moved, verdict: stale,
+			record: hostGW("192.0.2.1", "fd00::1"), etcdLease: 5, want: hostGW("192.0.2.2", "fd00::2"), past: moved, ownership: outdated,
 		},
 		"a backup from before the address changed, udp": {
-			record: plain("udp", "192.0.2.1"), etcdLease: ours, want: plain("udp", "192.0.2.2"), past: moved, verdict: stale,
+			record: plain("udp", "192.0.2.1"), etcdLease: ours, want: plain("udp", "192.0.2.2"), past: moved, ownership: outdated,
 		},
 		"a backup from before address and key changed": {
-			record: vxlan(keyB, "192.0.2.1"), etcdLease: 5, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, verdict: stale,
+			record: vxlan(keyB, "192.0.2.1"), etcdLease: 5, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: outdated,
 		},
 		"a backup that was put without etcd leases": {
-			record: hostGW("192.0.2.1"), want: hostGW("192.0.2.2"), past: moved, verdict: stale,
+			record: hostGW("192.0.2.1"), want: hostGW("192.0.2.2"), past: moved, ownership: outdated,
 		},
 		"a backup that was put without etcd leases, one address changed": {
-			record: hostGW("192.0.2.9", "fd00::1"), want: hostGW("192.0.2.2", "fd00::2"), past: moved, verdict: stale,
+			record: hostGW("192.0.2.9", "fd00::1"), want: hostGW("192.0.2.2", "fd00::2"), past: moved, ownership: outdated,
 		},
 		"a backup from before the backend changed": {
-			record: vxlan(keyA, "192.0.2.1"), etcdLease: 5, want: hostGW("192.0.2.2"), past: moved, verdict: stale,
+			record: vxlan(keyA, "192.0.2.1"), etcdLease: 5, want: hostGW("192.0.2.2"), past: moved, ownership: outdated,
 		},
 		"a backup from before anything is remembered": {
-			record: vxlan(keyA, "192.0.2.9"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), verdict: stale,
+			record: vxlan(keyA, "192.0.2.9"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), ownership: outdated,
 		},
 		"the key of a run that published another one": {
 			record: vxlan(keyB, "192.0.2.9"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"),
-			past: past(nil, []string{keyB, keyA}), verdict: stale,
+			past: past(nil, []string{keyB, keyA}), ownership: outdated,
 		},
 		"one of two addresses is the same": {
-			record: hostGW("192.0.2.9", "fd00::2"), etcdLease: theirs, want: hostGW("192.0.2.2", "fd00::2"), past: moved, verdict: stale,
+			record: hostGW("192.0.2.9", "fd00::2"), etcdLease: theirs, want: hostGW("192.0.2.2", "fd00::2"), past: moved, ownership: outdated,
 		},
 		"two nodes with one address": {
-			record: vxlan(keyB, "192.0.2.2"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, verdict: stale,
+			record: vxlan(keyB, "192.0.2.2"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: outdated,
 		},
 		"another node has a former address": {
-			record: vxlan(keyB, "192.0.2.1"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, verdict: anothers,
+			record: vxlan(keyB, "192.0.2.1"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: foreign,
 		},
 		"another node has a former address and no etcd lease": {
-			record: vxlan(keyB, "192.0.2.1"), want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, verdict: anothers,
+			record: vxlan(keyB, "192.0.2.1"), want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: foreign,
 		},
 		"another node has a former address, no key": {
-			record: hostGW("192.0.2.1"), etcdLease: theirs, want: hostGW("192.0.2.2"), past: moved, verdict: anothers,
+			record: hostGW("192.0.2.1"), etcdLease: theirs, want: hostGW("192.0.2.2"), past: moved, ownership: foreign,
 		},
 		"another node has former addresses, no key": {
-			record: hostGW("192.0.2.1", "fd00::1"), etcdLease: theirs, want: hostGW("192.0.2.2", "fd00::2"), past: moved, verdict: anothers,
+			record: hostGW("192.0.2.1", "fd00::1"), etcdLease: theirs, want: hostGW("192.0.2.2", "fd00::2"), past: moved, ownership: foreign,
 		},
 		"another node": {
-			record: vxlan(keyB, "192.0.2.9"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, verdict: anothers,
+			record: vxlan(keyB, "192.0.2.9"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: foreign,
 		},
 		"another node, no etcd lease": {
-			record: hostGW("192.0.2.9"), want: hostGW("192.0.2.2"), past: moved, verdict: anothers,
+			record: hostGW("192.0.2.9"), want: hostGW("192.0.2.2"), past: moved, ownership: foreign,
 		},
-		"garbage": {invalid: "bad JSON", want: hostGW("192.0.2.2"), verdict: nobodys},
+		"garbage": {invalid: "bad JSON", want: hostGW("192.0.2.2"), ownership: unowned},
 		"garbage under our etcd lease": {
-			invalid: "bad JSON", etcdLease: ours, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, verdict: nobodys,
+			invalid: "bad JSON", etcdLease: ours, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: unowned,
 		},
 		"garbage under the etcd lease of another node": {
-			invalid: "bad JSON", etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, verdict: nobodys,
+			invalid: "bad JSON", etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: unowned,
 		},
 		"no address and no key": {
-			record: subnet.Attrs{BackendType: "vxlan"}, etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), verdict: nobodys,
+			record: subnet.Attrs{BackendType: "vxlan"}, etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), ownership: unowned,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := &subnet.Lease{Attrs: c.record, Invalid: c.invalid}
-			if got := classify(l, c.etcdLease, c.want, c.past); got != c.verdict {
-				t.Errorf("got %d, want %d", got, c.verdict)
+			r := &record{lease: subnet.Lease{Attrs: c.record, Invalid: c.invalid}, etcdLease: c.etcdLease}
+			if got := classify(r, c.want, c.past); got != c.ownership {
+				t.Errorf("got %d, want %d", got, c.ownership)
 			}
 		})
 	}

@@ -10,77 +10,28 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/loop"
 	"flannel/internal/testkit/etcdtest"
 	"flannel/internal/testkit/eventually"
 	"flannel/subnet"
 	"flannel/subnet/subnettest"
 )
 
-func TestAnswersSlowDown(t *testing.T) {
-	d := dispute{first: firstAnswer, last: lastAnswer}
-	start := time.Unix(1000, 0)
-	now := start
-	for i, want := range []time.Duration{0, 0, 1, 2, 4, 8, 16, 32, 60, 60} {
-		if opened := d.answer(now); opened != (i == 2) || d.open() != (i >= 2) {
-			t.Errorf("answer %d: opened %t, open %t", i, opened, d.open())
-		}
-		if wait := d.next(false).Sub(now); wait != want*time.Second {
-			t.Errorf("after answer %d: wait %s, want %s", i, wait, want*time.Second)
-		}
-		if wait := d.next(true).Sub(now); wait != min(want*time.Second, longestGone) {
-			t.Errorf("after answer %d: wait %s for a record that is gone", i, wait)
-		}
-		now = now.Add(want * time.Second)
-	}
-	d.hurry()
-	if d.next(false).After(now) {
-		t.Error("a hurried answer waits")
-	}
-	now = d.quietAt()
-	if d.answer(now); d.open() || d.next(false).After(now) {
-		t.Error("a change after a long silence is not answered at once")
-	}
-	if d.end() {
-		t.Error("one change is a dispute")
-	}
-}
-
-func TestARecordOfAnotherDaemonIsLeftAloneFirst(t *testing.T) {
-	d := dispute{first: firstAnswer, last: lastAnswer, others: letOthers}
-	now := time.Unix(1000, 0)
-	for i, want := range []time.Duration{3, 3, 3, 3, 3, 4, 8} {
-		d.notice(now)
-		d.notice(now.Add(time.Second))
-		if wait := d.next(false).Sub(now); wait != want*time.Second {
-			t.Errorf("answer %d: wait %s, want %s", i, wait, want*time.Second)
-		}
-		if wait := d.next(true).Sub(now); wait > longestGone || wait > d.delay {
-			t.Errorf("answer %d: wait %s for a record that is gone", i, wait)
-		}
-		now = d.next(false)
-		d.answer(now)
-	}
-	d.notice(now)
-	if d.hurry(); d.next(false).After(now) {
-		t.Error("a hurried answer waits")
-	}
-}
-
-// disputant is a node that keeps its lease and tells of conflicts.
-type disputant struct {
+// contender is a node that keeps its lease and reports conflicts.
+type contender struct {
 	own       subnet.Lease
 	conflicts chan error
 	book      *logBook
 	stop      func()
 }
 
-func newDisputant(t *testing.T, h *harness, a subnet.Attrs, first time.Duration) *disputant {
+func newContender(t *testing.T, h *harness, a subnet.Attrs, first time.Duration) *contender {
 	t.Helper()
-	d := &disputant{conflicts: make(chan error, 100), book: &logBook{}}
+	d := &contender{conflicts: make(chan error, 100), book: &logBook{}}
 	o := h.options()
 	o.Conflict, o.Log = func(err error) { d.conflicts <- err }, d.book.logger()
 	m := newManager(t, o)
-	m.dispute = dispute{first: first, last: first}
+	m.contention, m.deferral = loop.Contention{First: first, Last: first}, 0
 	own, err := m.Acquire(t.Context(), a, pair("10.5.10.0/24"))
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +42,7 @@ func newDisputant(t *testing.T, h *harness, a subnet.Attrs, first time.Duration)
 }
 
 // conflict waits for the next report.
-func (d *disputant) conflict(t *testing.T) error {
+func (d *contender) conflict(t *testing.T) error {
 	t.Helper()
 	select {
 	case err := <-d.conflicts:
@@ -107,12 +58,12 @@ func TestTwoNodesWithOneAddressDoNotWriteWithoutEnd(t *testing.T) {
 	h.SetConfig(t, v4)
 	one, other := subnettest.Attrs(v4, 1), subnettest.Attrs(v4, 2)
 	other.PublicIP = one.PublicIP
-	a := newDisputant(t, h, one, time.Hour)
-	b := newDisputant(t, h, other, time.Hour)
+	a := newContender(t, h, one, time.Hour)
+	b := newContender(t, h, other, time.Hour)
 	if a.own.Subnet != b.own.Subnet {
 		t.Fatalf("the nodes have %v and %v", a.own.Subnet, b.own.Subnet)
 	}
-	// Who wrote last has nothing to answer.
+	// The one that wrote last has nothing to restore.
 	var err error
 	select {
 	case err = <-a.conflicts:
@@ -127,7 +78,7 @@ func TestTwoNodesWithOneAddressDoNotWriteWithoutEnd(t *testing.T) {
 	}
 	a.stop()
 	b.stop()
-	if n := h.version(t, a.own.Subnet); n > 2+2*answersAtOnce {
+	if n := h.version(t, a.own.Subnet); n > 2+2*3 {
 		t.Errorf("the record was written %d times", n)
 	}
 	if a.book.count("level=ERROR")+b.book.count("level=ERROR") > 2 {
@@ -145,10 +96,10 @@ func (h *harness) version(t *testing.T, subnets ipfam.Pair[netip.Prefix]) int64 
 	return resp.Kvs[0].Version
 }
 
-func TestADisputeEnds(t *testing.T) {
+func TestContentionEnds(t *testing.T) {
 	h := newHarness(t, etcdtest.Start(t, etcdtest.Options{}), "/coreos.com/network")
 	h.SetConfig(t, v4)
-	d := newDisputant(t, h, subnettest.Attrs(v4, 1), 50*time.Millisecond)
+	d := newContender(t, h, subnettest.Attrs(v4, 1), 50*time.Millisecond)
 	isOurs := func() bool {
 		l, _, found := h.Get(t, d.own.Subnet)
 		return found && l.Attrs.Equal(d.own.Attrs)
@@ -158,7 +109,7 @@ func TestADisputeEnds(t *testing.T) {
 	until := func(change func()) error {
 		for {
 			change()
-			eventually.True(t, "the record is put right", isOurs)
+			eventually.True(t, "the record is restored", isOurs)
 			select {
 			case err := <-d.conflicts:
 				return err

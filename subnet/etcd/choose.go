@@ -1,0 +1,181 @@
+package etcd
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"flannel/internal/ipfam"
+	"flannel/subnet"
+	"flannel/subnet/alloc"
+)
+
+// Previous implements subnet.Manager. It answers with the record that Acquire
+// takes over.
+func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr], prev ipfam.Pair[netip.Prefix]) (subnet.Attrs, error) {
+	config, err := m.currentConfig(ctx)
+	if err != nil {
+		return subnet.Attrs{}, err
+	}
+	s, err := do(ctx, m, m.readAll)
+	if err != nil {
+		return subnet.Attrs{}, err
+	}
+	m.recent.Store(s)
+	past := m.published().confirmed(public, prev)
+	ownRecords := s.recordsOf(subnet.Attrs{PublicIP: public}, prev, past)
+	if len(ownRecords) == 0 {
+		return subnet.Attrs{}, nil
+	}
+	r := s.reusable(ownRecords, alloc.Of(config))
+	if r == nil {
+		r = ownRecords[0]
+	}
+	a := r.lease.Attrs
+	if !r.earlierRun(prev, past) {
+		a.Data = subnet.Attrs{}.Data
+	}
+	return a, nil
+}
+
+// earlierRun reports whether an earlier run on this node has written a record: it
+// is that of the subnet in subnet.env, and no other daemon is known to have
+// changed it since, or it is under an etcd lease of this node.
+func (r *record) earlierRun(prev ipfam.Pair[netip.Prefix], past published) bool {
+	if past.wrote(r.etcdLease) {
+		return true
+	}
+	changed := past.Name == r.name && r.etcdLease != clientv3.NoLease && !past.identifies(r.lease.Attrs, r.etcdLease)
+	return r.lease.Invalid == "" && r.lease.Subnet == prev && !changed
+}
+
+// recordsOf returns the records of a node, the one to take over first: a
+// reservation, which cannot be deleted, then that of the subnet of an earlier
+// run, then by the public address, then the oldest.
+func (s *snapshot) recordsOf(a subnet.Attrs, prev ipfam.Pair[netip.Prefix], past published) []*record {
+	var ownRecords []*record
+	former := encodeName(prev)
+	for _, r := range s.records {
+		var own bool
+		if r.name != "" && (r.name == former || r.name == past.Name) {
+			own = classify(r, a, past.forName(r.name)) != foreign
+		} else {
+			own = r.lease.Invalid == "" && (sameAddress(r.lease.Attrs, a) || past.wrote(r.etcdLease) || sameOrigin(r.lease.Attrs, a))
+		}
+		if own {
+			ownRecords = append(ownRecords, r)
+		}
+	}
+	slices.SortStableFunc(ownRecords, func(x, y *record) int {
+		age := cmp.Compare(x.lease.Precedence.Age, y.lease.Precedence.Age)
+		if x.isReservation() && y.isReservation() {
+			return age
+		}
+		return cmp.Or(
+			compareTrueFirst(x.isReservation(), y.isReservation()),
+			compareTrueFirst(x.lease.Subnet == prev, y.lease.Subnet == prev),
+			compareTrueFirst(sameAddress(x.lease.Attrs, a), sameAddress(y.lease.Attrs, a)),
+			age,
+		)
+	})
+	return ownRecords
+}
+
+// compareTrueFirst orders true before false.
+func compareTrueFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
+}
+
+// reusable returns the first of this node's records that it can take over, nil
+// if there is none. Records that cannot be decoded do not count against it: the
+// other nodes do not use them.
+func (s *snapshot) reusable(ownRecords []*record, pools alloc.Pools) *record {
+	ignored := func(r *record) bool { return r.lease.Invalid != "" || slices.Contains(ownRecords, r) }
+	for _, r := range ownRecords {
+		if pools.Fit(r.lease.Subnet) && !s.mustYield(r, ignored, pools) {
+			return r
+		}
+	}
+	return nil
+}
+
+// mustYield reports whether a record of this node has to give way to one of
+// another node that is not ignored: to an older one that overlaps it, which the
+// other nodes use, or to any with the same first subnet. The latter came after
+// ours, so its owner does not look for keys like ours and will not give way:
+// flannel takes 10.1.2.0-24 and 10.1.2.0-24&… for different things.
+func (s *snapshot) mustYield(own *record, ignored func(*record) bool, pools alloc.Pools) bool {
+	first := firstSubnet(own.lease.Subnet)
+	return slices.ContainsFunc(s.records, func(r *record) bool {
+		if r.name == own.name || !pools.Overlap(own.lease.Subnet, r.lease.Subnet) || ignored(r) {
+			return false
+		}
+		return r.lease.Precedence.Before(own.lease.Precedence) || strings.HasPrefix(r.name, first)
+	})
+}
+
+// discard deletes records of this node that it cannot take over, and returns
+// them: one family may still be good.
+func (m *Manager) discard(ctx context.Context, ownRecords []*record, pools alloc.Pools) (discarded []*record, err error) {
+	for _, r := range ownRecords {
+		if r.isReservation() && pools.Fit(r.lease.Subnet) || !r.mayBeDeleted(pools) {
+			continue
+		}
+		m.log.Info("lease of this node does not fit the network, deleting it", "subnet", subnet.Join(r.lease.Subnet))
+		if err := m.remove(ctx, r); err != nil {
+			return nil, err
+		}
+		discarded = append(discarded, r)
+	}
+	return discarded, nil
+}
+
+// duplicates returns the records that surely are those of this node, which
+// publishes a, but are not the one in use. Reservations are none, an operator has
+// made them.
+func (s *snapshot) duplicates(own *record, a subnet.Attrs, past published, pools alloc.Pools) []*record {
+	var duplicates []*record
+	for _, r := range s.records {
+		ours := past.wrote(r.etcdLease) || sameOrigin(r.lease.Attrs, a)
+		if ours && r.name != own.name && r.lease.Invalid == "" && !r.isReservation() && r.mayBeDeleted(pools) {
+			duplicates = append(duplicates, r)
+		}
+	}
+	return duplicates
+}
+
+// removeDuplicates deletes further records of this node: the other nodes would
+// use the oldest one.
+func (m *Manager) removeDuplicates(ctx context.Context, own *record, duplicates []*record) error {
+	m.logDuplicates(own, duplicates)
+	for _, r := range duplicates {
+		if err := m.remove(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Manager) logDuplicates(own *record, duplicates []*record) {
+	for _, r := range duplicates {
+		m.log.Warn("another lease of this node is in the store, deleting it",
+			"subnet", subnet.Join(r.lease.Subnet), "own", subnet.Join(own.lease.Subnet))
+	}
+}
+
+// mayBeDeleted reports whether flannel nodes, if there can be any, can decode the
+// key of a record. When one is deleted whose key they cannot decode they forget
+// all their peers. It ends by itself.
+func (r *record) mayBeDeleted(pools alloc.Pools) bool {
+	return !pools[ipfam.V4].IsOn() || r.lease.Subnet[ipfam.V4].IsValid()
+}

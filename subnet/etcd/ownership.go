@@ -1,0 +1,193 @@
+package etcd
+
+import (
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"flannel/internal/ipfam"
+	"flannel/subnet"
+)
+
+// ownership is whose record there is under this node's key.
+type ownership int
+
+const (
+	// unowned cannot be decoded or names no node: it is replaced.
+	unowned ownership = iota
+	// foreign is another node's: it is never overwritten.
+	foreign
+	// outdated is this node's, but not what the node wants to publish.
+	outdated
+	// current is what the node wants to publish.
+	current
+)
+
+// classify returns whose a record is that was read under the key of a node that
+// wants to publish want. No revision counts: after a restore it proves nothing. A
+// record under an etcd lease of this node was written by it. One without key
+// material and under the etcd lease of somebody else is this node's only with its
+// present address: a former one may have passed to the node that wrote the record.
+func classify(r *record, want subnet.Attrs, past published) ownership {
+	a := r.lease.Attrs
+	switch {
+	case r.lease.Invalid != "" || !namesNode(a):
+		return unowned
+	case !past.wrote(r.etcdLease) && !sameNode(a, want) && !past.identifies(a, r.etcdLease):
+		return foreign
+	case !a.Equal(want):
+		return outdated
+	}
+	return current
+}
+
+// namesNode reports whether a record has anything that belongs to one node.
+func namesNode(a subnet.Attrs) bool {
+	return a.PublicIP != ipfam.Pair[netip.Addr]{} || len(keysOf(a)) > 0
+}
+
+// keysOf returns the key material of a record.
+func keysOf(a subnet.Attrs) []string {
+	var keys []string
+	for _, data := range a.Data.Each() {
+		if key := identity(data); key != "" {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// maxPast bounds each list of published. A day adds one etcd lease, a start
+// another.
+const maxPast = 64
+
+// published is what this node has published of itself, oldest first. It is kept in
+// the state folder. Its lists are never changed.
+type published struct {
+	// Name is that of the record. Addresses and Keys were published in it.
+	Name      string
+	Addresses []netip.Addr
+	Keys      []string
+	// Leases are the etcd leases of the records of this node.
+	Leases []clientv3.LeaseID
+}
+
+// with adds what is about to be published, and reports whether that is new.
+func (p published) with(name string, a subnet.Attrs, etcdLease clientv3.LeaseID) (published, bool) {
+	changed := p.Name != name
+	if changed {
+		p = published{Name: name, Leases: p.Leases}
+	}
+	for _, addr := range ipfam.Addrs(a.PublicIP) {
+		p.Addresses, changed = add(p.Addresses, addr, changed)
+	}
+	for _, key := range keysOf(a) {
+		p.Keys, changed = add(p.Keys, key, changed)
+	}
+	if etcdLease != clientv3.NoLease {
+		p.Leases, changed = add(p.Leases, etcdLease, changed)
+	}
+	return p, changed
+}
+
+func add[T comparable](list []T, item T, changed bool) ([]T, bool) {
+	if slices.Contains(list, item) {
+		return list, changed
+	}
+	return append(slices.Clone(list[max(0, len(list)-maxPast+1):]), item), true
+}
+
+// forName is what counts for a record of this name: addresses and keys of another
+// one do not.
+func (p published) forName(name string) published {
+	if p.Name == name {
+		return p
+	}
+	return published{Leases: p.Leases}
+}
+
+// wrote reports whether a record under this etcd lease is surely this node's.
+func (p published) wrote(id clientv3.LeaseID) bool { return slices.Contains(p.Leases, id) }
+
+// identifies reports whether a record has what only this node has published
+// under its name: a key or, if the backend has none and no node has attached an
+// etcd lease, an address.
+func (p published) identifies(a subnet.Attrs, etcdLease clientv3.LeaseID) bool {
+	keys := keysOf(a)
+	if len(keys) > 0 {
+		return slices.ContainsFunc(keys, func(key string) bool { return slices.Contains(p.Keys, key) })
+	}
+	return etcdLease == clientv3.NoLease && p.hasAddress(a.PublicIP)
+}
+
+func (p published) hasAddress(public ipfam.Pair[netip.Addr]) bool {
+	for _, addr := range ipfam.Addrs(public) {
+		if slices.Contains(p.Addresses, addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// confirmed is p for a node that starts with this subnet of an earlier run or
+// with an address that it has published, else nothing: a state folder may have
+// been copied to another machine with a disk.
+func (p published) confirmed(public ipfam.Pair[netip.Addr], prev ipfam.Pair[netip.Prefix]) published {
+	if p.Name == encodeName(prev) || p.hasAddress(public) {
+		return p
+	}
+	return published{}
+}
+
+// sameNode reports whether two records were published by one node: they share
+// a public address or the key material of the device.
+func sameNode(a, b subnet.Attrs) bool {
+	for f, addr := range ipfam.Addrs(a.PublicIP) {
+		if addr == b.PublicIP[f] {
+			return true
+		}
+	}
+	for f, data := range a.Data.Each() {
+		if id := identity(data); id != "" && id == identity(b.Data[f]) {
+			return true
+		}
+	}
+	return false
+}
+
+// identity returns what in a backend's data belongs to one node alone: the MAC
+// of vxlan or the public key of wireguard.
+func identity(data json.RawMessage) string {
+	var id struct{ VtepMAC, PublicKey string }
+	if data == nil || json.Unmarshal(data, &id) != nil {
+		return ""
+	}
+	return strings.ToLower(id.VtepMAC) + id.PublicKey
+}
+
+// sameAddress reports whether a record has the address that a node is known
+// by: the IPv4 one, if it has one.
+func sameAddress(record, node subnet.Attrs) bool {
+	for f, addr := range ipfam.Addrs(node.PublicIP) {
+		return record.PublicIP[f] == addr
+	}
+	return false
+}
+
+// sameOrigin reports whether two records surely come from one node: they share
+// key material or, if the backend has none, are the same. With udp the records of
+// several nodes may be the same, from behind one address.
+func sameOrigin(a, b subnet.Attrs) bool {
+	known := false
+	for _, f := range ipfam.All() {
+		x, y := identity(a.Data[f]), identity(b.Data[f])
+		if x != "" && x == y {
+			return true
+		}
+		known = known || x != "" || y != ""
+	}
+	return !known && a.BackendType != subnet.DefaultBackend && a.Equal(b)
+}

@@ -1,0 +1,130 @@
+package etcd
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"flannel/internal/ipfam"
+	"flannel/subnet"
+)
+
+// record is a lease as it is in the store. One that is part of a snapshot is
+// never changed.
+type record struct {
+	lease subnet.Lease
+	// name is the last element of the key, in full.
+	name string
+	// mod is the revision of the last change; zero if it is not known.
+	mod int64
+	// etcdLease is zero for a reservation.
+	etcdLease clientv3.LeaseID
+}
+
+func readRecord(name string, kv *mvccpb.KeyValue) *record {
+	return &record{
+		lease: decode(name, kv.Value, kv.CreateRevision), name: name,
+		mod: kv.ModRevision, etcdLease: clientv3.LeaseID(kv.Lease),
+	}
+}
+
+func (r *record) isReservation() bool {
+	return r.etcdLease == clientv3.NoLease && r.lease.Invalid == ""
+}
+
+func (r *record) equal(o *record) bool {
+	return r.name == o.name && r.mod == o.mod && r.etcdLease == o.etcdLease && r.lease.Equal(o.lease)
+}
+
+// snapshot is the set of records at one revision. It is never changed.
+type snapshot struct {
+	records []*record // in the order of their names
+	rev     int64
+	read    time.Time
+}
+
+// leases returns the leases of all records; they are never changed.
+func (s *snapshot) leases() []*subnet.Lease {
+	leases := make([]*subnet.Lease, len(s.records))
+	for i, r := range s.records {
+		leases[i] = &r.lease
+	}
+	return leases
+}
+
+// List implements subnet.Manager.
+func (m *Manager) List(ctx context.Context) ([]*subnet.Lease, error) {
+	s, err := do(ctx, m, m.readAll)
+	if err != nil {
+		return nil, err
+	}
+	return s.leases(), nil
+}
+
+// readAll reads all leases in one request.
+func (m *Manager) readAll(ctx context.Context) (*snapshot, error) {
+	header, answers, err := m.read(ctx, clientv3.OpGet(m.subnetsKey(), clientv3.WithPrefix()))
+	if err != nil {
+		return nil, err
+	}
+	s := &snapshot{records: make([]*record, len(answers[0].Kvs)), rev: header.Revision, read: time.Now()}
+	for i, kv := range answers[0].Kvs {
+		s.records[i] = readRecord(strings.TrimPrefix(string(kv.Key), m.subnetsKey()), kv)
+	}
+	return s, nil
+}
+
+// freshFor is for how long a list need not be read again by the next who needs
+// one: events and transactions correct what has changed since.
+const freshFor = 10 * time.Second
+
+// takeRecent returns the list that was just read, once; nil if there is none.
+func (m *Manager) takeRecent() *snapshot {
+	if s := m.recent.Swap(nil); s != nil && time.Since(s.read) < freshFor {
+		return s
+	}
+	return nil
+}
+
+// apply changes a snapshot that nobody else has yet.
+func (s *snapshot) apply(name string, event *mvccpb.Event) {
+	i, found := slices.BinarySearchFunc(s.records, name, func(r *record, name string) int { return strings.Compare(r.name, name) })
+	switch {
+	case event.Type == mvccpb.DELETE && found:
+		s.records = slices.Delete(s.records, i, i+1)
+	case event.Type == mvccpb.DELETE:
+	case found:
+		s.records[i] = readRecord(name, event.Kv)
+	default:
+		s.records = slices.Insert(s.records, i, readRecord(name, event.Kv))
+	}
+}
+
+// lastChanged returns the record that was changed last, nil if there is none.
+func (s *snapshot) lastChanged() *record {
+	var last *record
+	for _, r := range s.records {
+		if last == nil || r.mod > last.mod {
+			last = r
+		}
+	}
+	return last
+}
+
+// without returns the records that are not among some.
+func (s *snapshot) without(some []*record) []*record {
+	return slices.DeleteFunc(slices.Clone(s.records), func(r *record) bool { return slices.Contains(some, r) })
+}
+
+func subnetsOf(records []*record) []ipfam.Pair[netip.Prefix] {
+	all := make([]ipfam.Pair[netip.Prefix], len(records))
+	for i, r := range records {
+		all[i] = r.lease.Subnet
+	}
+	return all
+}
