@@ -101,8 +101,14 @@ func (e *Etcd) waitReady(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends the store with SIGTERM. Its data stay.
-func (e *Etcd) Stop() error { return each(e.Members, (*EtcdMember).Stop) }
+// Stop ends the store. Its data stay. Several members are killed: without a
+// quorum the last ones would not end.
+func (e *Etcd) Stop() error {
+	if len(e.Members) > 1 {
+		return e.Kill()
+	}
+	return e.Members[0].Stop()
+}
 
 // Kill ends the store with SIGKILL.
 func (e *Etcd) Kill() error { return each(e.Members, (*EtcdMember).Kill) }

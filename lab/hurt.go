@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -11,13 +12,9 @@ import (
 )
 
 // Commands runs programs on the host one after the other. In the lines SUBNET,
-// SUBNET6, VTEP and VTEP6 stand for what the peer has in a dual-stack lab, ADDR
-// and ADDR6 for the host's own addresses.
-func (h *Host) Commands(ctx context.Context, peer *Host, lines ...string) error {
-	subnets, err := peer.Subnet()
-	if err != nil {
-		return err
-	}
+// SUBNET6, VTEP and VTEP6 stand for these subnets of a peer and their devices
+// in a dual-stack lab, ADDR and ADDR6 for the addresses of the host.
+func (h *Host) Commands(ctx context.Context, subnets ipfam.Pair[netip.Prefix], lines ...string) error {
 	fill := strings.NewReplacer(
 		"SUBNET6", subnets[ipfam.V6].String(), "SUBNET", subnets[ipfam.V4].String(),
 		"VTEP6", subnets[ipfam.V6].Addr().String(), "VTEP", subnets[ipfam.V4].Addr().String(),

@@ -47,7 +47,13 @@ func faults() []fault {
 
 // commands runs programs on the host one after the other; see lab.Host.Commands.
 func commands(lines ...string) func(context.Context, scene) error {
-	return func(ctx context.Context, s scene) error { return s.host.Commands(ctx, s.peer, lines...) }
+	return func(ctx context.Context, s scene) error {
+		subnets, err := s.peer.Subnet()
+		if err != nil {
+			return err
+		}
+		return s.host.Commands(ctx, subnets, lines...)
+	}
 }
 
 func deleteFDB(ctx context.Context, s scene) error   { return s.host.DeleteFDB(ctx) }

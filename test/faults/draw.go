@@ -3,7 +3,6 @@ package main
 import (
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -34,7 +33,15 @@ type drawn struct {
 // table is the part of the table that these settings allow.
 func (s *settings) table() []fault {
 	return slices.DeleteFunc(faults(), func(f fault) bool {
-		return !slices.Contains(backends, s.backend) || f.backend != "" && f.backend != s.backend || !strings.Contains(f.name, s.only)
+		switch {
+		case !slices.Contains(backends, s.backend), f.backend != "" && f.backend != s.backend:
+			return true
+		case !slices.Contains(stores, s.store), f.store != "" && f.store != s.store:
+			return true
+		case s.within > 0 && f.deadline > s.within:
+			return true
+		}
+		return !s.only.MatchString(f.name)
 	})
 }
 
@@ -50,7 +57,7 @@ func draw(seed uint64, round int, table []fault) []drawn {
 		return []drawn{first}
 	}
 	second := drawOne(r, table[r.IntN(len(table))], (first.victim+1+r.IntN(hosts-1))%hosts)
-	if second.victim == first.victim || first.store && second.store {
+	if second.victim == first.victim || first.store != "" && second.store != "" {
 		return []drawn{first}
 	}
 	return []drawn{first, second}

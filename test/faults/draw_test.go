@@ -2,11 +2,12 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"testing"
 )
 
 func text(seed uint64, rounds int) string {
-	s := settings{backend: vxlan}
+	s := settings{backend: vxlan, store: etcd, only: regexp.MustCompile("")}
 	out := ""
 	for round := range rounds {
 		for _, d := range draw(seed, round, s.table()) {
@@ -27,8 +28,8 @@ func TestASeedRepeatsFaultsOrderAndOffsets(t *testing.T) {
 }
 
 func TestEveryFaultComes(t *testing.T) {
-	for _, backend := range backends {
-		s := settings{backend: backend}
+	for i, backend := range backends {
+		s := settings{backend: backend, store: stores[i%len(stores)], only: regexp.MustCompile("")}
 		table, seen := s.table(), map[string]bool{}
 		for round := range table {
 			for _, d := range draw(3, round, table) {

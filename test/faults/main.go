@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -27,10 +28,12 @@ import (
 type settings struct {
 	seed     uint64
 	rounds   int
+	within   time.Duration
 	first    int
 	duration time.Duration
 	backend  string
-	only     string
+	store    string
+	only     *regexp.Regexp
 	flanneld string
 }
 
@@ -56,28 +59,33 @@ func parse(args []string) (settings, error) {
 	fs.Uint64Var(&s.seed, "seed", 0, "repeat the faults of this `number`, their order and their offsets (default: drawn and printed)")
 	fs.DurationVar(&s.duration, "duration", 10*time.Minute, "start no round after this `time`")
 	fs.IntVar(&s.rounds, "rounds", 0, "end after this `number` of rounds, however long they take")
+	fs.DurationVar(&s.within, "within", 0, "only faults after which the cluster must have recovered within this `time` (default: all)")
 	fs.IntVar(&s.first, "first", 1, "begin with round `number` of the seed")
 	fs.StringVar(&s.backend, "backend", vxlan, "`name` of the backend, of "+strings.Join(backends, ", "))
-	fs.StringVar(&s.only, "only", "", "only faults whose name contains this `text`")
+	fs.StringVar(&s.store, "store", etcd, "`name` of the store, of "+strings.Join(stores, ", "))
+	only := fs.String("only", "", "only faults whose name matches this `regexp`")
 	fs.StringVar(&s.flanneld, "flanneld", "", "`path` of the daemon (default bin/flanneld)")
 	if err := fs.Parse(args); err != nil {
 		return s, err
 	}
-	err := s.check(fs.Args())
+	err := s.check(fs.Args(), *only)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "faults:", err)
 	}
 	return s, err
 }
 
-func (s *settings) check(rest []string) error {
+func (s *settings) check(rest []string, only string) (err error) {
+	if s.only, err = regexp.Compile(only); err != nil {
+		return err
+	}
 	switch {
 	case len(rest) > 0:
 		return fmt.Errorf("unexpected argument %q", rest[0])
 	case s.rounds < 0 || s.first < 1:
 		return errors.New("rounds are counted from 1")
 	case len(s.table()) == 0:
-		return fmt.Errorf("no fault of backend %q has a name with %q", s.backend, s.only)
+		return fmt.Errorf("no fault of backend %q and store %q has a name that matches %q", s.backend, s.store, s.only)
 	}
 	return nil
 }
@@ -98,28 +106,38 @@ func inside(s settings) int {
 	return 0
 }
 
+// usualRound is how long a round takes when nothing else is going on.
+const usualRound = 4 * time.Second
+
 func run(ctx context.Context, s settings) error {
 	takes := s.duration.String()
 	if s.rounds > 0 {
-		takes = fmt.Sprintf("%d rounds of about 5s", s.rounds)
+		takes = fmt.Sprintf("%d rounds, about %s", s.rounds, time.Duration(s.rounds)*usualRound)
 	}
-	fmt.Printf("faults: %s, seed %d, backend %s\n", takes, s.seed, s.backend)
+	fmt.Printf("faults: %s, seed %d, backend %s, store %s\n", takes, s.seed, s.backend, s.store)
 	b, err := binaries(s)
 	if err != nil {
 		return err
 	}
-	l, err := lab.New(ctx, lab.Options{
-		Hosts: 4, Families: lab.Dual, Binaries: b,
+	o := lab.Options{
+		Hosts: hosts, Families: lab.Dual, Binaries: b,
 		Backend: `{"Type": "` + s.backend + `"}`, Flags: []string{"--ip-masq"},
-	})
+	}
+	if s.store == kubernetes {
+		o.Kubernetes = true
+	} else {
+		o.EtcdMembers = 3
+	}
+	l, err := lab.New(ctx, o)
 	if err != nil {
 		return err
 	}
-	return errors.Join((&suite{settings: s, lab: l}).run(ctx), l.Close())
+	broken := &suite{settings: s, lab: l, snapshot: filepath.Join(sandbox.Dir(), "snapshot")}
+	return errors.Join(broken.run(ctx), l.Close())
 }
 
 func binaries(s settings) (b lab.Binaries, err error) {
-	if b.Etcd, err = assets.Path("etcd"); err != nil {
+	if b, err = lab.Servers(); err != nil {
 		return b, err
 	}
 	root, err := assets.Root()

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -17,54 +14,6 @@ import (
 	"flannel/kernel"
 	"flannel/lab"
 )
-
-const subnetsPrefix = lab.DefaultPrefix + "/subnets/"
-
-// record is what a host has published.
-type record struct {
-	subnet ipfam.Pair[netip.Prefix]
-	public ipfam.Pair[netip.Addr]
-	mac    ipfam.Pair[string]
-}
-
-// recordKey is the key of these subnets, without the prefix of etcd.
-func recordKey(s ipfam.Pair[netip.Prefix]) string {
-	dash := func(p netip.Prefix) string { return strings.ReplaceAll(p.String(), "/", "-") }
-	return subnetsPrefix + dash(s[ipfam.V4]) + "&" + dash(s[ipfam.V6])
-}
-
-// records reads what the hosts have published under their present subnets.
-func records(ctx context.Context, l *lab.Lab) ([]record, error) {
-	stored, err := l.Etcd.List(ctx, subnetsPrefix)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]record, len(l.Hosts))
-	for i, h := range l.Hosts {
-		if out[i].subnet, err = h.Subnet(); err != nil {
-			return nil, err
-		}
-		var v struct {
-			PublicIP, PublicIPv6       netip.Addr
-			BackendData, BackendV6Data struct{ VtepMAC string }
-		}
-		text, ok := stored[recordKey(out[i].subnet)]
-		if !ok {
-			return nil, fmt.Errorf("%s has no record %s", h.Name, recordKey(out[i].subnet))
-		}
-		if err := json.Unmarshal([]byte(text), &v); err != nil {
-			return nil, fmt.Errorf("record of %s: %w", h.Name, err)
-		}
-		out[i].public = ipfam.Pair[netip.Addr]{v.PublicIP, v.PublicIPv6}
-		out[i].mac = ipfam.Pair[string]{v.BackendData.VtepMAC, v.BackendV6Data.VtepMAC}
-		for f, a := range out[i].public.Each() {
-			if a != h.Addr(f) {
-				return nil, fmt.Errorf("%s has published %s, its uplink has %s", h.Name, a, h.Addr(f))
-			}
-		}
-	}
-	return out, nil
-}
 
 // What backends name and take, per family. udp has one device for both.
 var (
@@ -212,37 +161,3 @@ func difference(want, have string) string {
 	missing("+", have, want)
 	return b.String()
 }
-
-// plant puts what is not ours on a host.
-const plant = `set -e
-ip link add foreign0 type veth peer name foreign1
-ip link set foreign1 up
-ip link set foreign0 up
-ip addr add 203.0.113.1/24 dev foreign0
-ip addr add 2001:db8::1/64 dev foreign0 nodad
-ip link add foreignvx type vxlan id 4242 dstport 4790 local 203.0.113.1 dev foreign0
-ip link set foreignvx up
-bridge fdb add 02:00:00:00:42:42 dev foreignvx dst 203.0.113.9
-ip neigh add 203.0.113.9 lladdr 02:00:00:00:42:43 nud permanent dev foreign0
-ip -6 neigh add 2001:db8::9 lladdr 02:00:00:00:42:43 nud permanent dev foreign0
-ip route add 198.51.100.0/24 via 203.0.113.2
-ip route add 10.99.0.0/16 via 203.0.113.2 proto static
-ip route add 198.51.100.0/24 via 203.0.113.2 table 100
-ip -6 route add 2001:db8:1::/48 via 2001:db8::2
-ip rule add from 203.0.113.0/24 lookup 100 priority 1000
-ip -6 rule add from 2001:db8::/64 lookup 100 priority 1000
-nft 'table inet foreign { chain in { type filter hook input priority 10; ip saddr 198.51.100.7 drop; }; }'
-`
-
-// show prints all of that.
-const show = `
-ip -o addr show dev foreign0 | sed 's/valid_lft.*//'
-ip -o link show foreign0; ip -o -d link show foreignvx
-bridge fdb show dev foreignvx
-ip neigh show dev foreign0 nud permanent; ip -6 neigh show dev foreign0 nud permanent
-ip route show dev foreign0 | grep -v default; ip route show table 100; ip -6 route show dev foreign0 proto boot
-ip rule; ip -6 rule
-nft list table inet foreign`
-
-// rules prints our packet filter rules.
-const rules = `(iptables-save; ip6tables-save) | grep -e '^-A.*FLANNEL'`

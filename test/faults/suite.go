@@ -4,19 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"net/netip"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
 	"flannel/internal/wait"
 	"flannel/lab"
 	"flannel/lab/ping"
+	"flannel/subnet/env"
 )
 
 // suite is one run.
@@ -25,6 +24,10 @@ type suite struct {
 	lab *lab.Lab
 	// foreign, rules and env are what each host must always have.
 	foreign, rules, env []string
+	// snapshot is a file with the store as it was at the start.
+	snapshot string
+	// marker is the number of the last one.
+	marker int
 	// usage is what each daemon used at the start.
 	usage []usage
 }
@@ -45,13 +48,13 @@ func (s *suite) run(ctx context.Context) error {
 		}
 		faults := draw(s.seed, round, table)
 		before := s.logs()
-		took, err := s.round(ctx, faults)
+		took, err := s.round(ctx, round, faults)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if err != nil {
-			return fmt.Errorf("seed %d, round %d (make faults SEED=%d ARGS='-backend %s -only %q -first %d'): %s:\n%w\n%s",
-				s.seed, round+1, s.seed, s.backend, s.only, round+1, names(faults), err, s.since(before))
+			return fmt.Errorf("seed %d, round %d (make faults SEED=%d ARGS='-backend %s -store %s -within %s -only \"%s\" -first %d'): %s:\n%w\n%s",
+				s.seed, round+1, s.seed, s.backend, s.store, s.within, s.only, round+1, names(faults), err, s.since(before))
 		}
 		fmt.Printf("%4d  %-6s %s\n", round+1, took.Round(100*time.Millisecond), names(faults))
 	}
@@ -83,6 +86,9 @@ func (s *suite) start(ctx context.Context) error {
 	if err := s.lab.WaitConnected(limited); err != nil {
 		return err
 	}
+	if err := s.putMarker(limited, s.first-2); err != nil {
+		return err
+	}
 	for _, h := range s.lab.Hosts {
 		foreign, err := h.Exec(limited, "sh", "-c", show)
 		if err != nil {
@@ -96,19 +102,29 @@ func (s *suite) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		u, err := usageOf(h.Flanneld().PID())
+		u, err := usageOf(limited, h.Flanneld())
 		if err != nil {
 			return err
 		}
 		s.foreign, s.rules = append(s.foreign, foreign), append(s.rules, rules)
 		s.env, s.usage = append(s.env, string(env)), append(s.usage, u)
 	}
-	return s.converge(limited, 30*time.Second)
+	if err := s.converge(limited, 30*time.Second); err != nil {
+		return err
+	}
+	return s.lab.Etcd.Snapshot(limited, s.snapshot)
+}
+
+// subnetsAtStart are those that the pods of a host, counted from 0, have
+// addresses of.
+func (s *suite) subnetsAtStart(host int) (ipfam.Pair[netip.Prefix], error) {
+	e, err := env.Parse(lab.DefaultSubnetFile, s.env[host])
+	return e.Masked(), err
 }
 
 // round makes faults and returns how long the cluster needed to recover after
 // they were undone.
-func (s *suite) round(ctx context.Context, faults []drawn) (time.Duration, error) {
+func (s *suite) round(ctx context.Context, round int, faults []drawn) (time.Duration, error) {
 	pings, err := s.startPings()
 	if err != nil {
 		return 0, err
@@ -124,6 +140,9 @@ func (s *suite) round(ctx context.Context, faults []drawn) (time.Duration, error
 	err = group.Wait()
 	undone := time.Now()
 	if err == nil {
+		err = s.putMarker(ctx, round)
+	}
+	if err == nil {
 		err = s.converge(ctx, scaled(limit, max(slow, busy())))
 	}
 	took := time.Since(undone)
@@ -132,7 +151,7 @@ func (s *suite) round(ctx context.Context, faults []drawn) (time.Duration, error
 
 // hurt makes one fault and undoes it.
 func (s *suite) hurt(ctx context.Context, d drawn) error {
-	place := scene{lab: s.lab, backend: s.backend, host: s.lab.Hosts[d.victim], peer: s.lab.Hosts[d.peer], drawn: d}
+	place := scene{suite: s, host: s.lab.Hosts[d.victim], peer: s.lab.Hosts[d.peer], drawn: d}
 	if err := pause(ctx, d.offset); err != nil {
 		return err
 	}
@@ -175,7 +194,7 @@ func (s *suite) converge(ctx context.Context, limit time.Duration) error {
 func (s *suite) wrong(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	published, err := records(ctx, s.lab)
+	published, err := s.records(ctx)
 	if err != nil {
 		return err
 	}
@@ -192,6 +211,11 @@ func (s *suite) wrong(ctx context.Context) error {
 		have, err := h.Exec(ctx, "sh", "-c", rules)
 		if diff := difference(s.rules[i], have); diff != "" {
 			return errors.Join(err, fmt.Errorf("%s: packet filter rules (- missing, + too much):\n%s", h.Name, diff))
+		}
+	}
+	for _, h := range s.lab.Hosts {
+		if err := s.sees(ctx, h); err != nil {
+			return err
 		}
 	}
 	return s.lab.PingAll(ctx).Err()
@@ -290,82 +314,6 @@ func (s *suite) after(ctx context.Context) error {
 		errs = append(errs, s.frugal(ctx, i))
 	}
 	return errors.Join(errs...)
-}
-
-// usage is what a daemon uses.
-type usage struct {
-	memory, files, threads int
-}
-
-// Growth that is none: a heap grows until it is collected, and connections come
-// and go.
-const (
-	moreMemory = 24 << 20
-	moreFiles  = 8
-	moreThread = 12
-)
-
-// frugal checks that a daemon uses no more than at the start, and no CPU.
-func (s *suite) frugal(ctx context.Context, i int) error {
-	pid, name, first := s.lab.Hosts[i].Flanneld().PID(), s.lab.Hosts[i].Name, s.usage[i]
-	u, err := usageOf(pid)
-	if err != nil {
-		return err
-	}
-	if u.memory > first.memory+moreMemory || u.files > first.files+moreFiles || u.threads > first.threads+moreThread {
-		return fmt.Errorf("%s: %+v at the start, %+v now", name, first, u)
-	}
-	const look, tries = 200 * time.Millisecond, 25
-	var used time.Duration
-	for range tries {
-		before, err := cpu(pid)
-		if err != nil {
-			return err
-		}
-		if err := pause(ctx, look); err != nil {
-			return err
-		}
-		now, err := cpu(pid)
-		if err != nil {
-			return err
-		}
-		if used = now - before; used < look/10 {
-			return nil
-		}
-	}
-	return fmt.Errorf("%s: not idle: %s of CPU in %s", name, used, look)
-}
-
-// cpu returns the CPU time that all threads have used.
-func cpu(pid int) (time.Duration, error) {
-	// The clock of a process (clock_getcpuclockid(3)).
-	const scheduled = 2
-	var t unix.Timespec
-	err := unix.ClockGettime(int32(^pid<<3|scheduled), &t)
-	return time.Duration(t.Nano()), err
-}
-
-func usageOf(pid int) (u usage, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return u, err
-	}
-	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line)
-		switch fields[0] {
-		case "VmRSS:":
-			u.memory, err = strconv.Atoi(fields[1])
-			u.memory <<= 10
-		case "Threads:":
-			u.threads, err = strconv.Atoi(fields[1])
-		}
-		if err != nil {
-			return u, err
-		}
-	}
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	u.files = len(files)
-	return u, err
 }
 
 // logs are the lengths of the logs, of the hosts and of etcd.

@@ -3,13 +3,10 @@ package main
 import (
 	"context"
 	"math"
-	"strings"
+	"slices"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"flannel/internal/ipfam"
 	"flannel/lab"
 )
 
@@ -18,8 +15,9 @@ type fault struct {
 	name string
 	// backend is the only one that the fault is for; empty means all.
 	backend string
-	// store marks what happens to the store: one such fault at a time.
-	store bool
+	// store is the one that the fault happens to, one such fault at a time;
+	// empty means that it happens to a host.
+	store string
 	// deadline is the time to recover after the fault was undone, 5s when it is
 	// zero; hold names the documented wait that makes it longer.
 	deadline time.Duration
@@ -43,8 +41,7 @@ type act func(context.Context, scene) error
 
 // scene is where a fault happens: on host, to what it has of peer.
 type scene struct {
-	lab        *lab.Lab
-	backend    string
+	*suite
 	host, peer *lab.Host
 	drawn      drawn
 }
@@ -59,11 +56,14 @@ const (
 const (
 	holdResync = "--iptables-resync, 5s"
 	holdStart  = "a start has no deadline but the store's answer"
-	holdWiped  = "the guard, two lists 30s apart"
+	holdUplink = "an address that was there before is used 10s after the loss of the other; the store is asked again within twice its absence"
+	holdGuard  = "the guard, two lists 30s apart"
 )
 
 // faults is the table.
-func faults() []fault {
+func faults() []fault { return slices.Concat(hostFaults(), etcdFaults(), kubernetesFaults()) }
+
+func hostFaults() []fault {
 	return []fault{
 		{name: "daemon killed", restarts: true, deadline: restart, hold: holdStart, longest: time.Second, inject: kill, undo: start},
 		{name: "daemon stopped and continued", stops: true, shortest: time.Second, longest: 10 * time.Second,
@@ -88,6 +88,17 @@ func faults() []fault {
 		{name: "foreign routes beside ours", longest: time.Second,
 			inject: commands("ip route add ROUTE dev foreign0 metric 4000 proto static", "ip -6 route add ROUTE6 dev foreign0 metric 4000 proto static"),
 			undo:   commands("ip route del ROUTE dev foreign0", "ip -6 route del ROUTE6 dev foreign0")},
+		{name: "foreign routes of equal metric behind ours", longest: time.Second,
+			inject: commands("ip route append ROUTE dev foreign0 METRIC proto static", "ip -6 route append ROUTE6 dev foreign0 METRIC proto static"),
+			undo:   commands("ip route del ROUTE dev foreign0", "ip -6 route del ROUTE6 dev foreign0")},
+		{name: "foreign routes in place of ours", longest: 2 * time.Second, cutsAll: true, cuts: repair,
+			inject: commands("ip route replace ROUTE dev foreign0 METRIC proto static", "ip -6 route replace ROUTE6 dev foreign0 METRIC proto static"),
+			undo:   commands("ip route del ROUTE dev foreign0", "ip -6 route del ROUTE6 dev foreign0")},
+		{name: "foreign rules in the way", longest: 2 * time.Second, cutsAll: true,
+			inject: commands("ip rule add to SUBNET lookup 100 priority 500", "ip route add blackhole default table 100",
+				"ip -6 rule add to SUBNET6 lookup 100 priority 500", "ip -6 route add blackhole default table 100"),
+			undo: commands("ip rule del to SUBNET lookup 100 priority 500", "ip route del blackhole default table 100",
+				"ip -6 rule del to SUBNET6 lookup 100 priority 500", "ip -6 route del blackhole default table 100")},
 		{name: "thousands of foreign events", inject: shell(
 			"for i in $(seq 0 1999); do echo route add 198.18.$((i / 250)).$((i % 250))/32 dev foreign0; done | ip -batch - && ip route flush root 198.18.0.0/15")},
 
@@ -102,6 +113,13 @@ func faults() []fault {
 			inject: commands("ip route add default dev foreign0 metric 5000", "ip -6 route add default dev foreign0 metric 5000",
 				"ip addr del ADDR/24 dev eth0", "ip addr del ADDR6/64 dev eth0"),
 			undo: all(configureUplink, commands("ip route del default dev foreign0", "ip -6 route del default dev foreign0"))},
+		{name: "uplink re-addressed", shortest: 2 * time.Second, longest: 5 * time.Second, cutsAll: true, cuts: repair,
+			inject: all(commands("ip addr del ADDR/24 dev eth0", "ip addr del ADDR6/64 dev eth0"), addSecondAddress),
+			undo:   all(removeSecondAddress, configureUplink)},
+		{name: "uplink re-addressed, both addresses for a while", deadline: 30 * time.Second, hold: holdUplink,
+			shortest: 12 * time.Second, longest: 15 * time.Second, cutsAll: true, cuts: 12 * time.Second,
+			inject: all(addSecondAddress, commands("ip addr del ADDR/24 dev eth0", "ip addr del ADDR6/64 dev eth0")),
+			undo:   all(configureUplink, removeSecondAddress)},
 		{name: "uplink's MTU changed", longest: 2 * time.Second, cutsAll: true, cuts: repair,
 			inject: commands("ip link set eth0 mtu 1400"), undo: commands("ip link set eth0 mtu 1500")},
 		{name: "packets lost at random", longest: 3 * time.Second, cutsAll: true,
@@ -109,6 +127,10 @@ func faults() []fault {
 			undo:   commands("nft delete table inet loss")},
 		{name: "packets in one direction lost", longest: 3 * time.Second, cutsAll: true,
 			inject: shell("nft 'table inet loss { chain in { type filter hook prerouting priority -400; iifname eth0 ip protocol != tcp drop; iifname eth0 ip6 nexthdr != tcp ip6 nexthdr != icmpv6 drop; }; }'"),
+			undo:   commands("nft delete table inet loss")},
+
+		{name: "packets above a size lost", longest: 2 * time.Second,
+			inject: shell("nft 'table inet loss { chain in { type filter hook prerouting priority -400; iifname eth0 meta length > 1000 drop; }; }'"),
 			undo:   commands("nft delete table inet loss")},
 
 		{name: "rules flushed", deadline: 10 * time.Second, hold: holdResync, inject: commands(
@@ -123,162 +145,11 @@ func faults() []fault {
 		{name: "subnet.env a folder", longest: 2 * time.Second,
 			inject: commands("rm /run/flannel/subnet.env", "mkdir /run/flannel/subnet.env"), undo: shell("if test -d /run/flannel/subnet.env; then rmdir /run/flannel/subnet.env; fi")},
 
-		{name: "own lease deleted", store: true, cuts: repair, inject: deleteLease},
-		{name: "hostile records", store: true, longest: 2 * time.Second, inject: hostile(true), undo: hostile(false)},
-		{name: "etcd stopped", store: true, longest: 5 * time.Second, inject: etcdStop, undo: etcdStart},
-		{name: "etcd killed", store: true, longest: 2 * time.Second, inject: func(_ context.Context, s scene) error { return s.lab.Etcd.Kill() }, undo: etcdStart},
-		{name: "etcd compacted while a daemon is stopped", store: true, stops: true, longest: 2 * time.Second,
-			inject: all(send(syscall.SIGSTOP), func(ctx context.Context, s scene) error { return s.lab.Etcd.Compact(ctx) }), undo: send(syscall.SIGCONT)},
-		{name: "etcd wiped", store: true, deadline: 70 * time.Second, hold: holdWiped, inject: etcdWipe},
+		{name: "no space for subnet.env", longest: 3 * time.Second,
+			inject: shell("head -c 1M /dev/zero >/run/flannel/filler 2>/dev/null; echo FLANNEL_SUBNET=nonsense >/run/flannel/subnet.env"),
+			undo:   commands("rm /run/flannel/filler")},
 
+		{name: "memory limited", restarts: true, deadline: restart, hold: holdStart, longest: 3 * time.Second, inject: limitMemory, undo: moreMemory},
 		{name: "descriptors limited", longest: 3 * time.Second, inject: limitFiles(8), undo: limitFiles(math.MaxUint64)},
-	}
-}
-
-// commands runs programs on the host one after the other; see lab.Host.Commands.
-// ROUTE and ROUTE6 stand for the destinations of the routes to the peer.
-func commands(lines ...string) act {
-	return func(ctx context.Context, s scene) error {
-		route := strings.NewReplacer("ROUTE", "SUBNET")
-		if s.backend == udp {
-			route = strings.NewReplacer("ROUTE6", networks[ipfam.V6], "ROUTE", networks[ipfam.V4])
-		}
-		replaced := make([]string, len(lines))
-		for i, line := range lines {
-			replaced[i] = route.Replace(line)
-		}
-		return s.host.Commands(ctx, s.peer, replaced...)
-	}
-}
-
-// shell runs a line of the shell on the host.
-func shell(line string) act {
-	return func(ctx context.Context, s scene) error {
-		_, err := s.host.Exec(ctx, "sh", "-c", line)
-		return err
-	}
-}
-
-func all(acts ...act) act {
-	return func(ctx context.Context, s scene) error {
-		for _, a := range acts {
-			if err := a(ctx, s); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-}
-
-func kill(_ context.Context, s scene) error  { return s.host.Kill() }
-func start(_ context.Context, s scene) error { return s.host.StartFlanneld() }
-
-func send(number syscall.Signal) act {
-	return func(_ context.Context, s scene) error { return syscall.Kill(s.host.Flanneld().PID(), number) }
-}
-
-// firstPass ends a daemon that has just been started.
-func firstPass(ctx context.Context, s scene) error {
-	if err := s.host.Kill(); err != nil {
-		return err
-	}
-	if err := s.host.StartFlanneld(); err != nil {
-		return err
-	}
-	if err := pause(ctx, time.Duration(s.drawn.number%300)*time.Millisecond); err != nil {
-		return err
-	}
-	return s.host.Stop()
-}
-
-func deleteFDB(ctx context.Context, s scene) error { return s.host.DeleteFDB(ctx) }
-func uplinkUp(ctx context.Context, s scene) error  { return s.host.SetUplinkUp(ctx) }
-
-func configureUplink(_ context.Context, s scene) error { return s.host.ConfigureUplink() }
-func connectUplink(_ context.Context, s scene) error   { return s.host.ConnectUplink() }
-
-func etcdStop(_ context.Context, s scene) error    { return s.lab.Etcd.Stop() }
-func etcdStart(ctx context.Context, s scene) error { return s.lab.Etcd.Start(ctx) }
-
-// etcdWipe leaves nothing but the configuration, as somebody does who sets up
-// etcd anew.
-func etcdWipe(ctx context.Context, s scene) error {
-	config, err := s.lab.Etcd.List(ctx, configKey)
-	if err != nil {
-		return err
-	}
-	if err := s.lab.Etcd.Stop(); err != nil {
-		return err
-	}
-	if err := s.lab.Etcd.Wipe(); err != nil {
-		return err
-	}
-	if err := s.lab.Etcd.Start(ctx); err != nil {
-		return err
-	}
-	return s.lab.Etcd.Put(ctx, configKey, config[configKey])
-}
-
-const configKey = lab.DefaultPrefix + "/config"
-
-func deleteLease(ctx context.Context, s scene) error {
-	subnets, err := s.host.Subnet()
-	if err != nil {
-		return err
-	}
-	return s.lab.Etcd.Delete(ctx, recordKey(subnets))
-}
-
-// hostile puts or deletes records that no node writes. Their subnets are none
-// that a host of the lab gets, or are no subnets.
-func hostile(put bool) act {
-	return func(ctx context.Context, s scene) error {
-		good := `{"PublicIP":"172.31.1.99","PublicIPv6":"fd00:31:0:1::99","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}}`
-		values := map[string]string{
-			"10.244.200.0-24":                     "not JSON",
-			"10.244.201.0-24":                     "",
-			"10.244.202.0-24":                     `{"PublicIP":"` + s.host.Addr(ipfam.V4).String() + `x"}`,
-			"10.244.203.0-24":                     `{"PublicIP":"127.0.0.1","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}}`,
-			"10.244.204.0-24":                     `{"PublicIP":"172.31.1.99","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"ff:ff:ff:ff:ff:ff"}}`,
-			"10.244.205.0-24":                     `{"PublicIP":"172.31.1.99","BackendType":"vxlan","BackendData":"` + strings.Repeat("x", 100_000) + `"}`,
-			"10.244.206.0-24":                     `[[[[[[[[[[`,
-			"0.0.0.0-0":                           good,
-			"172.31.0.0-16":                       good,
-			"10.244.0.0-16":                       good,
-			"10.245.1.0-24":                       good,
-			"10.244.207.0-33":                     good,
-			"10.244.208.0":                        good,
-			"nonsense":                            good,
-			"10.244.209.0-24&fd00:31:0:1::-64":    good,
-			"10.244.210.0-24&fd00:10:244::-not":   good,
-			"10.244.211.0-24&10.244.212.0-24&x-y": good,
-		}
-		for key, value := range values {
-			key = subnetsPrefix + key
-			var err error
-			if put {
-				err = s.lab.Etcd.Put(ctx, key, value)
-			} else {
-				err = s.lab.Etcd.Delete(ctx, key)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-}
-
-// limitFiles sets how many descriptors the daemon may have, at most what it
-// may have anyway.
-func limitFiles(n uint64) act {
-	return func(_ context.Context, s scene) error {
-		var limit unix.Rlimit
-		pid := s.host.Flanneld().PID()
-		if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit); err != nil {
-			return err
-		}
-		limit.Cur = min(n, limit.Max)
-		return unix.Prlimit(pid, unix.RLIMIT_NOFILE, &limit, nil)
 	}
 }

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"flannel/internal/ipfam"
+	"flannel/lab"
+)
+
+const (
+	holdDispute = "another daemon's record is left alone for 3s, then ever longer"
+	holdEtcd    = "after an outage a request is made again within twice its length"
+)
+
+// etcdFaults happen to the three members and to what they hold.
+func etcdFaults() []fault {
+	table := []fault{
+		{name: "own lease deleted", cuts: repair, inject: deleteLease},
+		{name: "own lease garbled", cuts: repair, inject: putLease(func(scene) string { return "not JSON" })},
+		{name: "own lease claimed again and again", deadline: 70 * time.Second, hold: holdDispute, cutsAll: true, cuts: 10 * time.Second, inject: fight},
+		{name: "own lease given to another", restarts: true, deadline: restart, hold: holdStart, shortest: 5 * time.Second, longest: 8 * time.Second, cutsAll: true, cuts: restart,
+			inject: putLease(another), undo: all(kill, putLease(reservation), start)},
+		{name: "hostile records", longest: 2 * time.Second, inject: hostile(true), undo: hostile(false)},
+		{name: "2000 peers come and go", deadline: 70 * time.Second, hold: holdGuard, longest: 5 * time.Second, inject: burst(true), undo: burst(false)},
+
+		{name: "one member of etcd stopped", longest: 5 * time.Second, inject: someMembers(1, (*lab.EtcdMember).Stop), undo: etcdStart},
+		{name: "one member of etcd killed", longest: 5 * time.Second, inject: someMembers(1, (*lab.EtcdMember).Kill), undo: etcdStart},
+		{name: "quorum of etcd stopped", deadline: restart, hold: holdEtcd, longest: 5 * time.Second, inject: someMembers(2, (*lab.EtcdMember).Stop), undo: etcdStart},
+		{name: "quorum of etcd killed", deadline: restart, hold: holdEtcd, longest: 5 * time.Second, inject: someMembers(2, (*lab.EtcdMember).Kill), undo: etcdStart},
+		{name: "etcd stopped", deadline: restart, hold: holdEtcd, longest: 5 * time.Second, inject: func(_ context.Context, s scene) error { return s.lab.Etcd.Stop() }, undo: etcdStart},
+		{name: "etcd cut off", deadline: 20 * time.Second, hold: holdEtcd, longest: 5 * time.Second,
+			inject: onEtcd("nft 'table inet cut { chain in { type filter hook input priority -400; iifname eth0 drop; }; }'"), undo: onEtcd("nft delete table inet cut")},
+		{name: "etcd refuses writes", deadline: restart, hold: holdEtcd, longest: 3 * time.Second, cutsAll: true, cuts: deadline, inject: all(denyWrites(true), deleteLease), undo: denyWrites(false)},
+		{name: "etcd compacted while a daemon is stopped", stops: true, longest: 2 * time.Second,
+			inject: all(send(syscall.SIGSTOP), func(ctx context.Context, s scene) error { return s.lab.Etcd.Compact(ctx) }), undo: send(syscall.SIGCONT)},
+		{name: "etcd wiped", deadline: 70 * time.Second, hold: holdGuard, inject: etcdWipe},
+		{name: "etcd restored from an older snapshot", deadline: 70 * time.Second, hold: holdGuard, inject: etcdRestore},
+		{name: "disk of one member of etcd full", longest: 3 * time.Second, inject: fillDisk, undo: freeDisk},
+	}
+	for i := range table {
+		table[i].store = etcd
+	}
+	return table
+}
+
+func etcdStart(ctx context.Context, s scene) error { return s.lab.Etcd.Start(ctx) }
+
+func onEtcd(line string) act {
+	return func(ctx context.Context, s scene) error {
+		_, err := s.lab.Etcd.Node.Exec(ctx, "sh", "-c", line)
+		return err
+	}
+}
+
+// someMembers does something to as many members, whichever they are.
+func someMembers(count int, do func(*lab.EtcdMember) error) act {
+	return func(_ context.Context, s scene) error {
+		for i := range count {
+			if err := do(s.lab.Etcd.Members[(s.drawn.number+i)%len(s.lab.Etcd.Members)]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func denyWrites(deny bool) act {
+	return func(ctx context.Context, s scene) error { return s.lab.Etcd.DenyWrites(ctx, deny) }
+}
+
+const configKey = lab.DefaultPrefix + "/config"
+
+// etcdWipe leaves nothing but the configuration, as somebody does who sets up
+// etcd anew.
+func etcdWipe(ctx context.Context, s scene) error {
+	config, err := s.lab.Etcd.List(ctx, configKey)
+	if err != nil {
+		return err
+	}
+	err = inOrder(s.lab.Etcd.Stop, s.lab.Etcd.Wipe, func() error { return s.lab.Etcd.Start(ctx) })
+	if err != nil {
+		return err
+	}
+	return s.lab.Etcd.Put(ctx, configKey, config[configKey])
+}
+
+func etcdRestore(ctx context.Context, s scene) error {
+	return inOrder(s.lab.Etcd.Kill, func() error { return s.lab.Etcd.Restore(ctx, s.snapshot) }, func() error { return s.lab.Etcd.Start(ctx) })
+}
+
+func inOrder(steps ...func() error) error {
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fillDisk writes until the last member of etcd has no space and ends.
+func fillDisk(ctx context.Context, s scene) error {
+	last := s.lab.Etcd.Members[len(s.lab.Etcd.Members)-1]
+	if err := last.FillDisk(); err != nil {
+		return err
+	}
+	value := strings.Repeat("x", 1<<20)
+	for n := 0; ; n++ {
+		select {
+		case <-last.Exited():
+			return s.lab.Etcd.DeletePrefix(ctx, fillerPrefix)
+		default:
+		}
+		if n == 100 {
+			return fmt.Errorf("etcd goes on without space on its disk")
+		}
+		if err := s.lab.Etcd.Put(ctx, fmt.Sprint(fillerPrefix, n), value); err != nil {
+			return err
+		}
+	}
+}
+
+const fillerPrefix = "/filler/"
+
+func freeDisk(ctx context.Context, s scene) error {
+	last := s.lab.Etcd.Members[len(s.lab.Etcd.Members)-1]
+	if err := last.FreeDisk(); err != nil {
+		return err
+	}
+	return s.lab.Etcd.Start(ctx)
+}
+
+func deleteLease(ctx context.Context, s scene) error {
+	key, err := s.leaseKey()
+	if err != nil {
+		return err
+	}
+	return s.lab.Etcd.Delete(ctx, key)
+}
+
+// leaseKey is that of the victim at the start.
+func (s scene) leaseKey() (string, error) {
+	subnets, err := s.subnetsAtStart(s.drawn.victim)
+	return recordKey(subnets), err
+}
+
+func putLease(value func(scene) string) act {
+	return func(ctx context.Context, s scene) error {
+		key, err := s.leaseKey()
+		if err != nil {
+			return err
+		}
+		return s.lab.Etcd.Put(ctx, key, value(s))
+	}
+}
+
+// another is the record of a node that is not there.
+func another(s scene) string {
+	return attrs{
+		public: ipfam.Pair[string]{"172.31.1.99", "fd00:31:0:1::99"}, mac: "02:00:00:00:00:99",
+	}.record(s.backend)
+}
+
+// reservation lets a node have its key for ever.
+func reservation(s scene) string {
+	return fmt.Sprintf(`{"PublicIP":%q,"PublicIPv6":%q}`, s.host.Addr(ipfam.V4), s.host.Addr(ipfam.V6))
+}
+
+// fight writes the victim's record with another MAC, as a second node with the
+// same address does.
+func fight(ctx context.Context, s scene) error {
+	key, err := s.leaseKey()
+	if err != nil {
+		return err
+	}
+	public := ipfam.Pair[string]{s.host.Addr(ipfam.V4).String(), s.host.Addr(ipfam.V6).String()}
+	for n := range 5 {
+		value := attrs{public: public, mac: fmt.Sprintf("02:00:00:00:02:%02x", n)}.record(s.backend)
+		if err := s.lab.Etcd.PutLeased(ctx, key, value); err != nil {
+			return err
+		}
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// burst puts or deletes the records of 2,000 peers, many at once.
+func burst(put bool) act {
+	return func(ctx context.Context, s scene) error {
+		return parallel(2000, func(n int) error {
+			key := fmt.Sprintf("%s10.244.%d.%d-30&fd00:10:244:%x::-64", subnetsPrefix, 205+n/64, n%64*4, 0x1000+n)
+			if !put {
+				return s.lab.Etcd.Delete(ctx, key)
+			}
+			return s.lab.Etcd.Put(ctx, key, peerAttrs(n).record(s.backend))
+		})
+	}
+}
+
+func peerAttrs(n int) attrs {
+	return attrs{
+		public: ipfam.Pair[string]{fmt.Sprintf("172.31.1.%d", 100+n%100), fmt.Sprintf("fd00:31:0:1::%d", 1000+n)},
+		mac:    fmt.Sprintf("02:00:00:01:%02x:%02x", n>>8, n&0xff),
+	}
+}
+
+// record is the value of a key.
+func (a attrs) record(backend string) string {
+	value := map[string]any{"PublicIP": a.public[ipfam.V4], "PublicIPv6": a.public[ipfam.V6], "BackendType": backend}
+	if backend == vxlan {
+		data := map[string]any{"VNI": 1, "VtepMAC": a.mac}
+		value["BackendData"], value["BackendV6Data"] = data, data
+	}
+	text, _ := json.Marshal(value) // strings and numbers
+	return string(text)
+}

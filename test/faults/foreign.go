@@ -1,0 +1,37 @@
+package main
+
+// plant puts what is not ours on a host, and subnet.env on a small disk.
+const plant = `set -e
+mkdir -p /run/flannel
+mount -t tmpfs -o size=64k tmpfs /run/flannel
+ip link add foreign0 type veth peer name foreign1
+ip link set foreign1 up
+ip link set foreign0 up
+ip addr add 203.0.113.1/24 dev foreign0
+ip addr add 2001:db8::1/64 dev foreign0 nodad
+ip link add foreignvx type vxlan id 4242 dstport 4790 local 203.0.113.1 dev foreign0
+ip link set foreignvx up
+bridge fdb add 02:00:00:00:42:42 dev foreignvx dst 203.0.113.9
+ip neigh add 203.0.113.9 lladdr 02:00:00:00:42:43 nud permanent dev foreign0
+ip -6 neigh add 2001:db8::9 lladdr 02:00:00:00:42:43 nud permanent dev foreign0
+ip route add 198.51.100.0/24 via 203.0.113.2
+ip route add 10.99.0.0/16 via 203.0.113.2 proto static
+ip route add 198.51.100.0/24 via 203.0.113.2 table 100
+ip -6 route add 2001:db8:1::/48 via 2001:db8::2
+ip rule add from 203.0.113.0/24 lookup 100 priority 1000
+ip -6 rule add from 2001:db8::/64 lookup 100 priority 1000
+nft 'table inet foreign { chain in { type filter hook input priority 10; ip saddr 198.51.100.7 drop; }; }'
+`
+
+// show prints all of that.
+const show = `
+ip -o addr show dev foreign0 | sed 's/valid_lft.*//'
+ip -o link show foreign0; ip -o -d link show foreignvx
+bridge fdb show dev foreignvx
+ip neigh show dev foreign0 nud permanent; ip -6 neigh show dev foreign0 nud permanent
+ip route show dev foreign0 | grep -v default; ip route show table 100; ip -6 route show dev foreign0 proto boot
+ip rule; ip -6 rule
+nft list table inet foreign`
+
+// rules prints our packet filter rules.
+const rules = `(iptables-save; ip6tables-save) | grep -e '^-A.*FLANNEL'`
