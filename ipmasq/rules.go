@@ -4,8 +4,10 @@
 package ipmasq
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"flannel/internal/ipfam"
 )
@@ -188,6 +190,17 @@ type Change struct{ Put, Deleted int }
 // Changes counts what was written, by table; tables without a change are
 // absent.
 type Changes map[Table]Change
+
+// String describes for people what was written.
+func (c Changes) String() string {
+	var parts []string
+	for _, t := range Tables() {
+		if n, ok := c[t]; ok {
+			parts = append(parts, fmt.Sprintf("%s: %d put, %d deleted", t, n.Put, n.Deleted))
+		}
+	}
+	return strings.Join(parts, "; ")
+}
 
 // Add counts a change; none leaves no trace.
 func (c Changes) Add(t Table, put, deleted int) {

@@ -1,6 +1,6 @@
-// Package keeper keeps the rules of one daemon in the kernel: it writes them
-// when what they are about changes, when somebody has touched them, and looks
-// again on a timer.
+// Package keeper keeps the rules of one daemon in the kernel: it writes them when
+// the configuration changes or somebody has changed them, and checks them on a
+// timer.
 package keeper
 
 import (
@@ -16,14 +16,14 @@ import (
 
 	"flannel/internal/ipfam"
 	"flannel/internal/logonce"
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 	"flannel/ipmasq"
 )
 
 // Driver puts rules into the kernel.
 type Driver interface {
-	// Apply makes the kernel hold the rules. It writes nothing when they are
-	// there already.
+	// Apply makes the kernel hold the rules. It writes nothing if they are there
+	// already.
 	Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error)
 }
 
@@ -44,7 +44,7 @@ func (s Several) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, er
 	return all, errors.Join(errs...)
 }
 
-// Remover takes away what an earlier run has left elsewhere.
+// Remover removes what an earlier run has left elsewhere.
 type Remover interface {
 	Remove(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error)
 }
@@ -52,55 +52,47 @@ type Remover interface {
 // Mode is one way of getting rules into the kernel.
 type Mode struct {
 	Driver Driver
-	// Resync is how often the rules are looked at although nothing asks for it.
+	// Resync is how often the rules are checked without an event.
 	Resync time.Duration
-	// Watch calls own when somebody may have touched the rules, and other when
-	// something else in the packet filter has changed; nil when there are no
-	// such events.
+	// Watch calls own when somebody may have changed the rules, and other when
+	// something else in the packet filter has changed; nil if there are no such
+	// events.
 	Watch func(ctx context.Context, own, other func()) error
-	// Former are asked once, when the rules are in place for the first time.
+	// Former are called once, when the rules are in place for the first time.
 	Former []Remover
-	// Blocked returns lines about what drops the overlay's packets although our
-	// rules are in place; nil when that cannot happen.
+	// Blocked returns a line for everything that drops the overlay's packets
+	// although our rules are in place; nil if that cannot happen.
 	Blocked func(ctx context.Context, c ipmasq.Config) ([]string, error)
 }
 
 // Options is what a Keeper is built from.
 type Options struct {
 	Log *slog.Logger
-	// Choose looks at the host and chooses the mode. It is asked until it
-	// answers.
+	// Choose looks at the host and chooses the mode. It is called until it
+	// succeeds.
 	Choose func(ctx context.Context) (Mode, error)
-	// Config is what the rules are about but for the subnet, which comes
-	// later.
+	// Config is what the rules depend on, without the subnet, which comes later.
 	Config ipmasq.Config
 	// ExcludeNodes adds the addresses of all nodes to Config.Exclude.
 	ExcludeNodes bool
-	// Checked is told how each look at the rules has ended.
+	// Checked is called with the result of each check of the rules.
 	Checked func(error)
-	// Dropped is told what each look at the rules of others has found.
+	// Dropped is called with what each look at the rules of others has found.
 	Dropped func(lines []string)
-	// Wrote is told what was written to a table; drift is how much of it
+	// Wrote is called with what was written to a table; drift is how much of it
 	// somebody else had changed.
 	Wrote func(table ipmasq.Table, put, deleted, drift int)
 }
 
-// Retries of what failed, and rests between passes.
-const (
-	firstRetry = time.Second
-	lastRetry  = 30 * time.Second
-	restFactor = 4
-	maxRest    = time.Second
-	// blockedEvery bounds how often the rules of others are read.
-	blockedEvery = 10 * time.Second
-)
+// blockedEvery bounds how often the rules of others are read.
+const blockedEvery = 10 * time.Second
 
 // Keeper keeps the rules. Its methods may be called by several goroutines.
 type Keeper struct {
 	Options
-	repeat *logonce.Failures
-	kick   chan struct{}
-	other  chan struct{}
+	failures *logonce.Failures
+	// changed asks for a pass, others for a look at the rules of others.
+	changed, others loop.Signal
 
 	mu     sync.Mutex
 	subnet ipfam.Pair[netip.Prefix]
@@ -110,23 +102,22 @@ type Keeper struct {
 // New returns a keeper that does nothing until Run.
 func New(o Options) *Keeper {
 	return &Keeper{
-		Options: o, repeat: logonce.NewFailures(o.Log, slog.LevelWarn),
-		kick: make(chan struct{}, 1), other: make(chan struct{}, 1),
+		Options: o, failures: logonce.NewFailures(o.Log, slog.LevelWarn),
+		changed: loop.NewSignal(), others: loop.NewSignal(),
 	}
 }
 
-// SetSubnet says which subnet this node has. It never blocks.
+// SetSubnet sets the subnet of this node. It never blocks.
 func (k *Keeper) SetSubnet(s ipfam.Pair[netip.Prefix]) {
 	k.mu.Lock()
-	changed := k.subnet != s
-	k.subnet = s
-	k.mu.Unlock()
-	if changed {
-		signal(k.kick)
+	defer k.mu.Unlock()
+	if k.subnet != s {
+		k.subnet = s
+		k.changed.Send()
 	}
 }
 
-// SetNodes says which public addresses the nodes have. It never blocks.
+// SetNodes sets the public addresses of the nodes. It never blocks.
 func (k *Keeper) SetNodes(addrs []netip.Addr) {
 	if !k.ExcludeNodes {
 		return
@@ -138,22 +129,14 @@ func (k *Keeper) SetNodes(addrs []netip.Addr) {
 	slices.SortFunc(nodes, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
 	nodes = slices.Compact(nodes)
 	k.mu.Lock()
-	changed := !slices.Equal(k.nodes, nodes)
-	k.nodes = nodes
-	k.mu.Unlock()
-	if changed {
-		signal(k.kick)
+	defer k.mu.Unlock()
+	if !slices.Equal(k.nodes, nodes) {
+		k.nodes = nodes
+		k.changed.Send()
 	}
 }
 
-func signal(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// config returns what the rules are about; it reports false before there is a
+// config returns what the rules depend on; it reports false before there is a
 // subnet.
 func (k *Keeper) config() (ipmasq.Config, bool) {
 	k.mu.Lock()
@@ -172,9 +155,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	if mode.Watch != nil {
-		group.Go(func() error {
-			return mode.Watch(ctx, func() { signal(k.kick) }, func() { signal(k.other) })
-		})
+		group.Go(func() error { return mode.Watch(ctx, k.changed.Send, k.others.Send) })
 	}
 	group.Go(func() error { return k.loop(ctx, mode) })
 	return group.Wait()
@@ -183,168 +164,157 @@ func (k *Keeper) Run(ctx context.Context) error {
 // choose asks for the mode until there is one; an error means that ctx has
 // ended.
 func (k *Keeper) choose(ctx context.Context) (Mode, error) {
-	for delay := firstRetry; ; delay = min(2*delay, lastRetry) {
+	var backoff loop.Backoff
+	for {
 		mode, err := k.Choose(ctx)
 		if ctx.Err() != nil {
 			return mode, ctx.Err()
 		}
-		k.repeat.Fail("choose how rules are written", err)
+		k.failures.Fail("choose how rules are written", err)
 		if err == nil {
 			return mode, nil
 		}
 		k.Checked(err)
-		if err := wait.For(ctx, delay); err != nil {
+		if err := backoff.Wait(ctx); err != nil {
 			return mode, err
 		}
 	}
 }
 
-// looper is what the loop remembers.
-type looper struct {
-	*Keeper
-	mode Mode
-	// last is what was applied without an error.
-	last    ipmasq.Config
-	applied bool
+// passState is what the loop knows of earlier passes.
+type passState struct {
+	keeper *Keeper
+	mode   Mode
+	// last is what was applied without an error; nil before.
+	last *ipmasq.Config
 	// cleaned says that nothing of an earlier run is left elsewhere.
 	cleaned bool
-	retry   time.Duration
-	// look asks for a look at the rules of others.
-	look    bool
+	// lookDue asks for a look at the rules of others.
+	lookDue bool
+	looked  time.Time
 	blocked map[string]bool
-	judged  time.Time
 }
 
 func (k *Keeper) loop(ctx context.Context, mode Mode) error {
-	l := &looper{Keeper: k, mode: mode, retry: firstRetry}
+	p := &passState{keeper: k, mode: mode}
 	resync := time.NewTicker(mode.Resync)
 	defer resync.Stop()
-	var again, judge <-chan time.Time
+	var pace loop.Loop
+	var look <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-k.other:
-			if judge == nil && mode.Blocked != nil {
-				judge = time.After(time.Until(l.judged.Add(blockedEvery)))
+		case <-k.others:
+			if look == nil && mode.Blocked != nil {
+				look = time.After(time.Until(p.looked.Add(blockedEvery)))
 			}
 			continue
-		case <-judge:
-			judge, l.look = nil, true
+		case <-look:
+			look, p.lookDue = nil, true
 		case <-resync.C:
-			signal(k.other) // not all that drops packets has events
-		case <-k.kick:
-		case <-again:
+			k.others.Send() // not all that drops packets has events
+		case <-k.changed:
+		case <-pace.Again():
 		}
-		started := time.Now()
-		again = l.pass(ctx)
-		if l.look { // after a pass: what is missing of our rules is no drop of others
-			l.look = false
-			l.judge(ctx)
-		}
-		if err := wait.For(ctx, min(restFactor*time.Since(started), maxRest)); err != nil {
+		if err := pace.Pass(ctx, p.pass); err != nil {
 			return err
 		}
 	}
 }
 
-// pass makes the rules right. It returns a channel that fires when a pass that
-// failed is to be repeated.
-func (l *looper) pass(ctx context.Context) <-chan time.Time {
-	c, ok := l.config()
+// pass makes the kernel hold the rules, and then looks at those of others: what
+// is missing of our rules is no drop of others.
+func (p *passState) pass(ctx context.Context) error {
+	c, ok := p.keeper.config()
 	if !ok {
 		return nil
 	}
-	changes, err := l.mode.Driver.Apply(ctx, c)
-	if ctx.Err() != nil {
-		return nil
+	err := p.apply(ctx, c)
+	if p.lookDue && ctx.Err() == nil {
+		p.lookDue = false
+		p.look(ctx, c)
 	}
-	l.count(changes, l.applied && l.last.Equal(c))
-	l.repeat.Fail("rules", err)
-	l.Checked(err)
-	if err == nil {
-		if !l.applied {
-			l.look = l.mode.Blocked != nil
-		}
-		l.last, l.applied = c, true
-		err = l.clean(ctx, c)
-	}
-	if err == nil {
-		l.retry = firstRetry
-		return nil
-	}
-	delay := l.retry
-	l.retry = min(2*l.retry, lastRetry)
-	return time.After(delay)
+	return err
 }
 
-// clean takes away what an earlier run has left elsewhere.
-func (l *looper) clean(ctx context.Context, c ipmasq.Config) error {
-	if l.cleaned {
+func (p *passState) apply(ctx context.Context, c ipmasq.Config) error {
+	changes, err := p.mode.Driver.Apply(ctx, c)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if len(changes) > 0 {
+		drift, message := p.last != nil && p.last.Equal(c), "rules written"
+		if drift {
+			message = "rules restored that somebody had changed"
+		}
+		p.keeper.report(message, "changes", changes, drift)
+	}
+	p.keeper.failures.Fail("rules", err)
+	p.keeper.Checked(err)
+	if err != nil {
+		return err
+	}
+	p.lookDue = p.lookDue || p.last == nil && p.mode.Blocked != nil
+	p.last = &c
+	return p.clean(ctx, c)
+}
+
+// clean removes what an earlier run has left elsewhere.
+func (p *passState) clean(ctx context.Context, c ipmasq.Config) error {
+	if p.cleaned {
 		return nil
 	}
-	var failed error
-	for _, r := range l.mode.Former {
+	var errs []error
+	for _, r := range p.mode.Former {
 		changes, err := r.Remove(ctx, c)
 		if len(changes) > 0 {
-			l.Log.Info("rules of an earlier run removed", "from", describe(changes))
-			l.report(changes, false)
+			p.keeper.report("rules of an earlier run removed", "from", changes, false)
 		}
-		if err != nil {
-			failed = err
-		}
+		errs = append(errs, err)
 	}
-	l.repeat.Fail("rules of an earlier run", failed)
-	l.cleaned = failed == nil
-	return failed
+	err := errors.Join(errs...)
+	p.keeper.failures.Fail("rules of an earlier run", err)
+	p.cleaned = err == nil
+	return err
 }
 
-// count logs and counts what was written.
-func (l *looper) count(changes ipmasq.Changes, drift bool) {
-	if len(changes) == 0 {
-		return
-	}
-	msg := "rules written"
-	if drift {
-		msg = "rules put right that somebody had changed"
-	}
-	l.Log.Info(msg, "changes", describe(changes))
-	l.report(changes, drift)
-}
-
-func (l *looper) report(changes ipmasq.Changes, drift bool) {
+// report logs and counts what was written; drift is what somebody else had
+// changed.
+func (k *Keeper) report(message, key string, changes ipmasq.Changes, drift bool) {
+	k.Log.Info(message, key, changes.String())
 	for table, n := range changes {
 		by := 0
 		if drift {
 			by = n.Put + n.Deleted
 		}
-		l.Wrote(table, n.Put, n.Deleted, by)
+		k.Wrote(table, n.Put, n.Deleted, by)
 	}
 }
 
-// judge says what drops the overlay's packets all the same: each line once,
-// and again when it has come back.
-func (l *looper) judge(ctx context.Context) {
-	c, ok := l.config()
-	if !ok || !c.Forward || !l.applied {
+// look reports what drops the overlay's packets although our rules are in place:
+// each line once, and again if it comes back.
+func (p *passState) look(ctx context.Context, c ipmasq.Config) {
+	if !c.Forward || p.last == nil {
 		return
 	}
-	l.judged = time.Now()
-	lines, err := l.mode.Blocked(ctx, c)
-	l.repeat.Fail("look for rules that drop the overlay's packets", err)
+	k := p.keeper
+	p.looked = time.Now()
+	lines, err := p.mode.Blocked(ctx, c)
+	k.failures.Fail("look for rules that drop the overlay's packets", err)
 	if err != nil {
 		return
 	}
-	l.Dropped(lines)
+	k.Dropped(lines)
 	now := map[string]bool{}
 	for _, line := range lines {
 		now[line] = true
-		if !l.blocked[line] {
-			l.Log.Warn("packets of pods are dropped", "why", line)
+		if !p.blocked[line] {
+			k.Log.Warn("packets of pods are dropped", "why", line)
 		}
 	}
-	if len(now) == 0 && len(l.blocked) > 0 {
-		l.Log.Info("packets of pods are not dropped any more")
+	if len(now) == 0 && len(p.blocked) > 0 {
+		k.Log.Info("packets of pods are no longer dropped")
 	}
-	l.blocked = now
+	p.blocked = now
 }

@@ -247,7 +247,7 @@ func TestDropsOfOthersAreSaidOnce(t *testing.T) {
 		f.other()
 		f.wait(11 * time.Second)
 		text := f.log.String()
-		if len(f.told) > 0 || strings.Count(text, "chain FORWARD drops") != 1 || strings.Count(text, "not dropped any more") != 1 {
+		if len(f.told) > 0 || strings.Count(text, "chain FORWARD drops") != 1 || strings.Count(text, "no longer dropped") != 1 {
 			t.Errorf("log\n%s", text)
 		}
 	})
