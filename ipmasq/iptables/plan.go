@@ -88,7 +88,7 @@ func (s *script) have(h have, marks, ours []placed, want []ipmasq.Rule) {
 		s.line("-N", s.chain.name)
 	}
 	own := slices.DeleteFunc(slices.Clone(want), ipmasq.Rule.Shared)
-	stays := ipmasq.Stays(said(ours), own)
+	stays := ipmasq.KeepInOrder(said(ours), own)
 	var n numbers
 	if len(own) < len(want) {
 		n = s.mark(marks, firstOf(ours, stays))

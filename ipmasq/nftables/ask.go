@@ -77,30 +77,6 @@ func remedy(err error) string {
 	return ""
 }
 
-// steadyTries is how often steady reads anew.
-const steadyTries = 10
-
-// steady compares until there is nothing to do, or until nothing in nf_tables has
-// changed meanwhile: the kernel may leave out a rule of a list that changes, or
-// show it twice.
-func (d *Driver) steady(compare func() (steps int, err error)) error {
-	for range steadyTries {
-		before, err := d.Generation()
-		if err != nil {
-			return err
-		}
-		steps, err := compare()
-		if err != nil || steps == 0 {
-			return err
-		}
-		after, err := d.Generation()
-		if err != nil || before == after {
-			return err
-		}
-	}
-	return errors.New("nf_tables changes all the time")
-}
-
 // chain looks for a chain, and whether it is a base chain of a hook.
 func (d *Driver) chain(f ipfam.Family, table, name string) (exists, hooked bool, err error) {
 	answers, err := d.ask(unix.NFT_MSG_GETCHAIN, byte(families[f]),

@@ -47,13 +47,9 @@ func (r Compat) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, err
 	if r.driver.absent() {
 		return nil, nil
 	}
-	changes, err := r.apply(c, r.match)
-	if err != nil && ctx.Err() == nil {
-		// Somebody may have changed the tables between reading and writing.
-		changes, err = r.apply(c, r.match)
-	}
+	changes, err := r.apply(ctx, c, r.match)
 	if errors.Is(err, unix.ENOENT) && ctx.Err() == nil {
-		return r.apply(c, "") // the kernel has no nft_compat, or no comments
+		return r.apply(ctx, c, "") // the kernel has no nft_compat, or no comments
 	}
 	return changes, err
 }
@@ -64,52 +60,18 @@ func (r Compat) Remove(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, er
 	return r.Apply(ctx, c.None())
 }
 
-func (r Compat) apply(c ipmasq.Config, match string) (ipmasq.Changes, error) {
-	conn, err := r.driver.Open()
-	if err != nil {
-		return nil, fmt.Errorf("open nf_tables: %w", err)
-	}
-	var todo []compatSteps
-	err = r.driver.steady(func() (n int, err error) {
-		todo, err = r.compare(conn, c, match)
-		return len(todo), err
-	})
-	if err != nil {
-		return nil, err
-	}
-	changes := ipmasq.Changes{}
-	for _, s := range todo {
-		s.queue(conn)
-		changes.Add(s.table, s.put(), s.deleted())
-	}
-	if len(changes) == 0 {
-		return nil, nil
-	}
-	if err := conn.Flush(); err != nil {
-		return nil, fmt.Errorf("write tables of iptables: %w", err)
-	}
-	return changes, nil
-}
-
-// compare returns what is to be done in each table and family.
-func (r Compat) compare(conn *nftables.Conn, c ipmasq.Config, match string) ([]compatSteps, error) {
-	var todo []compatSteps
-	for _, f := range ipfam.All() {
-		if !c.Concerns(f) {
-			continue
-		}
+func (r Compat) apply(ctx context.Context, c ipmasq.Config, match string) (ipmasq.Changes, error) {
+	return r.driver.transaction(ctx, c, func(conn *nftables.Conn, f ipfam.Family) (todo []*batch, err error) {
 		for _, table := range r.tables {
 			ch := compats[table]
 			h, err := r.read(conn, f, ch)
 			if err != nil {
-				return nil, fmt.Errorf("%s: read chain %s of table %s: %w", f, ch.name, table, err)
+				return nil, fmt.Errorf("chain %s of table %s: %w", ch.name, table, err)
 			}
-			if s := ch.plan(f, h, c, match); s.put()+s.deleted() > 0 {
-				todo = append(todo, s)
-			}
+			todo = append(todo, ch.plan(f, h, c, match))
 		}
-	}
-	return todo, nil
+		return todo, nil
+	})
 }
 
 // compatHave is what the kernel holds: rules of the base chain and of ours.

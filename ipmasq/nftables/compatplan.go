@@ -12,113 +12,55 @@ import (
 	"flannel/ipmasq"
 )
 
-// compatSteps turn what the kernel holds into what it should hold. They are done
-// in the order of the fields.
-type compatSteps struct {
-	table     ipmasq.Table
-	base, own *nftables.Chain
-	makeChain bool
-	add       []*nftables.Rule
-	// jump is put in front of the rule at its position, or at the end.
-	jump      *nftables.Rule
-	del       []*nftables.Rule
-	dropChain bool
-}
-
-func (s compatSteps) put() int {
-	n := len(s.add)
-	for _, more := range []bool{s.makeChain, s.jump != nil} {
-		if more {
-			n++
-		}
-	}
-	return n
-}
-
-func (s compatSteps) deleted() int {
-	if s.dropChain {
-		return len(s.del) + 1
-	}
-	return len(s.del)
-}
-
-// queue adds the steps to the connection's transaction. A table that is not
-// there makes it fail.
-func (s compatSteps) queue(conn *nftables.Conn) {
-	if s.makeChain {
-		conn.AddChain(s.own)
-	}
-	for _, r := range s.add {
-		conn.AddRule(r)
-	}
-	switch {
-	case s.jump == nil:
-	case s.jump.Position == 0:
-		conn.AddRule(s.jump)
-	default:
-		conn.InsertRule(s.jump)
-	}
-	for _, r := range s.del {
-		// The library refuses rules without a number; those of the kernel have one.
-		_ = conn.DelRule(r)
-	}
-	if s.dropChain {
-		conn.FlushChain(s.own)
-		conn.DelChain(s.own)
-	}
-}
-
 // plan compares the chains with the rules that they should hold. match is the
-// extension for comments, empty when there is none. Rules of another daemon and
-// of the user stay, and the chain and the jump with them.
-func (c compat) plan(f ipfam.Family, h compatHave, cfg ipmasq.Config, match string) compatSteps {
-	s := compatSteps{table: c.table}
-	s.base, s.own = c.chains(f)
+// extension for comments, empty if there is none. Rules of another daemon and of
+// the user stay, and the chain and the jump with them.
+func (c compat) plan(f ipfam.Family, h compatHave, cfg ipmasq.Config, match string) *batch {
+	b := &batch{table: c.table}
+	base, own := c.chains(f)
 	want := cfg.Rules(f, c.table)
 	ours, others := c.sortOut(f, h.own, cfg)
 	switch {
 	case len(want) > 0 && h.hooked:
-		s.makeChain = !h.exists
-		s.rules(f, c, ours, want, match)
-		s.jumps(f, c, h.base, match)
+		if !h.exists {
+			b.addChain(own)
+		}
+		stale := c.rules(b, own, f, ours, want, match)
+		c.jumps(b, base, f, h.base, match)
+		b.delRules(own, stale...)
 	case len(want) > 0 || !h.exists:
-	case others > 0:
-		s.delete(s.own, ours)
+	case others:
+		b.delRules(own, ours...)
 	default:
 		for _, r := range h.base {
 			if v, ok := verdictOf(r); ok && v.Chain == c.name {
-				s.delete(s.base, []*nftables.Rule{r})
+				b.delRules(base, r)
 			}
 		}
-		s.delete(s.own, ours)
-		s.dropChain = true
+		b.delRules(own, ours...)
+		b.change(0, 0, func(conn *nftables.Conn) error { conn.FlushChain(own); return nil })
+		b.delChain(own)
 	}
-	return s
+	return b
 }
 
-// sortOut returns our rules, and how many there are of others: those that name
-// another network or do not have the comment. The mark rule, which returns, is
-// shared.
-func (c compat) sortOut(f ipfam.Family, list []*nftables.Rule, cfg ipmasq.Config) (ours []*nftables.Rule, others int) {
+// sortOut returns our rules, and whether there are others: those that name another
+// network or do not have the comment. The mark rule, which returns, is shared.
+func (c compat) sortOut(f ipfam.Family, list []*nftables.Rule, cfg ipmasq.Config) (ours []*nftables.Rule, others bool) {
 	for _, r := range list {
 		switch t := c.text(f, r); {
 		case names(f, r.Exprs, cfg.Owns):
 			ours = append(ours, r)
 		case !t.rule.Shared() || !t.commented && !returns(r):
-			others++
+			others = true
 		}
 	}
 	return ours, others
 }
 
-func (s *compatSteps) delete(in *nftables.Chain, list []*nftables.Rule) {
-	for _, r := range list {
-		s.del = append(s.del, &nftables.Rule{Table: in.Table, Chain: in, Handle: r.Handle})
-	}
-}
-
-// rules makes our chain hold the wanted rules. What is right stays.
-func (s *compatSteps) rules(f ipfam.Family, c compat, ours []*nftables.Rule, want []ipmasq.Rule, match string) {
+// rules adds the wanted rules that are missing, and returns those of ours that are
+// to be deleted. What is right stays.
+func (c compat) rules(b *batch, own *nftables.Chain, f ipfam.Family, ours []*nftables.Rule, want []ipmasq.Rule, match string) (stale []*nftables.Rule) {
 	have, texts := make([]compatText, len(ours)), make([]compatText, len(want))
 	for i, r := range ours {
 		have[i] = c.text(f, r)
@@ -126,49 +68,45 @@ func (s *compatSteps) rules(f ipfam.Family, c compat, ours []*nftables.Rule, wan
 	for i, r := range want {
 		texts[i] = compatText{plain: true, commented: match != "", rule: r}
 	}
-	kept := map[int]bool{}
-	for i, at := range ipmasq.Stays(have, texts) {
-		if at >= 0 {
-			kept[at] = true
-			continue
+	keep := ipmasq.KeepInOrder(have, texts)
+	for i, at := range keep {
+		if at < 0 {
+			b.addRule(c.rule(own, addresses(f, want[i]), match, &expr.Verdict{Kind: expr.VerdictAccept}))
 		}
-		s.add = append(s.add, c.rule(s.own, addresses(f, want[i]), match, &expr.Verdict{Kind: expr.VerdictAccept}))
 	}
 	for i, r := range ours {
-		if !kept[i] {
-			s.delete(s.own, []*nftables.Rule{r})
+		if !slices.Contains(keep, i) {
+			stale = append(stale, r)
 		}
 	}
+	return stale
 }
 
-// jumps makes the base chain jump to ours once. A jump that is there keeps its
-// place; another one is appended.
-func (s *compatSteps) jumps(f ipfam.Family, c compat, base []*nftables.Rule, match string) {
+// jumps makes the base chain jump to ours once. A jump that is right keeps its
+// place; one that is not is replaced where it is, and a missing one is appended.
+func (c compat) jumps(b *batch, base *nftables.Chain, f ipfam.Family, rules []*nftables.Rule, match string) {
 	right := compatText{plain: true, commented: match != "", jump: true, rule: ipmasq.Rule{Do: ipmasq.Accept}}
-	var first *nftables.Rule
-	var texts []compatText
-	var found []*nftables.Rule
-	for _, r := range base {
-		if t := c.text(f, r); t.jump && t.rule.Shared() && t.plain {
-			texts, found = append(texts, t), append(found, r)
+	kept := false
+	var stale []*nftables.Rule
+	for _, r := range rules {
+		switch t := c.text(f, r); {
+		case !t.jump || !t.plain || !t.rule.Shared():
+		case t == right && !kept:
+			kept = true
+		default:
+			stale = append(stale, r)
 		}
 	}
-	if len(found) > 0 {
-		first = found[0]
+	jump := c.rule(base, nil, match, &expr.Verdict{Kind: expr.VerdictJump, Chain: c.name})
+	switch {
+	case kept:
+	case len(stale) > 0:
+		jump.Position = stale[0].Handle
+		b.insertRule(jump)
+	default:
+		b.addRule(jump)
 	}
-	stays := slices.Index(texts, right)
-	for i, r := range found {
-		if i != stays {
-			s.delete(s.base, []*nftables.Rule{r})
-		}
-	}
-	if stays >= 0 {
-		return
-	}
-	s.jump = c.rule(s.base, nil, match, &expr.Verdict{Kind: expr.VerdictJump, Chain: c.name})
-	if first != nil {
-		s.jump.Position = first.Handle
-	}
+	b.delRules(base, stale...)
 }
 
 // rule returns a rule in the layout of iptables-nft: conditions, comment,

@@ -63,11 +63,7 @@ func (d *Driver) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, er
 		return nil, nil
 	}
 	d.verified.Forget()
-	changes, err := d.apply(c)
-	if err != nil && ctx.Err() == nil {
-		// Somebody may have changed the tables between reading and writing.
-		changes, err = d.apply(c)
-	}
+	changes, err := d.transaction(ctx, c, func(conn *nftables.Conn, f ipfam.Family) ([]*batch, error) { return compare(conn, f, c) })
 	if failed == nil && err == nil && len(changes) == 0 {
 		d.verified.Set(before, c)
 	}
@@ -81,124 +77,35 @@ func (d *Driver) absent() bool {
 	return err != nil
 }
 
-func (d *Driver) apply(c ipmasq.Config) (ipmasq.Changes, error) {
-	conn, err := d.Open()
-	if err != nil {
-		return nil, fmt.Errorf("open nf_tables: %w", err)
-	}
-	changes := ipmasq.Changes{}
-	for _, f := range ipfam.All() {
-		if !c.Concerns(f) {
-			continue
-		}
-		var todo []steps
-		var last bool
-		err := d.steady(func() (n int, err error) {
-			todo, last, err = d.compare(conn, f, c)
-			return len(todo), err
-		})
-		if err != nil {
-			return nil, fmt.Errorf("%s: read table %s: %w", f, tableNames[f], err)
-		}
-		for _, s := range todo {
-			if err := s.queue(conn); err != nil {
-				return nil, fmt.Errorf("%s: prepare table %s: %w", f, tableNames[f], err)
-			}
-			changes.Add(s.chain.table, s.put(), s.deleted())
-			d.Log.Debug("rules to write", "table", key(f, s.chain), "put", s.put(), "deleted", s.deleted())
-		}
-		if last {
-			conn.DelTable(ownTable(f))
-		}
-	}
-	if len(changes) == 0 {
-		return nil, nil
-	}
-	if err := conn.Flush(); err != nil {
-		return nil, fmt.Errorf("write nf_tables: %w", err)
-	}
-	return changes, nil
-}
-
-// compare returns what is to be done in the table of one family, and whether
-// nothing is left in it afterwards.
-func (d *Driver) compare(conn *nftables.Conn, f ipfam.Family, c ipmasq.Config) (todo []steps, last bool, err error) {
-	list, err := chainsOf(conn, f, tableNames[f])
-	if err != nil {
-		return nil, false, err
-	}
-	left := len(list)
-	for _, table := range ipmasq.Tables() {
-		ch := chains[table]
-		h, err := read(conn, f, ch, list)
-		if err == nil && table == ipmasq.Nat {
-			h.sets, err = readSets(conn, f, c)
-		}
-		if err != nil {
-			return nil, false, err
-		}
-		s := plan(f, ch, h, c)
-		if s.empty() {
-			continue
-		}
-		todo = append(todo, s)
-		if s.dropChain {
-			left--
-		}
-		if s.makeChain {
-			left++
-		}
-	}
-	return todo, len(list) > 0 && left == 0, nil
-}
-
-// chainsOf lists the chains of a table; none when there is no such table.
-func chainsOf(conn *nftables.Conn, f ipfam.Family, table string) ([]*nftables.Chain, error) {
+// compare returns what is to be done in the table of one family. The table goes
+// with its last chain.
+func compare(conn *nftables.Conn, f ipfam.Family, c ipmasq.Config) (todo []*batch, err error) {
 	list, err := conn.ListChainsOfTableFamily(families[f])
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(list, func(c *nftables.Chain) bool { return c.Table.Name != table }), nil
-}
-
-func read(conn *nftables.Conn, f ipfam.Family, c chain, list []*nftables.Chain) (have, error) {
-	i := slices.IndexFunc(list, func(have *nftables.Chain) bool { return have.Name == c.name })
-	if i < 0 {
-		return have{}, nil
+	list = slices.DeleteFunc(list, func(c *nftables.Chain) bool { return c.Table.Name != tableNames[f] })
+	left := len(list)
+	for _, table := range ipmasq.Tables() {
+		ch, h := chains[table], have{}
+		if i := slices.IndexFunc(list, func(c *nftables.Chain) bool { return c.Name == ch.name }); i >= 0 {
+			h.chain = list[i]
+			h.rules, err = conn.GetRules(ownTable(f), h.chain)
+		}
+		if err == nil && table == ipmasq.Nat {
+			h.sets, err = readSets(conn, f, c)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("table %s: %w", tableNames[f], err)
+		}
+		b := plan(f, ch, h, c)
+		left += b.chains
+		todo = append(todo, b)
 	}
-	h := have{chain: list[i]}
-	var err error
-	h.rules, err = conn.GetRules(ownTable(f), list[i])
-	return h, err
-}
-
-// queue adds the steps to the connection's transaction.
-func (s steps) queue(conn *nftables.Conn) error {
-	c := s.chain.in(s.family)
-	for _, r := range s.del {
-		// The library refuses rules without a number; those of the kernel have one.
-		_ = conn.DelRule(&nftables.Rule{Table: c.Table, Chain: c, Handle: r.Handle})
+	if last := todo[len(todo)-1]; len(list) > 0 && left == 0 {
+		last.change(0, 0, func(conn *nftables.Conn) error { conn.DelTable(ownTable(f)); return nil })
 	}
-	if s.dropChain {
-		conn.DelChain(c)
-	}
-	if s.makeChain {
-		conn.AddTable(c.Table)
-		conn.AddChain(c)
-	}
-	if err := s.sets.fill(conn, s.family); err != nil {
-		return err
-	}
-	for _, w := range s.add {
-		conn.AddRule(w.rule(c))
-	}
-	for _, w := range s.insert {
-		conn.InsertRule(w.rule(c))
-	}
-	for _, network := range s.sets.drop {
-		conn.DelSet(setOf(s.family, network))
-	}
-	return nil
+	return todo, nil
 }
 
 // Remove takes this daemon's rules out of the kernel, and the tables with the

@@ -18,60 +18,49 @@ type have struct {
 	sets  sets
 }
 
-// steps turn what the kernel holds of one chain into what it should hold. They
-// are done in the order of the fields, in one transaction.
-type steps struct {
-	family ipfam.Family
-	chain  chain
-	// makeChain is also done if the chain exists and differs.
-	del                  []*nftables.Rule
-	dropChain, makeChain bool
-	sets                 setSteps
-	// add are appended, insert comes before all other rules.
-	add, insert []wanted
-}
-
-func (s steps) empty() bool { return s.put()+s.deleted() == 0 }
-
-func (s steps) put() int {
-	n, _ := s.sets.counts()
-	n += len(s.insert) + len(s.add)
-	if s.makeChain {
-		n++
-	}
-	return n
-}
-
-func (s steps) deleted() int {
-	_, n := s.sets.counts()
-	n += len(s.del)
-	if s.dropChain {
-		n++
-	}
-	return n
-}
-
 // plan compares a chain with the rules that it should hold. If they differ, all
 // of ours are replaced. Rules of another daemon and of the user stay, and the mark
 // rule and the chain with them.
-func plan(f ipfam.Family, c chain, h have, cfg ipmasq.Config) steps {
+func plan(f ipfam.Family, c chain, h have, cfg ipmasq.Config) *batch {
+	b, in := &batch{table: c.table}, c.in(f)
 	shared, own, excluded := c.want(f, cfg)
-	s := steps{family: f, chain: c, sets: planSets(cfg.Network[f], h.sets, excluded)}
 	ours, marked, others := sortOut(f, c, h.rules, cfg.Owns)
+	replace := false
 	switch {
 	case len(own) == 0 && (h.chain == nil || others):
-		s.del = ours
+		b.delRules(in, ours...)
 	case len(own) == 0:
-		s.del, s.dropChain = h.rules, true
+		b.delRules(in, h.rules...)
+		b.delChain(in)
 	case h.chain != nil && !c.right(h.chain):
 		// What a chain is hooked to cannot be changed.
-		s.del, s.dropChain, s.makeChain = h.rules, true, true
-		s.insert, s.add = shared, own
+		b.delRules(in, h.rules...)
+		b.delChain(in)
+		replace = true
 	case !equal(f, marked, slices.Concat(shared, own)):
-		s.del, s.makeChain = marked, h.chain == nil
-		s.insert, s.add = shared, own
+		b.delRules(in, marked...)
+		replace = true
 	}
-	return s
+	if replace && (h.chain == nil || b.chains < 0) {
+		b.addTable(in.Table)
+		b.addChain(in)
+	}
+	network := cfg.Network[f]
+	b.fillSet(f, network, h.sets, excluded)
+	if replace {
+		for _, w := range own {
+			b.addRule(w.rule(in))
+		}
+		for _, w := range shared {
+			b.insertRule(w.rule(in))
+		}
+	}
+	for n := range h.sets {
+		if n != network || len(excluded) == 0 {
+			b.change(0, 1, func(conn *nftables.Conn) error { conn.DelSet(setOf(f, n)); return nil })
+		}
+	}
+	return b
 }
 
 // equal reports whether rules are the wanted ones, in their order.

@@ -75,32 +75,6 @@ func readSets(conn *nftables.Conn, f ipfam.Family, c ipmasq.Config) (sets, error
 	return out, nil
 }
 
-// setSteps turn the sets that the kernel holds into the one that it should
-// hold, or none.
-type setSteps struct {
-	network  netip.Prefix
-	make     bool
-	put, del []netip.Addr
-	drop     []netip.Prefix
-}
-
-// planSets compares the sets with the addresses that are to be excluded.
-func planSets(network netip.Prefix, have sets, want []netip.Addr) setSteps {
-	s := setSteps{network: network}
-	for n := range have {
-		if n != network || len(want) == 0 {
-			s.drop = append(s.drop, n)
-		}
-	}
-	if len(want) == 0 {
-		return s
-	}
-	addrs, exists := have[network]
-	s.make = !exists
-	s.put, s.del = missing(want, addrs), missing(addrs, want)
-	return s
-}
-
 // missing returns what is in list and not in from.
 func missing(list, from []netip.Addr) []netip.Addr {
 	there := make(map[netip.Addr]bool, len(from))
@@ -110,37 +84,26 @@ func missing(list, from []netip.Addr) []netip.Addr {
 	return slices.DeleteFunc(slices.Clone(list), func(a netip.Addr) bool { return there[a] })
 }
 
-// counts returns how many sets and elements are put and deleted.
-func (s setSteps) counts() (put, deleted int) {
-	put, deleted = len(s.put), len(s.del)+len(s.drop)
-	if s.make {
-		put++
-	}
-	return put, deleted
-}
-
 // elementsAtOnce bounds a message: the length of a list has 16 bits.
 const elementsAtOnce = 1000
 
-// fill makes the set hold its addresses, before rules look them up.
-func (s setSteps) fill(conn *nftables.Conn, f ipfam.Family) error {
-	set := setOf(f, s.network)
-	if s.make {
-		if err := conn.AddSet(set, nil); err != nil {
-			return err
-		}
+// fillSet makes the set of a network hold the excluded addresses, before rules look
+// them up.
+func (b *batch) fillSet(f ipfam.Family, network netip.Prefix, have sets, want []netip.Addr) {
+	if len(want) == 0 {
+		return
 	}
-	for list := range slices.Chunk(s.put, elementsAtOnce) {
-		if err := conn.SetAddElements(set, elements(list)); err != nil {
-			return err
-		}
+	set := setOf(f, network)
+	addrs, exists := have[network]
+	if !exists {
+		b.change(1, 0, func(conn *nftables.Conn) error { return conn.AddSet(set, nil) })
 	}
-	for list := range slices.Chunk(s.del, elementsAtOnce) {
-		if err := conn.SetDeleteElements(set, elements(list)); err != nil {
-			return err
-		}
+	for list := range slices.Chunk(missing(want, addrs), elementsAtOnce) {
+		b.change(len(list), 0, func(conn *nftables.Conn) error { return conn.SetAddElements(set, elements(list)) })
 	}
-	return nil
+	for list := range slices.Chunk(missing(addrs, want), elementsAtOnce) {
+		b.change(0, len(list), func(conn *nftables.Conn) error { return conn.SetDeleteElements(set, elements(list)) })
+	}
 }
 
 func elements(addrs []netip.Addr) []nftables.SetElement {

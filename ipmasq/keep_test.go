@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestStays(t *testing.T) {
+func TestKeepInOrder(t *testing.T) {
 	tests := []struct {
 		name, have, want string
 		stay             []int
@@ -22,7 +22,7 @@ func TestStays(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := Stays(strings.Split(tt.have, ""), strings.Split(tt.want, ""))
+			got := KeepInOrder(strings.Split(tt.have, ""), strings.Split(tt.want, ""))
 			if !slices.Equal(got, tt.stay) {
 				t.Errorf("got %v, want %v", got, tt.stay)
 			}

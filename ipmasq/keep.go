@@ -1,10 +1,9 @@
 package ipmasq
 
-// Stays says for each rule of want which rule of have it is, when that can stay
-// where it is so that all end up in the order of want; else -1. What is there
-// twice does not stay: to delete one of two by what it says is to delete the
-// first.
-func Stays[R comparable](have, want []R) []int {
+// KeepInOrder finds for each rule of want the rule of have that can stay where it is
+// so that all end up in the order of want, or -1. Duplicates are not kept: rules are
+// deleted by their text, which deletes the first one with that text.
+func KeepInOrder[R comparable](have, want []R) []int {
 	at := make(map[R]int, len(want))
 	out := make([]int, len(want))
 	for i, r := range want {
