@@ -9,7 +9,7 @@ import (
 )
 
 // have is what the kernel holds of one table: the rules of the kernel's chain
-// and, when it exists, of ours.
+// and, if it exists, of ours.
 type have struct {
 	base, own []entry
 	exists    bool
@@ -18,12 +18,14 @@ type have struct {
 // script is a list of commands for iptables-restore that turn what the kernel
 // holds into what it should hold.
 type script struct {
-	chain        chain
+	chain chain
+	// own is what our chain holds after the commands so far.
+	own          []*entry
 	lines        []string
 	put, deleted int
 }
 
-// text returns the transaction, or nothing when nothing is to be done.
+// text returns the transaction, or nothing if nothing is to be done.
 func (s *script) text() string {
 	if len(s.lines) == 0 {
 		return ""
@@ -31,158 +33,117 @@ func (s *script) text() string {
 	return "*" + string(s.chain.table) + "\n" + strings.Join(s.lines, "\n") + "\nCOMMIT\n"
 }
 
-func (s *script) add(in, rule string) { s.put++; s.line("-A", in, rule) }
-func (s *script) insert(in string, number int, rule string) {
-	s.put++
-	s.line("-I", in, strconv.Itoa(number), rule)
-}
-func (s *script) del(in, rule string)  { s.deleted++; s.line("-D", in, rule) }
 func (s *script) line(words ...string) { s.lines = append(s.lines, strings.Join(words, " ")) }
+func (s *script) add(in, rule string)  { s.put++; s.line("-A", in, rule) }
+func (s *script) del(in, rule string)  { s.deleted++; s.line("-D", in, rule) }
+
+// insert puts rules into our chain, in front of the one at this place.
+func (s *script) insert(at int, rules ...ipmasq.Rule) {
+	for i, r := range rules {
+		s.put++
+		s.line("-I", s.chain.name, strconv.Itoa(at+i+1), s.chain.format(r))
+	}
+	s.own = slices.Insert(s.own, at, make([]*entry, len(rules))...)
+	for i, r := range rules {
+		s.own[at+i] = &entry{rule: r}
+	}
+}
+
+// delFunc deletes rules of our chain.
+func (s *script) delFunc(which func(*entry) bool) {
+	s.own = slices.DeleteFunc(s.own, func(e *entry) bool {
+		if !which(e) {
+			return false
+		}
+		s.del(s.chain.name, e.text)
+		return true
+	})
+}
 
 // plan compares what the kernel holds with the rules that it should hold. The
 // chain may also hold rules of another daemon and of the user; they stay, and
 // the mark rule, the jump and the chain with them.
 func plan(c chain, h have, want []ipmasq.Rule, owns func(ipmasq.Rule) bool) *script {
 	s := &script{chain: c}
-	marks, ours, others := sortOut(h.own, owns)
+	for i := range h.own {
+		s.own = append(s.own, &h.own[i])
+	}
+	ours := func(e *entry) bool { return e.commented && owns(e.rule) }
+	marks := func(e *entry) bool { return e.commented && e.plain && e.rule == ipmasq.Rule{Marked: true} }
 	own := slices.DeleteFunc(slices.Clone(want), ipmasq.Rule.Shared)
 	switch {
 	case len(own) > 0:
-		s.have(h, marks, ours, want)
-	case len(others) > 0:
-		s.delAll(ours)
+		if !h.exists {
+			s.put++
+			s.line("-N", c.name)
+		}
+		keep := s.keep(ours, own)
+		kept := make(map[*entry]bool, len(keep))
+		for _, e := range keep {
+			kept[e] = e != nil
+		}
+		stays := func(e *entry) bool { return kept[e] }
+		if len(own) < len(want) {
+			s.mark(marks, slices.IndexFunc(s.own, stays))
+		}
+		s.delFunc(func(e *entry) bool { return ours(e) && !stays(e) })
+		s.fill(own, keep)
+		s.jump(h.base)
+	case slices.ContainsFunc(s.own, func(e *entry) bool { return !ours(e) && !marks(e) }):
+		s.delFunc(ours)
 	case h.exists:
 		s.remove(h)
 	}
 	return s
 }
 
-// placed is a rule and where in the chain it is.
-type placed struct {
-	entry
-	at int
-}
-
-// sortOut tells the mark rules, our rules, and those of others apart.
-func sortOut(list []entry, owns func(ipmasq.Rule) bool) (marks, ours, others []placed) {
+// keep finds for each wanted rule the one in the chain that stays where it is, or
+// nil: a chain can have thousands of rules.
+func (s *script) keep(ours func(*entry) bool, own []ipmasq.Rule) []*entry {
+	list := slices.DeleteFunc(slices.Clone(s.own), func(e *entry) bool { return !ours(e) })
+	rules := make([]ipmasq.Rule, len(list))
 	for i, e := range list {
-		p := placed{e, i}
-		switch {
-		case e.commented && owns(e.rule):
-			ours = append(ours, p)
-		case e.commented && e.plain && e.rule == ipmasq.Rule{Marked: true}:
-			marks = append(marks, p)
-		default:
-			others = append(others, p)
+		if e.plain { // others differ from all that are wanted
+			rules[i] = e.rule
 		}
 	}
-	return marks, ours, others
-}
-
-// have makes the chain hold the wanted rules in their order, the mark rule
-// before them, and the kernel's chain jump to it once. What is right stays where
-// it is: a chain can have thousands of rules.
-func (s *script) have(h have, marks, ours []placed, want []ipmasq.Rule) {
-	if !h.exists {
-		s.put++
-		s.line("-N", s.chain.name)
-	}
-	own := slices.DeleteFunc(slices.Clone(want), ipmasq.Rule.Shared)
-	stays := ipmasq.KeepInOrder(said(ours), own)
-	var n numbers
-	if len(own) < len(want) {
-		n = s.mark(marks, firstOf(ours, stays))
-	}
-	kept := make([]bool, len(ours))
-	for _, i := range stays {
-		if i >= 0 {
-			kept[i] = true
-		}
-	}
-	for i, p := range ours {
-		if !kept[i] {
-			n.gone = append(n.gone, p.at)
-			s.del(s.chain.name, p.text)
-		}
-	}
-	slices.Sort(n.gone)
-	s.fill(own, ours, stays, n)
-	s.jump(h.base)
-}
-
-// said returns what the rules say. Those that say more than an ipmasq.Rule can
-// are like none that is wanted.
-func said(list []placed) []ipmasq.Rule {
-	out := make([]ipmasq.Rule, len(list))
-	for i, p := range list {
-		if p.plain {
-			out[i] = p.rule
+	out := make([]*entry, len(own))
+	for i, at := range ipmasq.KeepInOrder(rules, own) {
+		if at >= 0 {
+			out[i] = list[at]
 		}
 	}
 	return out
 }
 
-// firstOf returns the first of our rules that stays, or nil.
-func firstOf(ours []placed, stays []int) *placed {
-	for _, i := range stays {
-		if i >= 0 {
-			return &ours[i]
-		}
+// mark makes the chain hold the mark rule once, before the first of our rules that
+// stay.
+func (s *script) mark(marks func(*entry) bool, first int) {
+	at := slices.IndexFunc(s.own, marks)
+	once := at >= 0 && !slices.ContainsFunc(s.own[at+1:], marks)
+	if !once || first >= 0 && first < at {
+		s.delFunc(marks)
+		s.insert(0, ipmasq.Rule{Marked: true})
 	}
-	return nil
 }
 
-// numbers tells which number a rule has while a script runs.
-type numbers struct {
-	gone  []int // where rules were that are deleted, in order
-	added int   // how many were put before those that follow
-}
-
-// of returns the number of the rule that was at this place.
-func (n numbers) of(at int) int {
-	before, _ := slices.BinarySearch(n.gone, at)
-	return 1 + at - before + n.added
-}
-
-// fill puts the wanted rules that are missing, each in front of the next one
-// that stays.
-func (s *script) fill(own []ipmasq.Rule, ours []placed, stays []int, n numbers) {
+// fill puts the wanted rules that are missing, each in front of the next one that
+// stays.
+func (s *script) fill(own []ipmasq.Rule, keep []*entry) {
 	for from := 0; from < len(own); {
 		to := from
-		for to < len(own) && stays[to] < 0 {
+		for to < len(own) && keep[to] == nil {
 			to++
 		}
-		for _, r := range own[from:to] {
-			text := s.chain.format(r)
-			if to == len(own) {
-				s.add(s.chain.name, text)
-				continue
+		switch {
+		case to == len(own):
+			for _, r := range own[from:] {
+				s.add(s.chain.name, s.chain.format(r))
 			}
-			s.insert(s.chain.name, n.of(ours[stays[to]].at), text)
-			n.added++
+		case to > from:
+			s.insert(slices.Index(s.own, keep[to]), own[from:to]...)
 		}
 		from = to + 1
-	}
-}
-
-// mark makes the chain hold the mark rule once, before those of our rules that
-// stay where they are.
-func (s *script) mark(marks []placed, first *placed) numbers {
-	if len(marks) == 1 && (first == nil || marks[0].at < first.at) {
-		return numbers{}
-	}
-	s.delAll(marks)
-	s.insert(s.chain.name, 1, s.chain.format(ipmasq.Rule{Marked: true}))
-	n := numbers{added: 1}
-	for _, m := range marks {
-		n.gone = append(n.gone, m.at)
-	}
-	return n
-}
-
-func (s *script) delAll(list []placed) {
-	for _, p := range list {
-		s.del(s.chain.name, p.text)
 	}
 }
 
@@ -202,17 +163,15 @@ func (s *script) jump(base []entry) {
 	}
 }
 
-// remove takes everything away. When somebody adds a rule meanwhile, the chain
-// is not empty, and the whole transaction fails.
+// remove removes everything. If somebody adds a rule meanwhile, the chain is not
+// empty, and the whole transaction fails.
 func (s *script) remove(h have) {
 	for _, e := range h.base {
 		if e.jump == s.chain.name {
 			s.del(s.chain.base, e.text)
 		}
 	}
-	for _, e := range h.own {
-		s.del(s.chain.name, e.text)
-	}
+	s.delFunc(func(*entry) bool { return true })
 	s.deleted++
 	s.line("-X", s.chain.name)
 }

@@ -54,13 +54,13 @@ func (d *Driver) ask(message int, family byte, attrs ...netlink.Attribute) ([]*n
 // Generation returns a number that changes with every change to nf_tables. An
 // error means that the kernel has no nf_tables.
 func (d *Driver) Generation() (uint32, error) {
-	answers, err := d.ask(msgGetGen, unix.AF_UNSPEC)
+	answers, err := d.ask(unix.NFT_MSG_GETGEN, unix.AF_UNSPEC)
 	if err != nil {
 		return 0, fmt.Errorf("read the generation of nf_tables: %w%s", err, remedy(err))
 	}
 	for _, attrs := range answers {
 		for attrs.Next() {
-			if attrs.Type() == attrGeneration {
+			if attrs.Type() == unix.NFTA_GEN_ID {
 				return attrs.Uint32(), nil
 			}
 		}

@@ -22,8 +22,8 @@ func FuzzComment(f *testing.F) {
 }
 
 func FuzzEvent(f *testing.F) {
-	f.Add(uint16(msgNewRule), []byte{2, 0, 0, 0, 8, 0, 1, 0, 'n', 'a', 't', 0})
-	f.Add(uint16(msgDelTable), []byte{2, 0, 0, 0, 200, 0, 1, 0})
+	f.Add(uint16(unix.NFT_MSG_NEWRULE), []byte{2, 0, 0, 0, 8, 0, 1, 0, 'n', 'a', 't', 0})
+	f.Add(uint16(unix.NFT_MSG_DELTABLE), []byte{2, 0, 0, 0, 200, 0, 1, 0})
 	f.Fuzz(func(_ *testing.T, kind uint16, data []byte) {
 		subject(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind&0xff)}, Data: data})
 	})

@@ -15,28 +15,6 @@ import (
 	"flannel/internal/wait"
 )
 
-// eventGroup is the netlink group of changes to nf_tables (NFNLGRP_NFTABLES).
-const eventGroup = 7
-
-// Numbers of messages of nf_tables (linux/netfilter/nf_tables.h).
-const (
-	msgNewTable = 0
-	msgDelTable = 2
-	msgNewChain = 3
-	msgDelChain = 5
-	msgNewRule  = 6
-	msgDelRule  = 8
-	msgNewSet   = 9
-	msgDelSet   = 11
-	msgNewElem  = 12
-	msgDelElem  = 14
-	msgGetGen   = 16
-	// attrTable is the name of the table in the messages above.
-	attrTable = 1
-	// attrGeneration is the number in the answer to msgGetGen.
-	attrGeneration = 1
-)
-
 // headerSize is that of the header in front of the attributes.
 const headerSize = 4
 
@@ -60,7 +38,7 @@ func (d *Driver) Watch(ctx context.Context, own, other func()) error {
 
 // watchOnce reads events until ctx ends or an error.
 func (d *Driver) watchOnce(ctx context.Context, own, other func()) error {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: d.Namespace, Groups: 1 << (eventGroup - 1)})
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: d.Namespace, Groups: 1 << (unix.NFNLGRP_NFTABLES - 1)})
 	if err != nil {
 		return fmt.Errorf("watch nf_tables: %w", err)
 	}
@@ -98,7 +76,7 @@ func (d *Driver) watchOnce(ctx context.Context, own, other func()) error {
 // aboutSet reports whether an event is about a set or its elements.
 func aboutSet(m netlink.Message) bool {
 	kind := m.Header.Type & 0xff
-	return kind >= msgNewSet && kind <= msgDelElem
+	return kind >= unix.NFT_MSG_NEWSET && kind <= unix.NFT_MSG_DELSETELEM
 }
 
 // subject returns the table that an event is about, when it is about a table, a
@@ -106,10 +84,10 @@ func aboutSet(m netlink.Message) bool {
 func subject(m netlink.Message) (family nftables.TableFamily, table, chain string) {
 	chainAttr := uint16(0) // none
 	switch m.Header.Type & 0xff {
-	case msgNewTable, msgDelTable, msgNewSet, msgDelSet, msgNewElem, msgDelElem:
-	case msgNewChain, msgDelChain:
+	case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWSET, unix.NFT_MSG_DELSET, unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
+	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN:
 		chainAttr = unix.NFTA_CHAIN_NAME
-	case msgNewRule, msgDelRule:
+	case unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
 		chainAttr = unix.NFTA_RULE_CHAIN
 	default:
 		return 0, "", ""
@@ -123,7 +101,7 @@ func subject(m netlink.Message) (family nftables.TableFamily, table, chain strin
 	}
 	for attrs.Next() {
 		switch attrs.Type() {
-		case attrTable:
+		case unix.NFTA_TABLE_NAME: // all of these have it first
 			table = strings.TrimRight(attrs.String(), "\x00")
 		case chainAttr:
 			chain = strings.TrimRight(attrs.String(), "\x00")
