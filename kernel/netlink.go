@@ -141,8 +141,6 @@ func (n *Netlink) follow(ctx context.Context, changed func()) error {
 	if err := n.refilter(); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, events.Interrupt)
-	defer stop()
 	// What happened before is unknown.
 	n.Invalidate()
 	changed()

@@ -28,8 +28,6 @@ func (n *Netlink) followMisses(ctx context.Context, q *misses) error {
 	if err := n.refilter(); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, questions.Interrupt)
-	defer stop()
 	for {
 		err := questions.Read(ctx, func(m rtnl.Message) {
 			if miss, ok := n.miss(m); ok {

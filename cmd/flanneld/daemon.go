@@ -13,10 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"flannel/backend"
 	"flannel/backend/alloc"
@@ -50,8 +47,6 @@ func backends() map[string]backend.Factory {
 // daemon is the whole program, built from its flags.
 type daemon struct {
 	options *options
-	// handle is where addresses, links and routes are looked up.
-	handle  *netlink.Handle
 	log     *slog.Logger
 	metrics *metrics.Metrics
 	health  *health.Registry
@@ -83,13 +78,8 @@ type daemon struct {
 
 // newDaemon builds everything and starts nothing.
 func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemon, error) {
-	// A kernel may lack the other families of netlink.
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("open netlink: %w", err)
-	}
 	changed := [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)}
-	d := &daemon{options: o, handle: handle, log: log, metrics: metrics.New(version.String()), lockDir: kernel.LockDir}
+	d := &daemon{options: o, log: log, metrics: metrics.New(version.String()), lockDir: kernel.LockDir}
 	// Two daemons that share a folder have two subnet files.
 	d.state = statedir.Open(log, o.stateDir, statedir.Fallback, o.instance(), o.subnetFile)
 	d.health = health.New(func() {
@@ -117,11 +107,11 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 	d.network = network.New(network.Options{
 		Log:       log,
 		Manager:   manager,
-		NewUplink: d.uplinkFactory(handle),
+		NewUplink: d.newUplink,
 		NewKernel: d.newKernel,
 		NewFilter: d.newFilter,
-		DeviceMAC: deviceMAC(handle),
-		TUNName:   tunName(handle, kernel.Alias(o.instance())),
+		DeviceMAC: kernel.DeviceMAC,
+		TUNName:   func(prefix string) string { return kernel.TUNName(prefix, o.instance()) },
 		ReaddressBridge: func(name string, e env.Env) ([]netip.Prefix, error) {
 			return podbridge.Readdress(name, e.Network, e.Subnet)
 		},
@@ -168,7 +158,6 @@ func (d *daemon) run(ctx context.Context) error {
 }
 
 func (d *daemon) close() {
-	d.handle.Close()
 	for _, c := range d.closers {
 		_ = c.Close() // nothing more is written to it
 	}
@@ -228,19 +217,16 @@ func checkConfig(c *subnet.Config) error {
 	return err
 }
 
-func (d *daemon) uplinkFactory(handle *netlink.Handle) func(ipfam.Pair[bool], ipfam.Pair[netip.Addr], bool) (network.Uplink, error) {
-	return func(families ipfam.Pair[bool], overrides ipfam.Pair[netip.Addr], links bool) (network.Uplink, error) {
-		o, err := d.options.uplink.Options(families)
-		if err != nil {
-			return nil, err
-		}
-		for f, a := range ipfam.Addrs(overrides) {
-			o.Public[f] = a
-		}
-		return uplink.NewWatcher(uplink.Config{
-			Options: o, Handle: handle, Namespace: netns.None(), Log: d.log, TrackLinks: links,
-		}), nil
+// newUplink follows the uplink that the flags choose.
+func (d *daemon) newUplink(families ipfam.Pair[bool], overrides ipfam.Pair[netip.Addr], links bool) (network.Uplink, error) {
+	o, err := d.options.uplink.Options(families)
+	if err != nil {
+		return nil, err
 	}
+	for f, a := range ipfam.Addrs(overrides) {
+		o.Public[f] = a
+	}
+	return uplink.NewWatcher(uplink.Config{Options: o, Log: d.log, TrackLinks: links}), nil
 }
 
 // newKernel opens the kernel's tables.

@@ -5,45 +5,49 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"slices"
 
 	"flannel/internal/ipfam"
+	"flannel/kernel/rtnl"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
 // host reads the kernel of one network namespace.
 type host struct {
 	handle *netlink.Handle
-	// namespace is netns.None() for that of the process.
-	namespace netns.NsHandle
+	conn   *rtnl.Conn
 }
 
-// dump runs a dump again when the kernel says that it changed meanwhile.
-func dump(run func() error) error {
-	const tries = 10
-	var err error
-	for range tries {
-		if err = run(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return err
-		}
+// openHost opens a namespace; zero is that of the process.
+func openHost(namespace int) (host, error) {
+	handle, err := rtnl.NewHandle(namespace)
+	if err != nil {
+		return host{}, err
 	}
-	return err
+	conn, err := rtnl.Dial(namespace)
+	if err != nil {
+		handle.Close()
+		return host{}, fmt.Errorf("open netlink: %w", err)
+	}
+	return host{handle, conn}, nil
+}
+
+func (h host) close() {
+	h.handle.Close()
+	_ = h.conn.Close() // nothing was written
 }
 
 // interfaces reads links and addresses.
 func (h host) interfaces() (Snapshot, error) {
 	var links []netlink.Link
-	err := dump(func() (err error) { links, err = h.handle.LinkList(); return err })
+	err := rtnl.Retry(func() (err error) { links, err = h.handle.LinkList(); return err })
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("list interfaces: %w", err)
 	}
 	var addrs []netlink.Addr
-	err = dump(func() (err error) { addrs, err = h.handle.AddrList(nil, netlink.FAMILY_ALL); return err })
+	err = rtnl.Retry(func() (err error) { addrs, err = h.handle.AddrList(nil, netlink.FAMILY_ALL); return err })
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("list addresses: %w", err)
 	}
@@ -66,14 +70,11 @@ func (h host) isUp(index int) bool {
 }
 
 func fromNetlink(a netlink.Addr) (Addr, bool) {
-	if a.IPNet == nil {
+	prefix := rtnl.PrefixOf(a)
+	if !prefix.IsValid() {
 		return Addr{}, false
 	}
-	ip, ok := netip.AddrFromSlice(a.IP)
-	if !ok {
-		return Addr{}, false
-	}
-	ip = ip.Unmap()
+	ip := prefix.Addr()
 	unfit := unix.IFA_F_DEPRECATED | unix.IFA_F_DADFAILED
 	if ip.Is6() {
 		// The bit of a temporary address means secondary for IPv4.
@@ -122,22 +123,24 @@ func (h host) reach(dst netip.Addr) Reach {
 	return Reach{Link: routes[0].LinkIndex, Source: source.Unmap()}
 }
 
+// defaults lists the interfaces of the default routes, the best first.
 func (h host) defaults(f ipfam.Family) ([]int, error) {
-	var found []route
-	err := h.routes(f, 0, func(r route) {
-		if r.dst.Bits() == 0 && r.unicast && r.first != 0 {
-			found = append(found, r)
+	type candidate struct{ dev, metric int }
+	var found []candidate
+	err := h.routes(f, 0, func(r rtnl.Route) {
+		if dev := firstDev(r); r.Dst.Bits() == 0 && r.Type == unix.RTN_UNICAST && dev != 0 {
+			found = append(found, candidate{dev, r.Metric})
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(found, func(a, b route) int { return cmp.Compare(a.metric, b.metric) })
-	indexes := make([]int, len(found))
-	for i, r := range found {
-		indexes[i] = r.first
+	slices.SortStableFunc(found, func(a, b candidate) int { return cmp.Compare(a.metric, b.metric) })
+	devs := make([]int, len(found))
+	for i, c := range found {
+		devs[i] = c.dev
 	}
-	return indexes, nil
+	return devs, nil
 }
 
 // linkTable reads the routes around the links of an interface.
@@ -163,27 +166,19 @@ func (h host) linkTable(index int, families ipfam.Pair[bool]) (*linkTable, error
 // routes visits the main table, or what of it leaves by one interface. The
 // kernel does the filtering, so that other tables cost nothing. An interrupted
 // dump visits routes a second time.
-func (h host) routes(f ipfam.Family, index int, visit func(route)) error {
-	socket, err := nl.GetNetlinkSocketAt(h.namespace, netns.None(), unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("list routes: %w", err)
-	}
-	defer socket.Close()
-	// A kernel without strict checking sends more, which is filtered again.
-	_ = unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
-	err = dump(func() error {
-		req := nl.NewNetlinkRequest(unix.RTM_GETROUTE, unix.NLM_F_DUMP)
-		req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
-		req.AddData(&nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(f.AF()), Table: unix.RT_TABLE_MAIN}})
-		if index != 0 {
-			req.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
-		}
-		return req.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWROUTE, func(m []byte) bool {
-			r, ok := parseRoute(m)
-			if ok && r.table == unix.RT_TABLE_MAIN && (index == 0 || r.link == index) {
+func (h host) routes(f ipfam.Family, dev int, visit func(rtnl.Route)) error {
+	err := rtnl.Retry(func() error {
+		return h.conn.Dump(func(b *rtnl.Batch) {
+			b.Route(unix.RTM_GETROUTE, unix.NLM_F_DUMP, unix.RtMsg{Family: uint8(f.AF()), Table: unix.RT_TABLE_MAIN})
+			if dev != 0 {
+				b.Uint32(unix.RTA_OIF, uint32(dev))
+			}
+		}, func(m rtnl.Message) {
+			// A kernel without strict checking sends more.
+			r, ok := rtnl.ParseRoute(m.Body)
+			if ok && r.Table == unix.RT_TABLE_MAIN && (dev == 0 || r.Dev == dev) {
 				visit(r)
 			}
-			return true
 		})
 	})
 	// The kernel makes the table with its first route.
@@ -191,23 +186,4 @@ func (h host) routes(f ipfam.Family, index int, visit func(route)) error {
 		return fmt.Errorf("list routes: %w", err)
 	}
 	return nil
-}
-
-// inside runs act in the namespace.
-func (h host) inside(act func() error) error {
-	if !h.namespace.IsOpen() {
-		return act()
-	}
-	result := make(chan error)
-	go func() {
-		// The thread stays locked and so ends with the goroutine: it never
-		// runs other code in this namespace.
-		runtime.LockOSThread()
-		if err := netns.Set(h.namespace); err != nil {
-			result <- err
-			return
-		}
-		result <- act()
-	}()
-	return <-result
 }

@@ -7,6 +7,7 @@ import (
 
 	"flannel/backend"
 	"flannel/kernel"
+	"flannel/kernel/rtnl"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,38 +33,51 @@ func newLinkTable(index int) *linkTable {
 }
 
 // counts reports whether a route can matter at all: ours do not.
-func counts(r route) bool {
-	return r.table == unix.RT_TABLE_MAIN && r.protocol != kernel.RouteProtocol && !r.dst.Addr().IsLinkLocalUnicast() &&
-		!r.dst.Addr().IsMulticast()
+func counts(r rtnl.Route) bool {
+	return r.Table == unix.RT_TABLE_MAIN && r.Flags&unix.RTM_F_CLONED == 0 && r.Protocol != kernel.RouteProtocol &&
+		!r.Dst.Addr().IsLinkLocalUnicast() && !r.Dst.Addr().IsMulticast()
+}
+
+// isOnLink reports whether the destination is on the link of the interface.
+func (t *linkTable) isOnLink(r rtnl.Route) bool {
+	return r.Type == unix.RTN_UNICAST && r.Dev == t.index && !r.Gateway.IsValid() && !r.Via && !r.Multipath()
+}
+
+// firstDev returns the interface of the only or the first next hop; 0 is none.
+func firstDev(r rtnl.Route) int {
+	for hop := range r.NextHops() {
+		return hop.Dev
+	}
+	return 0
 }
 
 // addOnLink takes the prefixes that are on the interface's link.
-func (t *linkTable) addOnLink(r route) {
-	if counts(r) && r.direct(t.index) {
+func (t *linkTable) addOnLink(r rtnl.Route) {
+	if counts(r) && t.isOnLink(r) {
 		t.put(r)
 	}
 }
 
 // add takes the prefixes that are more specific than one on the link.
-func (t *linkTable) add(r route) {
-	if !counts(r) || !t.inside(r.dst) {
+func (t *linkTable) add(r rtnl.Route) {
+	if !counts(r) || !t.inside(r.Dst) {
 		return
 	}
 	t.put(r)
-	if r.first != 0 && r.first != t.index {
-		t.elsewhere[r.first] = true
+	if dev := firstDev(r); dev != 0 && dev != t.index {
+		t.elsewhere[dev] = true
 	}
 }
 
-func (t *linkTable) put(r route) {
-	direct := r.direct(t.index)
-	have, ok := t.entries[r.dst]
-	if ok && have.metric <= r.metric {
+func (t *linkTable) put(r rtnl.Route) {
+	have, ok := t.entries[r.Dst]
+	if ok && have.metric <= r.Metric {
 		return
 	}
-	t.entries[r.dst] = entry{r.metric, direct}
+	direct := t.isOnLink(r)
+	t.entries[r.Dst] = entry{r.Metric, direct}
 	if direct {
-		t.onLink = append(t.onLink, r.dst)
+		t.onLink = append(t.onLink, r.Dst)
 	}
 }
 
@@ -73,8 +87,8 @@ func (t *linkTable) inside(p netip.Prefix) bool {
 	})
 }
 
-// links returns the prefixes, the most specific first. Those that say the same
-// as the next larger one are left out.
+// links returns the prefixes, the most specific first. Those that say
+// the same as the next larger one are left out.
 func (t *linkTable) links() backend.Links {
 	var list backend.Links
 	for p, e := range t.entries {
@@ -100,7 +114,7 @@ func (t *linkTable) around(p netip.Prefix) bool {
 	return false
 }
 
-// relevant reports whether a route that appears or goes can change the table.
-func (t *linkTable) relevant(r route) bool {
-	return counts(r) && (r.direct(t.index) || t.inside(r.dst))
+// relevant reports whether a route that appears or vanishes can change the table.
+func (t *linkTable) relevant(r rtnl.Route) bool {
+	return counts(r) && (t.isOnLink(r) || t.inside(r.Dst))
 }

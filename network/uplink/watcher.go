@@ -3,6 +3,7 @@ package uplink
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -11,9 +12,8 @@ import (
 	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/internal/wait"
+	"flannel/kernel/rtnl"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,15 +33,16 @@ const (
 	// place of one that was the last resort.
 	stableAfter = 60 * time.Second
 	reopenAfter = time.Second
+	// bufferSize is what the kernel keeps of events, in bytes, to begin with.
+	bufferSize = 1 << 20
 )
 
 // Config is what a Watcher is made from.
 type Config struct {
 	Options Options
-	// Handle reads the network namespace; Namespace is that namespace, or
-	// netns.None() for the one of the process.
-	Handle    *netlink.Handle
-	Namespace netns.NsHandle
+	// Namespace is the open network namespace to work in; zero is that of the
+	// process.
+	Namespace int
 	Log       *slog.Logger
 	// TrackLinks says that View.Links is wanted. Without it routes are neither
 	// read nor followed.
@@ -54,7 +55,6 @@ type Config struct {
 // Watcher knows the uplink and follows it.
 type Watcher struct {
 	Config
-	host host
 
 	// The loop in Wait or Run owns these.
 	choice  choice
@@ -82,7 +82,7 @@ func NewWatcher(c Config) *Watcher {
 		c.ReceiveBuffer = bufferSize
 	}
 	return &Watcher{
-		Config: c, host: host{c.Handle, c.Namespace}, err: ErrUnknown,
+		Config: c, err: ErrUnknown,
 		choice: choice{options: c.Options, grace: c.Grace, stable: stableAfter},
 	}
 }
@@ -118,64 +118,94 @@ func (w *Watcher) known() bool {
 	return view.Uplink.Index != 0
 }
 
-// follow looks and follows events until enough says so or ctx ends.
+// follow looks and follows events until enough reports true or ctx ends.
 func (w *Watcher) follow(ctx context.Context, changed func(), enough func() bool) error {
-	for size := w.ReceiveBuffer; ; size = min(2*size, maxBufferSize) {
-		err := w.session(ctx, size, changed, enough)
+	for {
+		err := w.session(ctx, changed, enough)
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		w.say("following the uplink fails, will retry", err, err.Error())
+		w.warn("following the uplink fails, will retry", err, err.Error())
 		_ = wait.For(ctx, reopenAfter) // the loop sees when ctx has ended
 	}
 }
 
-// session is the life of one event socket.
-func (w *Watcher) session(ctx context.Context, size int, changed func(), enough func() bool) error {
-	events, err := w.host.openEvents(size)
+// The groups whose events matter always, and those that matter at times.
+var (
+	linkGroups  = []int{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR}
+	routeGroups = []int{unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE}
+)
+
+// session is the life of its sockets.
+func (w *Watcher) session(ctx context.Context, changed func(), enough func() bool) error {
+	host, err := openHost(w.Namespace)
 	if err != nil {
 		return err
 	}
-	defer events.close()
+	defer host.close()
+	events, err := rtnl.Listen(w.Namespace, w.ReceiveBuffer, linkGroups...)
+	if err != nil {
+		return fmt.Errorf("subscribe to events: %w", err)
+	}
+	defer func() { _ = events.Close() }()
+	withRoutes := false
 	// What happened before the subscription is found by looking, but for what
 	// was gone for a moment only.
-	for n := (news{look: true, kick: true}); ; {
-		var err error
-		if n.look {
-			err = w.look(n, changed)
+	for s := (eventSummary{look: true, kick: true}); ; {
+		if s.look {
+			if err := w.look(host, s, changed); err != nil {
+				return err
+			}
 		}
 		if enough() {
 			return nil
 		}
-		interest := w.interest()
-		missed, watchErr := events.watchRoutes(interest.wantsRoutes())
-		if err = errors.Join(err, watchErr); err != nil {
-			return err
-		}
-		if n = (news{look: true}); !missed {
-			if n, err = w.nextNews(ctx, events, interest); err != nil {
+		sub := w.subscription()
+		if on := sub.wantsRoutes(); on != withRoutes {
+			subscribe := events.Leave
+			if on {
+				subscribe = events.Join
+			}
+			if err := subscribe(routeGroups...); err != nil {
 				return err
 			}
+			if withRoutes = on; on {
+				// What happened to routes before is found by looking, too.
+				s = eventSummary{look: true}
+				continue
+			}
+		}
+		if s, err = w.await(ctx, events, sub); err != nil {
+			return err
 		}
 	}
 }
 
-// nextNews waits for events, lets them settle and says what they mean.
-func (w *Watcher) nextNews(ctx context.Context, events *events, i interest) (news, error) {
-	deadline := w.deadline()
-	n, err := events.wait(ctx, deadline, i)
-	if err != nil {
-		return n, err
+// await waits for events or the time for a look, lets events settle and says
+// what they mean.
+func (w *Watcher) await(ctx context.Context, events *rtnl.Events, sub subscription) (s eventSummary, err error) {
+	until := ctx
+	if deadline := w.deadline(); !deadline.IsZero() {
+		var cancel context.CancelFunc
+		until, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
 	}
+	add := func(m rtnl.Message) { s.merge(sub.classify(m)) }
+	first := events.Read(until, add)
 	// The pause comes after any event: a stream of events that do not matter
 	// then costs a few wake-ups per second and not one each.
-	_ = wait.For(ctx, settle) // whoever calls sees when ctx has ended
-	late, err := events.drain(i)
-	n.merge(late)
-	if !deadline.IsZero() && !time.Now().Before(deadline) {
-		n.look = true
+	_ = wait.For(ctx, settle) // the end of ctx is seen below
+	for _, err := range []error{first, events.Drain(add)} {
+		switch {
+		case errors.Is(err, rtnl.ErrOverrun):
+			// Any of the lost events may have mattered.
+			s.merge(eventSummary{look: true, kick: true})
+		case err != nil && until.Err() == nil:
+			return s, err
+		}
 	}
-	return n, errors.Join(err, ctx.Err())
+	s.look = s.look || until.Err() != nil
+	return s, ctx.Err()
 }
 
 // deadline is when to look although nothing happens; zero means never.
@@ -191,50 +221,48 @@ func (w *Watcher) deadline() time.Time {
 	return deadline
 }
 
-// interest says which events matter at present.
-func (w *Watcher) interest() interest {
+// subscription says which events matter at present.
+func (w *Watcher) subscription() subscription {
 	view, err := w.Current()
 	// What a makeshift uplink is given up for must not vanish unnoticed.
 	searching := err != nil || w.choice.better != ipfam.Pair[target]{}
-	return interest{
-		index:     view.Uplink.Index,
-		addrs:     view.Uplink.Addr,
-		any:       searching,
-		routes:    searching && w.Options.byRoute(),
-		allRoutes: searching && w.Options.CanReach.IsValid(),
-		table:     w.table,
+	return subscription{
+		index:         view.Uplink.Index,
+		addrs:         view.Uplink.Addr,
+		any:           searching,
+		defaultRoutes: searching && w.Options.byRoute(),
+		allRoutes:     searching && w.Options.CanReach.IsValid(),
+		table:         w.table,
 	}
 }
 
-func (i interest) wantsRoutes() bool { return i.routes || i.table != nil }
-
 // look reads the host, decides and keeps the result.
-func (w *Watcher) look(n news, changed func()) error {
-	snapshot, err := w.host.interfaces()
+func (w *Watcher) look(host host, s eventSummary, changed func()) error {
+	snapshot, err := host.interfaces()
 	if err != nil {
 		return err
 	}
 	if w.choice.needsRoutes(snapshot) {
-		if err := w.host.addRoutes(&snapshot, w.Options); err != nil {
+		if err := host.addRoutes(&snapshot, w.Options); err != nil {
 			return err
 		}
 	}
 	w.looked = time.Now()
-	w.choice.remember(n.added)
+	w.choice.remember(s.added)
 	gone := w.choice.look(snapshot, w.looked)
 	link, _ := snapshot.linkByIndex(w.choice.up.Index)
-	upAgain := link.Up && (w.wasDown || n.down)
+	upAgain := link.Up && (w.wasDown || s.down)
 	w.wasDown = !link.Up
 	was, _ := w.Current()
 	view := backend.View{Uplink: w.choice.up, Links: was.Links}
 	// While something is missing the routes do not say what they say when all
 	// is well.
 	if w.TrackLinks && gone == nil && link.Up {
-		if view.Links, err = w.readLinks(link.Index, was.Links); err != nil {
+		if view.Links, err = w.readLinks(host, link.Index, was.Links); err != nil {
 			return err
 		}
 	}
-	if w.keep(view, gone) || n.kick || upAgain {
+	if w.keep(view, gone) || s.kick || upAgain {
 		changed()
 	}
 	return nil
@@ -243,8 +271,8 @@ func (w *Watcher) look(n news, changed func()) error {
 // readLinks reads the links of the uplink. An interface that goes down or
 // vanishes meanwhile takes its routes with it: then the former ones stay, and
 // its event leads to another look.
-func (w *Watcher) readLinks(index int, former backend.Links) (backend.Links, error) {
-	table, err := w.host.linkTable(index, w.Options.Families)
+func (w *Watcher) readLinks(host host, index int, former backend.Links) (backend.Links, error) {
+	table, err := host.linkTable(index, w.Options.Families)
 	if errors.Is(err, unix.ENODEV) {
 		return former, nil
 	}
@@ -252,7 +280,7 @@ func (w *Watcher) readLinks(index int, former backend.Links) (backend.Links, err
 		return nil, err
 	}
 	w.table = table
-	if !w.host.isUp(index) {
+	if !host.isUp(index) {
 		return former, nil
 	}
 	return table.links(), nil
@@ -269,9 +297,9 @@ func (w *Watcher) keep(view backend.View, gone error) bool {
 	moved := was.Uplink != view.Uplink
 	switch {
 	case gone != nil && view.Uplink.Index == 0:
-		w.say("waiting for an uplink", gone, cause)
+		w.warn("waiting for an uplink", gone, cause)
 	case gone != nil:
-		w.say("uplink gone, going on as before", gone, cause)
+		w.warn("uplink gone, going on as before", gone, cause)
 	case moved && was.Uplink.Index != 0:
 		w.Log.Info("uplink changed", "dev", view.Uplink.Name, "mtu", view.Uplink.MTU,
 			"addr", view.Uplink.Addr, "public", view.Uplink.Public)
@@ -297,8 +325,8 @@ func causeOf(gone error) string {
 	return ""
 }
 
-// say logs a trouble once per cause.
-func (w *Watcher) say(message string, err error, cause string) {
+// warn logs a problem once per cause.
+func (w *Watcher) warn(message string, err error, cause string) {
 	if w.said != cause {
 		w.said = cause
 		w.Log.Warn(message, "err", err)

@@ -41,10 +41,21 @@ func (b *logBuffer) String() string {
 	return b.text.String()
 }
 
+// openTest opens the kernel of a namespace until the test ends.
+func openTest(t testing.TB, ns *nstest.NS) host {
+	t.Helper()
+	h, err := openHost(int(ns.Namespace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.close)
+	return h
+}
+
 func newWatcher(t *testing.T, ns *nstest.NS, families ipfam.Pair[bool], change func(*Config)) *following {
 	log := &logBuffer{}
 	c := Config{
-		Options: Options{Families: families}, Handle: ns.Handle, Namespace: ns.Namespace,
+		Options: Options{Families: families}, Namespace: int(ns.Namespace),
 		Log: slog.New(slog.NewTextHandler(log, nil)),
 	}
 	if change != nil {
@@ -382,7 +393,7 @@ func TestTemporaryAndUncheckedAddressesAreNotUsed(t *testing.T) {
 	ns.AddUplink("eth0", "2001:db8::2/64")
 	ns.IP("address add 2001:db8::1/64 dev eth0 preferred_lft 0 nodad")
 	ns.IP("address add 2001:db8::3/64 dev eth0 valid_lft 1000 preferred_lft 1000 nodad")
-	s, err := host{ns.Handle, ns.Namespace}.interfaces()
+	s, err := openTest(t, ns).interfaces()
 	if err != nil {
 		t.Fatal(err)
 	}

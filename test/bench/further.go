@@ -88,7 +88,6 @@ func (c *crowd) observe(ctx context.Context, told, routes *moments) (stop func()
 	readers.Go(func() { events.follow(ctx, routes) })
 	return func() {
 		cancel()
-		events.Interrupt()
 		readers.Wait()
 		_ = events.Close()
 	}, nil

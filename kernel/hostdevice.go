@@ -1,0 +1,49 @@
+package kernel
+
+import (
+	"strconv"
+	"strings"
+
+	"flannel/kernel/rtnl"
+
+	"github.com/vishvananda/netlink"
+)
+
+// DeviceMAC returns the MAC of a device of this host; the zero MAC if there is
+// none.
+func DeviceMAC(name string) MAC {
+	handle, err := rtnl.NewHandle(0)
+	if err != nil {
+		return MAC{}
+	}
+	defer handle.Close()
+	l, err := handle.LinkByName(name)
+	if err != nil {
+		return MAC{}
+	}
+	return linkOf(l).mac
+}
+
+// TUNName returns the name of the TUN device that the daemon with this
+// Scope.Instance has made, whatever its number, else the prefix with the first
+// number that no device of this host has. Without a list of devices that is 0.
+func TUNName(prefix, instance string) string {
+	var links []netlink.Link
+	if handle, err := rtnl.NewHandle(0); err == nil {
+		defer handle.Close()
+		links, _ = handle.LinkList()
+	}
+	taken := map[string]bool{}
+	for _, each := range links {
+		l := linkOf(each)
+		if strings.HasPrefix(l.name, prefix) && l.alias == Alias(instance) && l.kind == kindTUN {
+			return l.name
+		}
+		taken[l.name] = true
+	}
+	for n := 0; ; n++ {
+		if name := prefix + strconv.Itoa(n); !taken[name] {
+			return name
+		}
+	}
+}
