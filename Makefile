@@ -34,7 +34,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 PACK = go run ./dist/pack -programs '$(OUT)/bin' -archs '$(ARCHS)' -native '$(NATIVE)' -version '$(VERSION)' -image '$(IMAGE)' \
 	$(if $(IPTABLES),-iptables .assets/iptables)
 
-.PHONY: help build demo test test-fast check lines bench fleet conformance faults assets deps modules clean programs image image-load release install
+.PHONY: help build demo test test-fast check pictures lines bench fleet conformance faults assets deps modules clean programs image image-load release install
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ check: ## formatting, vet and lint of every module
 	for dir in $(MODULES); do \
 		(cd "$$dir" && go vet ./... && '$(CURDIR)/.assets/golangci-lint' run) || exit; \
 	done
+
+pictures: ## draw the pictures of Documentation/pictures from their sources
+	go -C test/figures run ./diagrams '$(CURDIR)/Documentation/pictures'
 
 lines: ## count the code, by folder
 	test/lines

@@ -3,6 +3,7 @@ module flannel/test/figures
 go 1.26.0
 
 require (
+	github.com/bep/goat v0.5.0
 	golang.org/x/perf v0.0.0-20260908200009-22c9c6c9d4da
 	gonum.org/v1/plot v0.17.0
 )
