@@ -129,6 +129,15 @@ func (p *Pod) StartPing(addr netip.Addr, interval time.Duration) (*ping.Series, 
 	return ping.Start(c, addr, interval), nil
 }
 
+// StartPatientPing is StartPing with replies that may take longer than usual.
+func (p *Pod) StartPatientPing(addr netip.Addr, interval, patience time.Duration) (*ping.Series, error) {
+	c, err := p.openPing(addr)
+	if err != nil {
+		return nil, err
+	}
+	return ping.StartPatient(c, addr, interval, patience), nil
+}
+
 func (p *Pod) openPing(addr netip.Addr) (c *ping.Conn, err error) {
 	if !addr.IsValid() {
 		return nil, fmt.Errorf("%s: ping needs an address", p.Name)

@@ -126,13 +126,14 @@ func (s Stats) String() string {
 	return fmt.Sprintf("%d sent, %d lost, longest gap %s", s.Sent, s.Lost, s.LongestGap.Round(time.Millisecond))
 }
 
-// patience is how long a reply may take before the request counts as lost.
-const patience = time.Second
+// usualPatience is how long a reply may take before the request counts as lost.
+const usualPatience = time.Second
 
 // Series sends requests at an interval until Stop.
 type Series struct {
-	conn *Conn
-	to   netip.Addr
+	conn     *Conn
+	to       netip.Addr
+	patience time.Duration
 
 	cancel             context.CancelFunc
 	sending, receiving sync.WaitGroup
@@ -150,8 +151,14 @@ type Series struct {
 
 // Start begins a series; it owns c. The caller stops it.
 func Start(c *Conn, to netip.Addr, interval time.Duration) *Series {
+	return StartPatient(c, to, interval, usualPatience)
+}
+
+// StartPatient is Start for a machine so busy that a reply may take longer than
+// usual before its request counts as lost.
+func StartPatient(c *Conn, to netip.Addr, interval, patience time.Duration) *Series {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Series{conn: c, to: to, cancel: cancel, start: time.Now()}
+	s := &Series{conn: c, to: to, patience: patience, cancel: cancel, start: time.Now()}
 	s.sending.Go(func() { s.sendAll(ctx, interval) })
 	s.receiving.Go(s.receiveAll)
 	return s
@@ -202,7 +209,7 @@ func (s *Series) reply(seq uint32) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if int(seq) >= len(s.answered) || s.answered[seq] || now.Sub(s.sentAt[seq]) >= patience {
+	if int(seq) >= len(s.answered) || s.answered[seq] || now.Sub(s.sentAt[seq]) >= s.patience {
 		return
 	}
 	s.answered[seq] = true
@@ -227,7 +234,7 @@ func (s *Series) Stats() Stats {
 		if s.answered[s.settled] {
 			continue
 		}
-		if now.Sub(s.sentAt[s.settled]) < patience {
+		if now.Sub(s.sentAt[s.settled]) < s.patience {
 			break
 		}
 		s.stats.Lost++
@@ -247,7 +254,7 @@ func (s *Series) Stop() Stats {
 	s.sending.Wait()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.Now().Add(patience + 100*time.Millisecond)
+	deadline := time.Now().Add(s.patience + 100*time.Millisecond)
 	got := s.Stats()
 	for got.Pending > 0 && time.Now().Before(deadline) {
 		<-tick.C

@@ -167,8 +167,9 @@ func (s *suite) hurt(ctx context.Context, d drawn) error {
 	return nil
 }
 
-// busy is the factor by which other programs slow this one down.
-func busy() float64 { return 1 + lab.LoadAverage()/float64(runtime.NumCPU()) }
+// busy is the factor by which other programs slow this one down. Most of what
+// has to happen in time is short, so it is far less than their number.
+func busy() float64 { return 1 + lab.LoadAverage()/float64(4*runtime.NumCPU()) }
 
 func scaled(d time.Duration, factor float64) time.Duration { return time.Duration(float64(d) * factor) }
 
@@ -254,7 +255,7 @@ func (s *suite) startPings() (out []pinging, err error) {
 	for i, a := range s.lab.Hosts {
 		for j, b := range s.lab.Hosts[:i] {
 			for _, f := range ipfam.All() {
-				series, err := a.Pods()[0].StartPing(b.Pods()[0].Addr(f), interval)
+				series, err := a.Pods()[0].StartPatientPing(b.Pods()[0].Addr(f), interval, scaled(time.Second, busy()))
 				if err != nil {
 					return out, err
 				}
