@@ -49,7 +49,7 @@ func Servers() (Binaries, error) {
 	var b Binaries
 	var errs []error
 	wanted := b.Kubernetes()
-	wanted["etcd"], wanted["etcdutl"] = &b.Etcd, &b.Etcdutl
+	wanted["etcd"] = &b.Etcd
 	for name, path := range wanted {
 		found, err := assets.Path(name)
 		*path = found

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 
 	"flannel/lab/node"
@@ -101,6 +102,11 @@ func (e *Etcd) waitReady(ctx context.Context) error {
 	return nil
 }
 
+// tool is the path of a program that comes with etcd.
+func (e *Etcd) tool(name string) string {
+	return filepath.Join(filepath.Dir(e.lab.options.Binaries.Etcd), name)
+}
+
 // Stop ends the store. Its data stay. Several members are killed: without a
 // quorum the last ones would not end.
 func (e *Etcd) Stop() error {
@@ -125,9 +131,6 @@ func (e *Etcd) Wipe() error { return each(e.Members, (*EtcdMember).wipe) }
 
 // Restore replaces the data of a store that was stopped by a snapshot.
 func (e *Etcd) Restore(ctx context.Context, snapshot string) error {
-	if e.lab.options.Binaries.Etcdutl == "" {
-		return errors.New("the lab was made without an etcdutl binary")
-	}
 	return each(e.Members, func(m *EtcdMember) error { return m.restore(ctx, snapshot) })
 }
 

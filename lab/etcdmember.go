@@ -148,7 +148,7 @@ func (m *EtcdMember) restore(ctx context.Context, snapshot string) error {
 	if err := m.wipe(); err != nil {
 		return err
 	}
-	_, err := m.etcd.Node.Exec(ctx, m.etcd.lab.options.Binaries.Etcdutl, "snapshot", "restore", snapshot,
+	_, err := m.etcd.Node.Exec(ctx, m.etcd.tool("etcdutl"), "snapshot", "restore", snapshot,
 		"--data-dir="+m.data(), "--name="+m.name(),
 		"--initial-cluster="+m.etcd.initialCluster(), "--initial-advertise-peer-urls="+m.peerURL())
 	return err

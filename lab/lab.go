@@ -70,7 +70,9 @@ type Options struct {
 
 // Binaries are paths of programs. Only those that are used are needed.
 type Binaries struct {
-	Flanneld, Etcd, Etcdutl string
+	Flanneld string
+	// Etcd has etcdctl and etcdutl beside it.
+	Etcd string
 	// For a lab with Kubernetes.
 	APIServer, ControllerManager string
 	// For nodes that run pods.

@@ -2,19 +2,14 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"sync"
-	"syscall"
-	"time"
 
+	"flannel/internal/testkit/child"
 	"flannel/lab/node"
 )
-
-// grace is how long a program may take to end after SIGTERM.
-const grace = 10 * time.Second
 
 // process is a program on a node that can be started again and again. Its
 // output is appended to a file.
@@ -23,18 +18,16 @@ type process struct {
 	node    *node.Node
 	logPath string
 
-	// mu guards what follows.
-	mu  sync.Mutex
-	cmd *exec.Cmd
-	// ended is closed by the goroutine that waits for cmd.
-	ended chan struct{}
+	// mu guards started, the program of the last start; nil before the first.
+	mu      sync.Mutex
+	started *child.Process
 }
 
 func (p *process) start(args, env []string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.runningLocked() {
-		return fmt.Errorf("%s runs already on %s", p.name, p.node.Name)
+	if p.started != nil && p.started.Running() {
+		return fmt.Errorf("%s is already running on %s", p.name, p.node.Name)
 	}
 	var log *os.File
 	cmd, err := p.node.Start(context.Background(), args, func(cmd *exec.Cmd) (err error) {
@@ -46,87 +39,63 @@ func (p *process) start(args, env []string) error {
 	if log != nil {
 		log.Close()
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		p.started = child.Watch(cmd)
 	}
-	ended := make(chan struct{})
-	p.cmd, p.ended = cmd, ended
-	go func() {
-		defer close(ended)
-		_ = cmd.Wait() // the state is in cmd.ProcessState
-	}()
-	return nil
+	return err
 }
+
+func (p *process) last() *child.Process {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.started
+}
+
+func (p *process) stop() error { return p.end((*child.Process).Terminate) }
+
+func (p *process) kill() error { return p.end((*child.Process).Kill) }
 
 func (p *process) running() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.runningLocked()
+	last := p.last()
+	return last != nil && last.Running()
 }
 
-func (p *process) runningLocked() bool {
-	if p.ended == nil {
-		return false
-	}
-	select {
-	case <-p.ended:
-		return false
-	default:
-		return true
-	}
-}
-
-// signal sends a signal to the running program and waits until it ends. A
-// program that has ended already is no error.
-func (p *process) signal(s os.Signal) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.runningLocked() {
+// end ends the program and waits for it. A program that does not run is no
+// error.
+func (p *process) end(how func(*child.Process) error) error {
+	last := p.last()
+	if last == nil {
 		return nil
 	}
-	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("signal %s on %s: %w", p.name, p.node.Name, err)
+	if err := how(last); err != nil {
+		return fmt.Errorf("end %s on %s: %w", p.name, p.node.Name, err)
 	}
-	select {
-	case <-p.ended:
-		return nil
-	case <-time.After(grace):
-	}
-	_ = p.cmd.Process.Signal(syscall.SIGKILL)
-	<-p.ended
-	return fmt.Errorf("%s on %s did not end within %s of %s", p.name, p.node.Name, grace, s)
+	return nil
 }
-
-func (p *process) stop() error { return p.signal(syscall.SIGTERM) }
-
-func (p *process) kill() error { return p.signal(syscall.SIGKILL) }
 
 // exited returns a channel that is closed when the program of the last start
 // has ended; nil before the first start.
 func (p *process) exited() <-chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.ended
+	if last := p.last(); last != nil {
+		return last.Exited()
+	}
+	return nil
 }
 
-// exitCode returns the exit code of a program that has ended, -1 otherwise.
+// exitCode returns the exit code of a program that has ended, otherwise -1.
 func (p *process) exitCode() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.cmd == nil || p.runningLocked() {
-		return -1
+	if last := p.last(); last != nil {
+		return last.ExitCode()
 	}
-	return p.cmd.ProcessState.ExitCode()
+	return -1
 }
 
 // pid returns the process ID of the last start, 0 before it.
 func (p *process) pid() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.cmd == nil {
-		return 0
+	if last := p.last(); last != nil {
+		return last.PID()
 	}
-	return p.cmd.Process.Pid
+	return 0
 }
 
 func (p *process) log() string {

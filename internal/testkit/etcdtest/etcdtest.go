@@ -19,6 +19,7 @@ import (
 
 	"flannel/internal/testkit/assets"
 	"flannel/internal/testkit/child"
+	"flannel/internal/testkit/pki"
 )
 
 // Options say what kind of etcd a test needs. The zero value is one without
@@ -62,7 +63,7 @@ type Server struct {
 	// wants them.
 	name, members string
 
-	ca   *authority
+	ca   *pki.Authority
 	proc *child.Process
 }
 
@@ -305,7 +306,7 @@ func (s *Server) connect(user, password string) *clientv3.Client {
 		DialTimeout: startTimeout, Logger: zap.NewNop(), DialOptions: promptReconnect(),
 	}
 	if s.o.TLS {
-		config.TLS = s.ca.clientConfig()
+		config.TLS = s.clientConfig()
 	}
 	c, err := clientv3.New(config)
 	if err != nil {
