@@ -12,7 +12,7 @@ PROGRAMS := flanneld flannel flannel-lab
 BUILDVCS := $(shell git status >/dev/null 2>&1 && echo auto || echo false)
 # The modules of this repository, and flags with which the build cache serves
 # them all, wherever the module cache is.
-MODULES := . test/assets test/assets/dns test/assets/plugins test/figures test/helm test/tools
+MODULES := . dist/pack test/assets test/assets/dns test/assets/plugins test/figures test/helm test/tools
 export GOFLAGS := $(GOFLAGS) -buildvcs=false -trimpath
 GO_BUILD := CGO_ENABLED=0 go build -buildvcs=$(BUILDVCS) -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)'
 
@@ -24,23 +24,28 @@ ARCHS ?= amd64 arm64 arm ppc64le s390x riscv64
 NATIVE ?= $(shell go env GOARCH)
 # IPTABLES=1: the image with iptables.
 IPTABLES ?=
-IMAGE ?= flannel:$(if $(IPTABLES),$(VERSION)-iptables,latest)
+IMAGE ?= localhost/flanneld:$(VERSION)$(if $(IPTABLES),-iptables)
 BIN ?= bin
 OUT ?= dist/out
 CTR ?= ctr --namespace k8s.io
 PREFIX ?= /usr/local
 CNIDIR ?= $(PREFIX)/lib/cni
 UNITDIR ?= $(PREFIX)/lib/systemd/system
-PACK = go run ./dist/pack -programs '$(OUT)/bin' -archs '$(ARCHS)' -native '$(NATIVE)' -version '$(VERSION)' -image '$(IMAGE)' \
+PACK = '$(BIN)/pack' -programs '$(OUT)/bin' -archs '$(ARCHS)' -native '$(NATIVE)' -version '$(VERSION)' -image '$(IMAGE)' \
 	$(if $(IPTABLES),-iptables .assets/iptables)
 
-.PHONY: help build demo test test-fast check pictures lines bench fleet conformance faults assets deps modules clean programs image image-load release install
+.PHONY: help build demo test test-fast check pictures lines bench fleet conformance faults assets deps modules clean pack programs image image-load release install
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the programs into bin/ (BIN)
-	$(GO_BUILD) -o '$(BIN)/' $(PROGRAMS:%=./cmd/%) ./lab/tenant
+	$(GO_BUILD) -o '$(BIN)/' $(PROGRAMS:%=./cmd/%) ./lab/testpod
+	$(MAKE) pack
+
+# The program that makes images and releases, a module of its own.
+pack:
+	CGO_ENABLED=0 go build -C dist/pack -o '$(abspath $(BIN))/' .
 
 demo: ## three hosts on this machine: lease, ping, break, heal
 	test/deps demo
@@ -88,8 +93,7 @@ assets: ## build the real etcd, Kubernetes and its tests, CNI plugins and helm, 
 
 deps: ## install the tools that tests and demo need (Debian, root)
 	test/deps
-	go mod download
-	go -C test/figures mod download
+	for dir in . dist/pack test/figures; do go -C "$$dir" mod download || exit; done
 
 modules: ## download what any module of this repository needs
 	for dir in $(MODULES); do go -C "$$dir" mod download || exit; done
@@ -99,17 +103,17 @@ programs: ## build flanneld and flannel for every architecture (ARCHS) into OUT
 		mkdir -p "$(OUT)/bin/$$arch" && GOOS=linux GOARCH=$$arch $(GO_BUILD) -o "$(OUT)/bin/$$arch/" ./cmd/flanneld ./cmd/flannel || exit; \
 	done
 
-image: programs ## make the container image, no Docker needed: OUT/image (OCI) and OUT/image.tar
+image: programs pack ## make the container image, no Docker needed: OUT/image (OCI) and OUT/image.tar
 	$(if $(IPTABLES),dist/iptables/fetch .assets/iptables $(ARCHS))
 	$(PACK) -out '$(OUT)' image
 
-image-load: IMAGE = flannel:latest$(if $(IPTABLES),-iptables)
+# The name in Documentation/kube-flannel.yml and in the chart.
+image-load: IMAGE = localhost/flanneld:devel$(if $(IPTABLES),-iptables)
 image-load: ## import the image of this machine's architecture into containerd
 	$(MAKE) image ARCHS='$(NATIVE)' IMAGE='$(IMAGE)'
 	$(CTR) images import '$(OUT)/image.tar'
 
-release: IMAGE = flannel:$(VERSION)
-release: programs ## programs, archives, manifest, chart and checksums into OUT/release
+release: programs pack ## programs, archives, manifest, chart and checksums into OUT/release
 	$(PACK) -out '$(OUT)/release' release
 
 install: build ## install programs, script and units (DESTDIR, PREFIX, CNIDIR, UNITDIR)

@@ -24,6 +24,28 @@ func BuildBinaries(flags ...string) (Binaries, error) {
 	return b, err
 }
 
+// BuildPrograms builds what goes into the images of a lab, with the program that
+// makes these, into a folder that vanishes with the sandbox.
+func BuildPrograms() (p Programs, err error) {
+	dir, err := BuildStatic("flannel/cmd/flanneld", "flannel/cmd/flannel", "flannel/lab/testpod")
+	if err != nil {
+		return p, err
+	}
+	p.Flanneld, p.Plugin, p.Testpod = filepath.Join(dir, "flanneld"), filepath.Join(dir, "flannel"), filepath.Join(dir, "testpod")
+	p.Pack, err = BuildPack(dir)
+	return p, err
+}
+
+// BuildPack builds the program of dist/pack, which is a module of its own, into
+// a folder.
+func BuildPack(dir string) (path string, err error) {
+	root, err := assets.Root()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "pack"), buildInto(dir, []string{"CGO_ENABLED=0"}, []string{"-C", filepath.Join(root, "dist/pack"), "-trimpath"}, ".")
+}
+
 // BuildStatic builds programs that need no libraries, into a folder that
 // vanishes with the sandbox.
 func BuildStatic(packages ...string) (dir string, err error) {
@@ -34,14 +56,20 @@ func build(env, flags []string, packages ...string) (dir string, err error) {
 	if dir, err = os.MkdirTemp(sandbox.Dir(), "bin-"); err != nil {
 		return "", err
 	}
-	args := append([]string{"build", "-buildvcs=false", "-o", dir + "/"}, flags...)
+	return dir, buildInto(dir, env, flags, packages...)
+}
+
+func buildInto(dir string, env, flags []string, packages ...string) error {
+	// The flags come first: -C has to.
+	args := append([]string{"build"}, flags...)
+	args = append(args, "-buildvcs=false", "-o", dir+"/")
 	cmd := exec.Command("go", append(args, packages...)...)
 	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("build %v: %w: %s", packages, err, out)
+		return fmt.Errorf("build %v: %w: %s", packages, err, out)
 	}
-	return dir, nil
+	return nil
 }
 
 // Servers finds the programs that are built from elsewhere.

@@ -35,7 +35,7 @@ func showCluster(p place) int {
   %[1]s exec -it pod -- sh
 
 kubeconfig: %[4]s
-`, tool, lab.FlannelImage, lab.TenantImage, p.kubeconfigPath())
+`, tool, lab.FlannelImage, lab.TestpodImage, p.kubeconfigPath())
 	return 0
 }
 

@@ -146,16 +146,16 @@ func TestLabStaysUpUntilDown(t *testing.T) {
 
 func TestNodesOfKubernetes(t *testing.T) {
 	given := programs(t)
-	dir, err := lab.BuildStatic("flannel/cmd/flannel", "flannel/lab/tenant", "flannel/cmd/flanneld")
+	built, err := lab.BuildPrograms()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { flannelLab(t, "down") })
-	flannelLab(t, append([]string{"up", "2", "--kubernetes"}, append(given, "--flanneld="+filepath.Join(dir, "flanneld"))...)...).
+	flannelLab(t, append([]string{"up", "2", "--kubernetes"}, append(given, "--flanneld="+built.Flanneld)...)...).
 		want(t, 0, "flannel-lab kubectl apply -f Documentation/kube-flannel.yml")
 	flannelLab(t, "kubectl", "get", "nodes").want(t, 0, "host2")
 	flannelLab(t, "kubectl", "--name=lab", "-n", "kube-flannel", "get", "pods").want(t, 0, "No resources found")
-	flannelLab(t, "exec", "host1", "--", "ctr", "-n", "k8s.io", "images", "ls", "-q").want(t, 0, "docker.io/library/flannel:latest")
+	flannelLab(t, "exec", "host1", "--", "ctr", "-n", "k8s.io", "images", "ls", "-q").want(t, 0, "localhost/flanneld:devel")
 	flannelLab(t, "down").want(t, 0, "")
 	wantNothingLeft(t)
 }

@@ -97,7 +97,7 @@ func asset(bin, name string) string {
 // pods finds the programs for images, beside flanneld.
 func (s *shape) pods(b lab.Binaries) (p lab.Programs, err error) {
 	p.Flanneld = b.Flanneld
-	for name, path := range map[string]*string{"flannel": &p.Plugin, "tenant": &p.Tenant} {
+	for name, path := range map[string]*string{"flannel": &p.Plugin, "testpod": &p.Testpod, "pack": &p.Pack} {
 		if *path, err = program(name, "", filepath.Join(filepath.Dir(b.Flanneld), name)); err != nil {
 			return p, err
 		}

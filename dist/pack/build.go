@@ -5,8 +5,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"flannel/internal/archive"
-	"flannel/internal/sbom"
+	"flannel/dist/pack/archive"
+	"flannel/dist/pack/sbom"
 )
 
 // The most that the files may take, in bytes.

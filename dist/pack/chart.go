@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"flannel/internal/archive"
+	"flannel/dist/pack/archive"
 )
 
 // chartName is also the folder inside the package: helm wants it so.

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 
-	"flannel/internal/image"
-	"flannel/internal/sbom"
+	"flannel/dist/pack/image"
+	"flannel/dist/pack/sbom"
 )
 
 // papersDir is where the image says what it is made of.

@@ -6,9 +6,9 @@ import (
 	"regexp"
 	"strings"
 
-	"flannel/internal/archive"
-	"flannel/internal/image"
-	"flannel/internal/sbom"
+	"flannel/dist/pack/archive"
+	"flannel/dist/pack/image"
+	"flannel/dist/pack/sbom"
 )
 
 // pinned finds a package in dist/iptables/packages.sha256: its digest, name,

@@ -1,5 +1,6 @@
 // Command pack makes images and releases from programs that are built already.
-// `make image` and `make release` call it.
+// `make image` and `make release` run it, and the lab for the images of its
+// nodes.
 package main
 
 import (
@@ -35,13 +36,16 @@ type job struct {
 }
 
 func run(args []string) error {
+	if len(args) == 1 && args[0] == "local" {
+		return local(os.Stdin)
+	}
 	var j job
 	var archs string
 	fs := flag.NewFlagSet("pack", flag.ContinueOnError)
 	fs.StringVar(&j.programs, "programs", "", "`folder` with one folder of programs for each architecture")
 	fs.StringVar(&archs, "archs", "", "`architectures`, as Go calls them, separated by blanks")
 	fs.StringVar(&j.version, "version", "", "`version` of the programs")
-	fs.StringVar(&j.ref, "image", "flannel:latest", "`name` of the image")
+	fs.StringVar(&j.ref, "image", "", "`name` of the image")
 	fs.StringVar(&j.native, "native", "", "`architecture` of the archive for one machine")
 	fs.StringVar(&j.iptables, "iptables", "", "`folder` that dist/iptables/fetch has made: put iptables into the image")
 	fs.StringVar(&j.out, "out", "", "`folder` for the result")
@@ -50,8 +54,8 @@ func run(args []string) error {
 		return err
 	}
 	j.archs = strings.Fields(archs)
-	if len(j.archs) == 0 || j.programs == "" || j.out == "" || j.version == "" {
-		return errors.New("-programs, -archs, -version and -out are needed")
+	if len(j.archs) == 0 || j.programs == "" || j.out == "" || j.version == "" || j.ref == "" {
+		return errors.New("-programs, -archs, -version, -image and -out are needed")
 	}
 	switch what := fs.Arg(0); what {
 	case "image":
@@ -59,6 +63,6 @@ func run(args []string) error {
 	case "release":
 		return j.release()
 	default:
-		return fmt.Errorf("%q is neither image nor release", what)
+		return fmt.Errorf("%q is not image, release or local", what)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"flannel/internal/archive"
+	"flannel/dist/pack/archive"
 )
 
 // release writes what is offered for download: for each architecture the
@@ -74,14 +74,18 @@ func (j job) releaseBuild(b build) error {
 	return j.tarball(fmt.Sprintf("flannel-%s-linux-%s.tar.gz", j.version, b.arch), files, b.committed())
 }
 
+// sourceImage is what the manifest in the repository names, and what
+// `make image-load` imports.
+const sourceImage = "localhost/flanneld:devel"
+
 // releaseManifest fills in the name of the released image.
 func (j job) releaseManifest() error {
 	text, err := os.ReadFile(filepath.Join(j.source, "Documentation/kube-flannel.yml"))
 	if err != nil {
 		return err
 	}
-	filled := strings.ReplaceAll(string(text), "image: flannel:latest\n", "image: "+j.ref+"\n")
-	if filled == string(text) && j.ref != "flannel:latest" {
+	filled := strings.ReplaceAll(string(text), "image: "+sourceImage+"\n", "image: "+j.ref+"\n")
+	if filled == string(text) && j.ref != sourceImage {
 		return errors.New("no image in it")
 	}
 	return j.put("kube-flannel.yml", []byte(filled), 0o644)

@@ -10,11 +10,11 @@ import (
 	"net"
 	"time"
 
-	"flannel/internal/image"
+	"flannel/lab"
 )
 
 // certificate is what agnhost serves HTTPS with; nobody checks it.
-func certificate() ([]image.File, error) {
+func certificate() ([]lab.ImageFile, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func certificate() ([]image.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []image.File{
+	return []lab.ImageFile{
 		{Path: "/localhost.crt", Text: encode("CERTIFICATE", signed), Mode: 0o644},
 		{Path: "/localhost.key", Text: encode("PRIVATE KEY", raw), Mode: 0o644},
 	}, nil

@@ -4,11 +4,8 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"time"
 
-	"flannel/internal/image"
 	"flannel/internal/testkit/assets"
 	"flannel/lab"
 )
@@ -23,28 +20,25 @@ var tools = []string{
 // buildImages makes what the nodes have: this project's images, CoreDNS, and
 // those of the suite.
 func buildImages() ([]string, error) {
-	dir, err := lab.BuildStatic("flannel/cmd/flanneld", "flannel/cmd/flannel", "flannel/lab/tenant")
+	p, err := lab.BuildPrograms()
 	if err != nil {
 		return nil, err
 	}
-	dns, err := assets.Path("coredns")
+	if p.CoreDNS, err = assets.Path("coredns"); err != nil {
+		return nil, err
+	}
+	dir := filepath.Dir(p.Flanneld)
+	archives, err := lab.WriteImages(dir, p)
 	if err != nil {
 		return nil, err
 	}
-	archives, err := lab.WriteImages(dir, lab.Programs{
-		Flanneld: filepath.Join(dir, "flanneld"), Plugin: filepath.Join(dir, "flannel"),
-		Tenant: filepath.Join(dir, "tenant"), CoreDNS: dns,
-	})
-	if err != nil {
-		return nil, err
-	}
-	own, err := suiteImages(dir)
-	return append(archives, own...), err
+	suite, err := suiteImages(p.Pack, dir)
+	return append(archives, suite...), err
 }
 
 // suiteImages writes the images that the tests ask for. One set of programs
 // serves for all of them.
-func suiteImages(dir string) ([]string, error) {
+func suiteImages(pack, dir string) ([]string, error) {
 	agnhost, err := assets.Path("agnhost")
 	if err != nil {
 		return nil, err
@@ -57,22 +51,14 @@ func suiteImages(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var archives []string
-	for i, name := range names {
-		path := filepath.Join(dir, fmt.Sprintf("suite%d.tar", i))
-		err := image.WriteArchiveFile(path, name, image.Spec{
-			Platform: "linux/" + runtime.GOARCH, Created: time.Unix(0, 0), Local: true,
-			Files: files, Entrypoint: []string{"/agnhost"}, Args: []string{"pause"},
-		})
-		if err != nil {
-			return nil, err
-		}
-		archives = append(archives, path)
+	var images []lab.Image
+	for _, name := range names {
+		images = append(images, lab.Image{Name: name, Files: files, Entrypoint: []string{"/agnhost"}, Args: []string{"pause"}})
 	}
-	return archives, nil
+	return lab.PackImages(pack, dir, images...)
 }
 
-func agnhostFiles(agnhost string) ([]image.File, error) {
+func agnhostFiles(agnhost string) ([]lab.ImageFile, error) {
 	programs := map[string]string{"/agnhost": agnhost}
 	for _, name := range tools {
 		path, err := exec.LookPath(name)
@@ -81,19 +67,19 @@ func agnhostFiles(agnhost string) ([]image.File, error) {
 		}
 		programs["/bin/"+name] = path
 	}
-	files, err := image.WithLibraries(programs)
+	files, err := lab.WithLibraries(programs)
 	if err != nil {
 		return nil, err
 	}
 	pair, err := certificate()
 	return append(append(files, pair...),
-		image.File{Path: "/bin/sh", Link: "dash"},
-		image.File{Path: "/bin/nc", Link: "nc.openbsd"},
-		image.File{Path: "/agnhost-2", Link: "agnhost"},
-		image.File{Path: "/etc/passwd", Text: "root:x:0:0:root:/:/bin/sh\n", Mode: 0o644},
-		image.File{Path: "/etc/group", Text: "root:x:0:\n", Mode: 0o644},
-		image.File{Path: "/tmp/.keep", Mode: 0o644},
-		image.File{Path: "/uploads/.keep", Mode: 0o644},
+		lab.ImageFile{Path: "/bin/sh", Link: "dash"},
+		lab.ImageFile{Path: "/bin/nc", Link: "nc.openbsd"},
+		lab.ImageFile{Path: "/agnhost-2", Link: "agnhost"},
+		lab.ImageFile{Path: "/etc/passwd", Text: "root:x:0:0:root:/:/bin/sh\n", Mode: 0o644},
+		lab.ImageFile{Path: "/etc/group", Text: "root:x:0:\n", Mode: 0o644},
+		lab.ImageFile{Path: "/tmp/.keep", Mode: 0o644},
+		lab.ImageFile{Path: "/uploads/.keep", Mode: 0o644},
 	), err
 }
 

@@ -134,7 +134,7 @@ func TestTheImageWithIptables(t *testing.T) {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
-	if manifest := read(t, filepath.Join(dir, "manifest.json")); !strings.Contains(manifest, `"flannel:v9.8.7-iptables"`) {
+	if manifest := read(t, filepath.Join(dir, "manifest.json")); !strings.Contains(manifest, `"localhost/flanneld:v9.8.7-iptables"`) {
 		t.Errorf("the image has another name: %s", manifest)
 	}
 	for name, mode := range map[string]string{"": "nf_tables", "-nft": "nf_tables", "-legacy": "legacy"} {

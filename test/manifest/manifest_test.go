@@ -138,7 +138,7 @@ func TestManifest(t *testing.T) {
 		apply(t, s, "--server-side", "--force-conflicts", "-k", filepath.Join(variants, "iptables"))
 		pod := get(t, s, daemonSetPath).Spec.Template.Spec
 		for _, c := range append(pod.InitContainers, pod.Containers...) {
-			if c.Image != "flannel:latest-iptables" {
+			if c.Image != "localhost/flanneld:devel-iptables" {
 				t.Errorf("%s has the image %s", c.Name, c.Image)
 			}
 		}

@@ -6,7 +6,7 @@ import (
 )
 
 // Pause is the image that keeps the namespaces of a pod; nodes must have it.
-const Pause = "docker.io/library/tenant:lab"
+const Pause = "docker.io/library/testpod:lab"
 
 // Where the programs of a node keep what is theirs.
 const (

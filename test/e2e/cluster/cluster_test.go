@@ -67,7 +67,7 @@ func waitsForKubeProxy(t *testing.T, c *cluster) {
 // replacesFlannel also shows that kube-proxy ends the waiting by itself.
 func replacesFlannel(t *testing.T, c *cluster) {
 	c.renewed(t, func() { c.kubectl(t, "apply", "--filename=testdata/before.yml") })
-	c.kubectl(t, "apply", "--filename=testdata/tenants.yml")
+	c.kubectl(t, "apply", "--filename=testdata/testpods.yml")
 	for _, h := range c.Hosts {
 		lab.Must(t, h.Worker.StartProxy())
 	}
@@ -201,8 +201,8 @@ func comesBack(t *testing.T, c *cluster) {
 // usesBothFamilies gives pods that start from then on addresses of both.
 func usesBothFamilies(t *testing.T, c *cluster) {
 	c.apply(t, "--kustomize="+filepath.Join(variants, "dual-stack"))
-	c.kubectl(t, "delete", "pods", "--selector=app=tenants")
-	for _, pod := range c.tenants(t) {
+	c.kubectl(t, "delete", "pods", "--selector=app=testpods")
+	for _, pod := range c.testpods(t) {
 		if !pod.Addr(ipfam.V6).IsValid() {
 			t.Errorf("%s has no IPv6 address", pod.Name)
 		}
@@ -211,7 +211,7 @@ func usesBothFamilies(t *testing.T, c *cluster) {
 }
 
 func endsPods(t *testing.T, c *cluster) {
-	c.kubectl(t, "delete", "--filename=testdata/tenants.yml")
+	c.kubectl(t, "delete", "--filename=testdata/testpods.yml")
 	c.onEvery(t, lacks("veth"), "ip", "-brief", "link")
 	c.onEvery(t, lacks("10.244."), "ls", "/var/lib/cni/networks/cbr0")
 	c.onEvery(t, func(out string) bool { return out == "" }, "ls", "/var/lib/cni/flannel")

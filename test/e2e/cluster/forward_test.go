@@ -83,7 +83,7 @@ func neighborsTalk(t *testing.T, c *cluster) {
 	neighbor, err := h.FindPod(addr)
 	lab.Must(t, err)
 	defer neighbor.Close()
-	for _, pod := range c.tenants(t) {
+	for _, pod := range c.testpods(t) {
 		if pod.Host == h {
 			reaches(t, pod, addr)
 			reaches(t, neighbor, pod.Addr(ipfam.V4))

@@ -14,8 +14,8 @@ const crowd = `{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"nam
 	"replicas": %d, "selector": {"matchLabels": {"app": "crowd"}}, "template": {
 		"metadata": {"labels": {"app": "crowd"}},
 		"spec": {"nodeSelector": {"kubernetes.io/hostname": %q}, "tolerations": [{"operator": "Exists"}], "containers": [{
-			"name": "tenant", "image": "docker.io/library/tenant:lab", "imagePullPolicy": "Never",
-			"command": ["/bin/tenant", "serve", ":8080"]}]}}}}`
+			"name": "testpod", "image": "docker.io/library/testpod:lab", "imagePullPolicy": "Never",
+			"command": ["/bin/testpod", "serve", ":8080"]}]}}}}`
 
 // TestPodsOfACrashedNodeLeakNoAddresses kills the pods of a node and all that
 // its runtime knows of them, again and again: nobody detaches them, and the

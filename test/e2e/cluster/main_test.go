@@ -30,14 +30,12 @@ var (
 	after  = "flannel:after"
 )
 
-// programs builds what is in the images, into one folder.
-var programs = sync.OnceValues(func() (string, error) {
-	return lab.BuildStatic("flannel/cmd/flanneld", "flannel/cmd/flannel", "flannel/lab/tenant")
-})
+// programs builds what is in the images.
+var programs = sync.OnceValues(lab.BuildPrograms)
 
 // images builds the images once.
 var images = sync.OnceValues(func() ([]string, error) {
-	dir, err := programs()
+	p, err := programs()
 	if err != nil {
 		return nil, err
 	}
@@ -45,11 +43,8 @@ var images = sync.OnceValues(func() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	program := func(name string) string { return filepath.Join(dir, name) }
-	return lab.WriteImages(dir, lab.Programs{
-		Flanneld: program("flanneld"), Plugin: program("flannel"), Tenant: program("tenant"),
-		IPTables: filepath.Join(iptables, "../../.."),
-	}, append(before, after)...)
+	p.IPTables = filepath.Join(iptables, "../../..")
+	return lab.WriteImages(filepath.Dir(p.Flanneld), p, append(before, after)...)
 })
 
 // cluster is a cluster that several tests use one after the other.

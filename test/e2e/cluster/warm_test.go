@@ -3,7 +3,6 @@ package cluster
 import (
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,8 +12,8 @@ import (
 
 // staticPod is a pod that kubelet runs by itself.
 const staticPod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "static"}, "spec": {"terminationGracePeriodSeconds": 1,
-	"tolerations": [{"operator": "Exists"}], "containers": [{"name": "tenant", "image": "docker.io/library/tenant:lab",
-	"imagePullPolicy": "Never", "command": ["/bin/tenant", "serve", ":8080"]}]}}`
+	"tolerations": [{"operator": "Exists"}], "containers": [{"name": "testpod", "image": "docker.io/library/testpod:lab",
+	"imagePullPolicy": "Never", "command": ["/bin/testpod", "serve", ":8080"]}]}}`
 
 const cniConf = `{"name": "cbr0", "cniVersion": "0.3.1", "plugins": [{"type": "flannel", "delegate": {"isDefaultGateway": true}}]}`
 
@@ -31,14 +30,14 @@ const forget = `
 func TestStaticPodsTalkAfterAPowerCut(t *testing.T) {
 	c := newCluster(t)
 	lab.Must(t, c.k.API.AllowDaemon(t.Context()))
-	dir, err := programs()
+	p, err := programs()
 	lab.Must(t, err)
 	var daemons []*lab.Daemon
 	for _, h := range c.Hosts {
 		_, err := h.Exec(t.Context(), "sh", "-c", fmt.Sprintf("echo '%s' >/run/conflist; echo '%s' >%s/static.json; %s install-cni --conf=/run/conflist --plugin=%s",
-			cniConf, staticPod, kubeplane.StaticPods, filepath.Join(dir, "flanneld"), filepath.Join(dir, "flannel")))
+			cniConf, staticPod, kubeplane.StaticPods, p.Flanneld, p.Plugin))
 		lab.Must(t, err)
-		d, err := h.StartDaemon(lab.DaemonOptions{Name: "unit", Binary: filepath.Join(dir, "flanneld")})
+		d, err := h.StartDaemon(lab.DaemonOptions{Name: "unit", Binary: p.Flanneld})
 		lab.Must(t, err)
 		daemons = append(daemons, d)
 	}

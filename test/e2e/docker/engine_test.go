@@ -143,7 +143,7 @@ type container struct {
 // run starts a container.
 func (e *engine) run(name string) container {
 	e.t.Helper()
-	e.docker("run", "--detach", "--name="+name, tenantImage)
+	e.docker("run", "--detach", "--name="+name, testpodImage)
 	return e.open(name)
 }
 

@@ -5,12 +5,10 @@ package docker
 import (
 	"context"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
 
-	"flannel/internal/image"
 	"flannel/lab"
 )
 
@@ -27,20 +25,27 @@ var built = sync.OnceValues(func() (p programs, err error) {
 	if p.Binaries, err = lab.BuildBinaries("-race"); err != nil {
 		return p, err
 	}
-	dir, err := lab.BuildStatic("flannel/lab/tenant")
+	dir, err := lab.BuildStatic("flannel/lab/testpod")
 	if err != nil {
 		return p, err
 	}
-	p.image = filepath.Join(dir, "image.tar")
-	return p, image.WriteArchiveFile(p.image, tenantImage, image.Spec{
-		Platform:   "linux/" + runtime.GOARCH,
-		Files:      []image.File{{Path: "/tenant", Source: filepath.Join(dir, "tenant"), Mode: 0o755}},
-		Entrypoint: []string{"/tenant", "pause"},
-		Local:      true,
+	pack, err := lab.BuildPack(dir)
+	if err != nil {
+		return p, err
+	}
+	archives, err := lab.PackImages(pack, dir, lab.Image{
+		Name:       testpodImage,
+		Files:      []lab.ImageFile{{Path: "/testpod", Source: filepath.Join(dir, "testpod"), Mode: 0o755}},
+		Entrypoint: []string{"/testpod", "pause"},
 	})
+	if err != nil {
+		return p, err
+	}
+	p.image = archives[0]
+	return p, nil
 })
 
-// tenantImage holds nothing but a program that waits.
-const tenantImage = "tenant:test"
+// testpodImage holds nothing but a program that waits.
+const testpodImage = "testpod:test"
 
 func limited(t *testing.T) context.Context { return lab.Limited(t, time.Minute) }

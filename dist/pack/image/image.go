@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"flannel/internal/archive"
+	"flannel/dist/pack/archive"
 )
 
 // searchPath is where programs are looked for inside the container, so that

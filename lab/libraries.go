@@ -1,4 +1,4 @@
-package image
+package lab
 
 import (
 	"errors"
@@ -9,11 +9,11 @@ import (
 
 // WithLibraries are programs of this machine, by their paths in the image, and
 // the libraries that they are linked with.
-func WithLibraries(programs map[string]string) ([]File, error) {
-	var files []File
+func WithLibraries(programs map[string]string) ([]ImageFile, error) {
+	var files []ImageFile
 	have := map[string]bool{}
 	for path, source := range programs {
-		files = append(files, File{Path: path, Source: source, Mode: 0o755})
+		files = append(files, ImageFile{Path: path, Source: source, Mode: 0o755})
 		libraries, err := librariesOf(source)
 		if err != nil {
 			return nil, err
@@ -21,7 +21,7 @@ func WithLibraries(programs map[string]string) ([]File, error) {
 		for _, l := range libraries {
 			if !have[l] {
 				have[l] = true
-				files = append(files, File{Path: l, Source: l, Mode: 0o755})
+				files = append(files, ImageFile{Path: l, Source: l, Mode: 0o755})
 			}
 		}
 	}

@@ -1,5 +1,5 @@
-// Command tenant is what runs in the pods of a lab. As "tenant pause" it keeps
-// the namespaces of a pod and collects its dead processes; as "tenant serve
+// Command testpod is what runs in the pods of a lab. As "testpod pause" it keeps
+// the namespaces of a pod and collects its dead processes; as "testpod serve
 // ADDRESS" it answers HTTP requests with the name of the pod.
 package main
 
@@ -17,7 +17,7 @@ import (
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "tenant:", err)
+		fmt.Fprintln(os.Stderr, "testpod:", err)
 		os.Exit(1)
 	}
 }

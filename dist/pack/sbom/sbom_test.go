@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spdx/tools-golang/spdx/v2/common"
+	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
 )
 
 // self is the program that runs this test.
@@ -32,19 +35,19 @@ func TestSPDXListsProgramsModulesAndGo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var d spdxDocument
+	var d spdx.Document
 	if err := json.Unmarshal([]byte(text), &d); err != nil {
 		t.Fatal(err)
 	}
-	ids := map[string]int{documentID: 1}
+	ids := map[common.ElementID]int{d.SPDXIdentifier: 1}
 	for _, pkg := range d.Packages {
-		ids[pkg.ID]++
-		if ids[pkg.ID] > 1 {
-			t.Errorf("%s is listed twice", pkg.ID)
+		ids[pkg.PackageSPDXIdentifier]++
+		if ids[pkg.PackageSPDXIdentifier] > 1 {
+			t.Errorf("%s is listed twice", pkg.PackageSPDXIdentifier)
 		}
 	}
 	for _, r := range d.Relationships {
-		if ids[r.From] == 0 || ids[r.To] == 0 {
+		if ids[r.RefA.ElementRefID] == 0 || ids[r.RefB.ElementRefID] == 0 {
 			t.Errorf("%v relates what is not listed", r)
 		}
 	}

@@ -16,16 +16,16 @@ import (
 	"flannel/lab/ping"
 )
 
-// service is the address of the Service of testdata/tenants.yml.
+// service is the address of the Service of testdata/testpods.yml.
 const service = "http://10.96.7.7"
 
-// tenants are the pods of testdata/tenants.yml, one per node.
-func (c *cluster) tenants(t *testing.T) []*lab.Pod {
+// testpods are the pods of testdata/testpods.yml, one per node.
+func (c *cluster) testpods(t *testing.T) []*lab.Pod {
 	t.Helper()
 	var pods []kubeplane.Pod
 	soon(t, func() (string, bool) {
 		var err error
-		if pods, err = c.k.API.Pods(t.Context(), "default", "app=tenants"); err != nil {
+		if pods, err = c.k.API.Pods(t.Context(), "default", "app=testpods"); err != nil {
 			return err.Error(), false
 		}
 		ready := 0
@@ -51,13 +51,13 @@ func (c *cluster) tenants(t *testing.T) []*lab.Pod {
 	return found
 }
 
-// connected waits until the tenants of all nodes reach each other, and from
-// each node the Service, with every tenant behind it, and the API server.
+// connected waits until the testpods of all nodes reach each other, and from
+// each node the Service, with every testpod behind it, and the API server.
 func (c *cluster) connected(t *testing.T) {
 	t.Helper()
-	tenants := c.tenants(t)
-	for _, from := range tenants {
-		for _, to := range tenants {
+	testpods := c.testpods(t)
+	for _, from := range testpods {
+		for _, to := range testpods {
 			for _, f := range ipfam.All() {
 				if from.Addr(f).IsValid() && to.Addr(f).IsValid() {
 					reaches(t, from, to.Addr(f))
@@ -70,7 +70,7 @@ func (c *cluster) connected(t *testing.T) {
 			if err == nil {
 				answers[name] = true
 			}
-			return fmt.Sprint(answers, err), len(answers) == len(tenants)
+			return fmt.Sprint(answers, err), len(answers) == len(testpods)
 		})
 		soon(t, func() (string, bool) {
 			conn, err := from.Dial(t.Context(), "tcp", "10.96.0.1:443")
@@ -108,11 +108,11 @@ func get(ctx context.Context, from *lab.Pod, url string) (string, error) {
 	return strings.TrimSpace(string(text)), err
 }
 
-// startPing lets the first node's tenant ping the second's without a break.
+// startPing lets the first node's testpod ping the second's without a break.
 func (c *cluster) startPing(t *testing.T) *ping.Series {
 	t.Helper()
-	tenants := c.tenants(t)
-	series, err := tenants[0].StartPing(tenants[1].Addr(ipfam.V4), 5*time.Millisecond)
+	testpods := c.testpods(t)
+	series, err := testpods[0].StartPing(testpods[1].Addr(ipfam.V4), 5*time.Millisecond)
 	lab.Must(t, err)
 	return series
 }

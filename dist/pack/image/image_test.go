@@ -174,28 +174,3 @@ func TestNamesAreThoseOfContainerd(t *testing.T) {
 		}
 	}
 }
-
-func TestAProgramOfThisMachineComesWithItsLibraries(t *testing.T) {
-	files, err := WithLibraries(map[string]string{"/bin/sh": "/bin/sh", "/bin/again": "/bin/sh"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, err := Build(Spec{Platform: "linux/amd64", Files: files, Entrypoint: []string{"/bin/sh"}, Args: []string{"-c", "true"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := image.ConfigFile()
-	if err != nil || strings.Join(config.Config.Cmd, " ") != "-c true" {
-		t.Errorf("arguments %q, %v", config.Config.Cmd, err)
-	}
-	have := contents(t, image)
-	libraries := 0
-	for path := range have {
-		if strings.Contains(path, "/libc.so") {
-			libraries++
-		}
-	}
-	if _, found := have["/bin/again"]; !found || libraries != 1 {
-		t.Errorf("%d C libraries in %d files", libraries, len(have))
-	}
-}
