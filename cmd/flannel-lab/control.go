@@ -11,8 +11,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"flannel/lab/cgroup"
 )
 
@@ -30,13 +28,13 @@ func status(args []string) int {
 }
 
 func showStatus(p place) int {
-	got, _, err := p.ask(request{})
-	if err != nil {
+	var hosts []hostStatus
+	if err := p.ask("/status", &hosts); err != nil {
 		return fail(1, err)
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "HOST\tUPLINK\tSUBNET\tREADY\tPODS")
-	for _, h := range got.Hosts {
+	for _, h := range hosts {
 		ready := "yes"
 		if h.Missing != "" {
 			ready = h.Missing
@@ -66,54 +64,51 @@ func execute(args []string) int {
 	if err != nil {
 		return fail(2, err)
 	}
-	_, spaces, err := p.ask(request{Enter: positional[0]})
-	if err != nil {
-		return fail(1, err)
-	}
-	return fail(1, enter(spaces, cmd))
+	return fail(1, p.enter(positional[0], []string{"--user", "--pid", "--net", "--uts", "--mount"}, cmd))
 }
 
-// enterFlags are nsenter's flags per kind of namespace.
-var enterFlags = map[int]string{
-	unix.CLONE_NEWUSER: "--user",
-	unix.CLONE_NEWPID:  "--pid",
-	unix.CLONE_NEWNET:  "--net",
-	unix.CLONE_NEWUTS:  "--uts",
-	unix.CLONE_NEWNS:   "--mount",
-}
-
-// enter returns only with an error.
-func enter(spaces []namespace, cmd []string) error {
+// enter replaces this process by a command in namespaces of a node, each with
+// the flag of nsenter. It returns only with an error.
+func (p place) enter(node string, flags, cmd []string) error {
 	nsenter, err := exec.LookPath("nsenter")
 	if err != nil {
 		return errors.New("nsenter is missing: install util-linux")
 	}
+	var spaces map[string]string
+	if err := p.ask("/namespaces/"+node, &spaces); err != nil {
+		return err
+	}
+	pid, _, err := p.running()
+	if err != nil {
+		return err
+	}
 	args := []string{nsenter}
-	for _, s := range spaces {
-		fd := s.file.Fd()
-		if s.kind == unix.CLONE_NEWUSER && isOwnUser(s.file) {
-			continue // nobody may enter the user namespace he is in
+	for _, flag := range flags {
+		// The lab names the files as they are called inside its sandbox.
+		if path, ok := spaces[flag]; ok {
+			args = append(args, fmt.Sprintf("%s=/proc/%d/root%s", flag, pid, path))
 		}
-		if _, err := unix.FcntlInt(fd, unix.F_SETFD, 0); err != nil {
-			return fmt.Errorf("keep a namespace open: %w", err)
-		}
-		args = append(args, fmt.Sprintf("%s=/proc/self/fd/%d", enterFlags[s.kind], fd))
-		if s.kind == unix.CLONE_NEWUSER {
-			// Groups cannot be set there, and the user is root already.
-			args = append(args, "--preserve-credentials")
-		}
+	}
+	if slices.Contains(flags, "--pid") {
+		args = append(args, fmt.Sprintf("--pid=/proc/%d/ns/pid", pid))
+	}
+	// Nobody may enter the user namespace that he is in. In another one groups
+	// cannot be set, and the user is root already.
+	user := fmt.Sprintf("/proc/%d/ns/user", pid)
+	if slices.Contains(flags, "--user") && !sameFile(user, "/proc/self/ns/user") {
+		args = append(args, "--user="+user, "--preserve-credentials")
 	}
 	args = append(append(args, "--"), cmd...)
 	return fmt.Errorf("run nsenter: %w", syscall.Exec(nsenter, args, os.Environ()))
 }
 
-func isOwnUser(f *os.File) bool {
-	their, err := f.Stat()
+func sameFile(a, b string) bool {
+	first, err := os.Stat(a)
 	if err != nil {
 		return false
 	}
-	own, err := os.Stat("/proc/self/ns/user")
-	return err == nil && os.SameFile(their, own)
+	second, err := os.Stat(b)
+	return err == nil && os.SameFile(first, second)
 }
 
 func down(args []string) int {
@@ -141,49 +136,14 @@ const patience = 20 * time.Second
 
 // end ends the lab of this place and waits until everything is gone.
 func (p place) end() (wasUp bool, err error) {
-	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		lock, err := p.lockNow()
-		if errors.Is(err, errBusy) {
-			wasUp = true
-			if err := p.signal(s); err != nil {
-				return wasUp, err
-			}
-			lock, err = p.waitUnlocked(patience)
-		}
-		if err == nil {
-			(&claim{place: p, lock: lock}).release()
-			return wasUp, cgroup.Sweep(context.Background())
-		}
-		if !errors.Is(err, errBusy) {
-			return wasUp, err
-		}
+	if pid, err := p.holder(); err != nil || pid == 0 {
+		p.clear()
+		return false, err
 	}
-	return wasUp, fmt.Errorf("lab %q does not end", p.name)
-}
-
-// signal sends a signal to the process that ends the lab. The lock is held, so
-// the number cannot belong to another process.
-func (p place) signal(s syscall.Signal) error {
-	pid, ok := p.pid()
-	if !ok {
-		return fmt.Errorf("lab %q is still starting; try again", p.name)
+	_, s, err := p.running()
+	if err == nil {
+		err = s.End(patience)
 	}
-	if err := syscall.Kill(pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("end lab %q: %w", p.name, err)
-	}
-	return nil
-}
-
-// waitUnlocked waits until no process of the lab is left, and returns its lock.
-func (p place) waitUnlocked(limit time.Duration) (*os.File, error) {
-	deadline := time.Now().Add(limit)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		lock, err := p.lockNow()
-		if err == nil || !errors.Is(err, errBusy) || !time.Now().Before(deadline) {
-			return lock, err
-		}
-		<-tick.C
-	}
+	p.clear()
+	return true, errors.Join(err, cgroup.Sweep(context.Background()))
 }

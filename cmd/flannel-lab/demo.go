@@ -39,13 +39,22 @@ func demo(args []string) int {
 	if *hosts < 2 {
 		return fail(2, fmt.Errorf("demo: --hosts %d: pods of at least 2 hosts are needed", *hosts))
 	}
-	files, release, err := claimForDemo(*name)
-	if err != nil {
-		return fail(1, err)
+	var files []*os.File
+	if *name != "" && sandbox.Outside() {
+		p, err := placeOf(*name)
+		if err != nil {
+			return fail(2, err)
+		}
+		f, err := p.open()
+		if err != nil {
+			return fail(1, err)
+		}
+		defer p.clear()
+		defer f.Close()
+		files = append(files, f)
 	}
-	defer release()
 	code, err := sandbox.Run(func() int {
-		d := demonstration{out: os.Stdout, options: o, timeout: *timeout}
+		d := demonstration{out: os.Stdout, options: o, timeout: *timeout, named: *name != ""}
 		return d.runInside()
 	}, files...)
 	if err != nil {
@@ -54,31 +63,13 @@ func demo(args []string) int {
 	return code
 }
 
-// claimForDemo takes a name, if one is given and this is the outer process.
-func claimForDemo(name string) (files []*os.File, release func(), err error) {
-	if name == "" || !sandbox.Outside() {
-		return nil, func() {}, nil
-	}
-	p, err := placeOf(name)
-	if err != nil {
-		return nil, nil, err
-	}
-	c, err := p.claim()
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := c.setPID(os.Getpid()); err != nil {
-		c.release()
-		return nil, nil, err
-	}
-	return c.files(), c.release, nil
-}
-
 // demonstration is one run of the demo.
 type demonstration struct {
 	out     io.Writer
 	options lab.Options
 	timeout time.Duration
+	// named says that other commands may ask for this lab.
+	named bool
 }
 
 func (d *demonstration) runInside() int {
@@ -86,7 +77,7 @@ func (d *demonstration) runInside() int {
 	// After the first signal the next one ends the program at once.
 	context.AfterFunc(ctx, stop)
 	start := time.Now()
-	err := d.show(ctx, sandbox.Files())
+	err := d.show(ctx)
 	switch {
 	case ctx.Err() != nil:
 		fmt.Fprintln(d.out, "\nInterrupted. Nothing is left behind.")
@@ -99,7 +90,12 @@ func (d *demonstration) runInside() int {
 	return 0
 }
 
-func (d *demonstration) show(ctx context.Context, files []*os.File) (err error) {
+func (d *demonstration) show(ctx context.Context) (err error) {
+	release, err := lockPassed()
+	if err != nil {
+		return err
+	}
+	defer release()
 	fmt.Fprintf(d.out, "A cluster of %d hosts, in namespaces of this process.\n\n", d.options.Hosts)
 	start := time.Now()
 	l, err := lab.New(ctx, d.options)
@@ -112,12 +108,16 @@ func (d *demonstration) show(ctx context.Context, files []*os.File) (err error) 
 		}
 		err = errors.Join(err, l.Close())
 	}()
-	if len(files) == 2 {
+	if d.named {
+		listener, err := listen()
+		if err != nil {
+			return err
+		}
 		serving, stop := context.WithCancel(ctx)
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			_ = serve(serving, files[1], l)
+			_ = serve(serving, listener, l)
 		}()
 		defer func() { stop(); <-done }()
 	}

@@ -1,22 +1,17 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"net"
-	"os"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"flannel/internal/atomicfile"
-	"flannel/internal/testkit/kubeplane"
 	"flannel/lab"
 )
 
 // showCluster tells what a person can do with nodes that have no network yet.
 func showCluster(p place) int {
-	got, _, err := p.ask(request{Kubernetes: true})
+	var got cluster
+	err := p.ask("/kubernetes", &got)
 	if err == nil {
 		err = atomicfile.Write(p.kubeconfigPath(), []byte(got.Kubeconfig), 0o600)
 	}
@@ -52,20 +47,11 @@ func kubectl(args []string) int {
 	if err != nil {
 		return fail(2, err)
 	}
-	got, _, err := p.ask(request{Kubernetes: true})
-	if err != nil {
+	var got cluster
+	if err := p.ask("/kubernetes", &got); err != nil {
 		return fail(1, err)
 	}
-	_, spaces, err := p.ask(request{Enter: lab.Control})
-	if err != nil {
-		return fail(1, err)
-	}
-	for _, s := range spaces {
-		if s.kind == unix.CLONE_NEWNET {
-			return fail(1, enter([]namespace{s}, append([]string{got.Kubectl, "--kubeconfig=" + p.kubeconfigPath()}, rest...)))
-		}
-	}
-	return fail(1, errors.New("the lab gave no network to enter"))
+	return fail(1, p.enter(lab.Control, []string{"--net"}, append([]string{got.Kubectl, "--kubeconfig=" + p.kubeconfigPath()}, rest...)))
 }
 
 // split separates a leading --name, or --help, from the arguments of kubectl.
@@ -80,15 +66,4 @@ func split(args []string) (own, rest []string) {
 		}
 	}
 	return args[:n], args[n:]
-}
-
-func answerKubernetes(conn *net.UnixConn, l *lab.Lab) error {
-	if l.Kubernetes == nil {
-		return send(conn, reply{Error: "the lab has no Kubernetes: start one with flannel-lab up 2 --kubernetes"}, nil)
-	}
-	text, err := os.ReadFile(l.Kubernetes.Plane.Kubeconfig(kubeplane.Admin))
-	if err != nil {
-		return send(conn, reply{Error: err.Error()}, nil)
-	}
-	return send(conn, reply{Kubeconfig: string(text), Kubectl: l.Kubernetes.KubectlPath()}, nil)
 }

@@ -125,7 +125,7 @@ func TestLabStaysUpUntilDown(t *testing.T) {
 	given := programs(t)
 	t.Cleanup(func() { flannelLab(t, "down") })
 	flannelLab(t, append([]string{"up", "2", "--dual"}, given...)...).want(t, 0, "host2")
-	flannelLab(t, append([]string{"up", "2"}, given...)...).want(t, 1, "is up already")
+	flannelLab(t, append([]string{"up", "2"}, given...)...).want(t, 1, "is already up")
 	got := flannelLab(t, "status")
 	got.want(t, 0, "HOST")
 	if n := strings.Count(got.out, "   yes   "); n != 2 || !strings.Contains(got.out, "fd00:10:244:") {
@@ -163,18 +163,14 @@ func TestNodesOfKubernetes(t *testing.T) {
 func TestNameOfKilledLabIsFree(t *testing.T) {
 	given := programs(t)
 	flannelLab(t, append([]string{"up", "1"}, given...)...).want(t, 0, "host1")
-	pid, ok := place{name: "lab", dir: "/run/flannel-lab"}.pid()
-	if !ok {
-		t.Fatal("no process is noted")
+	pid, err := place{name: "lab", dir: "/run/flannel-lab"}.holder()
+	if err != nil || pid == 0 {
+		t.Fatalf("process %d has the name: %v", pid, err)
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	// PID 1 of the lab is the last to end.
-	eventually.True(t, "the lab ended", func() bool {
-		_, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
-		return err != nil
-	})
+	eventually.True(t, "the lab ended", func() bool { return len(labProcesses(t)) == 0 })
 	flannelLab(t, "status").want(t, 1, "is not up")
 	flannelLab(t, append([]string{"up", "1"}, given...)...).want(t, 0, "host1")
 	flannelLab(t, "down").want(t, 0, "")

@@ -3,90 +3,95 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
-	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/testkit/kubeplane"
 	"flannel/lab"
+	"flannel/lab/sandbox"
 	"flannel/subnet"
 )
 
-// serve answers requests until ctx ends. It closes the socket.
-func serve(ctx context.Context, socket *os.File, l *lab.Lab) error {
-	listener, err := net.FileListener(socket)
-	socket.Close()
-	if err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { listener.Close() })
-	defer stop()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for {
-		conn, err := listener.Accept()
-		if err != nil {
-			return ctx.Err()
-		}
-		wg.Go(func() {
-			defer conn.Close()
-			// A client that is gone needs no answer.
-			_ = answer(ctx, conn.(*net.UnixConn), l)
-		})
-	}
+// socketName is the socket in the folder of the sandbox on which the lab answers
+// the other commands: HTTP, with JSON.
+const socketName = "lab.sock"
+
+// hostStatus is one host in the answer to /status.
+type hostStatus struct {
+	Name, Uplink, Subnet, Pods string
+	// Missing says why the host is not ready; empty if it is.
+	Missing string
 }
 
-func answer(ctx context.Context, conn *net.UnixConn, l *lab.Lab) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		return err
-	}
-	var r request
-	if err := json.NewDecoder(conn).Decode(&r); err != nil {
-		return err
-	}
-	if r.Kubernetes {
-		return answerKubernetes(conn, l)
-	}
-	if r.Enter == "" {
-		return send(conn, reply{Hosts: statusOf(ctx, l)}, nil)
-	}
-	spaces, err := namespacesOf(l, r.Enter)
-	if err != nil {
-		return send(conn, reply{Error: err.Error()}, nil)
-	}
-	defer spaces[0].file.Close()
-	defer spaces[1].file.Close()
-	return send(conn, reply{}, spaces)
+// cluster is the answer to /kubernetes.
+type cluster struct {
+	// Kubeconfig is the text of the file, Kubectl the path of the program.
+	Kubeconfig, Kubectl string
 }
 
-// namespacesOf returns what a process of the node runs in. The first two
-// files are opened here and closed by the caller.
-func namespacesOf(l *lab.Lab, name string) ([]namespace, error) {
+func listen() (net.Listener, error) {
+	return net.Listen("unix", filepath.Join(sandbox.Dir(), socketName))
+}
+
+// serve answers until ctx ends, and closes the listener.
+func serve(ctx context.Context, listener net.Listener, l *lab.Lab) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/status", func(w http.ResponseWriter, r *http.Request) { reply(w, statusOf(r.Context(), l), nil) })
+	mux.HandleFunc("/namespaces/{node...}", func(w http.ResponseWriter, r *http.Request) {
+		spaces, err := namespacesOf(l, r.PathValue("node"))
+		reply(w, spaces, err)
+	})
+	mux.HandleFunc("/kubernetes", func(w http.ResponseWriter, _ *http.Request) {
+		c, err := clusterOf(l)
+		reply(w, c, err)
+	})
+	server := http.Server{Handler: mux, ReadHeaderTimeout: answerLimit}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// reply writes an answer. A client that is gone needs none.
+func reply(w http.ResponseWriter, answer any, err error) {
+	if err != nil {
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprint(w, err)
+		return
+	}
+	_ = json.NewEncoder(w).Encode(answer)
+}
+
+// namespacesOf returns the files of a node's namespaces as this process has
+// them open, by the flag of nsenter.
+func namespacesOf(l *lab.Lab, name string) (map[string]string, error) {
 	n, err := l.Node(name)
 	if err != nil {
 		return nil, err
 	}
-	user, err := os.Open("/proc/self/ns/user")
-	if err != nil {
-		return nil, err
-	}
-	pid, err := os.Open("/proc/self/ns/pid")
-	if err != nil {
-		user.Close()
-		return nil, err
-	}
-	spaces := []namespace{{unix.CLONE_NEWUSER, user}, {unix.CLONE_NEWPID, pid}}
+	flags := map[int]string{unix.CLONE_NEWNET: "--net", unix.CLONE_NEWUTS: "--uts", unix.CLONE_NEWNS: "--mount"}
+	spaces := map[string]string{}
 	for _, ns := range n.Namespaces() {
-		spaces = append(spaces, namespace{ns.Kind, ns.File})
+		spaces[flags[ns.Kind]] = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.File.Fd())
 	}
 	return spaces, nil
+}
+
+func clusterOf(l *lab.Lab) (cluster, error) {
+	if l.Kubernetes == nil {
+		return cluster{}, errors.New("the lab has no Kubernetes: start one with flannel-lab up 2 --kubernetes")
+	}
+	text, err := os.ReadFile(l.Kubernetes.Plane.Kubeconfig(kubeplane.Admin))
+	return cluster{Kubeconfig: string(text), Kubectl: l.Kubernetes.KubectlPath()}, err
 }
 
 func statusOf(ctx context.Context, l *lab.Lab) []hostStatus {

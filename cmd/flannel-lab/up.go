@@ -13,8 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"flannel/lab"
 	"flannel/lab/cgroup"
 	"flannel/lab/sandbox"
@@ -71,18 +69,17 @@ func up(args []string) int {
 	if err != nil {
 		return fail(2, err)
 	}
-	c, err := p.claim()
-	if errors.Is(err, errBusy) {
-		return fail(1, fmt.Errorf("%w; end it with flannel-lab down --name %s", err, u.name))
-	}
+	pid, err := p.holder()
 	if err != nil {
 		return fail(1, err)
 	}
-	if err := startHolder(c, args); err != nil {
-		c.release()
+	if pid != 0 {
+		return fail(1, fmt.Errorf("lab %q is already up; end it with flannel-lab down --name %[1]s", u.name))
+	}
+	if err := startHolder(p, args); err != nil {
+		p.clear()
 		return fail(1, err)
 	}
-	c.keep()
 	if u.options.Kubelets {
 		return showCluster(p)
 	}
@@ -90,48 +87,40 @@ func up(args []string) int {
 }
 
 // startHolder starts hold in a detached sandbox and waits until it is ready.
-func startHolder(c *claim, args []string) error {
+func startHolder(p place, args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	ours, theirs, err := reportPipe()
+	file, err := p.open()
 	if err != nil {
 		return err
 	}
-	defer ours.Close()
-	p, err := sandbox.Start(sandbox.Options{
+	defer file.Close()
+	report, theirs, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer report.Close()
+	s, err := sandbox.Start(sandbox.Options{
 		Args:   append([]string{os.Args[0], holdCommand}, args...),
-		Files:  append(c.files(), theirs),
+		Files:  []*os.File{file},
 		Stdout: theirs, Stderr: theirs, Detach: true,
 	})
 	theirs.Close()
 	if err != nil {
 		return err
 	}
-	cancel := context.AfterFunc(ctx, func() { _ = p.Signal(syscall.SIGTERM) })
+	cancel := context.AfterFunc(ctx, func() { _ = s.Signal(syscall.SIGTERM) })
 	defer cancel()
-	err = c.setPID(p.PID())
-	if err == nil {
-		err = awaitReport(ours)
-	}
+	err = awaitReport(report)
 	if ctx.Err() != nil {
 		err = errors.New("interrupted")
 	}
 	if err != nil {
-		_ = p.Signal(syscall.SIGTERM)
-		p.Wait()
+		_ = s.Signal(syscall.SIGTERM)
+		s.Wait()
 		err = errors.Join(err, cgroup.Sweep(context.Background()))
 	}
 	return err
-}
-
-// reportPipe returns the two ends of a connection: hold reports on one, and
-// sees by its end that up is gone.
-func reportPipe() (ours, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("make a connection to the holder: %w", err)
-	}
-	return os.NewFile(uintptr(fds[0]), "report"), os.NewFile(uintptr(fds[1]), "report"), nil
 }
 
 func awaitReport(r io.Reader) error {
@@ -167,38 +156,38 @@ func holdInside(args []string) int {
 	if !ok {
 		return code
 	}
-	files := sandbox.Files()
-	if len(files) != 3 {
-		return fail(1, fmt.Errorf("%d files passed, want 3", len(files)))
-	}
-	// The lock stays open as long as the lab lives.
-	defer files[0].Close()
-	socket, report := files[1], files[2]
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-
-	l, err := bringUp(ctx, u, report)
+	release, err := lockPassed()
 	if err != nil {
-		fmt.Fprintln(report, err)
+		fmt.Println(err)
+		return 1
+	}
+	defer release()
+	l, err := bringUp(ctx, u)
+	if err != nil {
+		fmt.Println(err)
 		return 1
 	}
 	defer l.Close()
-	if err := sayReady(report); err != nil {
+	listener, err := listen()
+	if err != nil {
+		fmt.Println(err)
 		return 1
 	}
-	_ = serve(ctx, socket, l)
+	// If up is gone, this write ends the process and with it the lab.
+	fmt.Println(readyLine)
+	// Nobody reads further output, which must not end it.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	if err := serve(ctx, listener, l); err != nil {
+		return 1
+	}
 	return 0
 }
 
-// bringUp makes the lab and gives up when up is gone meanwhile.
-func bringUp(ctx context.Context, u upFlags, report *os.File) (*lab.Lab, error) {
+func bringUp(ctx context.Context, u upFlags) (*lab.Lab, error) {
 	ctx, cancel := context.WithTimeout(ctx, u.timeout)
 	defer cancel()
-	// It ends with up, which closes its end of the report in any case.
-	go func() {
-		_, _ = report.Read(make([]byte, 1))
-		cancel()
-	}()
 	if u.options.Kubelets {
 		var err error
 		if u.options.Images, err = lab.WriteImages(sandbox.Dir(), u.pods); err != nil {
@@ -216,25 +205,6 @@ func bringUp(ctx context.Context, u upFlags, report *os.File) (*lab.Lab, error) 
 		return nil, err
 	}
 	return l, nil
-}
-
-// sayReady reports success and leaves the report: nobody reads it further, and
-// a write to it would be fatal.
-func sayReady(report *os.File) error {
-	if _, err := fmt.Fprintln(report, readyLine); err != nil {
-		return err
-	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer null.Close()
-	for _, fd := range []int{1, 2} {
-		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // logTails returns the end of the log of each host that has one.
