@@ -3,7 +3,9 @@ package kube
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -12,10 +14,10 @@ import (
 	"flannel/subnet"
 )
 
-// annotations are the keys of what nodes say about themselves, and of what an
-// operator may say about them.
+// annotations are the keys of what nodes publish, and of what an operator may set
+// for them.
 type annotations struct {
-	// prefix is how all keys start.
+	// prefix is the beginning of all keys.
 	prefix string
 	// managed is "true" on the Nodes that take part.
 	managed     string
@@ -55,10 +57,10 @@ func newAnnotations(prefix string) (annotations, error) {
 	}, nil
 }
 
-// noData is how the data of a backend without any are written.
+// noData is what a backend without data publishes.
 const noData = "null"
 
-// encode returns the annotations that say a; those that must not be there are
+// encode returns the annotations that publish a; those that must not exist are
 // nil. The data of IPv4 are always written, as flannel does.
 func (k *annotations) encode(a subnet.Attrs) map[string]*string {
 	out := map[string]*string{k.managed: text("true"), k.backendType: text(a.BackendType)}
@@ -83,18 +85,18 @@ func (k *annotations) encode(a subnet.Attrs) map[string]*string {
 
 func text(s string) *string { return &s }
 
-// says reports whether the annotations of a Node say what is wanted. Blanks
-// around data do not count.
-func says(have map[string]string, want map[string]*string) bool {
+// matches reports whether a Node has the wanted annotations. Blanks around data do
+// not count.
+func matches(have map[string]string, want map[string]*string) bool {
 	for key, value := range want {
-		if !same(have, key, value) {
+		if !matchesKey(have, key, value) {
 			return false
 		}
 	}
 	return true
 }
 
-func same(have map[string]string, key string, want *string) bool {
+func matchesKey(have map[string]string, key string, want *string) bool {
 	value, there := have[key]
 	if want == nil {
 		return !there
@@ -102,22 +104,19 @@ func same(have map[string]string, key string, want *string) bool {
 	return there && strings.TrimSpace(value) == strings.TrimSpace(*want)
 }
 
-// patch returns the annotations to write so that a Node that has these says
-// what is wanted. A flannel peer in dual stack takes a change only if both
-// families have changed: where one has not, a blank before its data is added
-// or taken away, which changes the text and not its meaning.
+// patch returns the annotations to write so that a Node that has these gets the
+// wanted ones. A flannel peer in dual stack takes a change only if both families
+// have changed: if one has not, a blank before its data is added or removed,
+// which changes the text and not its meaning.
 func (k *annotations) patch(have map[string]string, want map[string]*string) map[string]*string {
-	out := make(map[string]*string, len(want))
-	for key, value := range want {
-		out[key] = value
-	}
+	out := maps.Clone(want)
 	dual := want[k.publicIP[ipfam.V4]] != nil && want[k.publicIP[ipfam.V6]] != nil
-	if !dual || !same(have, k.backendType, want[k.backendType]) {
+	if !dual || !matchesKey(have, k.backendType, want[k.backendType]) {
 		return out
 	}
 	var changed ipfam.Pair[bool]
 	for _, f := range ipfam.All() {
-		changed[f] = !same(have, k.publicIP[f], want[k.publicIP[f]]) || !same(have, k.data[f], want[k.data[f]])
+		changed[f] = !matchesKey(have, k.publicIP[f], want[k.publicIP[f]]) || !matchesKey(have, k.data[f], want[k.data[f]])
 	}
 	for f, c := range changed.Each() {
 		if other := 1 - f; !c && changed[other] {
@@ -140,9 +139,9 @@ const (
 	maxType = 32
 )
 
-// decode reads what a Node says about itself in the families that are on. With
-// an error it returns what could be read. In the others a Node says what comes:
-// flannel with the public address 0.0.0.0, or what was true before.
+// decode reads what a Node publishes in the families that are on. With an error
+// it returns what could be read. In the other families anything may be published:
+// by flannel the public address 0.0.0.0, or what was true before.
 func (k *annotations) decode(have map[string]string, families ipfam.Pair[bool]) (subnet.Attrs, error) {
 	a := subnet.Attrs{BackendType: subnet.DefaultBackend, Untyped: have[k.backendType] == ""}
 	if name := have[k.backendType]; name != "" {
@@ -166,10 +165,10 @@ func (k *annotations) decode(have map[string]string, families ipfam.Pair[bool]) 
 	return a, nil
 }
 
-// restore returns what a Node says, with those parts of what it said before
-// whose annotations are gone, and reports whether there are any. A peer always
-// has an address, and a backend that publishes data does so in each family that
-// has one.
+// restore returns what a Node publishes, with those parts of what it published
+// before whose annotations are gone, and reports whether there are any. A peer
+// always has an address, and a backend that publishes data does so in each family
+// that has one.
 func (k *annotations) restore(is, was subnet.Attrs, have map[string]string) (subnet.Attrs, bool) {
 	if is.PublicIP == (ipfam.Pair[netip.Addr]{}) {
 		return was, true
@@ -192,8 +191,8 @@ func (k *annotations) restore(is, was subnet.Attrs, have map[string]string) (sub
 	return is, lost
 }
 
-// typeGone reports whether the backend type alone is gone. Whoever has none by
-// intention, as flannel's udp backend, writes an empty one and other data.
+// typeGone reports whether the backend type alone is gone. A node without a type
+// by intention, as with flannel's udp backend, writes an empty one and other data.
 func (k *annotations) typeGone(is, was subnet.Attrs, have map[string]string) bool {
 	if !is.Untyped || was.Untyped {
 		return false
@@ -239,22 +238,18 @@ func decodeData(key, value string) (json.RawMessage, error) {
 	return data, nil
 }
 
-// cut keeps a hostile record from filling the log.
+// cut prevents that a hostile record fills the log.
 func cut(value string) string {
 	const most = 64
 	return value[:min(len(value), most)]
 }
 
-// addresses reads two annotations with addresses. An operator's mistake leaves
-// that family out and is returned as text for people.
-func (k *annotations) addresses(keys ipfam.Pair[string], have map[string]string) (out ipfam.Pair[netip.Addr], problems []string) {
+// addresses reads two annotations with addresses. An error names those that an
+// operator has to correct; their families are left out.
+func (k *annotations) addresses(keys ipfam.Pair[string], have map[string]string) (out ipfam.Pair[netip.Addr], err error) {
+	var errs ipfam.Pair[error]
 	for f, key := range keys.Each() {
-		addr, err := decodeAddr(f, key, have)
-		if err != nil {
-			problems = append(problems, err.Error())
-			continue
-		}
-		out[f] = addr
+		out[f], errs[f] = decodeAddr(f, key, have)
 	}
-	return out, problems
+	return out, errors.Join(errs[:]...)
 }

@@ -106,15 +106,15 @@ func TestAnnotationsAreThoseOfFlannel(t *testing.T) {
 			}
 			have := map[string]string{"kubernetes.io/other": "kept", k.prefix + "public-ipv6": "2001:db8::99"}
 			encoded := k.encode(test.attrs)
-			if says(have, encoded) {
-				t.Error("a Node without annotations says it already")
+			if matches(have, encoded) {
+				t.Error("a Node without annotations matches")
 			}
 			got := apply(have, k.patch(have, encoded))
 			if !maps.Equal(got, want) {
 				t.Errorf("got %v, want %v", got, want)
 			}
-			if !says(got, encoded) {
-				t.Error("the patched Node does not say it")
+			if !matches(got, encoded) {
+				t.Error("the patched Node does not match")
 			}
 			if a, err := k.decode(got, both); err != nil || !a.Equal(test.attrs) {
 				t.Errorf("decoded %+v, %v", a, err)
@@ -159,7 +159,7 @@ func TestAFlannelPeerSeesAChangeOfOneFamily(t *testing.T) {
 				if !flannelSees(k, have, is) {
 					t.Errorf("flannel ignores the change from %v to %v", have, is)
 				}
-				if a, err := k.decode(is, both); err != nil || !a.Equal(next) || !says(is, k.encode(next)) {
+				if a, err := k.decode(is, both); err != nil || !a.Equal(next) || !matches(is, k.encode(next)) {
 					t.Errorf("the annotations say %+v, %v", a, err)
 				}
 				have, next = is, attrs46()

@@ -2,21 +2,21 @@ package kube
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"syscall"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// causeError is something that an operator can mend: what is wrong, and the
+// causeError is something that an operator can correct: what is wrong, and the
 // command that shows it.
 type causeError struct {
-	// reason is one word, for Events.
+	// reason is that of an Event.
 	reason string
 	text   string
 	err    error // may be nil
@@ -31,8 +31,8 @@ type rule struct{ verb, resource string }
 
 func (r rule) String() string { return fmt.Sprintf("%s %s", r.verb, r.resource) }
 
-// unanswered reports whether a request has failed because nobody could work on
-// it, so that any other would fail too.
+// unanswered reports whether a request has failed because the server could not
+// process it, so that any other would fail too.
 func unanswered(err error) bool {
 	if err == nil || tooLargeVersion(err) {
 		return false
@@ -45,19 +45,19 @@ func unanswered(err error) bool {
 	return code >= 500 || code == 429
 }
 
-// tooLargeVersion reports whether the server does not know the resource
-// version yet that was asked for.
+// tooLargeVersion reports whether the server does not know the requested
+// resource version yet.
 func tooLargeVersion(err error) bool {
 	return apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
 }
 
-// refused reports whether the server does not let this node do something.
+// refused reports whether this node is not allowed to do something.
 func refused(err error) bool { return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) }
 
-// explainRefusal says which rule or credential is missing.
+// explainRefusal returns which rule or credential is missing.
 func (s server) explainRefusal(err error, need rule) error {
-	if s.credentials != "" {
-		return &causeError{reason: "NoCredentials", text: fmt.Sprintf("not allowed to %s: %s", need, s.credentials)}
+	if s.anonymous != nil {
+		return &causeError{reason: "NoCredentials", text: fmt.Sprintf("not allowed to %s: %v", need, s.anonymous)}
 	}
 	if apierrors.IsUnauthorized(err) {
 		return &causeError{reason: "Unauthorized", text: "the API server does not accept this node's credentials: " +
@@ -71,19 +71,20 @@ func (s server) explainRefusal(err error, need rule) error {
 // server is what is known about the way to the API server.
 type server struct {
 	url string
-	// service says that the address is that of a Service.
+	// service reports whether the address is that of a Service.
 	service bool
-	// credentials says how to get some, and is empty when there are some.
-	credentials string
+	// anonymous is why requests have no credentials; nil if they have some.
+	anonymous error
 }
 
-// explainUnanswered says why the API server does not answer.
+// explainUnanswered returns why the API server does not answer.
 func (s server) explainUnanswered(err error) error {
 	var status apierrors.APIStatus
+	var untrusted *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &status):
 		return &causeError{reason: "APIServerNotReady", text: fmt.Sprintf("API server %s is not ready: %v; see: curl -k %s/readyz?verbose", s.url, err, s.url)}
-	case untrusted(err):
+	case errors.As(err, &untrusted):
 		return &causeError{reason: "CertificateNotTrusted", text: fmt.Sprintf("the certificate of API server %s is not trusted: %v; "+
 			"see: openssl s_client -connect %s -showcerts", s.url, plain(err), s.hostPort())}
 	}
@@ -123,21 +124,14 @@ func (s server) addr(err error) net.IP {
 	return net.ParseIP(host)
 }
 
-func untrusted(err error) bool {
-	var verification *tls.CertificateVerificationError
-	var authority x509.UnknownAuthorityError
-	var hostname x509.HostnameError
-	var invalid x509.CertificateInvalidError
-	return errors.As(err, &verification) || errors.As(err, &authority) || errors.As(err, &hostname) || errors.As(err, &invalid)
-}
-
-// errNoAnswer is any time-out: which of several timers ends first is chance.
+// errNoAnswer is any timeout: which of several timers fires first is chance.
 var errNoAnswer = errors.New("no answer, packets may be dropped on the way")
 
-// plain takes off what says the same again or differs from try to try, such as
-// the local port.
+// plain removes what is redundant or differs between attempts, such as the local
+// port.
 func plain(err error) error {
-	if isTimeout(err) {
+	var timeout interface{ Timeout() bool }
+	if errors.As(err, &timeout) && timeout.Timeout() {
 		return errNoAnswer
 	}
 	var op *net.OpError
@@ -150,4 +144,29 @@ func plain(err error) error {
 		return inURL.Err
 	}
 	return err
+}
+
+// deviceOf returns the device of this host that has an address, or nothing. The
+// kernel lists all addresses for each device that is queried, so this is done
+// only if one of them has the address.
+func deviceOf(addr net.IP) string {
+	is := func(a net.Addr) bool {
+		n, ok := a.(*net.IPNet)
+		return ok && n.IP.Equal(addr)
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil || !slices.ContainsFunc(all, is) {
+		return ""
+	}
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return ""
+	}
+	for i := range interfaces {
+		addrs, _ := interfaces[i].Addrs() // a device that is gone has none
+		if slices.ContainsFunc(addrs, is) {
+			return interfaces[i].Name
+		}
+	}
+	return ""
 }

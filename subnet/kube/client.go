@@ -3,12 +3,9 @@ package kube
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -17,14 +14,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kuberuntime "k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/connrotation"
 )
 
-// Bounds for requests. A watch has none: the server ends it, and pings notice
+// Timeouts of requests. A watch has none: the server ends it, and pings detect
 // a dead connection.
 const (
 	dialTimeout    = 8 * time.Second
@@ -38,22 +34,23 @@ const (
 	jsonType     = "application/json"
 )
 
-// client makes the few requests that leases need. It never retries. Its
-// watches tell only what matters to leases.
+// client makes the few requests that leases need. It never retries.
 type client struct {
 	server server
 	rest   rest.Interface
 	http   *http.Client
 	params kuberuntime.ParameterCodec
 	conns  *connrotation.ConnectionTracker
-	// lost is called with the cause when a connection ends because nothing came
+	// lost is called with the cause if a connection ends because nothing came
 	// back over it. It must not block.
 	lost func(error)
-	// remote is where the last connection went.
+	// remote is the address of the server at the last connection.
 	remote atomic.Pointer[netip.Addr]
 }
 
-func newClient(o Options, prefix string) (*client, error) {
+// newClient returns a client. Of the annotations of a Node it keeps those that
+// start with the prefix.
+func newClient(o Options, prefix string, lost func(error)) (*client, error) {
 	config, err := restConfig(o)
 	if err != nil {
 		return nil, err
@@ -61,21 +58,20 @@ func newClient(o Options, prefix string) (*client, error) {
 	c := &client{
 		server: server{
 			url: strings.TrimSuffix(config.Host, "/"), service: isService(config.Host),
-			credentials: missingCredentials(o, config),
+			anonymous: checkCredentials(o, config),
 		},
 		conns: connrotation.NewConnectionTracker(),
-		lost:  func(error) {},
+		lost:  lost,
 	}
 	scheme := newScheme()
 	c.params = kuberuntime.NewParameterCodec(scheme)
 	config.GroupVersion, config.APIPath = &version, "/api"
-	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	config.NegotiatedSerializer = newCodecs(scheme, prefix)
 	config.ContentType, config.AcceptContentTypes = protobufType, protobufType+","+jsonType
 	config.UserAgent = fmt.Sprintf("flanneld/%s (%s/%s)", o.Version, runtime.GOOS, runtime.GOARCH)
-	config.QPS = -1 // what is sent is few, and paced by the gate
-	dial := paced(c.storing(newDialer().DialContext), func(err error) { c.lost(err) })
-	config.Dial = connrotation.NewDialerWithTracker(connrotation.DialFunc(dial), c.conns).DialContext
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return noting(sieved(pinging(next), prefix)) })
+	config.QPS = -1 // requests are few, and paced by the apiBreaker
+	config.Dial = connrotation.NewDialerWithTracker(c.dial, c.conns).DialContext
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return noting(pinging(next)) })
 	if c.http, err = rest.HTTPClientFor(config); err != nil {
 		return nil, fmt.Errorf("kubernetes client: %w", err)
 	}
@@ -85,79 +81,39 @@ func newClient(o Options, prefix string) (*client, error) {
 	return c, nil
 }
 
-// storing remembers where connections go.
-func (c *client) storing(dial dialFunc) dialFunc {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(ctx, network, address)
-		if err == nil {
-			if to, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-				a := to.AddrPort().Addr().Unmap()
-				c.remote.Store(&a)
-			}
-		}
-		return conn, err
-	}
-}
-
-// StoreAddrs implements subnet.Manager.
-func (m *Manager) StoreAddrs() []netip.Addr {
-	if a := m.client.remote.Load(); a != nil {
-		return []netip.Addr{*a}
-	}
-	return nil
-}
-
-// restConfig finds the API server and the credentials: a kubeconfig file, a
-// URL, or what every pod has. A URL alone inside a pod goes with the pod's
-// credentials.
-func restConfig(o Options) (*rest.Config, error) {
-	if o.Kubeconfig != "" {
-		config, err := readKubeconfig(o.APIURL, o.Kubeconfig)
-		if err != nil {
-			return nil, fmt.Errorf("--kubeconfig-file: %w", err)
-		}
-		return config, nil
-	}
-	config, err := rest.InClusterConfig()
-	switch {
-	case err == nil && o.APIURL != "":
-		config.Host = o.APIURL
-		return config, nil
-	case err == nil:
-		return config, nil
-	case !errors.Is(err, rest.ErrNotInCluster):
-		return nil, fmt.Errorf("configuration of the pod: %w", err)
-	case o.APIURL != "":
-		return &rest.Config{Host: o.APIURL}, nil
-	}
-	return nil, errors.New("--kubeconfig-file: missing: outside a pod use the path of a kubeconfig file, or --kube-api-url")
-}
-
-// isService reports whether the URL is the Service that every pod is told of.
-func isService(url string) bool {
-	host := os.Getenv("KUBERNETES_SERVICE_HOST")
-	return host != "" && url == "https://"+net.JoinHostPort(host, os.Getenv("KUBERNETES_SERVICE_PORT"))
-}
-
 // close ends all connections.
 func (c *client) close() {
 	c.http.CloseIdleConnections()
 	c.conns.CloseAll()
 }
 
-// patchStatus merges JSON into a Node by its status subresource and returns
+// nodePatch is the JSON of a strategic merge patch of a Node.
+type nodePatch struct {
+	Metadata struct {
+		// UID makes the server reject the patch if there is another Node of
+		// this name.
+		UID         types.UID          `json:"uid"`
+		Annotations map[string]*string `json:"annotations,omitempty"`
+	} `json:"metadata"`
+	Status struct {
+		Conditions []map[string]string `json:"conditions,omitempty"`
+	} `json:"status,omitzero"`
+}
+
+// patchStatus merges a patch into a Node by its status subresource and returns
 // the result.
-func (c *client) patchStatus(ctx context.Context, name string, patch any) (*Node, error) {
+func (c *client) patchStatus(ctx context.Context, n *Node, patch nodePatch) (*Node, error) {
+	patch.Metadata.UID = n.UID
 	body, err := json.Marshal(patch)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	n := &Node{}
-	err = c.rest.Patch(types.StrategicMergePatchType).Resource("nodes").Name(name).SubResource("status").
-		Body(body).Do(ctx).Into(n)
-	return n, err
+	result := &Node{}
+	err = c.rest.Patch(types.StrategicMergePatchType).Resource("nodes").Name(n.Name).SubResource("status").
+		Body(body).Do(ctx).Into(result)
+	return result, err
 }
 
 func (c *client) list(ctx context.Context, o metav1.ListOptions) (*NodeList, error) {
@@ -168,7 +124,7 @@ func (c *client) list(ctx context.Context, o metav1.ListOptions) (*NodeList, err
 	return l, err
 }
 
-// listAll visits all Nodes as they are in the store, page by page.
+// listAll visits all Nodes, page by page.
 func (c *client) listAll(ctx context.Context, visit func(*Node)) error {
 	for o := (metav1.ListOptions{Limit: pageSize}); ; {
 		page, err := c.list(ctx, o)
@@ -190,26 +146,11 @@ func (c *client) watch(ctx context.Context, o metav1.ListOptions) (watch.Interfa
 	w, err := c.rest.Get().Resource("nodes").VersionedParams(&o, c.params).MaxRetries(0).
 		Watch(context.WithValue(ctx, failureKey{}, &failed))
 	if err == nil && failed != nil {
-		// client-go makes an empty watch of a time-out and of a connection
-		// that was closed; then nobody would learn of it.
+		// client-go turns a timeout and a closed connection into an empty
+		// watch, which hides them.
 		return nil, failed
 	}
 	return w, err
-}
-
-// failureKey is the key of a context under which a transport notes, in an
-// *error, why a request had no answer.
-type failureKey struct{}
-
-// noting returns a transport that notes failures for those who ask for them.
-func noting(next http.RoundTripper) http.RoundTripper {
-	return transport(func(req *http.Request) (*http.Response, error) {
-		resp, err := next.RoundTrip(req)
-		if failed, ok := req.Context().Value(failureKey{}).(*error); ok {
-			*failed = err
-		}
-		return resp, err
-	})
 }
 
 // nodeOfPod returns the name of the Node that a pod runs on.
@@ -240,8 +181,8 @@ func (c *client) createEvent(ctx context.Context, namespace string, event any) e
 		SetHeader("Content-Type", jsonType).SetHeader("Accept", jsonType).Body(body).Do(ctx).Error()
 }
 
-// probe asks for something that costs the server nothing. Any answer of the
-// server counts, also a refusal.
+// probe makes a request that costs the server nothing. Any answer is a success,
+// also a rejection.
 func (c *client) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()

@@ -17,7 +17,7 @@ func TestWhatTheServerIsTold(t *testing.T) {
 		w.WriteHeader(http.StatusNotFound)
 	}))
 	defer s.Close()
-	c, err := newClient(Options{APIURL: s.URL, Version: "v1.2.3"}, prefix)
+	c, err := newClient(Options{APIURL: s.URL, Version: "v1.2.3"}, prefix, func(error) {})
 	if err != nil {
 		t.Fatal(err)
 	}

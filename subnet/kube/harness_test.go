@@ -121,7 +121,7 @@ func (h *harness) SetConfig(_ *testing.T, text string) {
 	h.config = text
 }
 
-// Put makes a Node say what a lease says.
+// Put makes a Node publish a lease.
 func (h *harness) Put(t *testing.T, l subnet.Lease, _ bool) {
 	t.Helper()
 	name, found := h.find(t, l.Subnet)

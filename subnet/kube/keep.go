@@ -3,24 +3,30 @@ package kube
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"flannel/internal/ipfam"
+	"flannel/internal/loop"
 	"flannel/subnet"
 )
 
-// Keep implements subnet.Manager: it publishes again what was wiped or changed
-// by somebody. It returns nil when the lease is to be acquired again because
-// what is to be published has changed. A Node's lease has no end.
-func (m *Manager) Keep(ctx context.Context, own subnet.Lease, tell func(subnet.Lease)) error {
-	k := keeper{m: m, own: own, tell: tell, retry: newRetry()}
-	defer k.makePeace()
+// quietAfter is for how long nobody else must change our annotations for
+// contention to be over.
+const quietAfter = 5 * time.Minute
+
+// Keep implements subnet.Manager: it restores annotations that somebody has
+// removed or changed. It returns nil when the lease is to be acquired again
+// because what is to be published has changed. A Node's lease has no end.
+func (m *Manager) Keep(ctx context.Context, own subnet.Lease, update func(subnet.Lease)) error {
+	k := keeper{
+		m: m, own: own, update: update, backoff: newBackoff(),
+		contention: loop.Contention{Gap: time.Second, Quiet: quietAfter},
+	}
+	defer k.endContention()
 	for {
 		n, known, changed := m.own.get()
-		again := time.Duration(0)
+		var again time.Time
 		if known {
 			var done bool
 			var err error
@@ -28,149 +34,96 @@ func (m *Manager) Keep(ctx context.Context, own subnet.Lease, tell func(subnet.L
 				return err
 			}
 		}
-		if err := k.pause(ctx, again, changed); err != nil {
-			return err
+		if again.IsZero() && k.contention.Active() {
+			again = k.contention.QuietAt()
+		}
+		var timeout <-chan time.Time
+		if !again.IsZero() {
+			timeout = time.After(time.Until(again))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-timeout:
 		}
 	}
 }
 
-// keeper is what Keep remembers.
+// keeper is the state of Keep.
 type keeper struct {
-	m     *Manager
-	own   subnet.Lease
-	tell  func(subnet.Lease)
-	fight fight
-	retry *retry
+	m          *Manager
+	own        subnet.Lease
+	update     func(subnet.Lease)
+	contention loop.Contention
+	backoff    *loop.Backoff
 }
 
-// pause waits until the next check: until the Node changes, the time to check
-// again has come, or a fight has ended.
-func (k *keeper) pause(ctx context.Context, again time.Duration, changed <-chan struct{}) error {
-	var timeout, peace <-chan time.Time
-	if again > 0 {
-		timer := time.NewTimer(again)
-		defer timer.Stop()
-		timeout = timer.C
-	} else if k.fight.said {
-		timer := time.NewTimer(time.Until(k.fight.last.Add(peaceAfter)))
-		defer timer.Stop()
-		peace = timer.C
-	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-changed:
-	case <-timeout:
-	case <-peace:
-		k.makePeace()
-	}
-	return nil
-}
-
-func (k *keeper) makePeace() {
-	if k.fight.said {
-		k.m.o.Conflict(nil)
-	}
-	k.fight = fight{}
-}
-
-// check puts the Node right. It reports whether the lease is to be acquired
-// again, or how long to wait before the next check.
-func (k *keeper) check(ctx context.Context, n *Node) (done bool, wait time.Duration, err error) {
+// check restores the annotations of our Node if they differ. It reports whether
+// the lease is to be acquired again, or when to check again; zero means only when
+// the Node changes.
+func (k *keeper) check(ctx context.Context, n *Node) (done bool, again time.Time, err error) {
 	m := k.m
-	var have ipfam.Pair[netip.Prefix]
-	usable := m.sayOwn(ctx, n, func(n *Node) (err error) {
-		have, err = ownSubnets(n, m.network())
-		return err
-	})
+	have, usable := m.usableSubnets(ctx, n)
 	switch {
 	case ctx.Err() != nil:
-		return false, 0, ctx.Err()
+		return false, again, ctx.Err()
 	case !usable:
-		return false, 0, nil // the data path stays as it is
+		return false, again, nil // the data path stays as it is
 	case have != k.own.Subnet:
-		return false, 0, fmt.Errorf("%w: Node %q has %s", subnet.ErrLeaseLost, n.Name, subnet.Join(have))
+		return false, again, fmt.Errorf("%w: Node %q has %s", subnet.ErrLeaseLost, n.Name, subnet.Join(have))
 	}
-	if c := claim(n); c != k.own.Precedence {
-		k.own.Precedence = c
-		k.tell(k.own)
+	if p := precedence(n); p != k.own.Precedence {
+		k.own.Precedence = p
+		k.update(k.own)
 	}
 	if asked := m.asked.Load(); asked != nil && !m.overwrite(n, *asked).Equal(k.own.Attrs) {
-		return true, 0, nil
+		return true, again, nil
 	}
-	if says(n.Annotations, m.keys.encode(k.own.Attrs)) {
-		return false, 0, nil
+	now := time.Now()
+	if k.contention.Active() && !now.Before(k.contention.QuietAt()) {
+		k.endContention()
 	}
-	pause, said := k.fight.round(time.Now())
-	if said {
-		k.sayFight(n)
+	if matches(n.Annotations, m.keys.encode(k.own.Attrs)) {
+		return false, again, nil
 	}
-	if pause > 0 {
-		return false, pause, nil
+	if due := k.contention.Next(); now.Before(due) {
+		return false, due, nil
 	}
-	return k.publish(ctx, n)
+	return false, k.restore(ctx, n), ctx.Err()
 }
 
-func (k *keeper) sayFight(n *Node) {
-	err := &causeError{reason: "AnnotationsChanged", text: fmt.Sprintf("somebody else changes the annotations %s* of Node %q again and again; "+
-		"they are written more rarely; see: kubectl get node %s -o yaml --show-managed-fields", k.m.keys.prefix, n.Name, n.Name)}
-	k.m.log.Warn("fight over the annotations of the own Node", "err", err)
-	k.m.o.Conflict(err)
-	k.m.tell(n, err)
-}
-
-func (k *keeper) publish(ctx context.Context, n *Node) (done bool, wait time.Duration, err error) {
-	err = k.m.publish(ctx, n, k.own.Attrs)
-	switch {
-	case err == nil:
-		k.retry = newRetry()
-		k.m.voice.say(topicPublish, nil)
-		if k.fight.rounds == 1 {
-			k.m.log.Warn("own annotations were gone or changed, published again", "node", n.Name)
+// restore publishes the lease again. It returns when to try again if that has
+// failed.
+func (k *keeper) restore(ctx context.Context, n *Node) (again time.Time) {
+	err := k.m.publish(ctx, n, k.own.Attrs)
+	if err != nil {
+		// Another state of the Node comes by the watch.
+		if ctx.Err() == nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+			k.m.conditions.Set(condPublish, err)
 		}
-		return false, 0, nil
-	case ctx.Err() != nil:
-		return false, 0, ctx.Err()
-	case !apierrors.IsConflict(err) && !apierrors.IsNotFound(err):
-		k.m.sayPublish(n, err)
+		return time.Now().Add(k.backoff.Next())
 	}
-	return false, k.retry.next(), nil
+	k.m.conditions.Set(condPublish, nil)
+	k.backoff.Reset()
+	if k.contention.Restored(time.Now()) {
+		k.beginContention(n)
+	} else if !k.contention.Active() {
+		k.m.log.Warn("annotations of our Node were removed or changed, restored", "node", n.Name)
+	}
+	return time.Time{}
 }
 
-// fight notices that annotations which were published again are changed again,
-// and slows down. The zero fight is peace.
-type fight struct {
-	// rounds is how often they were published again in a row.
-	rounds int
-	last   time.Time
-	due    time.Time
-	said   bool
+func (k *keeper) beginContention(n *Node) {
+	err := &causeError{reason: "AnnotationsChanged", text: fmt.Sprintf("somebody else changes the annotations %s* of Node %q again and again; "+
+		"they are restored less and less often; see: kubectl get node %s -o yaml --show-managed-fields", k.m.keys.prefix, n.Name, n.Name)}
+	k.m.log.Warn("contention for the annotations of our Node", "err", err)
+	k.m.o.Conflict(err)
+	k.m.notify(err)
 }
 
-const (
-	peaceAfter   = 5 * time.Minute
-	quickRounds  = 3
-	longestPause = time.Minute
-)
-
-// round is called when the annotations are wrong. It returns how long to leave
-// them so, zero when they are to be published at once; said is true once per
-// fight.
-func (f *fight) round(now time.Time) (pause time.Duration, said bool) {
-	if now.Sub(f.last) > peaceAfter {
-		*f = fight{}
+func (k *keeper) endContention() {
+	if k.contention.Reset() {
+		k.m.o.Conflict(nil)
 	}
-	if now.Before(f.due) {
-		return f.due.Sub(now), false
-	}
-	f.rounds++
-	f.last = now
-	if f.rounds < quickRounds {
-		f.due = now.Add(time.Second)
-		return 0, false
-	}
-	f.due = now.Add(min(longestPause, time.Second<<min(f.rounds-quickRounds+1, 6)))
-	said = !f.said
-	f.said = true
-	return 0, said
 }

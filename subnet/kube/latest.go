@@ -10,12 +10,17 @@ type latest[T any] struct {
 	mu    sync.Mutex
 	value T
 	known bool
-	// changed is closed by the next set.
+	// changed is closed when the value is replaced.
 	changed chan struct{}
 }
 
-// update replaces the value by what f makes of it; known says whether there
-// was one. f must not block. When f returns false the value stays.
+// set replaces the value.
+func (l *latest[T]) set(value T) {
+	l.update(func(T, bool) (T, bool) { return value, true })
+}
+
+// update replaces the value by what f makes of it; known reports whether there
+// was one. f must not block. If f returns false the value stays.
 func (l *latest[T]) update(f func(was T, known bool) (T, bool)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -30,7 +35,7 @@ func (l *latest[T]) update(f func(was T, known bool) (T, bool)) {
 	}
 }
 
-// get returns the value, and a channel that is closed when there is another.
+// get returns the value, and a channel that is closed when it is replaced.
 func (l *latest[T]) get() (value T, known bool, changed <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 )
 
 // subnets reads the subnets that the cluster gave to a node, in the families
-// that are on.
+// that are enabled.
 func subnets(n *Node, families ipfam.Pair[bool]) (ipfam.Pair[netip.Prefix], error) {
 	var out ipfam.Pair[netip.Prefix]
 	texts := n.podCIDRs()
@@ -38,7 +38,7 @@ func decodeLease(n *Node, keys *annotations, families ipfam.Pair[bool]) (subnet.
 	if n.Annotations[keys.managed] != "true" {
 		return subnet.Lease{}, false
 	}
-	l := subnet.Lease{Name: n.Name, Precedence: claim(n)}
+	l := subnet.Lease{Name: n.Name, Precedence: precedence(n)}
 	var err error
 	if l.Subnet, err = subnets(n, families); err != nil {
 		l.Invalid = err.Error()
@@ -53,12 +53,12 @@ func decodeLease(n *Node, keys *annotations, families ipfam.Pair[bool]) (subnet.
 	return l, true
 }
 
-func claim(n *Node) subnet.Precedence {
+func precedence(n *Node) subnet.Precedence {
 	return subnet.Precedence{Age: n.CreationTimestamp.UnixNano(), Name: n.Name}
 }
 
-// ownSubnets returns the subnets of this node. An error says what is missing
-// or wrong, and how to see and mend it.
+// ownSubnets returns the subnets of this node. An error contains what is missing or
+// wrong, and how to correct it.
 func ownSubnets(n *Node, network ipfam.Pair[netip.Prefix]) (ipfam.Pair[netip.Prefix], error) {
 	have, err := subnets(n, enabled(network))
 	if err != nil {
@@ -82,7 +82,7 @@ func ownSubnets(n *Node, network ipfam.Pair[netip.Prefix]) (ipfam.Pair[netip.Pre
 	return have, nil
 }
 
-// servedNetwork returns the networks that a Node has pod CIDRs in. An error says
+// servedNetwork returns the networks in which a Node has pod CIDRs. An error means
 // that it has none, or one that cannot be used.
 func servedNetwork(n *Node, network ipfam.Pair[netip.Prefix]) (ipfam.Pair[netip.Prefix], error) {
 	served := network
@@ -102,8 +102,8 @@ func enabled(network ipfam.Pair[netip.Prefix]) ipfam.Pair[bool] {
 	return ipfam.Pair[bool]{network[ipfam.V4].IsValid(), network[ipfam.V6].IsValid()}
 }
 
-// missingFamily says which family of a dual-stack network a node is without, nil
-// if it has both.
+// missingFamily returns an error that names the family of a dual-stack network
+// in which a node has no pod CIDR, nil if it has both.
 func missingFamily(name string, served ipfam.Pair[netip.Prefix]) error {
 	for f, on := range enabled(served).Each() {
 		if !on {
@@ -118,7 +118,6 @@ var networkKey = ipfam.Pair[string]{"Network", "IPv6Network"}
 
 var familyName = ipfam.Pair[string]{"IPv4", "IPv6"}
 
-// noPodCIDR says what a Node lacks.
 func noPodCIDR(name, what string) error {
 	return &causeError{reason: "NoPodCIDR", text: fmt.Sprintf("Node %q has no %s: give the cluster one with kubeadm init --pod-network-cidr, "+
 		"or the controller manager --allocate-node-cidrs and --cluster-cidr; "+

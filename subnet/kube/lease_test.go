@@ -15,7 +15,7 @@ import (
 
 var both = ipfam.Pair[bool]{true, true}
 
-// nodeOf returns a Node that says a.
+// nodeOf returns a Node that publishes a.
 func nodeOf(t *testing.T, a subnet.Attrs, podCIDRs ...string) *Node {
 	t.Helper()
 	k := keysOf(t)
@@ -43,7 +43,7 @@ func TestLeaseOfANode(t *testing.T) {
 	if l, _ := decodeLease(n, &k, both); l.Subnet != subnettest.Subnets("10.244.3.0/24") || l.Invalid != "" {
 		t.Errorf("with podCIDR alone the lease is %+v", l)
 	}
-	// What flannel writes for IPv4 where IPv4 is off, and what is left of old.
+	// What flannel writes for IPv4 if IPv4 is off, and what an earlier run has left.
 	only6 := nodeOf(t, attrs46(), "fd00:10:244:3::/64")
 	only6.Annotations[k.publicIP[ipfam.V4]], only6.Annotations[k.data[ipfam.V4]] = "0.0.0.0", "{"
 	if l, _ := decodeLease(only6, &k, ipfam.Pair[bool]{false, true}); l.Invalid != "" || l.Attrs.PublicIP[ipfam.V4].IsValid() ||
@@ -52,7 +52,7 @@ func TestLeaseOfANode(t *testing.T) {
 	}
 	n.Annotations[k.managed] = "false"
 	if _, ok := decodeLease(n, &k, both); ok {
-		t.Error("a Node takes part that says it does not")
+		t.Error("a Node that is not managed takes part")
 	}
 }
 
@@ -176,7 +176,7 @@ func TestCloseMatches(t *testing.T) {
 		"web1":           "but web1.example.com: set NODE_NAME",
 		"Web2":           "but web2: set NODE_NAME",
 		"WEB2.Local":     "but web2: set NODE_NAME",
-		"mail":           "the kubelet makes it when it registers",
+		"mail":           "the kubelet creates it when it registers",
 		"db.example.com": "but db: set NODE_NAME",
 	}
 	for name, want := range tests {

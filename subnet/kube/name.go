@@ -8,11 +8,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// nodeName says how this node finds the name of its Node.
+// nodeName is how this node finds the name of its Node.
 type nodeName struct {
 	// name is known from the start.
 	name string
-	// pod and namespace name the pod whose node it is.
+	// pod and namespace are those of a pod on this node.
 	pod, namespace string
 }
 
@@ -28,7 +28,7 @@ func chooseName(getenv func(string) string, hostname string) nodeName {
 	return nodeName{name: strings.ToLower(strings.TrimSpace(hostname))}
 }
 
-// unknown says why the Node of the pod is not known.
+// unknown returns why the Node of the pod is not known.
 func (n nodeName) unknown(err error) error {
 	if apierrors.IsNotFound(err) {
 		return fmt.Errorf("there is no pod %s/%s, as POD_NAMESPACE and POD_NAME name it: set both to this daemon's pod, "+
@@ -38,8 +38,8 @@ func (n nodeName) unknown(err error) error {
 		n.namespace, n.pod, plain(err), n.namespace, n.pod)
 }
 
-// closeMatches returns the names that somebody may have meant: the same in
-// another case, or the same host with or without its domain.
+// closeMatches returns the names that may have been meant: the same in another
+// case, or the same host with or without its domain.
 func closeMatches(name string, names []string) []string {
 	short := func(s string) string {
 		host, _, _ := strings.Cut(strings.ToLower(s), ".")
@@ -57,14 +57,14 @@ func closeMatches(name string, names []string) []string {
 
 const mostMatches = 5
 
-// notFound says that there is no Node of this name.
+// notFound returns that there is no Node of this name, and which may be meant.
 func notFound(name string, names []string) error {
 	text := fmt.Sprintf("there is no Node %q", name)
 	switch matches := closeMatches(name, names); {
 	case len(matches) > 0:
 		text += fmt.Sprintf(", but %s: set NODE_NAME to the name of this node's Node", strings.Join(matches, ", "))
 	default:
-		text += ": the kubelet makes it when it registers; is its name another, set NODE_NAME"
+		text += ": the kubelet creates it when it registers; if the Node has another name, set NODE_NAME"
 	}
 	return &causeError{reason: "NodeNotFound", text: text + "; see: kubectl get nodes"}
 }

@@ -51,7 +51,7 @@ func (h *harness) awaitAnnotation(t *testing.T, node, key, want string) {
 	eventually.True(t, key+" is "+want, func() bool { return h.annotation(t, node, key) == want })
 }
 
-// owns is what happens to the own Node.
+// owns is what happens to our Node.
 func owns() map[string]func(t *testing.T, h *harness) {
 	return map[string]func(t *testing.T, h *harness){
 		"wiped and changed annotations are written again": func(t *testing.T, h *harness) {
@@ -68,24 +68,24 @@ func owns() map[string]func(t *testing.T, h *harness) {
 				t.Errorf("only after %v", took)
 			}
 		},
-		"a fight is said on the Node": func(t *testing.T, h *harness) {
-			h.must(t, h.server.API.CreateNode(h.ctx(t), "fought", "10.5.1.0/24"))
-			o := h.options(t, "fought")
+		"contention is reported on the Node": func(t *testing.T, h *harness) {
+			h.must(t, h.server.API.CreateNode(h.ctx(t), "contended", "10.5.1.0/24"))
+			o := h.options(t, "contended")
 			conflicts := make(chan error, 8)
 			o.Conflict = func(err error) { conflicts <- err }
 			m := start(t, o)
 			_, stop := keeping(t, m, h.acquire(t, m))
 			defer stop()
-			for range quickRounds {
-				h.annotate(t, "fought", "public-ip", "192.0.2.66")
-				h.awaitAnnotation(t, "fought", "public-ip", "192.0.2.1")
+			for range 3 {
+				h.annotate(t, "contended", "public-ip", "192.0.2.66")
+				h.awaitAnnotation(t, "contended", "public-ip", "192.0.2.1")
 			}
-			h.awaitEvent(t, "fought", "AnnotationsChanged")
+			h.awaitEvent(t, "contended", "AnnotationsChanged")
 			if err := <-conflicts; err == nil {
-				t.Error("the conflict is not told")
+				t.Error("the conflict is not reported")
 			}
 		},
-		"a Node made again with another pod CIDR is a lost lease": func(t *testing.T, h *harness) {
+		"a Node created again with another pod CIDR is a lost lease": func(t *testing.T, h *harness) {
 			m := h.onNode(t, "again", "10.5.1.0/24")
 			result, stop := keeping(t, m, h.acquire(t, m))
 			defer stop()
@@ -142,12 +142,12 @@ func owns() map[string]func(t *testing.T, h *harness) {
 		"a family without pod CIDR is left out until the Node has both": func(t *testing.T, h *harness) {
 			h.SetConfig(t, subnettest.DualConfig)
 			h.must(t, h.server.API.CreateNode(h.ctx(t), "half", "10.5.1.0/24"))
-			said, m := h.listening(t, "half")
+			reported, m := h.listening(t, "half")
 			full := subnettest.Subnets("10.5.0.0/16", "fd00:5::/56")
 			if c, err := m.Config(h.ctx(t)); err != nil || c.Network != (ipfam.Pair[netip.Prefix]{full[ipfam.V4]}) {
 				t.Fatalf("Config = %+v, %v", c, err)
 			}
-			await(t, &said.waiting, `Node "half" has no IPv6 pod CIDR, and runs without IPv6`)
+			await(t, &reported.waiting, `Node "half" has no IPv6 pod CIDR, and runs without IPv6`)
 			h.awaitEvent(t, "half", "NoPodCIDR")
 			_, stop := keeping(t, m, h.acquire(t, m))
 			defer stop()
@@ -159,7 +159,7 @@ func owns() map[string]func(t *testing.T, h *harness) {
 			if c, err := m.Config(h.ctx(t)); err != nil || c.Network != full {
 				t.Errorf("Config = %+v, %v", c, err)
 			}
-			await(t, &said.waiting, "")
+			await(t, &reported.waiting, "")
 		},
 		"an earlier run is remembered": func(t *testing.T, h *harness) {
 			m := h.onNode(t, "earlier", "10.5.1.0/24")
@@ -206,8 +206,8 @@ func owns() map[string]func(t *testing.T, h *harness) {
 		"a refusal is not repeated in the log": func(t *testing.T, h *harness) {
 			var log strings.Builder
 			o := h.options(t, "quiet")
-			said := &heard{}
-			said.listen(&o)
+			reported := &reports{}
+			reported.listen(&o)
 			o.Log = slog.New(slog.NewTextHandler(&log, nil))
 			m, err := New(o)
 			h.must(t, err)
@@ -216,13 +216,13 @@ func owns() map[string]func(t *testing.T, h *harness) {
 				_, err := m.Acquire(ctx, attrs4(), nothing())
 				return err
 			})
-			await(t, &said.waiting, "there is no Node")
+			await(t, &reported.waiting, "there is no Node")
 			for i := range 3 {
 				name := []string{"a", "b", "c"}[i]
 				h.must(t, h.server.API.CreateNode(h.ctx(t), name))
 			}
 			h.must(t, h.server.API.CreateNode(h.ctx(t), "quiet", "10.5.7.0/24"))
-			await(t, &said.waiting, "")
+			await(t, &reported.waiting, "")
 			stopAcquire()
 			stop()
 			if n := strings.Count(log.String(), "level=WARN"); n != 1 {

@@ -3,51 +3,45 @@ package kube
 import (
 	"context"
 	"net"
-	"sync"
 	"time"
+
+	"flannel/internal/wait"
 )
 
-// In a large cluster some Node changes all the time, and hardly ever in what
-// matters here. To wake up for each of them costs more than to decode it, so a
-// connection on which much happens is read some times a second only.
+// In a large cluster some Node changes all the time, and hardly ever in what a
+// lease is made of. Waking up for each change costs more than decoding it, so a
+// busy connection is read only a few times per second.
 const (
 	// readBuffer is how much one read takes, in bytes. A read that fills it
 	// leaves more behind: then the next one follows at once.
 	readBuffer = 64 << 10
 	// paceWindow is how long reads are counted, busyReads how many of them in
 	// the last window make the connection busy, and restBetween how long a busy
-	// one rests after a read: less than makes it count as quiet.
+	// one rests after a read. It rests so briefly that it still counts as busy.
 	paceWindow  = time.Second
 	busyReads   = 8
 	restBetween = paceWindow / 10
 )
 
-type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
-
-// paced makes connections that are read some times a second at most. lost is
-// called with the error of a connection that ends because nothing came back
-// over it.
-func paced(dial dialFunc, lost func(error)) dialFunc {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		c, err := dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return &pacedConn{Conn: c, lost: lost, closed: make(chan struct{})}, nil
-	}
-}
-
 // pacedConn is a connection with one reader.
 type pacedConn struct {
 	net.Conn
-	lost    func(error)
-	closed  chan struct{}
-	closing sync.Once
+	// lost is called with the error if the connection ends because nothing came
+	// back over it.
+	lost   func(error)
+	closed context.Context
+	close  context.CancelFunc
 
-	// The reader owns what follows. rest is what was read and not yet asked
-	// for; it lies in buffer.
+	// Only the reader uses what follows. rest is the part of buffer that was
+	// received and not yet asked for.
 	rest, buffer []byte
 	pace         pace
+}
+
+func newPacedConn(c net.Conn, lost func(error)) *pacedConn {
+	p := &pacedConn{Conn: c, lost: lost}
+	p.closed, p.close = context.WithCancel(context.Background())
+	return p
 }
 
 // Read implements net.Conn.
@@ -64,12 +58,7 @@ func (c *pacedConn) Read(p []byte) (int, error) {
 
 func (c *pacedConn) fill() error {
 	if rest := c.pace.rest(time.Now()); rest > 0 {
-		timer := time.NewTimer(rest)
-		select {
-		case <-timer.C:
-		case <-c.closed: // the read says so
-		}
-		timer.Stop()
+		_ = wait.For(c.closed, rest) // a closed connection reports it when read
 	}
 	if c.buffer == nil {
 		c.buffer = make([]byte, readBuffer)
@@ -88,17 +77,17 @@ func (c *pacedConn) fill() error {
 
 // Close implements net.Conn.
 func (c *pacedConn) Close() error {
-	c.closing.Do(func() { close(c.closed) })
+	c.close()
 	return c.Conn.Close()
 }
 
-// pace says when to read next. The zero pace is that of a quiet connection.
+// pace decides when to read next. The zero pace is that of a quiet connection.
 type pace struct {
-	began time.Time // the present window
+	began time.Time // of the current window
 	reads int
 	busy  bool
 	last  time.Time
-	full  bool // the last read left more behind
+	full  bool // the last read has left more behind
 }
 
 // read notes a read.

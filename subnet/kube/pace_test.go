@@ -2,7 +2,6 @@ package kube
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"net"
 	"testing"
@@ -73,10 +72,11 @@ func TestPacedConnCarriesEverything(t *testing.T) {
 		defer c.Close()
 		_, _ = c.Write(want)
 	}()
-	c, err := paced((&net.Dialer{}).DialContext, func(err error) { t.Error(err) })(context.Background(), "tcp", listener.Addr().String())
+	plain, err := net.Dial("tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := newPacedConn(plain, func(err error) { t.Error(err) })
 	got, err := io.ReadAll(c)
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes, %v; want %d", len(got), err, len(want))

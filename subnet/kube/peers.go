@@ -3,35 +3,31 @@ package kube
 import (
 	"context"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/loop"
 	"flannel/subnet"
 )
 
 // Watch implements subnet.Manager.
 func (m *Manager) Watch(ctx context.Context, set func(subnet.Snapshot)) error {
-	ctx = klog.NewContext(ctx, quietLogger(m.log))
 	p := newPeers(m.keys, m.families(), m.o.Grace)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return m.follow(ctx, "nodes", topicPeers, "", p) })
-	group.Go(func() error { return p.tell(ctx, set) })
+	group.Go(func() error { return m.follow(ctx, condPeers, "", p) })
+	group.Go(func() error { return p.notify(ctx, set) })
 	return group.Wait()
 }
 
-// peers turns the Nodes that a reflector finds into leases.
+// peers are the leases that the Nodes stand for.
 type peers struct {
 	keys     annotations
 	families ipfam.Pair[bool]
 	grace    time.Duration
-	// changed asks tell to look.
-	changed chan struct{}
+	changed  loop.Signal
 
 	mu sync.Mutex
 	// known is false until the first complete list.
@@ -45,34 +41,19 @@ type peers struct {
 type peer struct {
 	// lease is never changed: others may have it.
 	lease *subnet.Lease
-	// until is when the grace time ends of a peer some or all of whose
+	// until is the end of the grace period of a peer some or all of whose
 	// annotations are gone; zero for others. rest is then what the Node still
-	// says, nil when it takes no part.
+	// publishes, nil if it takes no part.
 	until time.Time
 	rest  *subnet.Lease
 }
 
-var (
-	_ cache.TransformingStore      = (*peers)(nil)
-	_ cache.ResourceVersionUpdater = (*peers)(nil)
-)
-
 func newPeers(keys annotations, families ipfam.Pair[bool], grace time.Duration) *peers {
-	return &peers{keys: keys, families: families, grace: grace, changed: make(chan struct{}, 1), all: map[string]peer{}}
+	return &peers{keys: keys, families: families, grace: grace, changed: loop.NewSignal(), all: map[string]peer{}}
 }
 
-// Transformer drops what no lease is made of.
-func (p *peers) Transformer() cache.TransformFunc { return stripped(p.keys.prefix) }
-
-// Add implements cache.ReflectorStore.
-func (p *peers) Add(obj any) error { return p.Update(obj) }
-
-// Update implements cache.ReflectorStore.
-func (p *peers) Update(obj any) error {
-	n, err := asNode(obj)
-	if err != nil {
-		return err
-	}
+// put implements follower.
+func (p *peers) put(n *Node) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	was, had := p.all[n.Name]
@@ -83,42 +64,29 @@ func (p *peers) Update(obj any) error {
 	case had && !has:
 		delete(p.all, n.Name)
 	default:
-		return nil
+		return
 	}
-	p.wake()
-	return nil
+	p.changed.Send()
 }
 
-// Delete implements cache.ReflectorStore.
-func (p *peers) Delete(obj any) error {
-	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-		obj = gone.Obj
-	}
-	n, err := asNode(obj)
-	if err != nil {
-		return err
-	}
+// remove implements follower.
+func (p *peers) remove(n *Node) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, had := p.all[n.Name]; had {
 		delete(p.all, n.Name)
-		p.wake()
+		p.changed.Send()
 	}
-	return nil
 }
 
-// Replace implements cache.ReflectorStore. A list that is older than the one
-// before comes from a store that was restored.
-func (p *peers) Replace(list []any, version string) error {
+// replace implements follower. Nodes that are older than those before come from
+// a store that was restored.
+func (p *peers) replace(nodes []*Node, version string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := make(map[string]peer, len(list))
+	all := make(map[string]peer, len(nodes))
 	now := time.Now()
-	for _, obj := range list {
-		n, err := asNode(obj)
-		if err != nil {
-			return err
-		}
+	for _, n := range nodes {
 		was, had := p.all[n.Name]
 		if next, has := p.next(was, had, n, now); has {
 			all[n.Name] = next
@@ -130,36 +98,25 @@ func (p *peers) Replace(list []any, version string) error {
 	}
 	p.version = rev
 	p.all, p.known = all, true
-	p.wake()
-	return nil
+	p.changed.Send()
 }
 
-// UpdateResourceVersion implements cache.ResourceVersionUpdater.
-func (p *peers) UpdateResourceVersion(version string) {
+// advance implements follower.
+func (p *peers) advance(version string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.version = max(p.version, revision(version))
 }
 
-// Resync implements cache.ReflectorStore.
-func (p *peers) Resync() error { return nil }
-
-func (p *peers) wake() {
-	select {
-	case p.changed <- struct{}{}:
-	default:
-	}
-}
-
 // next returns what a Node makes of its peer, and whether there still is one.
-// What was published before and is gone is kept for a while; what was replaced
-// by something else is not gone.
+// What was published before and is gone is kept for the grace period; what was
+// replaced by something else is not gone.
 func (p *peers) next(was peer, had bool, n *Node, now time.Time) (peer, bool) {
 	is := peer{}
 	if l, takesPart := decodeLease(n, &p.keys, p.families); takesPart {
 		is.lease = &l
 	}
-	if !had || was.lease.Invalid != "" || is.lease != nil && is.lease.Invalid != "" || was.lease.Precedence.Age != claim(n).Age {
+	if !had || was.lease.Invalid != "" || is.lease != nil && is.lease.Invalid != "" || was.lease.Precedence.Age != precedence(n).Age {
 		return is, is.lease != nil
 	}
 	attrs := was.lease.Attrs
@@ -184,11 +141,11 @@ func (p *peers) next(was peer, had bool, n *Node, now time.Time) (peer, bool) {
 	return peer{lease: &kept, until: until, rest: is.lease}, true
 }
 
-// tell calls set with the complete set after each change, until ctx ends.
-// Changes that come while it works become one set.
-func (p *peers) tell(ctx context.Context, set func(subnet.Snapshot)) error {
+// notify calls set with the complete set after each change, until ctx ends.
+// Changes that come in the meantime become one set.
+func (p *peers) notify(ctx context.Context, set func(subnet.Snapshot)) error {
 	var last []*subnet.Lease
-	told := false
+	notified := false
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -202,15 +159,15 @@ func (p *peers) tell(ctx context.Context, set func(subnet.Snapshot)) error {
 		if !end.IsZero() {
 			timer.Reset(time.Until(end))
 		}
-		if known && !(told && subnet.EqualLeases(last, leases)) {
-			last, told = leases, true
+		if known && !(notified && subnet.EqualLeases(last, leases)) {
+			last, notified = leases, true
 			set(subnet.Snapshot{Leases: leases, Epoch: epoch})
 		}
 	}
 }
 
-// snapshot drops what was kept and whose grace time is over and returns the rest in
-// the order of their names, and when the next grace time ends.
+// snapshot ends the grace periods that are over and returns the leases in the
+// order of their names, and when the next grace period ends.
 func (p *peers) snapshot(now time.Time) (leases []*subnet.Lease, epoch uint64, end time.Time, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -229,6 +186,6 @@ func (p *peers) snapshot(now time.Time) (leases []*subnet.Lease, epoch uint64, e
 		}
 		leases = append(leases, each.lease)
 	}
-	slices.SortFunc(leases, func(a, b *subnet.Lease) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(leases, byName)
 	return leases, p.epoch, end, p.known
 }

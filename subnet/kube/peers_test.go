@@ -14,7 +14,7 @@ import (
 	"flannel/subnet"
 )
 
-// watched runs peers inside a bubble of synctest and returns the sets told.
+// watched runs peers inside a bubble of synctest and returns the sets of leases.
 func watched(t *testing.T, p *peers) (last func() []*subnet.Lease, sets *int) {
 	t.Helper()
 	var told atomic.Pointer[subnet.Snapshot]
@@ -24,7 +24,7 @@ func watched(t *testing.T, p *peers) (last func() []*subnet.Lease, sets *int) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = p.tell(ctx, func(s subnet.Snapshot) { told.Store(&s); *sets++ })
+		_ = p.notify(ctx, func(s subnet.Snapshot) { told.Store(&s); *sets++ })
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -38,10 +38,10 @@ func watched(t *testing.T, p *peers) (last func() []*subnet.Lease, sets *int) {
 
 func put(t *testing.T, p *peers, n *Node) {
 	t.Helper()
-	if err := p.Update(n.deepCopy()); err != nil {
-		t.Fatal(err)
-	}
+	p.put(clone(n))
 }
+
+func clone(n *Node) *Node { return n.DeepCopyObject().(*Node) }
 
 func TestEachPartOfAPeerIsCompared(t *testing.T) {
 	mac := json.RawMessage(`{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}`)
@@ -65,9 +65,7 @@ func TestEachPartOfAPeerIsCompared(t *testing.T) {
 					p := newPeers(keysOf(t), both, time.Minute)
 					last, sets := watched(t, p)
 					n := nodeOf(t, attrs46(), "10.244.3.0/24", "fd00:10:244:3::/64")
-					if err := p.Replace([]any{n}, "1"); err != nil {
-						t.Fatal(err)
-					}
+					p.replace([]*Node{n}, "1")
 					before := last()[0]
 					a := attrs46()
 					for f, on := range on.Each() {
@@ -80,9 +78,10 @@ func TestEachPartOfAPeerIsCompared(t *testing.T) {
 					if after := last()[0]; after.Equal(*before) || !after.Attrs.Equal(a) || *sets != 2 {
 						t.Errorf("got %+v after %+v, %d sets", after, before, *sets)
 					}
+					n.ResourceVersion += "1"
 					put(t, p, n)
 					if last(); *sets != 2 {
-						t.Error("a Node that says the same again makes a set")
+						t.Error("a Node that changes in nothing else makes a set")
 					}
 				})
 			})
@@ -117,18 +116,14 @@ func TestAPeerWithoutAnnotationsIsKeptForAWhile(t *testing.T) {
 				p := newPeers(k, both, 5*time.Minute)
 				last, _ := watched(t, p)
 				whole := nodeOf(t, tt.attrs, "10.244.3.0/24", "fd00:10:244:3::/64")
-				if err := p.Replace([]any{whole.deepCopy()}, "1"); err != nil {
-					t.Fatal(err)
-				}
+				p.replace([]*Node{clone(whole)}, "1")
 				last()
-				wiped := whole.deepCopy()
+				wiped := clone(whole)
 				tt.wipe(wiped)
 				put(t, p, wiped)
 				<-time.After(4 * time.Minute)
 				put(t, p, wiped)
-				if err := p.Replace([]any{wiped.deepCopy()}, "2"); err != nil {
-					t.Fatal(err)
-				}
+				p.replace([]*Node{clone(wiped)}, "2")
 				if l := last(); len(l) != 1 || !l[0].Precedence.Grace || !l[0].Attrs.Equal(tt.attrs) {
 					t.Fatalf("after four minutes: %+v", l)
 				}
@@ -166,9 +161,7 @@ func TestWhatIsLeftOfAPeerIsFollowed(t *testing.T) {
 		last, _ := watched(t, p)
 		n := nodeOf(t, attrs46(), "10.244.3.0/24", "fd00:10:244:3::/64")
 		put(t, p, n)
-		if err := p.Replace([]any{n.deepCopy()}, "1"); err != nil {
-			t.Fatal(err)
-		}
+		p.replace([]*Node{clone(n)}, "1")
 		wipeFamily(n, k, ipfam.V6)
 		put(t, p, n)
 		<-time.After(4 * time.Minute)
@@ -200,9 +193,7 @@ func TestAnotherBackendIsTakenAtOnce(t *testing.T) {
 					a := attrs46()
 					a.BackendType, a.Data = from, data
 					n := nodeOf(t, a, "10.244.3.0/24", "fd00:10:244:3::/64")
-					if err := p.Replace([]any{n.deepCopy()}, "1"); err != nil {
-						t.Fatal(err)
-					}
+					p.replace([]*Node{clone(n)}, "1")
 					last()
 					n.Annotations[k.backendType] = to
 					n.Annotations[k.data[ipfam.V4]], n.Annotations[k.data[ipfam.V6]] = "null", "null"
@@ -220,18 +211,14 @@ func TestAnotherBackendIsTakenAtOnce(t *testing.T) {
 func TestGraceEnds(t *testing.T) {
 	ends := map[string]func(t *testing.T, p *peers, n *Node){
 		"with the Node": func(t *testing.T, p *peers, n *Node) {
-			if err := p.Delete(n); err != nil {
-				t.Fatal(err)
-			}
+			p.remove(n)
 		},
 		"with another pod CIDR": func(t *testing.T, p *peers, n *Node) {
 			n.Spec.PodCIDRs = []string{"10.244.9.0/24"}
 			put(t, p, n)
 		},
 		"when another list lacks the Node": func(t *testing.T, p *peers, _ *Node) {
-			if err := p.Replace(nil, "3"); err != nil {
-				t.Fatal(err)
-			}
+			p.replace(nil, "3")
 		},
 		"when the Node is another one": func(t *testing.T, p *peers, n *Node) {
 			n.CreationTimestamp.Time = n.CreationTimestamp.Add(time.Second)
@@ -244,9 +231,7 @@ func TestGraceEnds(t *testing.T) {
 				p := newPeers(keysOf(t), both, 5*time.Minute)
 				last, _ := watched(t, p)
 				n := nodeOf(t, attrs4(), "10.244.3.0/24")
-				if err := p.Replace([]any{n.deepCopy()}, "1"); err != nil {
-					t.Fatal(err)
-				}
+				p.replace([]*Node{clone(n)}, "1")
 				n.Annotations = nil
 				put(t, p, n)
 				if l := last(); len(l) != 1 {
@@ -264,9 +249,7 @@ func TestGraceEnds(t *testing.T) {
 func TestManyChangesBecomeFewSets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeers(keysOf(t), both, time.Minute)
-		if err := p.Replace(nil, "1"); err != nil {
-			t.Fatal(err)
-		}
+		p.replace(nil, "1")
 		for i := range 200 {
 			n := nodeOf(t, attrs4(), fmt.Sprintf("10.244.%d.0/24", i))
 			n.Name = fmt.Sprintf("n%03d", i)
@@ -283,16 +266,14 @@ func TestManyChangesBecomeFewSets(t *testing.T) {
 func TestARestoredStoreIsAnotherOne(t *testing.T) {
 	p := newPeers(keysOf(t), both, time.Minute)
 	for i, version := range []string{"10", "20", "15"} {
-		if err := p.Replace(nil, version); err != nil {
-			t.Fatal(err)
-		}
+		p.replace(nil, version)
 		if want := uint64(i / 2); p.epoch != want {
 			t.Errorf("epoch %d after version %s, want %d", p.epoch, version, want)
 		}
 	}
-	// What a watch has told counts as well.
-	p.UpdateResourceVersion("30")
-	if err := p.Replace(nil, "25"); err != nil || p.epoch != 2 {
-		t.Errorf("epoch %d, %v", p.epoch, err)
+	// What came by a watch counts as well.
+	p.advance("30")
+	if p.replace(nil, "25"); p.epoch != 2 {
+		t.Errorf("epoch %d", p.epoch)
 	}
 }

@@ -21,29 +21,22 @@ import (
 	"flannel/subnet/subnettest"
 )
 
-// heard collects what a manager waits for.
-type heard struct{ waiting, reachable latest[error] }
+// reports collect what a manager waits for.
+type reports struct{ waiting, reachable latest[error] }
 
-func (h *heard) listen(o *Options) {
-	to := func(l *latest[error]) func(error) {
-		return func(err error) { l.update(func(error, bool) (error, bool) { return err, true }) }
-	}
-	o.Waiting, o.Reachable = to(&h.waiting), to(&h.reachable)
+func (r *reports) listen(o *Options) {
+	o.Waiting, o.Reachable = r.waiting.set, r.reachable.set
 }
 
-// await waits until the cause contains the text; none when it is empty.
-func await(t *testing.T, l *latest[error], want string) time.Duration {
+// await waits until the cause contains the text; an empty text means none.
+func await(t *testing.T, l *latest[error], want string) {
 	t.Helper()
-	start := time.Now()
-	said := ""
 	eventually.True(t, fmt.Sprintf("the cause %q", want), func() bool {
 		if err, _, _ := l.get(); err != nil {
-			said = err.Error()
-			return want != "" && strings.Contains(said, want)
+			return want != "" && strings.Contains(err.Error(), want)
 		}
 		return want == ""
 	})
-	return time.Since(start)
 }
 
 // acquiring starts Acquire for a node; the channel gives the lease.
@@ -87,36 +80,36 @@ func causes() map[string]func(t *testing.T, h *harness) {
 	return map[string]func(t *testing.T, h *harness){
 		"there is no Node, but one that comes close": func(t *testing.T, h *harness) {
 			h.must(t, h.server.API.CreateNode(h.ctx(t), "web1.example.com"))
-			said, m := h.listening(t, "Web1")
+			reported, m := h.listening(t, "Web1")
 			acquiring(t, m)
-			await(t, &said.waiting, `there is no Node "Web1", but web1.example.com: set NODE_NAME`)
+			await(t, &reported.waiting, `there is no Node "Web1", but web1.example.com: set NODE_NAME`)
 		},
 		"the Node comes late": func(t *testing.T, h *harness) {
-			said, m := h.listening(t, "late")
+			reported, m := h.listening(t, "late")
 			leases := acquiring(t, m)
-			await(t, &said.waiting, `there is no Node "late": the kubelet makes it`)
+			await(t, &reported.waiting, `there is no Node "late": the kubelet creates it`)
 			h.must(t, h.server.API.CreateNode(h.ctx(t), "late", "10.5.1.0/24"))
 			quickly(t, leases)
-			await(t, &said.waiting, "")
+			await(t, &reported.waiting, "")
 		},
 		"the pod CIDR comes late": func(t *testing.T, h *harness) {
 			h.must(t, h.server.API.CreateNode(h.ctx(t), "bare"))
-			said, m := h.listening(t, "bare")
+			reported, m := h.listening(t, "bare")
 			leases := acquiring(t, m)
-			await(t, &said.waiting, `Node "bare" has no pod CIDR: give the cluster one with kubeadm init --pod-network-cidr`)
+			await(t, &reported.waiting, `Node "bare" has no pod CIDR: give the cluster one with kubeadm init --pod-network-cidr`)
 			h.awaitEvent(t, "bare", "NoPodCIDR")
 			h.patch(t, "bare", `{"spec":{"podCIDR":"10.5.2.0/24","podCIDRs":["10.5.2.0/24"]}}`)
 			quickly(t, leases)
-			await(t, &said.waiting, "")
+			await(t, &reported.waiting, "")
 		},
 		"the pod CIDR is outside Network": func(t *testing.T, h *harness) {
 			h.must(t, h.server.API.CreateNode(h.ctx(t), "outside", "10.9.2.0/24"))
-			said, m := h.listening(t, "outside")
+			reported, m := h.listening(t, "outside")
 			leases := acquiring(t, m)
-			await(t, &said.waiting, `pod CIDR 10.9.2.0/24 of Node "outside" is outside the Network 10.5.0.0/16`)
+			await(t, &reported.waiting, `pod CIDR 10.9.2.0/24 of Node "outside" is outside the Network 10.5.0.0/16`)
 			h.awaitEvent(t, "outside", "PodCIDROutsideNetwork")
 			h.must(t, h.server.API.DeleteNode(h.ctx(t), "outside"))
-			await(t, &said.waiting, "there is no Node")
+			await(t, &reported.waiting, "there is no Node")
 			h.must(t, h.server.API.CreateNode(h.ctx(t), "outside", "10.5.2.0/24"))
 			quickly(t, leases)
 		},
@@ -124,12 +117,12 @@ func causes() map[string]func(t *testing.T, h *harness) {
 			h.must(t, h.server.API.CreateNode(h.ctx(t), "forbidden", "10.5.3.0/24"))
 			h.must(t, h.server.API.ForbidDaemon(h.ctx(t)))
 			t.Cleanup(func() { h.must(t, h.server.API.AllowDaemon(h.ctx(t))) })
-			said, m := h.listening(t, "forbidden")
+			reported, m := h.listening(t, "forbidden")
 			leases := acquiring(t, m)
-			await(t, &said.waiting, `not allowed to watch nodes: give the ClusterRole of this daemon the rule apiGroups [""], resources ["nodes"], verbs ["watch"]`)
+			await(t, &reported.waiting, `not allowed to watch nodes: give the ClusterRole of this daemon the rule apiGroups [""], resources ["nodes"], verbs ["watch"]`)
 			h.must(t, h.server.API.AllowDaemon(h.ctx(t)))
 			<-leases
-			await(t, &said.waiting, "")
+			await(t, &reported.waiting, "")
 		},
 		"publishing is forbidden": func(t *testing.T, h *harness) {
 			h.must(t, h.server.API.CreateNode(h.ctx(t), "mute", "10.5.3.0/24"))
@@ -138,17 +131,17 @@ func causes() map[string]func(t *testing.T, h *harness) {
 			t.Cleanup(func() { h.must(t, h.server.API.AllowDaemon(h.ctx(t))) })
 			o := h.options(t, "mute")
 			o.SetNetworkUnavailable = true
-			said := &heard{}
-			said.listen(&o)
+			reported := &reports{}
+			reported.listen(&o)
 			m := start(t, o)
 			m.NetworkReady()
 			leases := acquiring(t, m)
-			await(t, &said.waiting, `not allowed to patch nodes/status: give the ClusterRole of this daemon the rule apiGroups [""], resources ["nodes/status"], verbs ["patch"]`)
+			await(t, &reported.waiting, `not allowed to patch nodes/status: give the ClusterRole of this daemon the rule apiGroups [""], resources ["nodes/status"], verbs ["patch"]`)
 			h.awaitEvent(t, "mute", "Forbidden")
 			h.must(t, h.server.API.AllowDaemon(h.ctx(t)))
 			<-leases
 			eventually.True(t, "the condition", func() bool { return strings.HasPrefix(h.condition(t, "mute"), "False FlannelIsUp") })
-			await(t, &said.waiting, "")
+			await(t, &reported.waiting, "")
 		},
 		"an Event waits for the Node": func(t *testing.T, h *harness) {
 			m := start(t, h.options(t, "late"))
@@ -168,61 +161,61 @@ func causes() map[string]func(t *testing.T, h *harness) {
 				{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
 				{"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]}]`, kubeplane.NoRules))
 			t.Cleanup(func() { h.must(t, h.server.API.AllowDaemon(h.ctx(t))) })
-			said, m := h.listening(t, "eventless")
+			reported, m := h.listening(t, "eventless")
 			leases := acquiring(t, m)
-			await(t, &said.waiting, "has no pod CIDR")
+			await(t, &reported.waiting, "has no pod CIDR")
 			h.patch(t, "eventless", `{"spec":{"podCIDR":"10.5.2.0/24","podCIDRs":["10.5.2.0/24"]}}`)
 			quickly(t, leases)
-			await(t, &said.waiting, "")
+			await(t, &reported.waiting, "")
 		},
 		"the pod does not exist": func(t *testing.T, h *harness) {
-			said := &heard{}
+			reported := &reports{}
 			o := h.options(t, "")
 			o.Getenv = func(name string) string {
 				return map[string]string{"POD_NAME": "gone", "POD_NAMESPACE": "default"}[name]
 			}
-			said.listen(&o)
+			reported.listen(&o)
 			start(t, o)
-			await(t, &said.waiting, "there is no pod default/gone, as POD_NAMESPACE and POD_NAME name it: set both to this daemon's pod")
+			await(t, &reported.waiting, "there is no pod default/gone, as POD_NAMESPACE and POD_NAME name it: set both to this daemon's pod")
 		},
 		"the credentials are wrong": func(t *testing.T, h *harness) {
-			said := &heard{}
+			reported := &reports{}
 			o := h.options(t, "unknown")
-			said.listen(&o)
+			reported.listen(&o)
 			h.must(t, h.server.WriteKubeconfig(o.Kubeconfig, "https://"+h.front.addr, "nobody"))
 			acquiring(t, start(t, o))
-			await(t, &said.waiting, "the API server does not accept this node's credentials")
+			await(t, &reported.waiting, "the API server does not accept this node's credentials")
 		},
 		"the API server cannot be reached": func(t *testing.T, h *harness) {
 			h.must(t, h.server.API.CreateNode(h.ctx(t), "alone", "10.5.4.0/24"))
 			h.SetReachable(t, false)
-			said, m := h.listening(t, "alone")
+			reported, m := h.listening(t, "alone")
 			leases := acquiring(t, m)
-			await(t, &said.reachable, "cannot be reached: dial "+h.front.addr+": connection refused; see: curl -k https://"+h.front.addr+"/version")
+			await(t, &reported.reachable, "cannot be reached: dial "+h.front.addr+": connection refused; see: curl -k https://"+h.front.addr+"/version")
 			h.SetReachable(t, true)
 			<-leases
-			await(t, &said.reachable, "")
+			await(t, &reported.reachable, "")
 		},
 		"the certificate is not trusted": func(t *testing.T, h *harness) {
-			said := &heard{}
+			reported := &reports{}
 			o := h.options(t, "distrustful")
-			said.listen(&o)
+			reported.listen(&o)
 			other := &kubeplane.Plane{Dir: t.TempDir(), Addr: h.server.Addr}
 			h.must(t, other.Write())
 			h.must(t, other.WriteKubeconfig(o.Kubeconfig, "https://"+h.front.addr, kubeplane.Daemon))
 			acquiring(t, start(t, o))
-			await(t, &said.reachable, "the certificate of API server https://"+h.front.addr+" is not trusted")
+			await(t, &reported.reachable, "the certificate of API server https://"+h.front.addr+" is not trusted")
 		},
 	}
 }
 
 // listening starts a manager whose causes are collected.
-func (h *harness) listening(t *testing.T, node string) (*heard, *Manager) {
+func (h *harness) listening(t *testing.T, node string) (*reports, *Manager) {
 	t.Helper()
-	said := &heard{}
+	reported := &reports{}
 	o := h.options(t, node)
-	said.listen(&o)
-	return said, start(t, o)
+	reported.listen(&o)
+	return reported, start(t, o)
 }
 
 func (h *harness) patch(t *testing.T, node, text string) {
@@ -309,7 +302,7 @@ users: [{name: u, user: {}}]`
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := server{credentials: missingCredentials(o, config)}
+		s := server{anonymous: checkCredentials(o, config)}
 		got := s.explainRefusal(errors.New("forbidden"), rule{"list", "nodes"}).Error()
 		if !strings.HasPrefix(got, "not allowed to list nodes: "+strings.ReplaceAll(want, "PATH", path)) || strings.Contains(got, "ClusterRole") {
 			t.Errorf("context %s: %s", context, got)
