@@ -1,6 +1,5 @@
-// Package ipmasq says which packets of the overlay network are masqueraded and
-// forwarded: the rules themselves, without the tool that puts them into the
-// kernel.
+// Package ipmasq decides which packets of the overlay network are masqueraded and
+// forwarded: the rules themselves, without the tool that writes them to the kernel.
 package ipmasq
 
 import (
@@ -27,7 +26,7 @@ func Tables() [2]Table { return [2]Table{Nat, Filter} }
 // Mark is the bit that kube-proxy sets on packets that it masquerades itself.
 const Mark = 0x4000
 
-// Verdict says what happens to a packet that a rule matches.
+// Verdict is what a rule does with the packets that it matches.
 type Verdict uint8
 
 // The verdicts.
@@ -44,7 +43,7 @@ const (
 // every packet.
 type Match struct {
 	Prefix netip.Prefix
-	// Not turns the condition round.
+	// Not inverts the condition.
 	Not bool
 }
 
@@ -53,7 +52,7 @@ func (m Match) Any() bool { return !m.Prefix.IsValid() }
 
 // Rule is one rule. All its conditions must hold.
 type Rule struct {
-	// Marked asks for the bit Mark.
+	// Marked matches packets with the bit Mark.
 	Marked   bool
 	Src, Dst Match
 	Do       Verdict
@@ -71,12 +70,12 @@ var multicast = ipfam.Pair[netip.Prefix]{
 	netip.MustParsePrefix("ff00::/8"),
 }
 
-// Config is what the rules of one daemon are about.
+// Config is what the rules of one daemon depend on.
 type Config struct {
 	// Network is the overlay network, Subnet this node's part of it. A family
 	// without either has no rules.
 	Network, Subnet ipfam.Pair[netip.Prefix]
-	// Previous are networks of an earlier run, whose rules go.
+	// Previous are networks of an earlier run, whose rules are removed.
 	Previous ipfam.Pair[[]netip.Prefix]
 	// Exclude are destinations for which packets are not masqueraded.
 	Exclude []netip.Prefix
@@ -86,7 +85,7 @@ type Config struct {
 	RandomFully bool
 }
 
-// Equal reports whether two configurations say the same.
+// Equal reports whether two configurations are the same.
 func (c Config) Equal(o Config) bool {
 	return c.Network == o.Network && c.Subnet == o.Subnet &&
 		slices.Equal(c.Previous[ipfam.V4], o.Previous[ipfam.V4]) &&
@@ -95,8 +94,8 @@ func (c Config) Equal(o Config) bool {
 		c.Masquerade == o.Masquerade && c.Forward == o.Forward && c.RandomFully == o.RandomFully
 }
 
-// None returns the configuration with the same rules to remove and none to
-// have.
+// None returns a configuration without rules, which owns the same ones: they are
+// removed.
 func (c Config) None() Config {
 	c.Masquerade, c.Forward = false, false
 	return c
@@ -107,14 +106,14 @@ func (c Config) Concerns(f ipfam.Family) bool {
 	return c.Network[f].IsValid() || len(c.Previous[f]) > 0
 }
 
-// Owns reports whether the rules that name this network are this daemon's.
+// Owns reports whether rules that name this network are this daemon's.
 func (c Config) Owns(p netip.Prefix) bool {
 	f := ipfam.Of(p.Addr())
 	return p.IsValid() && (p == c.Network[f] || slices.Contains(c.Previous[f], p))
 }
 
-// Networks are those whose rules are this daemon's: the former ones, and last
-// the present one.
+// Networks returns those whose rules are this daemon's: the previous ones, and last
+// the current one.
 func (c Config) Networks(f ipfam.Family) []netip.Prefix {
 	all := slices.Concat(c.Previous[f], []netip.Prefix{c.Network[f]})
 	return slices.DeleteFunc(all, func(p netip.Prefix) bool { return !p.IsValid() })

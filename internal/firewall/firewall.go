@@ -1,5 +1,5 @@
-// Package firewall reads the rules of the packet filter, whoever has made them,
-// and finds those that drop a packet.
+// Package firewall reads the packet filter's rules, whoever created them, and finds
+// those that drop a packet.
 package firewall
 
 import (
@@ -30,7 +30,7 @@ type rule struct {
 	// conditions are those that are understood; they are valid until the next
 	// rule is read.
 	conditions []Condition
-	// more says that there are others.
+	// more is set if there are others.
 	more    bool
 	verdict Verdict
 	to      chain // of jump and jumpForGood
@@ -82,15 +82,14 @@ type Finding struct {
 	// policy.
 	In   string
 	Rule uint64
-	// Certain says that each packet is dropped, unless MayAccept. Else that depends
-	// on what is not known of the packet, or of the rule.
+	// Certain is set if the rule matches all the packets. Otherwise that depends on
+	// what is not known of the packets, or of the rule.
 	Certain bool
-	// Understood says that all conditions of the rule are.
+	// Understood is set if all conditions of the rule are.
 	Understood bool
-	// MayAccept says that a rule ahead of this one accepts some of the packets, or
-	// has conditions that are not understood.
+	// MayAccept is set if a rule ahead of this one may accept some of the packets.
 	MayAccept bool
-	// Firewalld says that firewalld has made the chain, or chains that it jumps to.
+	// Firewalld is set if firewalld created the chain, or a chain that it jumps to.
 	Firewalld bool
 }
 
@@ -98,7 +97,7 @@ type Finding struct {
 func (f Finding) Allow(network netip.Prefix) string {
 	switch {
 	case f.Firewalld:
-		// A rule beside firewalld's would be lost when it loads its own again.
+		// Other rules in its chains are lost when firewalld reloads.
 		return fmt.Sprintf("firewall-cmd --permanent --zone=trusted --add-source=%s && firewall-cmd --reload", network)
 	case f.Program != "":
 		insert := f.Program + " -I " + f.Chain
@@ -108,17 +107,16 @@ func (f Finding) Allow(network netip.Prefix) string {
 	return fmt.Sprintf("%s saddr %s accept && %s daddr %s accept", insert, network, insert, network)
 }
 
-// ofFirewalld reports whether a chain that another one jumps to is firewalld's,
-// in whatever packet filter: FORWARD_ZONES, FORWARD_IN_ZONES,
-// filter_FORWARD_ZONES.
+// ofFirewalld reports whether a chain to which another one jumps is firewalld's, in
+// any packet filter: FORWARD_ZONES, FORWARD_IN_ZONES, filter_FORWARD_ZONES.
 func ofFirewalld(chain string) bool {
 	return strings.Contains(chain, "FORWARD_") && strings.HasSuffix(chain, "ZONES")
 }
 
 // Rules are those of one packet filter.
 type Rules interface {
-	// Drops finds what drops a packet. Of each base chain, the rule that drops all
-	// that is left of the packets comes last.
+	// Drops finds the rules that may drop packets. If one of a base chain is certain,
+	// it comes last.
 	Drops(p Packet) []Finding
 }
 
@@ -145,7 +143,7 @@ func Forwarded(network netip.Prefix, rules Rules) []Finding {
 type walk struct {
 	base   Base
 	packet known
-	// assume says what chains with these names do, whatever they hold.
+	// assume is what chains with these names do, whatever they hold.
 	assume    map[string]Verdict
 	findings  []Finding
 	mayAccept bool

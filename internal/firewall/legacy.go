@@ -19,13 +19,13 @@ import (
 )
 
 // Legacy tables are read as legacy programs read them, with getsockopt
-// (linux/netfilter_ipv4/ip_tables.h): one that does not exist would be created.
+// (linux/netfilter_ipv4/ip_tables.h). Reading one that does not exist creates it.
 const (
 	soGetInfo    = 64
 	soGetEntries = 65
 	tableSize    = 32
-	// infoSize is that of struct ipt_getinfo; it has where each base chain begins,
-	// where its policy is, and the size of the table.
+	// infoSize is that of struct ipt_getinfo. It holds the offsets of each base chain
+	// and of its policy, and the size of the table.
 	infoSize     = 84
 	hooksAt      = 36
 	underflowsAt = 56
@@ -39,7 +39,7 @@ const (
 	errorSize  = targetSize + 32
 )
 
-// Verdicts of rules without a target of their own, as the kernel has them.
+// Verdicts of rules with the standard target, as the kernel numbers them.
 const (
 	verdictDrop   = -1
 	verdictAccept = -2
@@ -49,7 +49,7 @@ const (
 // Legacy is a table of legacy iptables as the kernel holds it. The zero value
 // has no rules.
 type Legacy struct {
-	// Assume says what chains with these names do, whatever they hold.
+	// Assume is what chains with these names do, whatever they hold.
 	Assume map[string]Verdict
 
 	family ipfam.Family
@@ -57,8 +57,8 @@ type Legacy struct {
 	info   []byte
 }
 
-// layout is where struct ipt_entry, or ip6t_entry, has what follows the names of
-// the interfaces.
+// layout are the offsets in struct ipt_entry, or ip6t_entry, of what follows the
+// names of the interfaces.
 type layout struct {
 	flags, targetAt, size  int
 	gotoFlag, protocolFlag byte
@@ -94,7 +94,7 @@ func LegacyInUse(f ipfam.Family, table string) bool {
 	return len(list) > 0 && (table == "" || slices.Contains(list, table))
 }
 
-// legacyTries is how often a table is read that others write meanwhile.
+// legacyTries bounds how often a table is read that others write meanwhile.
 const legacyTries = 10
 
 // ReadLegacy reads a table; one that does not exist is the zero table. It needs
@@ -162,9 +162,9 @@ func (t Legacy) Names(network netip.Prefix) bool {
 // legacyChain is a chain of a legacy table.
 type legacyChain struct {
 	table Legacy
-	// at is where its rules begin.
+	// at is the offset of its first rule.
 	at int
-	// label is the name of a base chain, policy where its policy is.
+	// label is the name of a base chain, policy the offset of its policy.
 	label  string
 	policy int
 }
@@ -293,7 +293,7 @@ func (t Legacy) extensions(list []byte, r *rule) {
 	}
 }
 
-// verdict reads what a rule does; next is where the rule behind it is.
+// verdict reads what a rule does; next is the offset of the rule behind it.
 func (t Legacy) verdict(e entry, next int, r *rule) {
 	if string(e.target) == "REJECT" {
 		r.verdict = Drop

@@ -23,8 +23,8 @@ type NFTables struct {
 	base []*nftables.Chain
 }
 
-// ReadNFTables lists the base chains. The rules are read when they are asked for;
-// those that cannot be read count as if no packet met them.
+// ReadNFTables lists the base chains. Drops reads the rules; those that cannot be
+// read count as if no packet met them.
 func ReadNFTables(conn *nftables.Conn) (NFTables, error) {
 	all, err := conn.ListChains()
 	if err != nil {
@@ -184,7 +184,7 @@ var metaFields = map[expr.MetaKey]Field{
 	expr.MetaKeyIIFNAME: In, expr.MetaKeyOIFNAME: Out,
 }
 
-// headers are where the fields of the header of a network packet begin.
+// headers are the offsets of the fields in the header of a network packet.
 var headers = ipfam.Pair[map[uint32]Field]{
 	{12: Src, 16: Dst, 9: Protocol},
 	{8: Src, 24: Dst, 6: Protocol},

@@ -47,8 +47,8 @@ const (
 	fields
 )
 
-// Condition says which values a field of a packet has, or has not. A value that
-// is not an address is written as one: its bytes come first.
+// Condition matches packets in which a field has, or has not, one of some values. A
+// value that is not an address is written as one: its bytes come first.
 type Condition struct {
 	Field  Field
 	Values netip.Prefix

@@ -12,7 +12,7 @@ import (
 	"flannel/internal/ipfam"
 )
 
-// ErrNoTool says that the programs are not on this host, or not in the image.
+// ErrNoTool is the error if neither this host nor the image has the programs.
 var ErrNoTool = errors.New("no iptables programs")
 
 // names are the programs of both families; with the suffix they are of one
@@ -22,8 +22,8 @@ var names = ipfam.Pair[string]{"iptables", "ip6tables"}
 // tools are the programs of one mode.
 type tools ipfam.Pair[*tool]
 
-// find looks for the programs of one suffix. Those of the families that are on
-// must be there.
+// find finds the programs with one suffix. Those of the enabled families must
+// exist.
 func find(families ipfam.Pair[bool], suffix string) (tools, error) {
 	var out tools
 	var errs []error
@@ -70,14 +70,14 @@ func findAll(families ipfam.Pair[bool]) (all map[Mode]tools, byDefault Mode, err
 	return all, byDefault, nil
 }
 
-// evidence is what speaks for a mode: rules that others have in it.
+// evidence is what suggests a mode: rules of other programs.
 type evidence struct {
-	// hint says that the kubelet works in this mode.
+	// hint is set if the kubelet uses this mode.
 	hint  bool
 	rules int
 }
 
-// kubeletChains exist in the mode that the kubelet works in.
+// kubeletChains exist in the mode that the kubelet uses.
 var kubeletChains = []string{":KUBE-IPTABLES-HINT ", ":KUBE-KUBELET-CANARY "}
 
 // weigh reads what iptables-save prints.
@@ -127,7 +127,7 @@ func weighTools(ctx context.Context, ts tools) evidence {
 		}
 		out, err := exec.CommandContext(ctx, t.save).Output()
 		if err != nil {
-			continue // then nothing speaks for this mode
+			continue // then there is no evidence for this mode
 		}
 		e := weigh(string(out))
 		sum = evidence{sum.hint || e.hint, sum.rules + e.rules}

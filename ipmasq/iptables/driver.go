@@ -1,6 +1,6 @@
-// Package iptables puts the rules of masquerading and forwarding into the
-// kernel with the iptables programs: it reads chain by chain, and writes one
-// transaction per table and family.
+// Package iptables writes the rules of masquerading and forwarding with the
+// iptables programs: it reads chain by chain, and writes one transaction per table
+// and family.
 package iptables
 
 import (
@@ -19,10 +19,10 @@ import (
 // Options is what a Driver is built from.
 type Options struct {
 	Log *slog.Logger
-	// Families that are on.
+	// Families that are enabled.
 	Families ipfam.Pair[bool]
 	// Generation returns a number that changes whenever nf_tables rules do;
-	// nil when that is not known. It saves reading what has not changed.
+	// nil if that is not known. It saves reading what has not changed.
 	Generation func() (uint32, error)
 }
 
@@ -34,14 +34,14 @@ type Driver struct {
 	why        string
 	generation func() (uint32, error)
 
-	// verified is when nothing was to be written.
+	// verified is the last check that found nothing to write.
 	verified ipmasq.Verified
 }
 
 // New finds the programs and chooses the mode that the host's other rules are
 // in. other keeps the rules of the mode that was not chosen, for removing what
-// an earlier run left there; it is nil when the host does not have it.
-// ErrNoTool is in the error when the programs are not there.
+// an earlier run left there; it is nil if the host does not have it. The error
+// wraps ErrNoTool if the programs do not exist.
 func New(ctx context.Context, o Options) (chosen, other *Driver, err error) {
 	all, byDefault, err := findAll(o.Families)
 	if err != nil {
@@ -76,14 +76,14 @@ func New(ctx context.Context, o Options) (chosen, other *Driver, err error) {
 	return chosen, other, nil
 }
 
-// Mode says where the driver keeps its rules.
+// Mode returns the kind of tables that the driver writes.
 func (d *Driver) Mode() Mode { return d.mode }
 
-// Why says in words why this mode was chosen.
+// Why returns the reason for this mode.
 func (d *Driver) Why() string { return d.why }
 
-// Apply makes the kernel hold the rules, and none of this daemon's beside
-// them. It writes nothing when they are there already.
+// Apply makes the kernel hold the rules, and no others of this daemon. It writes
+// nothing if they are there already.
 func (d *Driver) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
 	before, known := d.now()
 	if known && d.verified.At(before, c) {
@@ -120,7 +120,7 @@ func (d *Driver) each(c ipmasq.Config) iter.Seq2[ipfam.Family, *tool] {
 	}
 }
 
-// now returns the generation, when it is known.
+// now returns the generation if it is known.
 func (d *Driver) now() (uint32, bool) {
 	if d.generation == nil {
 		return 0, false
@@ -151,8 +151,7 @@ func (d *Driver) applyTable(ctx context.Context, t *tool, ch chain, c ipmasq.Con
 	return nil
 }
 
-// Remove takes this daemon's rules out of the kernel, but for those that Lift
-// keeps.
+// Remove removes this daemon's rules, except those that Lift keeps.
 func (d *Driver) Remove(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
 	changes := ipmasq.Changes{}
 	var errs []error
@@ -165,8 +164,8 @@ func (d *Driver) Remove(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, e
 	return changes, errors.Join(errs...)
 }
 
-// Text returns what iptables -S would print of the rules in a kernel that has
-// no others, with the name of the table in front.
+// Text returns what iptables -S prints if the kernel has only these rules, with the
+// name of the table in front.
 func Text(c ipmasq.Config, f ipfam.Family) string {
 	var lines []string
 	for _, table := range ipmasq.Tables() {

@@ -16,7 +16,7 @@ import (
 )
 
 // LegacyDrops finds what drops the overlay's forwarded packets in a legacy table.
-// kept says that a driver keeps our chain there: then its rules count even if they
+// kept is set if a driver keeps our chain there: then its rules count even if they
 // are missing. Otherwise what an earlier run has left in it does not count, because
 // nobody restores it.
 func LegacyDrops(network netip.Prefix, kept bool) ([]firewall.Finding, error) {

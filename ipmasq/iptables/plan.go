@@ -19,7 +19,7 @@ type have struct {
 // holds into what it should hold.
 type script struct {
 	chain chain
-	// own is what our chain holds after the commands so far.
+	// own are the rules of our chain after the commands so far.
 	own          []*entry
 	lines        []string
 	put, deleted int

@@ -9,8 +9,8 @@ import (
 	"flannel/ipmasq"
 )
 
-// chain is where the rules of one table are: in a chain of our own, which a
-// chain of the kernel jumps to. The names are part of the contract with
+// chain is where the rules of one table are: in a chain of ours, to which a base
+// chain jumps. The names are part of the contract with
 // flannel.
 type chain struct {
 	table         ipmasq.Table
@@ -69,11 +69,11 @@ type entry struct {
 	text string
 	// jump is the target.
 	jump string
-	// rule is meaningful only when plain, that is, when the rule says nothing
-	// but what an ipmasq.Rule can say.
+	// rule is meaningful only if plain is set: then an ipmasq.Rule can express the
+	// whole rule.
 	rule  ipmasq.Rule
 	plain bool
-	// commented says that the rule has the comment of its chain.
+	// commented is set if the rule has the comment of its chain.
 	commented bool
 }
 
@@ -124,7 +124,7 @@ func (c chain) parseRule(text string) entry {
 	return e
 }
 
-// words hands out the words of a line one by one.
+// words returns the words of a line one by one.
 type words struct{ list []string }
 
 func (w *words) more() bool { return len(w.list) > 0 }

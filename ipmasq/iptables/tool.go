@@ -16,11 +16,11 @@ import (
 	"flannel/ipmasq"
 )
 
-// lockWait is for how many seconds a held xtables lock is waited for before
-// the check counts as failed and is tried again.
+// lockWait is how many seconds to wait for the xtables lock before the check fails
+// and is repeated.
 const lockWait = 5
 
-// Mode says where a tool keeps its rules.
+// Mode is a kind of iptables: where its programs keep the rules.
 type Mode string
 
 // The modes.
@@ -29,11 +29,12 @@ const (
 	Legacy Mode = "legacy"
 )
 
-// errLocked says that somebody else works on the legacy tables for longer than
-// lockWait.
+// errLocked is the error if another program holds the lock of the legacy tables for
+// longer than lockWait.
 var errLocked = errors.New("another program holds the xtables lock")
 
-// lockHeld reads the exit status of a program.
+// lockHeld reports whether a program has failed with this exit status because it
+// waited for the lock in vain.
 func (t *tool) lockHeld(status int) bool {
 	const resourceProblem = 4
 	return t.mode == Legacy && status == resourceProblem
@@ -61,7 +62,7 @@ func openTool(f ipfam.Family, name string) (*tool, error) {
 	if t.restore, err = exec.LookPath(name + "-restore"); err != nil {
 		return nil, err
 	}
-	// The program that lists everything is not always there, and not needed.
+	// The program that lists everything is optional.
 	t.save, _ = exec.LookPath(name + "-save")
 	if t.mode, err = modeOf(path); err != nil {
 		return nil, err
@@ -73,8 +74,8 @@ func openTool(f ipfam.Family, name string) (*tool, error) {
 	return t, nil
 }
 
-// modeOf asks a program where it keeps its rules; one that does not say is
-// older than the question.
+// modeOf asks a program for its kind. Programs older than iptables-nft do not print
+// it.
 func modeOf(path string) (Mode, error) {
 	out, err := exec.Command(path, "--version").Output()
 	if err != nil {
@@ -94,8 +95,8 @@ func (t *tool) read(c chain) (have, error) {
 	var h have
 	base, exists, err := t.list(c.table, c.base)
 	if err == nil && !exists {
-		// The kernel's own chains are always there, but the nft programs refuse
-		// a chain with rules that they cannot show.
+		// Base chains always exist, but the nft programs refuse a chain with rules that
+		// they cannot show.
 		err = fmt.Errorf("read chain %s of table %s: %s cannot show it; look with: nft list table %s %s",
 			c.base, c.table, filepath.Base(t.restore), map[bool]string{true: "ip", false: "ip6"}[t.family == ipfam.V4], c.table)
 	}
@@ -109,8 +110,8 @@ func (t *tool) read(c chain) (have, error) {
 	return have{base: c.parse(c.base, base), own: c.parse(c.name, own), exists: exists}, nil
 }
 
-// list returns the lines of a chain. The tools say that a chain is not there
-// with exit status 1 and many texts.
+// list returns the lines of a chain. If the chain does not exist, the exit status is
+// 1; the messages differ.
 func (t *tool) list(table ipmasq.Table, chain string) (lines []string, exists bool, err error) {
 	lines, err = t.reader.List(string(table), chain)
 	var failed *goiptables.Error
@@ -146,8 +147,8 @@ func (t *tool) write(ctx context.Context, s *script) error {
 	return nil
 }
 
-// waits reports whether the tool can wait for the lock when it writes: since
-// version 1.6.2.
+// waits reports whether the tool can wait for the lock when it writes, as it can
+// since version 1.6.2.
 func (t *tool) waits() bool {
 	a, b, c := t.reader.GetIptablesVersion()
 	return a > 1 || a == 1 && (b > 6 || b == 6 && c >= 2)

@@ -18,10 +18,10 @@ import (
 // place. An accept of ours cannot undo a drop in another table, or ahead of it.
 type blocked struct {
 	tables *nftables.Driver
-	// legacyKept says that our rules are kept in legacy tables.
+	// legacyKept is set if our rules are kept in legacy tables.
 	legacyKept bool
 
-	// last is what was found in nf_tables, and verified when.
+	// last are the lines about nf_tables that were found at verified.
 	verified ipmasq.Verified
 	last     []string
 }
@@ -92,7 +92,7 @@ func (b *blocked) inLegacy(c ipmasq.Config) ([]string, error) {
 	return lines, nil
 }
 
-// line says for people what drops, and which command helps.
+// line describes for people what drops, and which command helps.
 func line(f firewall.Finding, network netip.Prefix, unless string) string {
 	return fmt.Sprintf("%s drops forwarded packets of %s%s; let them pass with: %s", f.Base, network, unless, f.Allow(network))
 }

@@ -16,18 +16,17 @@ import (
 	"flannel/ipmasq/nftables"
 )
 
-// nftablesResync is how often the tables are looked at although no event asks
-// for it.
+// nftablesResync is how often the tables are checked without an event.
 const nftablesResync = 120 * time.Second
 
 // Options is what the choice depends on beside the host.
 type Options struct {
 	Log *slog.Logger
-	// Families that are on.
+	// Families that are enabled.
 	Families ipfam.Pair[bool]
-	// NFTables asks for nftables.
+	// NFTables chooses nftables.
 	NFTables bool
-	// Resync is how often rules are looked at that have no events.
+	// Resync is how often tables without events are checked.
 	Resync time.Duration
 }
 

@@ -12,8 +12,8 @@ import (
 	"flannel/internal/ipfam"
 )
 
-// ask sends one request about nf_tables and returns the attributes of the
-// answers. An error of the kernel is in the error.
+// ask sends one request about nf_tables and returns the attributes of the answers.
+// The error wraps that of the kernel.
 func (d *Driver) ask(message int, family byte, attrs ...netlink.Attribute) ([]*netlink.AttributeDecoder, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: d.Namespace})
 	if err != nil {
@@ -68,7 +68,7 @@ func (d *Driver) Generation() (uint32, error) {
 	return 0, errors.New("read the generation of nf_tables: no answer")
 }
 
-// remedy says what helps when the kernel does not know nf_tables, or netlink of
+// remedy returns what helps if the kernel has no nf_tables, or no netlink of
 // netfilter at all; nothing for other errors.
 func remedy(err error) string {
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) {
@@ -77,7 +77,7 @@ func remedy(err error) string {
 	return ""
 }
 
-// chain looks for a chain, and whether it is a base chain of a hook.
+// chain reports whether a chain exists, and whether it is a base chain.
 func (d *Driver) chain(f ipfam.Family, table, name string) (exists, hooked bool, err error) {
 	answers, err := d.ask(unix.NFT_MSG_GETCHAIN, byte(families[f]),
 		netlink.Attribute{Type: unix.NFTA_CHAIN_TABLE, Data: []byte(table + "\x00")},

@@ -17,7 +17,7 @@ import (
 type batch struct {
 	table        ipmasq.Table
 	put, deleted int
-	// chains is by how many there are more afterwards.
+	// chains is the difference that the batch makes to the number of chains.
 	chains  int
 	changes []func(*nftables.Conn) error
 }

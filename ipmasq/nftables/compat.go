@@ -13,7 +13,7 @@ import (
 	"flannel/ipmasq"
 )
 
-// compat is a chain of ours as the iptables programs make it in nf_tables, and
+// compat is a chain of ours as the iptables programs create it in nf_tables, and
 // the base chain that jumps to it. Names and comment are part of the contract
 // with flannel.
 type compat struct {
@@ -33,16 +33,16 @@ const commentMatch = "comment"
 type Compat struct {
 	driver *Driver
 	tables []ipmasq.Table
-	// match is commentMatch; tests name one that the kernel does not have.
+	// match is commentMatch, except in tests of a kernel that does not have it.
 	match string
 }
 
 // NewCompat returns a Compat for these tables. It does nothing yet.
 func NewCompat(d *Driver, tables ...ipmasq.Table) Compat { return Compat{d, tables, commentMatch} }
 
-// Apply makes the tables hold the rules, in the layout of iptables-nft, where
-// they have the base chain that jumps to ours; it makes neither tables nor base
-// chains. What flannel has left stays where it is.
+// Apply makes the tables hold the rules, in the layout of iptables-nft, if they have
+// the base chain that jumps to ours; it creates neither tables nor base chains.
+// What flannel has left stays where it is.
 func (r Compat) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
 	if r.driver.absent() {
 		return nil, nil
@@ -54,8 +54,8 @@ func (r Compat) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, err
 	return changes, err
 }
 
-// Remove takes this daemon's rules out of the tables, and the chains and jumps
-// with the last of them.
+// Remove removes this daemon's rules, and the chains and jumps with the last of
+// them.
 func (r Compat) Remove(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
 	return r.Apply(ctx, c.None())
 }

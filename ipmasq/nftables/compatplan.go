@@ -135,10 +135,10 @@ func addresses(f ipfam.Family, r ipmasq.Rule) []expr.Any {
 	return append(whole(r.Src, srcOffset[f]), whole(r.Dst, dstOffset[f])...)
 }
 
-// compatText is what a rule says; it says more when it is not plain.
+// compatText is what a rule means. It is plain if the fields express all of it.
 type compatText struct {
 	plain, commented bool
-	// jump says that it jumps to our chain; else it accepts, when plain.
+	// jump is set if it jumps to our chain; otherwise a plain rule accepts.
 	jump bool
 	rule ipmasq.Rule
 }

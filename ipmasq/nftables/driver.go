@@ -1,5 +1,5 @@
-// Package nftables puts the rules of masquerading and forwarding into tables
-// of nf_tables, over netlink and without any program.
+// Package nftables writes the rules of masquerading and forwarding to tables of
+// nf_tables, over netlink and without any program.
 package nftables
 
 import (
@@ -26,15 +26,15 @@ const (
 // Options is what a Driver is built from.
 type Options struct {
 	Log *slog.Logger
-	// Namespace is an open network namespace; 0 stands for the process's own.
+	// Namespace is an open network namespace; 0 is that of the process.
 	Namespace int
 }
 
-// Driver keeps the rules in tables of their own.
+// Driver keeps the rules in tables that hold nothing else.
 type Driver struct {
 	Options
 
-	// verified is when nothing was to be written.
+	// verified is the last check that found nothing to write.
 	verified ipmasq.Verified
 }
 
@@ -52,8 +52,8 @@ func (d *Driver) Open() (*nftables.Conn, error) {
 	}))
 }
 
-// Apply makes the tables hold the rules, and none of this daemon's beside
-// them, in one transaction. It writes nothing when they are there already.
+// Apply makes the tables hold the rules, and no others of this daemon, in one
+// transaction. It writes nothing if they are there already.
 func (d *Driver) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
 	before, failed := d.Generation()
 	if failed != nil && !c.Masquerade && !c.Forward {
@@ -77,8 +77,8 @@ func (d *Driver) absent() bool {
 	return err != nil
 }
 
-// compare returns what is to be done in the table of one family. The table goes
-// with its last chain.
+// compare returns what is to be done in the table of one family. The table is
+// deleted with its last chain.
 func compare(conn *nftables.Conn, f ipfam.Family, c ipmasq.Config) (todo []*batch, err error) {
 	list, err := conn.ListChainsOfTableFamily(families[f])
 	if err != nil {
@@ -108,8 +108,7 @@ func compare(conn *nftables.Conn, f ipfam.Family, c ipmasq.Config) (todo []*batc
 	return todo, nil
 }
 
-// Remove takes this daemon's rules out of the kernel, and the tables with the
-// last of them.
+// Remove removes this daemon's rules, and the tables with the last of them.
 func (d *Driver) Remove(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
 	return d.Apply(ctx, c.None())
 }

@@ -21,7 +21,7 @@ var (
 // register is the one that all conditions use.
 const register = 1
 
-// exprs returns a rule in the words of the kernel.
+// exprs returns a rule as the kernel's expressions.
 func exprs(f ipfam.Family, r ipmasq.Rule) []expr.Any {
 	var out []expr.Any
 	if r.Marked {

@@ -21,7 +21,7 @@ import (
 // sets are the addresses that daemons exclude, by the network of the daemon.
 type sets map[netip.Prefix][]netip.Addr
 
-// excludes returns the address that a rule excludes, when it is a single one.
+// excludes returns the address that a rule excludes, if it is a single one.
 func excludes(r ipmasq.Rule, network netip.Prefix) (netip.Addr, bool) {
 	single := !r.Dst.Any() && !r.Dst.Not && r.Dst.Prefix.IsSingleIP()
 	return r.Dst.Prefix.Addr(), single && r.Do == ipmasq.Return && r.Src == ipmasq.Match{Prefix: network}

@@ -62,16 +62,16 @@ func (c chain) in(f ipfam.Family) *nftables.Chain {
 	}
 }
 
-// right reports whether an existing chain sees the packets that it should see,
-// and lets them pass.
+// right reports whether an existing chain has the right hook, and the policy that
+// lets packets pass.
 func (c chain) right(have *nftables.Chain) bool {
 	return have.Type == c.kind && have.Hooknum != nil && *have.Hooknum == *c.hook &&
 		have.Priority != nil && *have.Priority == *c.at &&
 		have.Policy != nil && *have.Policy == nftables.ChainPolicyAccept
 }
 
-// commentOf is what a rule carries, so that its owner recognises it: the
-// network, unless the rule is shared by all daemons of the host.
+// commentOf returns the comment by which the owner of a rule recognises it. It has
+// the network, unless all daemons of the host share the rule.
 func (c chain) commentOf(r ipmasq.Rule, network netip.Prefix) string {
 	if r.Shared() {
 		return c.comment
@@ -79,8 +79,8 @@ func (c chain) commentOf(r ipmasq.Rule, network netip.Prefix) string {
 	return c.comment + " " + network.String()
 }
 
-// owner reads a comment: whether it is one of this chain, and which network it
-// names.
+// owner parses a comment. It reports whether it is one of this chain, and returns
+// the network that it names.
 func (c chain) owner(comment string) (network netip.Prefix, ok bool) {
 	rest, ok := strings.CutPrefix(comment, c.comment)
 	if !ok || rest == "" {
@@ -90,14 +90,14 @@ func (c chain) owner(comment string) (network netip.Prefix, ok bool) {
 	return network, err == nil
 }
 
-// wanted is a rule that should be there.
+// wanted is a rule that the kernel should hold.
 type wanted struct {
 	exprs   []expr.Any
 	comment string
 }
 
-// key is the rule as it goes over the wire, behind its comment. Rules that the
-// library cannot write are like none that is wanted.
+// key returns the comment and the rule as netlink carries it. Rules that the library
+// cannot write differ from all that are wanted.
 func (w wanted) key(f ipfam.Family) string {
 	out := []byte(w.comment + "\x00")
 	for _, e := range w.exprs {

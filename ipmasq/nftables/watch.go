@@ -18,8 +18,8 @@ import (
 // headerSize is that of the header in front of the attributes.
 const headerSize = 4
 
-// Watch calls own when rules of ours may have changed, or events were lost, and
-// other when those of others have. The calls must not block. It runs until ctx
+// Watch calls own when our rules may have changed, other when those of others may
+// have, and both when events were lost. The calls must not block. It runs until ctx
 // ends.
 func (d *Driver) Watch(ctx context.Context, own, other func()) error {
 	for {
@@ -45,7 +45,7 @@ func (d *Driver) watchOnce(ctx context.Context, own, other func()) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	// What changed before there was a watch.
+	// The rules may have changed before the subscription.
 	own()
 	other()
 	for {
@@ -66,7 +66,7 @@ func (d *Driver) watchOnce(ctx context.Context, own, other func()) error {
 			case isForward(family, table, chain):
 				own()
 				other()
-			case !aboutSet(m): // what sets of others hold is not judged
+			case !aboutSet(m): // the elements of others' sets are not read
 				other()
 			}
 		}
@@ -79,8 +79,8 @@ func aboutSet(m netlink.Message) bool {
 	return kind >= unix.NFT_MSG_NEWSET && kind <= unix.NFT_MSG_DELSETELEM
 }
 
-// subject returns the table that an event is about, when it is about a table, a
-// chain, a rule or a set, and the chain, when it is about a chain or a rule.
+// subject returns the table of an event about a table, chain, rule or set, and the
+// chain of one about a chain or rule.
 func subject(m netlink.Message) (family nftables.TableFamily, table, chain string) {
 	chainAttr := uint16(0) // none
 	switch m.Header.Type & 0xff {
