@@ -60,28 +60,31 @@ func (c config) checkConfig(r record) ([]byte, error) {
 	return json.Marshal(conf)
 }
 
+// prevResult is what ADD has printed, as far as CHECK reads it.
+type prevResult struct {
+	IPs []struct {
+		Address netip.Prefix `json:"address"`
+		Gateway netip.Addr   `json:"gateway"`
+	} `json:"ips"`
+	Routes []object `json:"routes"`
+}
+
 // withGateways writes into a result's routes the gateways that they use: that
 // of their family's address, where they name none. The plugin bridge installs
 // them so, and its CHECK looks for just what the result says.
 func withGateways(text json.RawMessage) (json.RawMessage, error) {
-	var result object
-	var addrs struct {
-		IPs []struct {
-			Address netip.Prefix `json:"address"`
-			Gateway netip.Addr   `json:"gateway"`
-		} `json:"ips"`
-		Routes []object `json:"routes"`
-	}
-	if err := errors.Join(json.Unmarshal(text, &result), json.Unmarshal(text, &addrs)); err != nil {
+	var all object
+	var result prevResult
+	if err := errors.Join(json.Unmarshal(text, &all), json.Unmarshal(text, &result)); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("read prevResult: %v", oneLine(err)), "")
 	}
 	var gateways ipfam.Pair[netip.Addr]
-	for _, ip := range addrs.IPs {
+	for _, ip := range result.IPs {
 		if f := ipfam.Of(ip.Address.Addr()); !gateways[f].IsValid() {
 			gateways[f] = ip.Gateway
 		}
 	}
-	for _, r := range addrs.Routes {
+	for _, r := range result.Routes {
 		var dst netip.Prefix
 		if isSet(r["gw"]) || json.Unmarshal(r["dst"], &dst) != nil {
 			continue
@@ -92,12 +95,12 @@ func withGateways(text json.RawMessage) (json.RawMessage, error) {
 			}
 		}
 	}
-	if len(addrs.Routes) > 0 {
-		if err := result.set("routes", addrs.Routes); err != nil {
+	if len(result.Routes) > 0 {
+		if err := all.set("routes", result.Routes); err != nil {
 			return nil, err
 		}
 	}
-	return json.Marshal(result)
+	return json.Marshal(all)
 }
 
 // warnOutside names the addresses that are not in the node's present subnet:
@@ -107,11 +110,7 @@ func (p Plugin) warnOutside(c config) {
 	if err != nil {
 		return
 	}
-	var result struct {
-		IPs []struct {
-			Address netip.Prefix `json:"address"`
-		} `json:"ips"`
-	}
+	var result prevResult
 	if json.Unmarshal(c.PrevResult, &result) != nil {
 		return
 	}

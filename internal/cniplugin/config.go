@@ -1,7 +1,9 @@
 package cniplugin
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -42,46 +44,40 @@ type config struct {
 // parseConfig reads a configuration, fills in the defaults and checks what the
 // plugin itself looks at.
 func parseConfig(text []byte) (config, error) {
-	c := config{SubnetFile: defaultSubnetFile, DataDir: defaultDataDir}
+	var c config
 	if err := json.Unmarshal(text, &c); err != nil {
 		return config{}, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("read the network configuration: %v", err), "")
 	}
-	if c.SubnetFile == "" {
-		c.SubnetFile = defaultSubnetFile
-	}
-	if c.DataDir == "" {
-		c.DataDir = defaultDataDir
-	}
-	if c.ResultsDir == "" {
-		c.ResultsDir = defaultResultsDir
-	}
-	if wrong := c.check(); wrong != "" {
-		return config{}, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("network %s: %s", c.Name, wrong), "")
+	c.SubnetFile = cmp.Or(c.SubnetFile, defaultSubnetFile)
+	c.DataDir = cmp.Or(c.DataDir, defaultDataDir)
+	c.ResultsDir = cmp.Or(c.ResultsDir, defaultResultsDir)
+	if err := c.validate(); err != nil {
+		return config{}, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("network %s: %v", c.Name, err), "")
 	}
 	return c, nil
 }
 
-// check returns what is wrong with the configuration, and the remedy.
-func (c config) check() string {
+// validate returns an error with the remedy if the configuration cannot be used.
+func (c config) validate() error {
 	for _, key := range []string{"name", "ipam"} {
 		if _, found := c.Delegate[key]; found {
-			return fmt.Sprintf("delegate.%s is not allowed: flannel sets it; put it beside delegate", key)
+			return fmt.Errorf("delegate.%s is not allowed: flannel sets it; put it beside delegate", key)
 		}
 	}
 	kind, err := c.Delegate.text("type", defaultType)
 	switch {
 	case err != nil || kind == "":
-		return "delegate.type is not allowed: use the name of a plugin such as " + defaultType
+		return errors.New("delegate.type is not allowed: use the name of a plugin such as " + defaultType)
 	case kind == ownType:
-		return "delegate.type is not allowed: flannel cannot call itself; use the name of a plugin such as " + defaultType
+		return errors.New("delegate.type is not allowed: flannel cannot call itself; use the name of a plugin such as " + defaultType)
 	}
 	if kind, err := c.IPAM.text("type", defaultIPAM); err != nil || kind == "" {
-		return "ipam.type is not allowed: use the name of a plugin such as " + defaultIPAM
+		return errors.New("ipam.type is not allowed: use the name of a plugin such as " + defaultIPAM)
 	}
 	if _, err := c.routes(); err != nil {
-		return "ipam.routes is not allowed: use a list such as [{\"dst\": \"192.0.2.0/24\"}]"
+		return errors.New("ipam.routes is not allowed: use a list such as [{\"dst\": \"192.0.2.0/24\"}]")
 	}
-	return ""
+	return nil
 }
 
 // routes returns the routes that the configuration itself asks for.

@@ -32,7 +32,7 @@ func (p Plugin) GC(ctx context.Context, args *skel.CmdArgs) error {
 		}
 		errs = append(errs, (scratch{c.DataDir}).sweep(c.Name, containers, p.warn))
 		if r, ok := c.reservations(); ok {
-			_, _, err := r.sweep(ctx, func(owner string) bool { return ownerIn(inUse, owner) }, p.warn)
+			_, _, err := r.sweep(ctx, func(o owner) bool { return o.in(inUse) }, p.warn)
 			errs = append(errs, err)
 		}
 	}

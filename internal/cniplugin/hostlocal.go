@@ -1,6 +1,7 @@
 package cniplugin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,15 +42,12 @@ func (c config) reservations() (r reservations, found bool) {
 	if err != nil {
 		return reservations{}, false
 	}
-	if root == "" {
-		root = defaultReservations
-	}
-	return reservations{filepath.Join(root, c.Name)}, true
+	return reservations{filepath.Join(cmp.Or(root, defaultReservations), c.Name)}, true
 }
 
 // sweep frees the addresses whose owner is not in use, under host-local's own
 // lock. It returns how many it has freed and how many are left.
-func (r reservations) sweep(ctx context.Context, inUse func(owner string) bool, log func(string, ...any)) (freed, kept int, err error) {
+func (r reservations) sweep(ctx context.Context, inUse func(owner) bool, log func(string, ...any)) (freed, kept int, err error) {
 	entries, err := os.ReadDir(r.dir)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
 		return 0, 0, nil
@@ -74,8 +72,8 @@ func (r reservations) sweep(ctx context.Context, inUse func(owner string) bool, 
 		path := filepath.Join(r.dir, entry.Name())
 		text, err := os.ReadFile(path)
 		kept++
-		if err == nil && !inUse(string(text)) {
-			log("freed %s: container %q is gone", entry.Name(), firstLine(string(text)))
+		if o := ownerOf(text); err == nil && !inUse(o) {
+			log("freed %s: container %q is gone", entry.Name(), o.container)
 			kept, freed = kept-1, freed+1
 			err = os.Remove(path)
 		}
@@ -103,29 +101,26 @@ func (r reservations) within(prefixes []netip.Prefix) []string {
 		if err != nil {
 			continue
 		}
-		id := firstLine(string(text))
+		id := ownerOf(text).container
 		list = append(list, fmt.Sprintf("%s container %s", addr, id[:min(len(id), shortID)]))
 	}
 	return list
 }
 
-// ownerIn reports whether a reservation's owner is in use. A file without
-// owner is what a killed host-local leaves; one without an interface is from
-// an early version.
-func ownerIn(inUse []types.GCAttachment, text string) bool {
-	container, dev, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	container, dev = strings.TrimSpace(container), strings.TrimSpace(dev)
-	for _, a := range inUse {
-		if a.ContainerID == container && (dev == "" || a.IfName == dev) {
-			return true
-		}
-	}
-	return false
+// owner is whose reservation it is. A file without a container is what a killed
+// host-local leaves; one without an interface is from an early version.
+type owner struct{ container, dev string }
+
+func ownerOf(text []byte) owner {
+	container, dev, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	return owner{strings.TrimSpace(container), strings.TrimSpace(dev)}
 }
 
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	return strings.TrimSpace(line)
+// in reports whether the owner is attached.
+func (o owner) in(attached []types.GCAttachment) bool {
+	return slices.ContainsFunc(attached, func(a types.GCAttachment) bool {
+		return a.ContainerID == o.container && (o.dev == "" || a.IfName == o.dev)
+	})
 }
 
 // lock takes the lock that host-local itself takes around each change.
@@ -135,25 +130,17 @@ func (r reservations) lock(ctx context.Context) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the reservations: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, lockPatience)
-	defer cancel()
-	poll := time.NewTicker(lockPoll)
-	defer poll.Stop()
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			// Closing gives up the lock.
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, fmt.Errorf("lock %s: another program holds it; see which one with fuser", path)
-		case <-poll.C:
-		}
+	err = retry(ctx, lockPatience, lockPoll, func() (again bool, err error) {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		return errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR), err
+	})
+	switch {
+	case err == nil:
+		// Closing gives up the lock.
+		return func() { f.Close() }, nil
+	case errors.Is(err, unix.EWOULDBLOCK):
+		err = errors.New("another program holds it; see which one with fuser")
 	}
+	f.Close()
+	return nil, fmt.Errorf("lock %s: %w", path, err)
 }

@@ -33,7 +33,7 @@ func (p Plugin) attach(ctx context.Context, c config, d delegate, netns string) 
 		return result, err
 	}
 	records := attachments{dir: c.ResultsDir, network: c.Name, netnsDir: filepath.Dir(netns)}
-	freed, kept, sweepErr := r.sweep(ctx, func(owner string) bool { return !records.isLeaked(owner) }, p.warn)
+	freed, kept, sweepErr := r.sweep(ctx, func(o owner) bool { return !records.isLeaked(o) }, p.warn)
 	switch {
 	case sweepErr != nil:
 		return nil, explain(err, fmt.Sprintf("leaked addresses not freed: %v", oneLine(sweepErr)))
@@ -61,13 +61,11 @@ type attachments struct {
 // isLeaked reports whether the owner of a reservation is gone for sure: its
 // record names a network namespace in the runtime's folder which is not there.
 // Without a record it may be in use.
-func (a *attachments) isLeaked(owner string) bool {
-	container, dev, _ := strings.Cut(strings.TrimSpace(owner), "\n")
-	container, dev = strings.TrimSpace(container), strings.TrimSpace(dev)
-	text, err := os.ReadFile(filepath.Join(a.dir, filepath.Base(a.network+"-"+container+"-"+dev)))
+func (a *attachments) isLeaked(o owner) bool {
+	text, err := os.ReadFile(filepath.Join(a.dir, filepath.Base(a.network+"-"+o.container+"-"+o.dev)))
 	netns := ""
 	if err == nil {
-		netns = recordedNetns(text, container)
+		netns = recordedNetns(text, o.container)
 	}
 	if netns == "" {
 		a.unknown++

@@ -3,6 +3,7 @@
 package cniplugin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -116,25 +117,35 @@ func (p Plugin) delAsNow(ctx context.Context, c config) {
 }
 
 // await reads subnet.env and gives the daemon some time to write it.
-func (p Plugin) await(ctx context.Context, path string) (env.Env, error) {
-	limit := p.Patience
-	if limit == 0 {
-		limit = patience
+func (p Plugin) await(ctx context.Context, path string) (e env.Env, err error) {
+	err = retry(ctx, cmp.Or(p.Patience, patience), poll, func() (again bool, err error) {
+		e, err = env.Read(path)
+		return true, err
+	})
+	if err != nil && ctx.Err() == nil {
+		err = subnetFileError(err)
 	}
+	return e, err
+}
+
+// retry tries until it succeeds, until it is not to be tried again, or for as long
+// as its limit: then it returns the last error. Its error is that of ctx if that
+// ends first.
+func retry(ctx context.Context, limit, every time.Duration, try func() (again bool, err error)) error {
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
-	tick := time.NewTicker(poll)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		e, err := env.Read(path)
-		if err == nil {
-			return e, nil
+		again, err := try()
+		if err == nil || !again {
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return env.Env{}, ctx.Err()
+			return ctx.Err()
 		case <-deadline.C:
-			return env.Env{}, subnetFileError(err)
+			return err
 		case <-tick.C:
 		}
 	}

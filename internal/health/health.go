@@ -192,15 +192,3 @@ func (r *Registry) Notices() []Notice {
 	}
 	return list
 }
-
-// Summary says the state in one line, for systemd.
-func (r *Registry) Summary() string {
-	state := "not ready yet"
-	if r.Ready() {
-		state = "ready"
-	}
-	if problems := r.Problems(); len(problems) > 0 {
-		state += ": " + strings.Join(problems, "; ")
-	}
-	return state
-}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"flannel/internal/logonce"
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 )
 
 // Server keeps the health pages reachable, from this host whatever others do.
@@ -30,7 +30,6 @@ type Server struct {
 }
 
 const (
-	longestRetry    = 30 * time.Second
 	shutdownTimeout = time.Second
 	maxHeader       = 8 << 10
 )
@@ -38,36 +37,33 @@ const (
 // Run serves until ctx ends. An address that cannot be had is logged and tried
 // again: it never ends the daemon.
 func (s *Server) Run(ctx context.Context) error {
-	repeat := logonce.NewFailures(s.Log, slog.LevelError)
-	first := s.firstRetry
-	if first == 0 {
-		first = time.Second
-	}
-	for retry := first; ctx.Err() == nil; retry = min(2*retry, longestRetry) {
-		listening, err := s.serve(ctx, repeat)
+	failures := logonce.NewFailures(s.Log, slog.LevelError)
+	backoff := loop.Backoff{First: s.firstRetry}
+	for ctx.Err() == nil {
+		listening, err := s.serve(ctx, failures)
 		if ctx.Err() != nil {
 			break
 		}
 		if listening {
-			retry = first
+			backoff.Reset()
 		}
-		repeat.Fail("health server", err)
+		failures.Fail("health server", err)
 		if s.Failed != nil {
 			s.Failed(err)
 		}
-		_ = wait.For(ctx, retry)
+		_ = backoff.Wait(ctx)
 	}
 	return ctx.Err()
 }
 
 // serve listens and answers until ctx ends or the listener breaks.
-func (s *Server) serve(ctx context.Context, repeat *logonce.Failures) (listening bool, err error) {
+func (s *Server) serve(ctx context.Context, failures *logonce.Failures) (listening bool, err error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", s.Addr)
 	if err != nil {
 		return false, err
 	}
-	repeat.OK("health server")
+	failures.OK("health server")
 	if s.Listening != nil {
 		s.Listening(listener.Addr())
 	}
