@@ -33,7 +33,7 @@ func TestCheck(t *testing.T) {
 			if err := check(); err != nil {
 				t.Fatal(err)
 			}
-			const outside = "flannel: 10.244.17.2 is outside of this node's subnet 10.244.99.0/24: other nodes do not reach it; make the pod anew\n"
+			const outside = "flannel: 10.244.17.2 is outside this node's subnet 10.244.99.0/24: other nodes do not reach it; recreate the pod\n"
 			if got := warnings.String(); got != outside {
 				t.Errorf("got %q, want %q", got, outside)
 			}
@@ -44,7 +44,7 @@ func TestCheck(t *testing.T) {
 			if err := os.Remove(filepath.Join(h.scratchDir(), "a")); err != nil {
 				t.Fatal(err)
 			}
-			wantError(t, check(), types.ErrUnknownContainer, "make the pod anew")
+			wantError(t, check(), types.ErrUnknownContainer, "recreate the pod")
 		})
 	}
 }

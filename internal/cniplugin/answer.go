@@ -12,7 +12,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 )
 
-// codeNotAvailable is what STATUS answers when an ADD would fail.
+// codeNotAvailable is the code of STATUS if an ADD would fail.
 const codeNotAvailable = 50
 
 // delegateError names the delegate in its error, and keeps the code.
@@ -35,18 +35,18 @@ const (
 // call is one of the Delegate functions of package invoke.
 type call func(ctx context.Context, plugin string, conf []byte, exec invoke.Exec) error
 
-// ask passes a verb on to a delegate. One that does not know it agrees.
+// ask passes a verb on to a delegate. One that does not know the verb counts as
+// successful.
 func ask(ctx context.Context, verb call, since, plugin, path string, conf []byte) error {
 	err := verb(ctx, plugin, conf, nil)
-	if err == nil || saysUnknown(err) || isOlder(ctx, plugin, path, since) {
+	if err == nil || isUnknownVerb(err) || isOlder(ctx, plugin, path, since) {
 		return nil
 	}
 	return delegateError(plugin, err)
 }
 
-// saysUnknown reports whether a delegate answered that it does not know what
-// it was asked for.
-func saysUnknown(err error) bool {
+// isUnknownVerb reports whether a delegate answered that it does not know the verb.
+func isUnknownVerb(err error) bool {
 	var e *types.Error
 	if !errors.As(err, &e) {
 		return false

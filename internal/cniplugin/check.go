@@ -16,7 +16,7 @@ import (
 	"flannel/subnet/env"
 )
 
-// Check asks the delegate whether a container is still attached as ADD said.
+// Check asks the delegate whether a container is still attached as ADD reported.
 // An address outside of the node's present subnet is a warning.
 func (p Plugin) Check(ctx context.Context, args *skel.CmdArgs) error {
 	c, err := parseConfig(args.StdinData)
@@ -26,10 +26,10 @@ func (p Plugin) Check(ctx context.Context, args *skel.CmdArgs) error {
 	r, err := (scratch{c.DataDir}).load(args.ContainerID)
 	if errors.Is(err, fs.ErrNotExist) {
 		return types.NewError(types.ErrUnknownContainer,
-			fmt.Sprintf("container %s was not attached by flannel: %v; make the pod anew", args.ContainerID, err), "")
+			fmt.Sprintf("container %s was not attached by flannel: %v; recreate the pod", args.ContainerID, err), "")
 	}
 	if err != nil {
-		return types.NewError(types.ErrIOFailure, fmt.Sprintf("%v; make the pod anew", err), "")
+		return types.NewError(types.ErrIOFailure, fmt.Sprintf("%v; recreate the pod", err), "")
 	}
 	p.warnOutside(c)
 	conf, err := c.checkConfig(r)
@@ -69,9 +69,9 @@ type prevResult struct {
 	Routes []object `json:"routes"`
 }
 
-// withGateways writes into a result's routes the gateways that they use: that
-// of their family's address, where they name none. The plugin bridge installs
-// them so, and its CHECK looks for just what the result says.
+// withGateways adds to a result's routes without a gateway that of their family's
+// address. The plugin bridge installs them so, but its CHECK looks for exactly the
+// routes of the result.
 func withGateways(text json.RawMessage) (json.RawMessage, error) {
 	var all object
 	var result prevResult
@@ -103,8 +103,8 @@ func withGateways(text json.RawMessage) (json.RawMessage, error) {
 	return json.Marshal(all)
 }
 
-// warnOutside names the addresses that are not in the node's present subnet:
-// they work here, and other nodes do not find them.
+// warnOutside logs the addresses that are not in the node's present subnet: they
+// work on this node, but other nodes do not reach them.
 func (p Plugin) warnOutside(c config) {
 	e, err := env.Read(c.SubnetFile)
 	if err != nil {
@@ -121,7 +121,7 @@ func (p Plugin) warnOutside(c config) {
 			continue
 		}
 		if s := subnets[ipfam.Of(a)]; !s.IsValid() || !s.Contains(a) {
-			p.warn("%s is outside of this node's subnet %s: other nodes do not reach it; make the pod anew", a, s)
+			p.warn("%s is outside this node's subnet %s: other nodes do not reach it; recreate the pod", a, s)
 		}
 	}
 }

@@ -96,8 +96,8 @@ func (c config) routes() ([]json.RawMessage, error) {
 	return list, nil
 }
 
-// attachments returns what the runtime says is still in use. Without such a
-// list, which is not the same as an empty one, found is false.
+// attachments returns the list of what is still in use. found is false without a
+// list, which is not the same as an empty one.
 func (c config) attachments() (list []types.GCAttachment, found bool, err error) {
 	raw := c.Attached
 	if raw == nil {
@@ -112,7 +112,7 @@ func (c config) attachments() (list []types.GCAttachment, found bool, err error)
 	return list, true, nil
 }
 
-// text returns a value that must be text when it is there.
+// text returns a value that, if present, must be text.
 func (o object) text(key, absent string) (string, error) {
 	raw, found := o[key]
 	if !found {

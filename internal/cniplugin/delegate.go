@@ -24,8 +24,8 @@ type route struct {
 	Dst string `json:"dst"`
 }
 
-// delegate builds the delegate's configuration from ours and from what the
-// daemon says about this node. What the user gave is kept as it was written.
+// delegate builds the delegate's configuration from ours and from subnet.env. What
+// the user configured is kept as it was written.
 func (c config) delegate(e env.Env) (delegate, error) {
 	kind, err := c.Delegate.text("type", defaultType)
 	if err != nil {
@@ -90,7 +90,7 @@ func (c config) delegateIPAM(e env.Env) (object, error) {
 	return ipam, err
 }
 
-// fill sets the defaults that are not there, and the fixed values always.
+// fill sets the defaults that are missing, and all fixed values.
 func (o object) fill(defaults, fixed map[string]any) error {
 	for key, value := range defaults {
 		if _, found := o[key]; !found {

@@ -12,9 +12,9 @@ import (
 	"flannel/subnet/env"
 )
 
-// GC removes what containers left behind that are gone: first the delegate
-// does, then the scratch files and the addresses that host-local has reserved.
-// Without a list of what is in use nothing is removed.
+// GC removes what containers that are gone have left behind: first what the delegate
+// knows, then our files and the addresses that host-local has reserved. Without a
+// list of what is in use nothing is removed.
 func (p Plugin) GC(ctx context.Context, args *skel.CmdArgs) error {
 	c, err := parseConfig(args.StdinData)
 	if err != nil {

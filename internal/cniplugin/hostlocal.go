@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// defaultReservations is where host-local keeps its reservations, in a folder
-// per network.
+// defaultReservations is the folder in which host-local keeps a folder of
+// reservations per network.
 const defaultReservations = "/var/lib/cni/networks"
 
 // lockPatience bounds the wait for host-local, which holds its lock for
@@ -28,9 +28,9 @@ const (
 	lockPoll     = 20 * time.Millisecond
 )
 
-// reservations are the files of one network in which host-local notes who has
-// which address: the name is the address, the content the container's ID and,
-// on a second line, its interface.
+// reservations are the files of one network in which host-local records the owners
+// of addresses: the name is the address, the content the container's ID and, on a
+// second line, its interface.
 type reservations struct{ dir string }
 
 // reservations finds the files, if host-local gives out the addresses.
@@ -60,7 +60,7 @@ func (r reservations) sweep(ctx context.Context, inUse func(owner) bool, log fun
 		return 0, 0, err
 	}
 	defer unlock()
-	// What was there before the lock may have another owner by then.
+	// What was read before the lock may have another owner by now.
 	if entries, err = os.ReadDir(r.dir); err != nil {
 		return 0, 0, err
 	}

@@ -15,8 +15,8 @@ import (
 )
 
 // attach lets the delegate attach a container. One that fails is told to
-// detach. When all addresses are reserved, those whose container is surely
-// gone are freed, and the delegate tries again.
+// detach. If all addresses are reserved, those whose container is certainly gone
+// are freed, and the delegate tries again.
 func (p Plugin) attach(ctx context.Context, c config, d delegate, netns string) (types.Result, error) {
 	add := func() (types.Result, error) {
 		result, err := invoke.DelegateAdd(ctx, d.Type, d.Config, nil)
@@ -52,15 +52,15 @@ func isExhausted(err error) bool { return strings.Contains(err.Error(), "no IP a
 // containernetworking/cni, type cachedInfo).
 type attachments struct {
 	dir, network string
-	// netnsDir is where the runtime keeps the network namespaces of containers.
+	// netnsDir is the folder of the containers' network namespaces.
 	netnsDir string
 	// unknown counts the owners that isLeaked has found no record of.
 	unknown int
 }
 
-// isLeaked reports whether the owner of a reservation is gone for sure: its
-// record names a network namespace in the runtime's folder which is not there.
-// Without a record it may be in use.
+// isLeaked reports whether the owner of a reservation is certainly gone: its record
+// names a network namespace in the runtime's folder that does not exist. Without a
+// record it may be in use.
 func (a *attachments) isLeaked(o owner) bool {
 	text, err := os.ReadFile(filepath.Join(a.dir, filepath.Base(a.network+"-"+o.container+"-"+o.dev)))
 	netns := ""

@@ -58,7 +58,7 @@ func (p Plugin) Add(ctx context.Context, args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	// The file goes first: a plugin killed half-way leaves what DEL needs.
+	// The file is written first: a plugin that is killed leaves what DEL needs.
 	if err := (scratch{c.DataDir}).save(args.ContainerID, d.Config); err != nil {
 		return types.NewError(types.ErrIOFailure, err.Error(), "")
 	}
@@ -88,7 +88,7 @@ func (p Plugin) Del(ctx context.Context, args *skel.CmdArgs) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case errors.Is(err, errGarbled):
-		// Nobody can use it any more, and DEL must not fail for ever.
+		// The file is of no use any more, and DEL must not fail for ever.
 		p.warn("%v: removed", err)
 		p.delAsNow(ctx, c)
 		return files.remove(args.ContainerID)
@@ -151,7 +151,7 @@ func retry(ctx context.Context, limit, every time.Duration, try func() (again bo
 	}
 }
 
-// subnetFileError tells the runtime to come back when the daemon has not
+// subnetFileError tells the runtime to try again later if the daemon has not
 // written the file yet.
 func subnetFileError(err error) error {
 	code := types.ErrInternal

@@ -65,7 +65,7 @@ func TestDelegatesThatDoNotKnowAVerb(t *testing.T) {
 		{errors.New("unknown CNI_COMMAND"), false},
 	}
 	for _, test := range tests {
-		if got := saysUnknown(test.err); got != test.want {
+		if got := isUnknownVerb(test.err); got != test.want {
 			t.Errorf("%v: got %t, want %t", test.err, got, test.want)
 		}
 	}

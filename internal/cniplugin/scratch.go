@@ -42,11 +42,11 @@ func (s scratch) save(container string, text []byte) error {
 	return atomicfile.WriteVolatile(s.path(container), text, scratchMode)
 }
 
-// errGarbled says that a file is not a delegate's configuration.
+// errGarbled is the error if a file is not a delegate's configuration.
 var errGarbled = errors.New("is not a network configuration")
 
-// load reads a container's file. The error wraps fs.ErrNotExist when there is
-// none, and errGarbled when it makes no sense.
+// load reads a container's file. The error wraps fs.ErrNotExist if there is none,
+// and errGarbled if it cannot be parsed.
 func (s scratch) load(container string) (record, error) {
 	text, err := os.ReadFile(s.path(container))
 	if err != nil {

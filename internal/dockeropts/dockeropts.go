@@ -1,6 +1,6 @@
 // Package dockeropts turns flannel's subnet.env into options for the Docker
-// daemon. It is dist/mk-docker-opts.sh for an image without a shell, and says and
-// writes the same.
+// daemon. It replaces dist/mk-docker-opts.sh in an image without a shell, with the
+// same messages and files.
 package dockeropts
 
 import (

@@ -1,5 +1,5 @@
-// Package health is what the daemon says about its own state: named checks,
-// and the pages that show them.
+// Package health reports the daemon's state: named checks, and the pages that show
+// them.
 package health
 
 import (
@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// Grace is how long a required check may be broken before a node that was
-// ready is not ready any more.
+// Grace is how long a required check may fail before a node that was ready is no
+// longer ready.
 const Grace = 10 * time.Second
 
-// Kind says what a broken check means.
+// Kind is the effect of a failing check.
 type Kind int
 
 const (
@@ -29,8 +29,8 @@ type Registry struct {
 
 	mu        sync.Mutex
 	checks    []*Check
-	wasReady  bool // all required checks were fine at some time
-	lastReady bool // what readyLocked said at the last change
+	wasReady  bool // all required checks passed at some time
+	lastReady bool // the result of readyLocked at the last change
 }
 
 // Check is one named part of the daemon's health.
@@ -56,14 +56,14 @@ func New(onChange func()) *Registry {
 	return &Registry{onChange: onChange}
 }
 
-// Add adds a check. problem is what it says until OK or Fail is called; an
-// empty one means that all is well.
+// Add adds a check. problem is its text until OK or Fail is called; if it is empty,
+// the check passes.
 func (r *Registry) Add(kind Kind, name, problem string) *Check {
 	return r.add(&Check{registry: r, name: name, kind: kind}, problem)
 }
 
-// AddNote adds a Note check that is fine. reason is that of the Event about this
-// node, one word, that is posted when the check is not fine any more.
+// AddNote adds a Note check that passes. reason is one word: that of the Event about
+// this node that is posted when the check fails.
 func (r *Registry) AddNote(name, reason string) *Check {
 	return r.add(&Check{registry: r, name: name, kind: Note, reason: reason}, "")
 }
@@ -77,13 +77,13 @@ func (r *Registry) add(c *Check, problem string) *Check {
 	return c
 }
 
-// OK says that all is well.
+// OK makes the check pass.
 func (c *Check) OK() { c.Fail("") }
 
-// Fail says in one line for people what is wrong. The text is shown on this host,
-// and as an Event: it names neither peers nor secrets. The check's name is shown
-// to anybody who can reach the health port. An empty problem means that all is
-// well.
+// Fail makes the check fail with a problem, one line for people. The text is shown
+// on this host, and as an Event: it names neither peers nor secrets. The check's
+// name is shown to everybody who can reach the health port. With an empty problem
+// the check passes.
 func (c *Check) Fail(problem string) {
 	r := c.registry
 	r.mu.Lock()
@@ -94,7 +94,7 @@ func (c *Check) Fail(problem string) {
 	}
 }
 
-// setLocked takes a check's text over and reports whether anything changed.
+// setLocked sets a check's text and reports whether anything changed.
 func (c *Check) setLocked(problem string) bool {
 	problem = strings.Join(strings.Fields(problem), " ")
 	was := c.problem
@@ -112,7 +112,7 @@ func (c *Check) setLocked(problem string) bool {
 	return c.registry.noteReadyLocked() || was != problem
 }
 
-// graceOver runs when a required check has been broken for Grace.
+// graceOver runs when a required check has failed for Grace.
 func (r *Registry) graceOver() {
 	r.mu.Lock()
 	changed := r.noteReadyLocked()
@@ -132,8 +132,8 @@ func (r *Registry) noteReadyLocked() bool {
 }
 
 // Ready reports whether the node can carry pods. It becomes true once all
-// required checks are fine together, and false again only while one of them
-// has been broken for Grace.
+// required checks pass together, and false again only while one of them has failed
+// for Grace.
 func (r *Registry) Ready() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -154,12 +154,12 @@ func (r *Registry) readyLocked() bool {
 	return required > 0
 }
 
-// Problems returns one line "name: problem" for each check that is not fine.
+// Problems returns one line "name: problem" for each check that fails.
 func (r *Registry) Problems() []string {
 	return r.failing(func(c *Check) string { return c.name + ": " + c.problem })
 }
 
-// failing returns a line for each check that is not fine.
+// failing returns a line for each check that fails.
 func (r *Registry) failing(line func(*Check) string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -172,15 +172,15 @@ func (r *Registry) failing(line func(*Check) string) []string {
 	return lines
 }
 
-// Notice is a Note check that is not fine.
+// Notice is a Note check that fails.
 type Notice struct {
 	Name    string `json:"name"`
 	Problem string `json:"problem"`
-	// Reason is that of an Event; it is empty when none is wanted.
+	// Reason is that of an Event; it is empty if none is posted.
 	Reason string `json:"-"`
 }
 
-// Notices returns the Note checks that are not fine.
+// Notices returns the Note checks that fail.
 func (r *Registry) Notices() []Notice {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,8 +7,7 @@ import (
 	"strings"
 )
 
-// Pages are what is served beside /healthz and /readyz. A nil page is not
-// there.
+// Pages are served beside /healthz and /readyz. A nil page does not exist.
 type Pages struct {
 	// Metrics is open to everybody and therefore carries no addresses.
 	Metrics http.Handler

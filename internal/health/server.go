@@ -34,8 +34,8 @@ const (
 	maxHeader       = 8 << 10
 )
 
-// Run serves until ctx ends. An address that cannot be had is logged and tried
-// again: it never ends the daemon.
+// Run serves until ctx ends. If it cannot listen, that is logged and tried again: it
+// never ends the daemon.
 func (s *Server) Run(ctx context.Context) error {
 	failures := logonce.NewFailures(s.Log, slog.LevelError)
 	backoff := loop.Backoff{First: s.firstRetry}

@@ -1,5 +1,5 @@
-// Package install puts the CNI plugin and its configuration where a container
-// runtime looks for them.
+// Package install copies the CNI plugin and its configuration into the folders of a
+// container runtime.
 package install
 
 import (
@@ -19,9 +19,8 @@ import (
 // the first file of its folder.
 const ConfName = "10-flannel.conflist"
 
-// File copies a file with its permissions. It is replaced whole: whoever reads
-// or runs it has the former or the present one. The folder is made when it is
-// missing. A file that is the same already is not written, which spares the
+// File copies a file with its permissions. It is replaced whole: whoever reads or
+// runs it gets the previous or the current one. The folder is created if missing. A file that is the same already is not written, which spares the
 // runtimes that watch the folder.
 func File(from, to string) error {
 	if err := file(from, to); err != nil {

@@ -50,7 +50,7 @@ func New(version string) *Metrics {
 			Name: "flannel_kernel_changes_total", Help: "Entries written to the kernel, by table and operation: put, delete.",
 		}, []string{"table", "operation"}),
 		drift: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "flannel_kernel_drift_total", Help: "Entries that somebody else had changed or removed and that were put right, by table.",
+			Name: "flannel_kernel_drift_total", Help: "Entries that somebody else had changed or removed and that were restored, by table.",
 		}, []string{"table"}),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "flannel_errors_total", Help: "Errors by what was being done: pass, rules, store, subnet-file, cni-conf, health-port.",
@@ -59,7 +59,7 @@ func New(version string) *Metrics {
 		storeUp:     gauge("flannel_store_reachable", "1 while the store of leases answers, else 0."),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "flannel_build_info", Help: "Always 1; the label says which version runs.",
+		Name: "flannel_build_info", Help: "Always 1; the label is the version that runs.",
 		ConstLabels: prometheus.Labels{"version": version},
 	})
 	build.Set(1)

@@ -15,7 +15,7 @@ import (
 )
 
 // Object is a JSON object that is being read. Its methods set the destination
-// only when the key is there and valid; problems are collected for Err.
+// only if the key is present and valid; problems are collected for Err.
 type Object struct {
 	values map[string]json.RawMessage // by key in lower case
 	given  []string                   // keys as they were written
@@ -73,7 +73,7 @@ func explain(raw []byte, err error) string {
 	return fmt.Sprintf("line %d, column %d: %v", line, column, err)
 }
 
-// Raw returns the text of a key's value; it is nil when the key is absent or
+// Raw returns the text of a key's value; it is nil if the key is absent or
 // null.
 func (o *Object) Raw(key string) json.RawMessage {
 	if !slices.Contains(o.known, key) {

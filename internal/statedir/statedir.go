@@ -1,4 +1,4 @@
-// Package statedir keeps what the daemon knows over restarts of the daemon and of
+// Package statedir keeps what the daemon knows across restarts of the daemon and of
 // the host: one folder, one JSON document for each purpose.
 package statedir
 
@@ -21,8 +21,7 @@ import (
 	"flannel/internal/atomicfile"
 )
 
-// Fallback is where documents are kept without a folder that lasts: it is gone
-// after a reboot.
+// Fallback is the folder for documents if there is none that outlives a reboot.
 const Fallback = "/run/flannel/state"
 
 // maxSize is far more than a document has.
@@ -32,7 +31,7 @@ const maxSize = 64 << 20
 // called by several goroutines, for one document by one at a time.
 type Dir struct {
 	path string
-	// volatile says that path is the fallback, which is created when missing.
+	// volatile is set if path is the fallback, which is created if missing.
 	volatile bool
 	// owner is in the name of every document.
 	owner string
@@ -84,8 +83,7 @@ func usable(path string) error {
 	return nil
 }
 
-// Load reads a document into v. An error that wraps fs.ErrNotExist says that
-// there is none.
+// Load reads a document into v. The error wraps fs.ErrNotExist if there is none.
 func (d *Dir) Load(name string, v any) error {
 	if d == nil {
 		return fs.ErrNotExist
@@ -113,13 +111,13 @@ func (d *Dir) Save(name string, v any) error {
 	return d.Write(name, append(text, '\n'))
 }
 
-// Write is Save of a document that is text already. One that says the same is
-// left alone.
+// Write saves a document that is text already. A file with the same text is not
+// written again.
 func (d *Dir) Write(name string, text []byte) error {
 	if d == nil {
 		return nil
 	}
-	if says(d.file(name), text) {
+	if holds(d.file(name), text) {
 		return nil
 	}
 	if d.volatile {
@@ -136,9 +134,9 @@ func (d *Dir) Write(name string, text []byte) error {
 	return atomicfile.Write(d.file(name), text, 0o600)
 }
 
-// says reports whether a file holds this text, without reading it whole: the
+// holds reports whether a file holds this text, without reading it whole: the
 // leases of a large cluster are more than a megabyte.
-func says(path string, text []byte) bool {
+func holds(path string, text []byte) bool {
 	f, err := os.Open(path)
 	if err != nil {
 		return false
@@ -163,7 +161,7 @@ func (d *Dir) file(name string) string {
 }
 
 // BootID names the time since the host was started: it is another one after
-// each reboot. It is empty when the kernel does not tell.
+// each reboot. It is empty if the kernel does not report it.
 func BootID() string {
 	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
