@@ -11,20 +11,17 @@ import (
 	"flannel/internal/ipfam"
 )
 
-const (
-	holdServer = "an API server that does not answer is asked again after at most 30s"
-	holdFight  = "annotations changed again and again are written ever more rarely, after a minute at most"
-)
+const holdFight = "annotations changed again and again are written ever more rarely, after a minute at most"
 
 // kubernetesFaults happen to the API server and the Nodes.
 func kubernetesFaults() []fault {
 	table := []fault{
-		{name: "API server stopped", deadline: 35 * time.Second, hold: holdServer, longest: 5 * time.Second, inject: serverStop, undo: serverStart},
-		{name: "API server cut off", deadline: 35 * time.Second, hold: holdServer, longest: 10 * time.Second,
+		{name: "API server stopped", deadline: away, hold: holdAway, longest: 5 * time.Second, inject: serverStop, undo: serverStart},
+		{name: "API server cut off", deadline: away, hold: holdAway, longest: 10 * time.Second,
 			inject: onServer("nft 'table inet cut { chain in { type filter hook input priority -400; iifname eth0 tcp dport 6443 drop; }; }'"), undo: onServer("nft delete table inet cut")},
-		{name: "API server refuses connections", deadline: 35 * time.Second, hold: holdServer, longest: 5 * time.Second,
+		{name: "API server refuses connections", deadline: away, hold: holdAway, longest: 5 * time.Second,
 			inject: onServer("nft 'table inet cut { chain in { type filter hook input priority -400; iifname eth0 tcp dport 6443 reject with tcp reset; }; }'"), undo: onServer("nft delete table inet cut")},
-		{name: "store of the API server restored from an older snapshot", deadline: 35 * time.Second, hold: holdServer, cuts: deadline,
+		{name: "store of the API server restored from an older snapshot", deadline: away, hold: holdAway, cuts: deadline,
 			inject: all(serverStop, etcdRestore, serverStart)},
 		{name: "Node deleted and made again", longest: 3 * time.Second, cutsAll: true, cuts: repair, inject: deleteNode, undo: makeNode},
 		{name: "pod CIDR changed", shortest: 2 * time.Second, longest: 5 * time.Second, cutsAll: true, cuts: deadline,

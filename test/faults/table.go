@@ -51,12 +51,14 @@ const (
 	deadline = 5 * time.Second
 	repair   = 2 * time.Second
 	restart  = 10 * time.Second
+	away     = 35 * time.Second
 )
 
 const (
 	holdResync = "--iptables-resync, 5s"
 	holdStart  = "a start has no deadline but the store's answer"
 	holdUplink = "an address that was there before is used 10s after the loss of the other; the store is asked again within twice its absence"
+	holdAway   = "a store that could not be reached is asked again after 30s at most"
 	holdGuard  = "the guard, two lists 30s apart"
 )
 
@@ -102,34 +104,34 @@ func hostFaults() []fault {
 		{name: "thousands of foreign events", inject: shell(
 			"for i in $(seq 0 1999); do echo route add 198.18.$((i / 250)).$((i % 250))/32 dev foreign0; done | ip -batch - && ip route flush root 198.18.0.0/15")},
 
-		{name: "uplink set down and up", longest: 3 * time.Second, cutsAll: true, cuts: repair,
+		{name: "uplink set down and up", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, cutsAll: true, cuts: repair,
 			inject: commands("ip link set eth0 down"), undo: uplinkUp},
-		{name: "uplink's cable pulled", longest: 3 * time.Second, cutsAll: true, cuts: repair,
+		{name: "uplink's cable pulled", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, cutsAll: true, cuts: repair,
 			inject: func(_ context.Context, s scene) error { return s.host.Unplug() },
 			undo:   func(_ context.Context, s scene) error { return s.host.Plug() }},
-		{name: "uplink deleted and made again", longest: 3 * time.Second, cutsAll: true, cuts: repair,
+		{name: "uplink deleted and made again", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, cutsAll: true, cuts: repair,
 			inject: commands("ip link del eth0"), undo: connectUplink},
-		{name: "uplink's address gone", shortest: 200 * time.Millisecond, longest: 20 * time.Second, cutsAll: true, cuts: repair,
+		{name: "uplink's address gone", deadline: away, hold: holdAway, shortest: 200 * time.Millisecond, longest: 20 * time.Second, cutsAll: true, cuts: repair,
 			inject: commands("ip route add default dev foreign0 metric 5000", "ip -6 route add default dev foreign0 metric 5000",
 				"ip addr del ADDR/24 dev eth0", "ip addr del ADDR6/64 dev eth0"),
 			undo: all(configureUplink, commands("ip route del default dev foreign0", "ip -6 route del default dev foreign0"))},
-		{name: "uplink re-addressed", shortest: 2 * time.Second, longest: 5 * time.Second, cutsAll: true, cuts: repair,
+		{name: "uplink re-addressed", deadline: 15 * time.Second, hold: holdAway, shortest: 2 * time.Second, longest: 5 * time.Second, cutsAll: true, cuts: repair,
 			inject: all(commands("ip addr del ADDR/24 dev eth0", "ip addr del ADDR6/64 dev eth0"), addSecondAddress),
 			undo:   all(removeSecondAddress, configureUplink)},
-		{name: "uplink re-addressed, both addresses for a while", deadline: 30 * time.Second, hold: holdUplink,
+		{name: "uplink re-addressed, both addresses for a while", deadline: away, hold: holdUplink,
 			shortest: 12 * time.Second, longest: 15 * time.Second, cutsAll: true, cuts: 12 * time.Second,
 			inject: all(addSecondAddress, commands("ip addr del ADDR/24 dev eth0", "ip addr del ADDR6/64 dev eth0")),
 			undo:   all(configureUplink, removeSecondAddress)},
 		{name: "uplink's MTU changed", longest: 2 * time.Second, cutsAll: true, cuts: repair,
 			inject: commands("ip link set eth0 mtu 1400"), undo: commands("ip link set eth0 mtu 1500")},
-		{name: "packets lost at random", longest: 3 * time.Second, cutsAll: true,
+		{name: "packets lost at random", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, cutsAll: true,
 			inject: shell("nft 'table inet loss { chain in { type filter hook prerouting priority -400; iifname eth0 numgen random mod 100 < 30 drop; }; }'"),
 			undo:   commands("nft delete table inet loss")},
-		{name: "packets in one direction lost", longest: 3 * time.Second, cutsAll: true,
+		{name: "packets in one direction lost", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, cutsAll: true,
 			inject: shell("nft 'table inet loss { chain in { type filter hook prerouting priority -400; iifname eth0 ip protocol != tcp drop; iifname eth0 ip6 nexthdr != tcp ip6 nexthdr != icmpv6 drop; }; }'"),
 			undo:   commands("nft delete table inet loss")},
 
-		{name: "packets above a size lost", longest: 2 * time.Second,
+		{name: "packets above a size lost", deadline: 15 * time.Second, hold: holdAway, longest: 2 * time.Second,
 			inject: shell("nft 'table inet loss { chain in { type filter hook prerouting priority -400; iifname eth0 meta length > 1000 drop; }; }'"),
 			undo:   commands("nft delete table inet loss")},
 
@@ -150,6 +152,6 @@ func hostFaults() []fault {
 			undo:   commands("rm /run/flannel/filler")},
 
 		{name: "memory limited", restarts: true, deadline: restart, hold: holdStart, longest: 3 * time.Second, inject: limitMemory, undo: moreMemory},
-		{name: "descriptors limited", longest: 3 * time.Second, inject: limitFiles(8), undo: limitFiles(math.MaxUint64)},
+		{name: "descriptors limited", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, inject: limitFiles(8), undo: limitFiles(math.MaxUint64)},
 	}
 }
