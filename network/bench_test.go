@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"flannel/backend"
+	"flannel/backend/backendtest"
 	"flannel/backend/vxlan"
 	"flannel/internal/health"
 	"flannel/internal/ipfam"
@@ -35,23 +36,17 @@ func manyLeases(n int) []*subnet.Lease {
 func BenchmarkOnePeerMoreOrLess(b *testing.B) {
 	leases := manyLeases(5000)
 	less := slices.Delete(slices.Clone(leases), 2500, 2501)
-	back, err := vxlan.New(backend.Env{
-		Log: slog.New(slog.DiscardHandler), Families: ipfam.Pair[bool]{true}, DeviceMAC: func(string) kernel.MAC { return kernel.MAC{2, 9} },
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
 	n := New(Options{Log: slog.New(slog.DiscardHandler), Health: health.New(nil)})
 	n.config = &subnet.Config{Network: ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.0.0.0/8")}}
-	n.backend = back
-	view := backend.View{Uplink: backend.Uplink{Name: "eth0", Index: 2, MTU: 1500}}
-	l := &looper{Network: n, site: newSite(n.config, kernel.Host{}, view.Uplink, nil)}
+	n.backend = backendtest.New(b, vxlan.Type, "{}", backendtest.Env(true, false))
+	host := backend.Host{Uplink: backend.Uplink{Name: "eth0", Index: 2, MTU: 1500}}
+	l := &looper{Network: n, site: newSite(n.config, kernel.Host{}, host.Uplink, nil)}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		now := leases
 		if i%2 == 0 {
 			now = less
 		}
-		l.plan(subnet.Snapshot{Leases: now}, *leases[0], view)
+		l.plan(subnet.Snapshot{Leases: now}, *leases[0], host)
 	}
 }

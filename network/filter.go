@@ -36,8 +36,8 @@ func (n *Network) prepareFilter() {
 		return
 	}
 	env := FilterEnv{Config: n.config, Uplink: func() string {
-		view, _ := n.uplink.Current()
-		return view.Uplink.Name
+		host, _ := n.uplink.Current()
+		return host.Uplink.Name
 	}}
 	for f, list := range n.previous.Network.Each() {
 		env.Previous[f] = slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool { return p == n.config.Network[f] })

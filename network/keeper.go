@@ -31,8 +31,8 @@ func (n *Network) keepLease(ctx context.Context) error {
 func (n *Network) acquire(ctx context.Context, want ipfam.Pair[netip.Prefix]) error {
 	retry, said := newBackoff(), logonce.NewFailures(n.Log, slog.LevelError)
 	for {
-		view, _ := n.uplink.Current()
-		own, err := n.Manager.Acquire(ctx, n.backend.Attrs(view.Uplink), want)
+		host, _ := n.uplink.Current()
+		own, err := n.Manager.Acquire(ctx, n.backend.Attrs(host.Uplink), want)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -55,7 +55,7 @@ func (n *Network) setOwn(own subnet.Lease) {
 	if n.filter != nil {
 		n.filter.SetSubnet(own.Subnet)
 	}
-	if n.alone() {
+	if !n.needs.Peers {
 		n.snapshot.Store(&subnet.Snapshot{Leases: []*subnet.Lease{&own}})
 	}
 	if before == nil || before.Subnet != own.Subnet || !before.Attrs.Equal(own.Attrs) {
@@ -67,8 +67,8 @@ func (n *Network) setOwn(own subnet.Lease) {
 // keepUntilChange keeps the lease until it is lost or what it says is out of
 // date; then it returns nil. An error means that the daemon ends.
 func (n *Network) keepUntilChange(ctx context.Context, own subnet.Lease) error {
-	view, _ := n.uplink.Current()
-	from := view.Uplink.Addr
+	host, _ := n.uplink.Current()
+	from := host.Uplink.Addr
 	keeping, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1) // closed by nobody: one send
@@ -78,12 +78,12 @@ func (n *Network) keepUntilChange(ctx context.Context, own subnet.Lease) error {
 		case err := <-done:
 			return n.keepEnded(ctx, own, err)
 		case <-n.attrs:
-			view, _ := n.uplink.Current()
-			if view.Uplink.Addr != from {
-				from = view.Uplink.Addr
+			host, _ := n.uplink.Current()
+			if host.Uplink.Addr != from {
+				from = host.Uplink.Addr
 				n.Manager.Reconnect()
 			}
-			if n.backend.Attrs(view.Uplink).Equal(own.Attrs) {
+			if n.backend.Attrs(host.Uplink).Equal(own.Attrs) {
 				continue
 			}
 			cancel()

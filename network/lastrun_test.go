@@ -77,14 +77,14 @@ func TestRoutesOnTheUplinkAreAdoptedOnlyAfterFlannel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
 			n.store.SetConfig(`{"Network": "10.5.0.0/16", "Backend": {"Type": "host-gw"}}`)
-			n.Backends = map[string]backend.Factory{hostgw.Type: hostgw.New}
-			n.uplink.view.Links = backend.Links{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Direct: true}}
+			n.Backends = backend.Table{hostgw.Type}
+			n.uplink.host.OnLinkRoutes = backend.OnLinkRoutes{{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Direct: true}}
 			n.State = statedir.Open(slog.New(slog.DiscardHandler), t.TempDir(), "")
 			n.kernel.AddRoute(kernel.Route{Dst: netip.MustParsePrefix("10.5.250.0/24"), Via: netip.MustParseAddr("192.0.2.9"), Dev: "eth0"}, 3)
 			test.before(t, n)
 			n.start()
 			l := subnet.Lease{Subnet: subnettest.Subnets("10.5.22.0/24")}
-			l.Attrs = subnet.Attrs{BackendType: hostgw.Type, PublicIP: ipfam.Pair[netip.Addr]{netip.MustParseAddr("192.0.2.22")}}
+			l.Attrs = subnet.Attrs{BackendType: hostgw.Type.Name, PublicIP: ipfam.Pair[netip.Addr]{netip.MustParseAddr("192.0.2.22")}}
 			n.store.Put(l, false)
 			n.await("a pass after the first", func() bool { return strings.Contains(n.kernel.String(), "10.5.22.0/24") })
 			if stays := strings.Contains(n.kernel.String(), "10.5.250.0/24"); stays == test.adopts {

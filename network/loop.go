@@ -27,7 +27,7 @@ func (n *Network) loop(ctx context.Context) error {
 		lists: make(chan listing, 1), listRetry: newBackoff(), fileRetry: newBackoff(),
 	}
 	defer l.readers.Wait()
-	if held, err := n.kernel.Held(ctx); err == nil && !n.alone() {
+	if held, err := n.kernel.Held(ctx); err == nil && n.needs.Peers {
 		l.guard.start(held, n.config.Network)
 	} else if err != nil {
 		n.Log.Warn("routes of an earlier run not read", "err", err)

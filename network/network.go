@@ -6,10 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -47,10 +44,10 @@ type Kernel interface {
 // Uplink is what the loop needs to know about the way out of this host.
 type Uplink interface {
 	// Wait blocks until there is an uplink.
-	Wait(ctx context.Context) (backend.View, error)
+	Wait(ctx context.Context) (backend.Host, error)
 	// Current returns the uplink in use; an error says that it is gone and
-	// the view is the last one that was good.
-	Current() (backend.View, error)
+	// the Host is the last good one.
+	Current() (backend.Host, error)
 	// Run follows the uplink until ctx ends; changed never blocks.
 	Run(ctx context.Context, changed func()) error
 }
@@ -80,7 +77,7 @@ type Options struct {
 	Manager subnet.Manager
 	// NewUplink and NewKernel are called once, when the configuration is
 	// known.
-	NewUplink func(families ipfam.Pair[bool], overrides ipfam.Pair[netip.Addr], links bool) (Uplink, error)
+	NewUplink func(families ipfam.Pair[bool], overrides ipfam.Pair[netip.Addr], onLinkRoutes bool) (Uplink, error)
 	NewKernel func(kernel.Scope) (Kernel, error)
 	// DeviceMAC returns the MAC of an existing device, or the zero MAC.
 	DeviceMAC func(name string) kernel.MAC
@@ -92,7 +89,7 @@ type Options struct {
 	// NewFilter is called once, when the uplink is known; nil means that
 	// nothing keeps the packet filter.
 	NewFilter func(FilterEnv) Filter
-	Backends  map[string]backend.Factory
+	Backends  backend.Table
 	Health    *health.Registry
 	Metrics   *metrics.Metrics
 	// SubnetFile is the path of subnet.env.
@@ -118,10 +115,12 @@ type Network struct {
 	// this software was the last to serve the node.
 	fileFound, ranLast bool
 	remembered         lastRun
-	backend            backend.Backend
-	uplink             Uplink
-	kernel             Kernel
-	filter             Filter // may be nil
+	// needs are those of the backend.
+	needs   backend.Needs
+	backend backend.Backend
+	uplink  Uplink
+	kernel  Kernel
+	filter  Filter // may be nil
 
 	// What the loop works with: the latest of each. kick asks for a pass.
 	snapshot atomic.Pointer[subnet.Snapshot]
@@ -146,7 +145,7 @@ func (n *Network) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return n.uplink.Run(ctx, n.uplinkChanged) })
 	group.Go(func() error { return n.kernel.Run(ctx, n.wake) })
-	if !n.alone() {
+	if n.needs.Peers {
 		group.Go(func() error { return n.Manager.Watch(ctx, n.setSnapshot) })
 	}
 	group.Go(func() error { return n.keepLease(ctx) })
@@ -171,11 +170,20 @@ func (n *Network) prepare(ctx context.Context) error {
 	for _, w := range config.Warnings {
 		n.Log.Warn("network configuration", "problem", w)
 	}
+	backendConfig, warnings, err := n.Backends.Parse(config)
+	if err != nil {
+		return err
+	}
+	log := n.Log.With("backend", config.BackendType)
+	for _, w := range warnings {
+		log.Warn("backend configuration", "problem", w)
+	}
+	n.needs = backendConfig.Needs()
 	n.readPrevious()
 	if err := n.prepareUplink(ctx); err != nil {
 		return err
 	}
-	if err := n.prepareBackend(ctx); err != nil {
+	if err := n.prepareBackend(ctx, backendConfig, log); err != nil {
 		return err
 	}
 	n.prepareFilter()
@@ -194,85 +202,43 @@ func (n *Network) prepareUplink(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.uplink, err = n.NewUplink(n.config.Enabled(), overrides, UsesLinks(n.Backends, n.config))
+	n.uplink, err = n.NewUplink(n.config.Enabled(), overrides, n.needs.OnLinkRoutes)
 	if err != nil {
 		return err
 	}
-	view, err := n.uplink.Wait(ctx)
+	host, err := n.uplink.Wait(ctx)
 	if err != nil {
 		return err
 	}
 	n.checks.uplink.OK()
-	up := view.Uplink
+	up := host.Uplink
 	n.Log.Info("uplink found", "dev", up.Name, "mtu", up.MTU, "addr", addrs(up.Addr), "public", addrs(up.Public))
 	return nil
 }
 
-func (n *Network) prepareBackend(ctx context.Context) error {
-	view, _ := n.uplink.Current()
-	previous, err := n.Manager.Previous(ctx, view.Uplink.Public, n.previous.Masked())
+func (n *Network) prepareBackend(ctx context.Context, config backend.Config, log *slog.Logger) error {
+	host, _ := n.uplink.Current()
+	previous, err := n.Manager.Previous(ctx, host.Uplink.Public, n.previous.Masked())
 	if err != nil {
 		return err
 	}
-	n.backend, err = NewBackend(n.Backends, n.config, backend.Env{
-		Log:       n.Log.With("backend", n.config.BackendType),
+	n.backend, err = config.New(backend.Env{
+		Log:       log,
+		Families:  n.config.Enabled(),
+		Network:   n.config.Network,
 		Previous:  previous,
 		DeviceMAC: n.DeviceMAC,
 		TUNName:   n.TUNName,
+		Counter: func(reason string) *atomic.Uint64 {
+			c := new(atomic.Uint64)
+			n.Metrics.Packets(reason, c.Load)
+			return c
+		},
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("backend %s: %w", n.config.BackendType, err)
 	}
-	if c, ok := n.backend.(backend.Counter); ok {
-		for why, counter := range c.Counters() {
-			n.Metrics.Packets(why, counter.Load)
-		}
-	}
-	if c, ok := n.backend.(backend.UplinkChecker); ok {
-		return c.CheckUplink(view.Uplink)
-	}
-	return nil
-}
-
-// alone reports whether the records of other nodes do not matter.
-func (n *Network) alone() bool {
-	b, ok := n.backend.(backend.Loner)
-	return ok && b.IgnoresPeers()
-}
-
-// NewBackend builds the backend that the configuration names. It completes env
-// with what the configuration says.
-func NewBackend(table map[string]backend.Factory, c *subnet.Config, env backend.Env) (backend.Backend, error) {
-	factory, ok := table[c.BackendType]
-	if !ok {
-		return nil, fmt.Errorf("network configuration: Backend.Type: %q is not allowed: use %s", c.BackendType, names(table))
-	}
-	env.Families, env.Network, env.Options = c.Enabled(), c.Network, c.Backend
-	b, err := factory(env)
-	if err != nil {
-		return nil, fmt.Errorf("network configuration: %w", err)
-	}
-	return b, nil
-}
-
-// UsesLinks reports whether the configured backend needs to know which
-// addresses are on the uplink's link.
-func UsesLinks(table map[string]backend.Factory, c *subnet.Config) bool {
-	b, err := NewBackend(table, c, Dry())
-	if err != nil {
-		return false
-	}
-	user, ok := b.(backend.LinkUser)
-	return ok && user.UsesLinks()
-}
-
-// Dry returns an environment for a backend that is built only to be asked.
-func Dry() backend.Env {
-	return backend.Env{
-		Log:       slog.New(slog.DiscardHandler),
-		DeviceMAC: func(string) kernel.MAC { return kernel.MAC{} },
-		TUNName:   func(prefix string) string { return prefix + "0" },
-	}
+	return n.needs.CheckUplink(host.Uplink)
 }
 
 // readPrevious reads what an earlier run has written. A file that cannot be
@@ -293,14 +259,13 @@ func (n *Network) readPrevious() {
 // subnet.env flannel has not run since the host was started.
 func (n *Network) scope() kernel.Scope {
 	s := kernel.Scope{Known: n.ranLast}
-	user, ok := n.backend.(backend.LinkUser)
-	plain := n.fileFound && ok && user.UsesLinks()
-	view, _ := n.uplink.Current()
+	adopt := n.fileFound && n.needs.OnLinkRoutes
+	host, _ := n.uplink.Current()
 	own := n.own.Load()
 	for f, p := range ipfam.Prefixes(n.config.Network) {
 		s.Networks = append(s.Networks, p)
-		if plain && own.Subnet[f].IsValid() {
-			s.Adopt = append(s.Adopt, kernel.Adoption{Network: p, Bits: own.Subnet[f].Bits(), Dev: view.Uplink.Name})
+		if adopt && own.Subnet[f].IsValid() {
+			s.Adopt = append(s.Adopt, kernel.Adoption{Network: p, Bits: own.Subnet[f].Bits(), Dev: host.Uplink.Name})
 		}
 	}
 	for _, list := range n.previous.Network {
@@ -328,9 +293,4 @@ func signal(c chan<- struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
-}
-
-// names lists the types that the table has, for an error message.
-func names(table map[string]backend.Factory) string {
-	return strings.Join(slices.Sorted(maps.Keys(table)), ", ")
 }

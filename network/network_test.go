@@ -36,20 +36,20 @@ type fakeUplink struct {
 	moved chan struct{}
 
 	mu   sync.Mutex
-	view backend.View
+	host backend.Host
 	gone error
 }
 
 func newUplink(index int) *fakeUplink {
 	u := &fakeUplink{moved: make(chan struct{}, 1)}
-	u.view.Uplink = backend.Uplink{Name: "eth0", Index: index, MTU: 1500}
+	u.host.Uplink = backend.Uplink{Name: "eth0", Index: index, MTU: 1500}
 	u.setAddr("192.0.2.1")
 	return u
 }
 
 func (u *fakeUplink) setAddr(s string) {
 	a := ipfam.Pair[netip.Addr]{netip.MustParseAddr(s)}
-	u.view.Uplink.Addr, u.view.Uplink.Public = a, a
+	u.host.Uplink.Addr, u.host.Uplink.Public = a, a
 }
 
 func (u *fakeUplink) move(change func()) {
@@ -59,12 +59,12 @@ func (u *fakeUplink) move(change func()) {
 	signal(u.moved)
 }
 
-func (u *fakeUplink) Wait(context.Context) (backend.View, error) { return u.Current() }
+func (u *fakeUplink) Wait(context.Context) (backend.Host, error) { return u.Current() }
 
-func (u *fakeUplink) Current() (backend.View, error) {
+func (u *fakeUplink) Current() (backend.Host, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.view, u.gone
+	return u.host, u.gone
 }
 
 func (u *fakeUplink) Run(ctx context.Context, changed func()) error {
@@ -108,7 +108,7 @@ func newNode(t *testing.T) *testNode {
 		},
 		DeviceMAC:       func(string) kernel.MAC { return kernel.MAC{2, 0, 0, 0, 0, 1} },
 		ReaddressBridge: func(string, env.Env) ([]netip.Prefix, error) { return nil, nil },
-		Backends:        map[string]backend.Factory{vxlan.Type: vxlan.New},
+		Backends:        backend.Table{vxlan.Type},
 		Health:          n.health,
 		Metrics:         metrics.New("test"),
 		SubnetFile:      n.file,
@@ -130,7 +130,7 @@ func (n *testNode) await(what string, ok func() bool) {
 // peer publishes the lease of another node.
 func (n *testNode) peer(number string) subnet.Lease {
 	l := subnet.Lease{Subnet: subnettest.Subnets("10.5." + number + ".0/24")}
-	l.Attrs = subnet.Attrs{BackendType: vxlan.Type, PublicIP: ipfam.Pair[netip.Addr]{netip.MustParseAddr("192.0.2." + number)}}
+	l.Attrs = subnet.Attrs{BackendType: vxlan.Type.Name, PublicIP: ipfam.Pair[netip.Addr]{netip.MustParseAddr("192.0.2." + number)}}
 	l.Attrs.Data[ipfam.V4] = json.RawMessage(`{"VNI":1,"VtepMAC":"02:00:00:00:01:` + number + `"}`)
 	n.store.Put(l, false)
 	return l
@@ -265,7 +265,7 @@ func TestAFamilyThatCannotBeMadeIsNotInTheSubnetFile(t *testing.T) {
 	n := newNode(t)
 	n.store.SetConfig(`{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48", "Backend": {"Type": "vxlan"}}`)
 	v6 := netip.MustParseAddr("2001:db8::1")
-	n.uplink.view.Uplink.Addr[ipfam.V6], n.uplink.view.Uplink.Public[ipfam.V6] = v6, v6
+	n.uplink.host.Uplink.Addr[ipfam.V6], n.uplink.host.Uplink.Public[ipfam.V6] = v6, v6
 	var broken atomic.Bool
 	broken.Store(true)
 	open := n.NewKernel

@@ -16,14 +16,14 @@ import (
 // that fires when an incomplete pass is to be repeated.
 func (l *looper) pass(ctx context.Context) <-chan time.Time {
 	snapshot, own := l.snapshot.Load(), l.own.Load()
-	view, gone := l.uplink.Current()
+	host, gone := l.uplink.Current()
 	l.checks.uplink.Fail(errText(gone))
 	if snapshot == nil || own == nil {
 		return nil
 	}
 	started := time.Now()
-	l.look(ctx, view.Uplink)
-	r := l.plan(*snapshot, *own, view)
+	l.look(ctx, host.Uplink)
+	r := l.plan(*snapshot, *own, host)
 	r.at, r.gone = started, gone
 	if r.err == nil {
 		r.planned = true
@@ -46,7 +46,7 @@ func (l *looper) pass(ctx context.Context) <-chan time.Time {
 type result struct {
 	at      time.Time
 	own     subnet.Lease
-	view    backend.View
+	host    backend.Host
 	gone    error // what is wrong with the uplink
 	leases  int
 	vetted  []subnet.Lease
@@ -63,14 +63,16 @@ type result struct {
 }
 
 // plan turns the leases into the wanted state; it does no I/O.
-func (l *looper) plan(snapshot subnet.Snapshot, own subnet.Lease, view backend.View) result {
+func (l *looper) plan(snapshot subnet.Snapshot, own subnet.Lease, host backend.Host) result {
 	leases := l.guard.admit(snapshot, own.Subnet)
-	r := result{own: own, view: view, leases: len(snapshot.Leases), kept: len(l.guard.kept)}
+	r := result{own: own, host: host, leases: len(snapshot.Leases), kept: len(l.guard.kept)}
 	r.hold = snapshot.Held || l.guard.holdDeletions()
 	validation := l.validator.Validate(&l.site.vet, &r.own, leases)
 	r.vetted, r.refused, r.notes = validation.Peers, validation.Rejected, validation.Notes
 	l.filterNodes(own, validation)
-	r.state, r.peers, r.err = l.backend.Plan(own, r.vetted, view)
+	if r.err = l.needs.CheckUplink(host.Uplink); r.err == nil {
+		r.state, r.peers, r.err = l.backend.Plan(own, r.vetted, host)
+	}
 	if l.BlackholeRoute {
 		for _, p := range ipfam.Prefixes(own.Subnet) {
 			r.state.Routes = append(r.state.Routes, kernel.Route{Dst: p, Blackhole: true})
@@ -82,7 +84,7 @@ func (l *looper) plan(snapshot subnet.Snapshot, own subnet.Lease, view backend.V
 // use hands the peers to a backend that moves packets itself.
 func (l *looper) use(r *result) {
 	if b, ok := l.backend.(backend.Runner); ok {
-		if err := b.Use(r.own, r.vetted, r.view); err != nil {
+		if err := b.Use(r.own, r.vetted, r.host); err != nil {
 			r.stats.DeviceErr, r.stats.Broken = errors.Join(r.stats.DeviceErr, err), ipfam.Pair[bool]{true, true}
 		}
 	}

@@ -77,7 +77,7 @@ func (n *Network) Status() (Status, bool) {
 		Lease: LeaseStatus{
 			Name: r.own.Name, Subnet: prefixes(r.own.Subnet), PublicIP: addrList(r.own.Attrs.PublicIP),
 		},
-		Uplink:   UplinkStatus{Name: r.view.Uplink.Name, MTU: r.view.Uplink.MTU, Addr: addrList(r.view.Uplink.Addr), Problem: errText(r.gone)},
+		Uplink:   UplinkStatus{Name: r.host.Uplink.Name, MTU: r.host.Uplink.MTU, Addr: addrList(r.host.Uplink.Addr), Problem: errText(r.gone)},
 		Peers:    make([]Peer, 0, len(r.peers)),
 		Held:     r.kept + r.stats.Held,
 		Notes:    n.Health.Notices(),

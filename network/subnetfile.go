@@ -87,7 +87,7 @@ func (l *looper) subnetFileTouched() bool {
 // when the file is to stay as it is. A family that is not in order keeps what an
 // earlier pass has written of it.
 func (l *looper) subnetEnv(r *result) (env.Env, bool) {
-	e := env.Env{MTU: l.backend.MTU(r.view.Uplink), IPMasq: l.IPMasq}
+	e := env.Env{MTU: l.backend.MTU(r.host.Uplink), IPMasq: l.IPMasq}
 	var written env.Env
 	if r.stats.Broken != (ipfam.Pair[bool]{}) {
 		written, _ = env.Read(l.SubnetFile) // what cannot be read is as good as none

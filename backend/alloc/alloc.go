@@ -4,37 +4,39 @@ package alloc
 
 import (
 	"flannel/backend"
+	"flannel/internal/ipfam"
+	"flannel/internal/options"
 	"flannel/kernel"
 	"flannel/subnet"
 )
 
-// Type is the backend type in records and configuration.
-const Type = "alloc"
+const typeName = "alloc"
 
-// Backend plans nothing.
-type Backend struct{ env backend.Env }
-
-// New checks the configuration; the backend has no keys of its own.
-func New(env backend.Env) (backend.Backend, error) {
-	if err := env.OnlyType(); err != nil {
-		return nil, err
-	}
-	return &Backend{env}, nil
+// Type has no keys of its own.
+var Type = backend.Type{
+	Name: typeName,
+	Keys: func(*options.Object, ipfam.Pair[bool]) backend.Config { return config{} },
 }
+
+type config struct{}
+
+// Needs implements backend.Config.
+func (config) Needs() backend.Needs { return backend.Needs{} }
+
+// New implements backend.Config.
+func (config) New(env backend.Env) (backend.Backend, error) { return &alloc{env}, nil }
+
+// alloc plans nothing.
+type alloc struct{ env backend.Env }
 
 // Attrs implements backend.Backend.
-func (b *Backend) Attrs(up backend.Uplink) subnet.Attrs {
-	return b.env.Attrs(Type, up)
-}
+func (b *alloc) Attrs(up backend.Uplink) subnet.Attrs { return b.env.Attrs(typeName, up) }
 
 // MTU implements backend.Backend: nothing is added to a packet.
-func (b *Backend) MTU(up backend.Uplink) int { return up.MTU }
+func (b *alloc) MTU(up backend.Uplink) int { return up.MTU }
 
-// Plan implements backend.Backend: the kernel holds nothing, and nothing is
-// said about peers.
-func (b *Backend) Plan(subnet.Lease, []subnet.Lease, backend.View) (kernel.State, []backend.PeerStatus, error) {
+// Plan implements backend.Backend: the kernel holds nothing, and no peer has a
+// status.
+func (b *alloc) Plan(subnet.Lease, []subnet.Lease, backend.Host) (kernel.State, []backend.PeerStatus, error) {
 	return kernel.State{}, nil, nil
 }
-
-// IgnoresPeers implements backend.Loner.
-func (b *Backend) IgnoresPeers() bool { return true }

@@ -8,9 +8,9 @@ import (
 )
 
 func TestNothingIsPlanned(t *testing.T) {
-	b := backendtest.New(t, New, backendtest.Env(`{"Type":"alloc"}`, true, true))
-	peers := []subnet.Lease{backendtest.Node(Type, 2), backendtest.Node("vxlan", 3)}
-	state, status, err := b.Plan(backendtest.Node(Type, 1), peers, backendtest.View())
+	b := backendtest.New(t, Type, `{"Type":"alloc"}`, backendtest.Env(true, true))
+	peers := []subnet.Lease{backendtest.Node(typeName, 2), backendtest.Node("vxlan", 3)}
+	state, status, err := b.Plan(backendtest.Node(typeName, 1), peers, backendtest.Host())
 	if got := backendtest.Text(state, status); err != nil || got != "" {
 		t.Errorf("got %q, %v", got, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"flannel/backend"
@@ -16,13 +17,14 @@ import (
 	"flannel/subnet"
 )
 
-// Env is what a backend is built from when nothing was there before.
-func Env(options string, v4, v6 bool) backend.Env {
+// Env is what a backend is built from if nothing was there before.
+func Env(v4, v6 bool) backend.Env {
 	env := backend.Env{
 		Log:       slog.New(slog.DiscardHandler),
 		Families:  ipfam.Pair[bool]{v4, v6},
-		Options:   json.RawMessage(options),
 		DeviceMAC: func(string) kernel.MAC { return kernel.MAC{} },
+		TUNName:   func(prefix string) string { return prefix + "0" },
+		Counter:   func(string) *atomic.Uint64 { return new(atomic.Uint64) },
 	}
 	if v4 {
 		env.Network[ipfam.V4] = netip.MustParsePrefix("10.5.0.0/16")
@@ -39,9 +41,9 @@ func Uplink() backend.Uplink {
 	return backend.Uplink{Name: "eth0", Index: 7, MTU: 1500, Addr: a, Public: a}
 }
 
-// View is that of node 1, which has all nodes on its link.
-func View() backend.View {
-	return backend.View{Uplink: Uplink(), Links: backend.Links{
+// Host is that of node 1, which has all nodes on its link.
+func Host() backend.Host {
+	return backend.Host{Uplink: Uplink(), OnLinkRoutes: backend.OnLinkRoutes{
 		{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Direct: true},
 		{Prefix: netip.MustParsePrefix("2001:db8::/64"), Direct: true},
 	}}
@@ -73,10 +75,20 @@ func Text(state kernel.State, peers []backend.PeerStatus) string {
 	return b.String()
 }
 
-// New builds a backend that must be valid.
-func New(t testing.TB, factory backend.Factory, env backend.Env) backend.Backend {
+// Config parses the Backend object, which must be valid.
+func Config(t testing.TB, typ backend.Type, object string, families ipfam.Pair[bool]) backend.Config {
 	t.Helper()
-	b, err := factory(env)
+	c, warnings, err := typ.Parse(json.RawMessage(object), families)
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(warnings, err)
+	}
+	return c
+}
+
+// New builds a backend from its Backend object, which must be valid.
+func New(t testing.TB, typ backend.Type, object string, env backend.Env) backend.Backend {
+	t.Helper()
+	b, err := Config(t, typ, object, env.Families).New(env)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,42 +6,46 @@ import (
 	"fmt"
 
 	"flannel/backend"
+	"flannel/internal/ipfam"
+	"flannel/internal/options"
 	"flannel/subnet"
 )
 
-// Type is the backend type in records and configuration.
-const Type = "host-gw"
+const typeName = "host-gw"
 
-// Backend plans plain routes.
-type Backend struct{ env backend.Env }
-
-// New checks the configuration; the backend has no keys of its own.
-func New(env backend.Env) (backend.Backend, error) {
-	if err := env.OnlyType(); err != nil {
-		return nil, err
-	}
-	return &Backend{env}, nil
+// Type has no keys of its own.
+var Type = backend.Type{
+	Name: typeName,
+	Keys: func(_ *options.Object, families ipfam.Pair[bool]) backend.Config { return config{families} },
 }
 
-// Attrs implements backend.Backend.
-func (b *Backend) Attrs(up backend.Uplink) subnet.Attrs {
-	return b.env.Attrs(Type, up)
+type config struct{ families ipfam.Pair[bool] }
+
+// Needs implements backend.Config.
+func (c config) Needs() backend.Needs {
+	return backend.Needs{Peers: true, OnLinkRoutes: true, Uplink: c.checkUplink}
 }
 
-// MTU implements backend.Backend: nothing is added to a packet.
-func (b *Backend) MTU(up backend.Uplink) int { return up.MTU }
-
-// UsesLinks implements backend.LinkUser.
-func (b *Backend) UsesLinks() bool { return true }
-
-// CheckUplink implements backend.UplinkChecker: the others route to the public
-// address, so this host itself must have it.
-func (b *Backend) CheckUplink(up backend.Uplink) error {
-	for f, on := range b.env.Families.Each() {
+// checkUplink: the other nodes route to the public address, so this host itself
+// must have it.
+func (c config) checkUplink(up backend.Uplink) error {
+	for f, on := range c.families.Each() {
 		if on && up.Public[f] != up.Addr[f] {
 			return fmt.Errorf("public %s address %s is not the address %s of %s: %s needs the interface's own",
-				f, up.Public[f], up.Addr[f], up.Name, Type)
+				f, up.Public[f], up.Addr[f], up.Name, typeName)
 		}
 	}
-	return backend.CheckMTU(up.MTU, b.env.Families, up)
+	return backend.CheckMTU(up.MTU, c.families, "raise the MTU of "+up.Name)
 }
+
+// New implements backend.Config.
+func (c config) New(env backend.Env) (backend.Backend, error) { return &hostgw{env}, nil }
+
+// hostgw plans plain routes.
+type hostgw struct{ env backend.Env }
+
+// Attrs implements backend.Backend.
+func (b *hostgw) Attrs(up backend.Uplink) subnet.Attrs { return b.env.Attrs(typeName, up) }
+
+// MTU implements backend.Backend: nothing is added to a packet.
+func (b *hostgw) MTU(up backend.Uplink) int { return up.MTU }

@@ -22,7 +22,7 @@ func public(f ipfam.Family, a string) func(*subnet.Lease) {
 }
 
 func node(n int, changes ...func(*subnet.Lease)) subnet.Lease {
-	return backendtest.Node(Type, n, changes...)
+	return backendtest.Node(typeName, n, changes...)
 }
 
 func TestPlan(t *testing.T) {
@@ -30,7 +30,7 @@ func TestPlan(t *testing.T) {
 		name   string
 		v4, v6 bool
 		peers  []subnet.Lease
-		links  backend.Links
+		routes backend.OnLinkRoutes
 	}{
 		{name: "ipv4", v4: true, peers: []subnet.Lease{node(2), node(3)}},
 		{name: "ipv6", v6: true, peers: []subnet.Lease{node(2), node(3, public(ipfam.V6, "fe80::3"))}},
@@ -41,17 +41,17 @@ func TestPlan(t *testing.T) {
 		}},
 		{name: "another_link", v4: true, v6: true, peers: []subnet.Lease{
 			node(2), node(3, public(ipfam.V4, "198.51.100.3"), public(ipfam.V6, "2001:db8:1::3")), node(4),
-		}, links: append(backendtest.View().Links, backend.Link{Prefix: netip.MustParsePrefix("192.0.2.4/32")})},
+		}, routes: append(backendtest.Host().OnLinkRoutes, backend.OnLinkRoute{Prefix: netip.MustParsePrefix("192.0.2.4/32")})},
 		{name: "another_backend", v4: true, peers: []subnet.Lease{backendtest.Node("vxlan", 2), node(3)}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			view := backendtest.View()
-			if tt.links != nil {
-				view.Links = tt.links
+			host := backendtest.Host()
+			if tt.routes != nil {
+				host.OnLinkRoutes = tt.routes
 			}
-			b := backendtest.New(t, New, backendtest.Env(`{"Type":"host-gw"}`, tt.v4, tt.v6))
-			state, peers, err := b.Plan(node(1), tt.peers, view)
+			b := backendtest.New(t, Type, `{"Type":"host-gw"}`, backendtest.Env(tt.v4, tt.v6))
+			state, peers, err := b.Plan(node(1), tt.peers, host)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -61,29 +61,25 @@ func TestPlan(t *testing.T) {
 }
 
 func TestAPublicAddressThatIsNotTheInterfacesIsRefused(t *testing.T) {
-	b := backendtest.New(t, New, backendtest.Env(`{}`, true, false))
-	view := backendtest.View()
-	view.Uplink.Public[ipfam.V4] = netip.MustParseAddr("203.0.113.9")
+	needs := backendtest.Config(t, Type, `{}`, ipfam.Pair[bool]{true}).Needs()
+	up := backendtest.Uplink()
+	up.Public[ipfam.V4] = netip.MustParseAddr("203.0.113.9")
 	want := "public ipv4 address 203.0.113.9 is not the address 192.0.2.1 of eth0"
-	if err := b.(backend.UplinkChecker).CheckUplink(view.Uplink); err == nil || !strings.Contains(err.Error(), want) {
+	if err := needs.CheckUplink(up); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
-	}
-	if _, _, err := b.Plan(node(1), nil, view); err == nil {
-		t.Error("the plan is no error")
 	}
 }
 
 func TestAnUplinkTooSmallForIPv6IsAnError(t *testing.T) {
-	b := backendtest.New(t, New, backendtest.Env(`{}`, true, true))
-	view := backendtest.View()
-	view.Uplink.MTU = 1279
-	if _, _, err := b.Plan(node(1), nil, view); err == nil {
+	up := backendtest.Uplink()
+	up.MTU = 1279
+	if backendtest.Config(t, Type, `{}`, ipfam.Pair[bool]{true, true}).Needs().CheckUplink(up) == nil {
 		t.Error("no error")
 	}
 }
 
 func TestAttrsHaveNoData(t *testing.T) {
-	b := backendtest.New(t, New, backendtest.Env(`{}`, true, false))
+	b := backendtest.New(t, Type, `{}`, backendtest.Env(true, false))
 	a := b.Attrs(backendtest.Uplink())
 	want := subnet.Attrs{BackendType: "host-gw", PublicIP: ipfam.Pair[netip.Addr]{netip.MustParseAddr("192.0.2.1")}}
 	if !a.Equal(want) {

@@ -12,11 +12,8 @@ import (
 )
 
 // Plan implements backend.Backend.
-func (b *Backend) Plan(_ subnet.Lease, peers []subnet.Lease, v backend.View) (kernel.State, []backend.PeerStatus, error) {
-	if err := b.CheckUplink(v.Uplink); err != nil {
-		return kernel.State{}, nil, err
-	}
-	p := planner{view: v, direct: "on the link of " + v.Uplink.Name}
+func (b *hostgw) Plan(_ subnet.Lease, peers []subnet.Lease, h backend.Host) (kernel.State, []backend.PeerStatus, error) {
+	p := planner{host: h, direct: "on the link of " + h.Uplink.Name}
 	for f, on := range b.env.Families.Each() {
 		if on {
 			p.family(f, peers)
@@ -27,7 +24,7 @@ func (b *Backend) Plan(_ subnet.Lease, peers []subnet.Lease, v backend.View) (ke
 
 // planner collects the plan of one pass.
 type planner struct {
-	view   backend.View
+	host   backend.Host
 	direct string // why a peer is reached
 	state  kernel.State
 	status []backend.PeerStatus
@@ -41,29 +38,29 @@ func (p *planner) family(f ipfam.Family, peers []subnet.Lease) {
 			continue
 		}
 		s := backend.PeerStatus{Name: l.Name, Family: f, Subnet: l.Subnet[f], Via: l.Attrs.PublicIP[f]}
-		s.How, s.Why = p.judge(f, l)
+		s.How, s.Why = p.classify(f, l)
 		if s.How == backend.Direct {
-			p.state.Routes = append(p.state.Routes, kernel.Route{Dst: s.Subnet, Via: s.Via, Dev: p.view.Uplink.Name})
+			p.state.Routes = append(p.state.Routes, kernel.Route{Dst: s.Subnet, Via: s.Via, Dev: p.host.Uplink.Name})
 		}
 		p.status = append(p.status, s)
 	}
 }
 
-// judge says how a peer is reached in one family, and why so.
-func (p *planner) judge(f ipfam.Family, l subnet.Lease) (backend.How, string) {
-	if why := backend.Unusable(f, &l, Type); why != "" {
-		return backend.LeftOut, why
+// classify returns how a peer is reached in one family, and why so.
+func (p *planner) classify(f ipfam.Family, l subnet.Lease) (backend.How, string) {
+	if err := backend.CheckPeer(f, &l, typeName); err != nil {
+		return backend.LeftOut, err.Error()
 	}
 	public := l.Attrs.PublicIP[f]
 	if !p.onLink(public) {
 		return backend.Unreachable, fmt.Sprintf("%s is not on the link of %s; `ip route get %s` shows the way that this host has",
-			public, p.view.Uplink.Name, public)
+			public, p.host.Uplink.Name, public)
 	}
 	return backend.Direct, p.direct
 }
 
 // onLink reports whether an address is a neighbour's. Link-local IPv6 addresses
-// always are; routes say nothing of them.
+// always are; no route shows them.
 func (p *planner) onLink(a netip.Addr) bool {
-	return a.Is6() && a.IsLinkLocalUnicast() || p.view.Links.Direct(a)
+	return a.Is6() && a.IsLinkLocalUnicast() || p.host.OnLinkRoutes.Direct(a)
 }

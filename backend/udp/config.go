@@ -1,11 +1,15 @@
 package udp
 
 import (
-	"encoding/json"
-	"fmt"
-
+	"flannel/backend"
+	"flannel/internal/ipfam"
 	"flannel/internal/options"
 )
+
+const typeName = "udp"
+
+// Type has the keys of Config.
+var Type = backend.Type{Name: typeName, Keys: readKeys}
 
 // Config holds the backend's own keys.
 type Config struct {
@@ -21,21 +25,13 @@ type Config struct {
 // defaultPort is flannel's.
 const defaultPort = 8285
 
-// ParseConfig reads the Backend object. It also returns a line for each key
-// that has no effect.
-func ParseConfig(raw json.RawMessage) (Config, []string, error) {
+func readKeys(o *options.Object, _ ipfam.Pair[bool]) backend.Config {
 	c := Config{Port: defaultPort}
-	o, err := options.Parse(raw)
-	if err != nil {
-		return c, nil, fmt.Errorf("Backend: %w", err)
-	}
-	var backendType string
-	o.String("Type", &backendType)
 	o.Int("Port", &c.Port, 1, 65535)
 	o.Bool("KnownSourcesOnly", &c.KnownSourcesOnly)
 	o.Bool("StrictSources", &c.StrictSources)
-	if err := o.Err(); err != nil {
-		return c, nil, fmt.Errorf("Backend: %w", err)
-	}
-	return c, o.Unknown(), nil
+	return c
 }
+
+// Needs implements backend.Config.
+func (Config) Needs() backend.Needs { return backend.Needs{Peers: true} }

@@ -13,6 +13,7 @@ import (
 
 	"flannel/backend"
 	"flannel/internal/ipfam"
+	"flannel/internal/logonce"
 	"flannel/subnet"
 )
 
@@ -47,10 +48,10 @@ type forwarder struct {
 	last     source
 	tables   atomic.Pointer[table]
 	counters counters
-	// strangers and unsent say things once.
-	strangers strangers
-	unsent    troubles
-	// kick says that setup is another one, or that the device may be there.
+	// unknownSources have sent packets and are named by no lease. sendErrors are
+	// the addresses to which the kernel does not send.
+	unknownSources, sendErrors *logonce.Set[netip.Addr]
+	// kick is signalled when setup is another one, or the device may be there.
 	kick chan struct{}
 
 	mu      sync.Mutex
@@ -63,18 +64,18 @@ var errStarting = errors.New("starting to move packets")
 func newForwarder(env backend.Env, config Config, device string) *forwarder {
 	return &forwarder{
 		env: env, log: env.Log, config: config, device: device, may: all,
-		kick: make(chan struct{}, 1), problem: errStarting,
-		strangers: newStrangers(env.Log), unsent: newTroubles(env.Log),
+		kick: make(chan struct{}, 1), problem: errStarting, counters: newCounters(env.Counter),
+		unknownSources: logonce.NewSet[netip.Addr](maxLogged), sendErrors: logonce.NewSet[netip.Addr](maxLogged),
 	}
 }
 
 // Use implements backend.Runner.
-func (b *Backend) Use(own subnet.Lease, peers []subnet.Lease, v backend.View) error {
-	if !b.last.same(own, peers, v.Uplink) {
-		b.last = source{own, slices.Clone(peers), v.Uplink}
-		b.tables.Store(newTable(b.env, b.config.Port, own, peers, v.Uplink, b.tables.Load()))
+func (b *udp) Use(own subnet.Lease, peers []subnet.Lease, h backend.Host) error {
+	if !b.last.same(own, peers, h.Uplink) {
+		b.last = source{own, slices.Clone(peers), h.Uplink}
+		b.tables.Store(newTable(b.env, b.config.Port, own, peers, h.Uplink, b.tables.Load()))
 	}
-	return b.use(setup{b.device, b.MTU(v.Uplink), v.Uplink.Name, v.Uplink.Addr})
+	return b.use(setup{b.device, b.MTU(h.Uplink), h.Uplink.Name, h.Uplink.Addr})
 }
 
 // use asks for a session with this setup and says what is wrong with the

@@ -80,7 +80,7 @@ func (i *inward) message(n int) error {
 func (i *inward) stranger(from netip.Addr) bool {
 	i.counters.unknownSource.Add(1)
 	drop := i.config.KnownSourcesOnly || i.config.StrictSources
-	i.strangers.say(from, drop)
+	i.logUnknownSource(from, drop)
 	return !drop
 }
 

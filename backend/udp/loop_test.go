@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"flannel/backend/backendtest"
 	"flannel/internal/ipfam"
 	"flannel/internal/testkit/eventually"
 )
@@ -14,7 +15,7 @@ import (
 func TestAPeerInsideTheNetworkMakesNoLoop(t *testing.T) {
 	const each = 20
 	far := node(9)
-	for f, network := range ipfam.Prefixes(environment(`{}`, true, true).Network) {
+	for f, network := range ipfam.Prefixes(backendtest.Env(true, true).Network) {
 		last := network.Addr().AsSlice()
 		last[len(last)-2], last[len(last)-1] = 200, 9
 		far.Attrs.PublicIP[f], _ = netip.AddrFromSlice(last)

@@ -49,7 +49,7 @@ func newEnds(t testing.TB) [2]*end {
 		for f, s := range ipfam.Prefixes(node(e.n).Subnet) {
 			e.AddAddr("flannel0", netip.PrefixFrom(s.Addr(), s.Addr().BitLen()).String())
 			e.Up("flannel0")
-			e.IP("route add", environment(`{}`, true, true).Network[f].String(), "dev flannel0")
+			e.IP("route add", backendtest.Env(true, true).Network[f].String(), "dev flannel0")
 		}
 	}
 	return ends
@@ -63,14 +63,14 @@ func (e *end) move(t testing.TB, may offloads) {
 }
 
 // moveTo does so with another peer than the other end.
-func (e *end) moveTo(t testing.TB, may offloads, peer subnet.Lease) *Backend {
+func (e *end) moveTo(t testing.TB, may offloads, peer subnet.Lease) *udp {
 	t.Helper()
-	env := environment(`{}`, true, true)
+	env := backendtest.Env(true, true)
 	var log bytes.Buffer
 	env.Log = slog.New(slog.NewTextHandler(&log, nil))
-	b := backendtest.New(t, New, env).(*Backend)
+	b := backendtest.New(t, Type, `{}`, env).(*udp)
 	b.may = may
-	view := backend.View{Uplink: backend.Uplink{Name: "eth0", Index: e.Index("eth0"), MTU: 1500}}
+	view := backend.Host{Uplink: backend.Uplink{Name: "eth0", Index: e.Index("eth0"), MTU: 1500}}
 	view.Uplink.Addr = node(e.n).Attrs.PublicIP
 	view.Uplink.Public = view.Uplink.Addr
 	if err := b.Use(node(e.n), []subnet.Lease{peer}, view); !errors.Is(err, errStarting) {

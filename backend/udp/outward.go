@@ -165,7 +165,7 @@ func (o *outward) refused(s *sender, m *message, err error) {
 		o.sendSingly(s)
 	default:
 		o.counters.unsent.Add(uint64(m.count))
-		o.unsent.say(m.peer.path.addr, err)
+		o.logSendError(m.peer.path.addr, err)
 		return
 	}
 	for _, p := range s.datagrams(m) {
@@ -200,7 +200,7 @@ func (o *outward) again(s *sender, to *peer, p packet.Packet) {
 func (o *outward) alone(s *sender, to *peer, p packet.Packet) {
 	if err := s.socket.sendOne(to, p.Outer(to.ecn), p); err != nil {
 		o.counters.unsent.Add(1)
-		o.unsent.say(to.path.addr, err)
+		o.logSendError(to.path.addr, err)
 	}
 }
 

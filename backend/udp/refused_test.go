@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"flannel/backend/backendtest"
 	"flannel/internal/testkit/nstest"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +34,7 @@ func TestADriverWithoutChecksumOffloadLosesNothing(t *testing.T) {
 	defer from.conn.Close()
 	port := sink.conn.LocalAddr().(*net.UDPAddr).Port
 	to := &peer{path: &path{addr: host}, to: newAddress(host, port, 0)}
-	o := &outward{session: &session{forwarder: newForwarder(environment(`{}`, true, false), Config{}, "flannel0")}}
+	o := &outward{session: &session{forwarder: newForwarder(backendtest.Env(true, false), Config{}, "flannel0")}}
 	s := newSender(from, nil)
 	s.socket.gso = true
 	for _, tos := range []byte{0, 0xb8} {

@@ -83,7 +83,7 @@ func newTable(env backend.Env, port int, own subnet.Lease, peers []subnet.Lease,
 		}
 		t.own[f] = own.Subnet[f].Addr()
 		for _, l := range peers {
-			if l.Subnet[f].IsValid() && backend.Unusable(f, &l, Type) == "" {
+			if l.Subnet[f].IsValid() && backend.CheckPeer(f, &l, typeName) == nil {
 				t.add(f, l, newAddress(l.Attrs.PublicIP[f], port, up.Index), old, len(peers))
 			}
 		}

@@ -10,9 +10,6 @@ import (
 	"flannel/subnet"
 )
 
-// Type is the backend type in records and configuration.
-const Type = "udp"
-
 // devicePrefix begins the name of the device; a number follows.
 const devicePrefix = "flannel"
 
@@ -22,37 +19,29 @@ const routeMetric = 100
 // overhead is what the outer IP and UDP headers take from the uplink's MTU.
 var overhead = ipfam.Pair[int]{20 + 8, 40 + 8}
 
-// Backend plans for the TUN device, and moves packets between it and the
-// sockets.
-type Backend struct {
+// udp plans for the TUN device, and moves packets between it and the sockets.
+type udp struct {
 	env    backend.Env
 	config Config
 	device string
 	*forwarder
 }
 
-// New checks the configuration and finds the name of the device.
-func New(env backend.Env) (backend.Backend, error) {
-	config, warnings, err := ParseConfig(env.Options)
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range warnings {
-		env.Log.Warn("backend configuration", "problem", w)
-	}
-	b := &Backend{env: env, config: config, device: env.TUNName(devicePrefix)}
-	b.forwarder = newForwarder(env, config, b.device)
+// New implements backend.Config. It finds the name of the device.
+func (c Config) New(env backend.Env) (backend.Backend, error) {
+	b := &udp{env: env, config: c, device: env.TUNName(devicePrefix)}
+	b.forwarder = newForwarder(env, c, b.device)
 	return b, nil
 }
 
 // Attrs implements backend.Backend.
-func (b *Backend) Attrs(up backend.Uplink) subnet.Attrs {
-	return b.env.Attrs(Type, up)
+func (b *udp) Attrs(up backend.Uplink) subnet.Attrs {
+	return b.env.Attrs(typeName, up)
 }
 
 // MTU implements backend.Backend. One device serves both families, so the
 // larger outer header counts.
-func (b *Backend) MTU(up backend.Uplink) int {
+func (b *udp) MTU(up backend.Uplink) int {
 	most := 0
 	for f, on := range b.env.Families.Each() {
 		if on {
@@ -64,11 +53,11 @@ func (b *Backend) MTU(up backend.Uplink) int {
 
 // Plan implements backend.Backend: one device, and one route to the network.
 // Which peer a packet goes to is decided here and not in the kernel.
-func (b *Backend) Plan(own subnet.Lease, peers []subnet.Lease, v backend.View) (kernel.State, []backend.PeerStatus, error) {
-	if err := backend.CheckMTU(b.MTU(v.Uplink), b.env.Families, v.Uplink); err != nil {
+func (b *udp) Plan(own subnet.Lease, peers []subnet.Lease, h backend.Host) (kernel.State, []backend.PeerStatus, error) {
+	if err := backend.CheckMTU(b.MTU(h.Uplink), b.env.Families, "raise the MTU of "+h.Uplink.Name); err != nil {
 		return kernel.State{}, nil, err
 	}
-	device := kernel.Device{Name: b.device, MTU: b.MTU(v.Uplink), TUN: true}
+	device := kernel.Device{Name: b.device, MTU: b.MTU(h.Uplink), TUN: true}
 	var state kernel.State
 	var status []backend.PeerStatus
 	for f, on := range b.env.Families.Each() {
@@ -82,7 +71,7 @@ func (b *Backend) Plan(own subnet.Lease, peers []subnet.Lease, v backend.View) (
 		}
 		for _, l := range peers {
 			if l.Subnet[f].IsValid() {
-				status = append(status, b.judge(f, l))
+				status = append(status, b.peerStatus(f, l))
 			}
 		}
 	}
@@ -90,11 +79,13 @@ func (b *Backend) Plan(own subnet.Lease, peers []subnet.Lease, v backend.View) (
 	return state, status, nil
 }
 
-// judge says how a peer is reached in one family, and why so.
-func (b *Backend) judge(f ipfam.Family, l subnet.Lease) backend.PeerStatus {
+// peerStatus returns how a peer is reached in one family, and why so.
+func (b *udp) peerStatus(f ipfam.Family, l subnet.Lease) backend.PeerStatus {
 	s := backend.PeerStatus{Name: l.Name, Family: f, Subnet: l.Subnet[f], Via: l.Attrs.PublicIP[f], How: backend.LeftOut}
-	if s.Why = backend.Unusable(f, &l, Type); s.Why == "" {
-		s.How, s.Why = backend.Tunnel, "over "+b.device
+	if err := backend.CheckPeer(f, &l, typeName); err != nil {
+		s.Why = err.Error()
+		return s
 	}
+	s.How, s.Why = backend.Tunnel, "over "+b.device
 	return s
 }

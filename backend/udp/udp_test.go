@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"flannel/backend"
 	"flannel/backend/backendtest"
 	"flannel/backend/udp/packet"
 	"flannel/internal/ipfam"
@@ -15,14 +14,8 @@ import (
 	"flannel/subnet"
 )
 
-func environment(options string, v4, v6 bool) backend.Env {
-	env := backendtest.Env(options, v4, v6)
-	env.TUNName = func(prefix string) string { return prefix + "0" }
-	return env
-}
-
 func node(n int, changes ...func(*subnet.Lease)) subnet.Lease {
-	return backendtest.Node(Type, n, changes...)
+	return backendtest.Node(typeName, n, changes...)
 }
 
 func TestPlan(t *testing.T) {
@@ -33,8 +26,8 @@ func TestPlan(t *testing.T) {
 	}
 	for name, on := range map[string][2]bool{"ipv4": {true, false}, "ipv6": {false, true}, "dual_stack": {true, true}} {
 		t.Run(name, func(t *testing.T) {
-			b := backendtest.New(t, New, environment(`{"Type":"udp"}`, on[0], on[1]))
-			state, status, err := b.Plan(node(1), peers, backendtest.View())
+			b := backendtest.New(t, Type, `{"Type":"udp"}`, backendtest.Env(on[0], on[1]))
+			state, status, err := b.Plan(node(1), peers, backendtest.Host())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -45,10 +38,10 @@ func TestPlan(t *testing.T) {
 
 // TestANodeThatHasAllOfTheNetwork leaves the route to it to the bridge.
 func TestANodeThatHasAllOfTheNetwork(t *testing.T) {
-	env := environment(`{}`, true, true)
+	env := backendtest.Env(true, true)
 	own := node(1)
 	own.Subnet = env.Network
-	state, _, err := backendtest.New(t, New, env).Plan(own, nil, backendtest.View())
+	state, _, err := backendtest.New(t, Type, `{}`, env).Plan(own, nil, backendtest.Host())
 	if err != nil || len(state.Routes) > 0 {
 		t.Errorf("routes %v, %v", state.Routes, err)
 	}
@@ -61,21 +54,21 @@ func TestConfigNamesWhatIsWrong(t *testing.T) {
 		`{"KnownSourcesOnly":"y"}`: "use true or false",
 		`{"StrictSources":1}`:      "StrictSources: 1",
 	}
-	for options, want := range tests {
-		_, err := New(environment(options, true, true))
+	for object, want := range tests {
+		_, _, err := Type.Parse([]byte(object), ipfam.Pair[bool]{true, true})
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v, want %s", options, err, want)
+			t.Errorf("%s: got %v, want %s", object, err, want)
 		}
 	}
-	c, warnings, err := ParseConfig([]byte(`{"type":"udp","prot":1}`))
-	if err != nil || c.Port != 8285 || len(warnings) != 1 {
+	c, warnings, err := Type.Parse([]byte(`{"type":"udp","prot":1}`), ipfam.Pair[bool]{true})
+	if err != nil || c.(Config).Port != 8285 || len(warnings) != 1 {
 		t.Errorf("got %+v, %v, %v", c, warnings, err)
 	}
 }
 
 func TestAnUplinkTooSmallForIPv6IsAnError(t *testing.T) {
-	b := backendtest.New(t, New, environment(`{}`, true, true))
-	view := backendtest.View()
+	b := backendtest.New(t, Type, `{}`, backendtest.Env(true, true))
+	view := backendtest.Host()
 	view.Uplink.MTU = 1327
 	if _, _, err := b.Plan(node(1), nil, view); err == nil {
 		t.Error("no error")
@@ -98,7 +91,7 @@ func to(a string) packet.Packet {
 }
 
 func tableOf(old *table, peers ...subnet.Lease) *table {
-	return newTable(environment(`{}`, true, true), 8285, node(1), peers, backendtest.Uplink(), old)
+	return newTable(backendtest.Env(true, true), 8285, node(1), peers, backendtest.Uplink(), old)
 }
 
 func TestTableFindsTheMostSpecificPeer(t *testing.T) {

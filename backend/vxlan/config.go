@@ -3,12 +3,17 @@
 package vxlan
 
 import (
-	"encoding/json"
 	"fmt"
 
+	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/internal/options"
 )
+
+const typeName = "vxlan"
+
+// Type has the keys of Config.
+var Type = backend.Type{Name: typeName, Keys: readKeys}
 
 // Config holds the backend's own keys.
 type Config struct {
@@ -33,16 +38,8 @@ const maxVNI = 1<<24 - 1
 // maxName is the longest interface name (linux/if.h, IFNAMSIZ less the zero).
 const maxName = 15
 
-// ParseConfig reads the Backend object. It also returns a line for each key
-// that has no effect.
-func ParseConfig(raw json.RawMessage, families ipfam.Pair[bool]) (Config, []string, error) {
+func readKeys(o *options.Object, families ipfam.Pair[bool]) backend.Config {
 	c := Config{VNI: 1, ChecksumOffload: true}
-	o, err := options.Parse(raw)
-	if err != nil {
-		return c, nil, fmt.Errorf("Backend: %w", err)
-	}
-	var backendType string
-	o.String("Type", &backendType)
 	o.Int("VNI", &c.VNI, 1, maxVNI)
 	o.Int("Port", &c.Port, 0, 65535)
 	o.Int("MTU", &c.MTU, 0, 65535)
@@ -56,10 +53,12 @@ func ParseConfig(raw json.RawMessage, families ipfam.Pair[bool]) (Config, []stri
 			o.Refuse("VNI", fmt.Sprint(c.VNI), fmt.Sprintf("fewer digits: the device name %s is longer than %d", name, maxName))
 		}
 	}
-	if err := o.Err(); err != nil {
-		return c, nil, fmt.Errorf("Backend: %w", err)
-	}
-	return c, o.Unknown(), nil
+	return c
+}
+
+// Needs implements backend.Config.
+func (c Config) Needs() backend.Needs {
+	return backend.Needs{Peers: true, OnLinkRoutes: c.DirectRouting}
 }
 
 func deviceName(f ipfam.Family, vni int) string {

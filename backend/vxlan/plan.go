@@ -11,11 +11,11 @@ import (
 )
 
 // Plan implements backend.Backend.
-func (b *Backend) Plan(own subnet.Lease, peers []subnet.Lease, v backend.View) (kernel.State, []backend.PeerStatus, error) {
-	if err := b.checkMTU(v.Uplink); err != nil {
+func (b *vxlan) Plan(own subnet.Lease, peers []subnet.Lease, h backend.Host) (kernel.State, []backend.PeerStatus, error) {
+	if err := b.checkMTU(h.Uplink); err != nil {
 		return kernel.State{}, nil, err
 	}
-	p := planner{backend: b, view: v}
+	p := planner{backend: b, host: h}
 	for f, on := range b.env.Families.Each() {
 		if on {
 			p.family(f, own, peers)
@@ -26,28 +26,28 @@ func (b *Backend) Plan(own subnet.Lease, peers []subnet.Lease, v backend.View) (
 
 // planner collects the plan of one pass.
 type planner struct {
-	backend *Backend
-	view    backend.View
+	backend *vxlan
+	host    backend.Host
 	state   kernel.State
 	status  []backend.PeerStatus
 }
 
 func (p *planner) family(f ipfam.Family, own subnet.Lease, peers []subnet.Lease) {
-	device := p.backend.device(f, own, p.view.Uplink)
+	device := p.backend.device(f, own, p.host.Uplink)
 	if p.backend.config.OnDemand {
 		p.catch(f, device.Name, own)
 	}
 	p.grow(len(peers))
 	why := p.reasons(device.Name)
 	p.state.Devices = append(p.state.Devices, device)
-	macs := newClaims(device.MAC, peers)
+	macs := newMACOwners(device.MAC, peers)
 	records := make([]data, len(peers))
-	problems := make([]string, len(peers))
+	problems := make([]error, len(peers))
 	for i := range peers {
 		if !peers[i].Subnet[f].IsValid() {
 			continue
 		}
-		if records[i], problems[i] = p.judge(f, &peers[i]); problems[i] == "" {
+		if records[i], problems[i] = p.read(f, &peers[i]); problems[i] == nil {
 			macs.add(records[i].MAC, i)
 		}
 	}
@@ -56,11 +56,14 @@ func (p *planner) family(f ipfam.Family, own subnet.Lease, peers []subnet.Lease)
 		if !l.Subnet[f].IsValid() {
 			continue
 		}
-		s := backend.PeerStatus{Name: l.Name, Family: f, Subnet: l.Subnet[f], Via: l.Attrs.PublicIP[f], How: backend.LeftOut, Why: problems[i]}
-		if s.Why == "" {
-			s.Why = macs.refuse(records[i].MAC, i)
+		s := backend.PeerStatus{Name: l.Name, Family: f, Subnet: l.Subnet[f], Via: l.Attrs.PublicIP[f], How: backend.LeftOut}
+		err := problems[i]
+		if err == nil {
+			err = macs.check(records[i].MAC, i)
 		}
-		if s.Why == "" {
+		if err != nil {
+			s.Why = err.Error()
+		} else {
 			s.How = p.add(f, device.Name, l, macs.right(records[i].MAC, i))
 			s.Why = why[s.How]
 		}
@@ -91,25 +94,22 @@ func (p *planner) catch(f ipfam.Family, dev string, own subnet.Lease) {
 	p.state.CatchAllRoutes = append(p.state.CatchAllRoutes, kernel.CatchAllRoute{Dev: dev, Network: network, Own: own.Subnet[f]})
 }
 
-// judge reads what a peer says about this family and why it cannot be used
-// whatever the other peers say, or nothing.
-func (p *planner) judge(f ipfam.Family, l *subnet.Lease) (data, string) {
-	if why := backend.Unusable(f, l, Type); why != "" {
-		return data{}, why
+// read parses the record of a peer in this family. The error is why the peer
+// cannot be used whatever the other peers say.
+func (p *planner) read(f ipfam.Family, l *subnet.Lease) (data, error) {
+	if err := backend.CheckPeer(f, l, typeName); err != nil {
+		return data{}, err
 	}
 	d, err := parseData(l.Attrs.Data[f])
-	switch {
-	case err != nil:
-		return d, err.Error()
-	case d.VNI >= 0 && d.VNI != p.backend.config.VNI:
-		return d, fmt.Sprintf("its VNI is %d, this node's is %d", d.VNI, p.backend.config.VNI)
+	if err == nil && d.VNI >= 0 && d.VNI != p.backend.config.VNI {
+		err = fmt.Errorf("its VNI is %d, this node's is %d", d.VNI, p.backend.config.VNI)
 	}
-	return d, ""
+	return d, err
 }
 
-// reasons says why a peer is reached as it is.
+// reasons returns why a peer is reached as it is.
 func (p *planner) reasons(device string) map[backend.How]string {
-	up := p.view.Uplink.Name
+	up := p.host.Uplink.Name
 	if p.backend.config.OnDemand {
 		device += " on demand"
 	}
@@ -126,8 +126,8 @@ func (p *planner) reasons(device string) map[backend.How]string {
 // planned already. Leases that share an FDB entry are there all the time.
 func (p *planner) add(f ipfam.Family, dev string, l *subnet.Lease, r right) backend.How {
 	dst, public := l.Subnet[f], l.Attrs.PublicIP[f]
-	if p.backend.config.DirectRouting && p.view.Links.Direct(public) {
-		p.state.Routes = append(p.state.Routes, kernel.Route{Dst: dst, Via: public, Dev: p.view.Uplink.Name})
+	if p.backend.config.DirectRouting && p.host.OnLinkRoutes.Direct(public) {
+		p.state.Routes = append(p.state.Routes, kernel.Route{Dst: dst, Via: public, Dev: p.host.Uplink.Name})
 		return backend.Direct
 	}
 	vtep := dst.Addr()
@@ -146,8 +146,8 @@ func (p *planner) add(f ipfam.Family, dev string, l *subnet.Lease, r right) back
 	return backend.Tunnel
 }
 
-// claims knows who of the peers may use which MAC.
-type claims struct {
+// macOwners knows which peer may use which MAC.
+type macOwners struct {
 	own   kernel.MAC
 	peers []subnet.Lease
 	// owners holds positions in peers.
@@ -163,43 +163,42 @@ type right struct {
 	owns, shared bool
 }
 
-func (c *claims) right(mac kernel.MAC, i int) right {
-	return right{mac: mac, owns: c.owns(mac, i), shared: c.contested[mac]}
+func (m *macOwners) right(mac kernel.MAC, i int) right {
+	return right{mac: mac, owns: m.owns(mac, i), shared: m.contested[mac]}
 }
 
-func newClaims(own kernel.MAC, peers []subnet.Lease) *claims {
-	return &claims{own: own, peers: peers, owners: make(map[kernel.MAC]int32, len(peers))}
+func newMACOwners(own kernel.MAC, peers []subnet.Lease) *macOwners {
+	return &macOwners{own: own, peers: peers, owners: make(map[kernel.MAC]int32, len(peers))}
 }
 
-func (c *claims) add(mac kernel.MAC, i int) {
-	if j, taken := c.owners[mac]; taken {
-		if c.contested == nil {
-			c.contested = make(map[kernel.MAC]bool)
+func (m *macOwners) add(mac kernel.MAC, i int) {
+	if j, taken := m.owners[mac]; taken {
+		if m.contested == nil {
+			m.contested = make(map[kernel.MAC]bool)
 		}
-		c.contested[mac] = true
-		if !c.peers[i].Precedence.Before(c.peers[j].Precedence) {
+		m.contested[mac] = true
+		if !m.peers[i].Precedence.Before(m.peers[j].Precedence) {
 			return
 		}
 	}
-	c.owners[mac] = int32(i)
+	m.owners[mac] = int32(i)
 }
 
-// refuse says why peer number i may not use the MAC that it was added with, or
-// nothing.
-func (c *claims) refuse(mac kernel.MAC, i int) string {
-	if mac == c.own {
-		return fmt.Sprintf("VtepMAC %s is this node's", mac)
+// check returns why peer number i may not use the MAC that it was added with.
+func (m *macOwners) check(mac kernel.MAC, i int) error {
+	if mac == m.own {
+		return fmt.Errorf("VtepMAC %s is this node's", mac)
 	}
-	if c.owns(mac, i) {
-		return ""
+	if m.owns(mac, i) {
+		return nil
 	}
-	if o := &c.peers[c.owners[mac]]; !c.peers[i].SameNode(o) {
-		return fmt.Sprintf("VtepMAC %s belongs to the older lease %s", mac, o.Name)
+	if o := &m.peers[m.owners[mac]]; !m.peers[i].SameNode(o) {
+		return fmt.Errorf("VtepMAC %s belongs to the older lease %s", mac, o.Name)
 	}
-	return ""
+	return nil
 }
 
 // owns reports whether peer number i is the one that the MAC belongs to.
-func (c *claims) owns(mac kernel.MAC, i int) bool {
-	return !c.contested[mac] || int(c.owners[mac]) == i
+func (m *macOwners) owns(mac kernel.MAC, i int) bool {
+	return !m.contested[mac] || int(m.owners[mac]) == i
 }

@@ -13,48 +13,35 @@ import (
 	"flannel/subnet"
 )
 
-// Type is the backend type in records and configuration.
-const Type = "vxlan"
-
 // overhead is what encapsulation takes from the underlay's MTU in bytes: the
 // inner Ethernet header 14, vxlan 8, UDP 8 and the outer IP header 20 or 40
 // (RFC 7348, section 5).
 var overhead = ipfam.Pair[int]{50, 70}
 
-// minIPv6MTU is the smallest MTU a link may have for IPv6 (RFC 8200, section 5).
-const minIPv6MTU = 1280
-
-// Backend plans for vxlan devices.
-type Backend struct {
+// vxlan plans for vxlan devices.
+type vxlan struct {
 	env    backend.Env
 	config Config
 	mac    ipfam.Pair[kernel.MAC]
-	// repeat says once what the uplink makes of the configuration.
-	repeat *logonce.Failures
+	// failures logs once that the uplink is too small for the configuration.
+	failures *logonce.Failures
 }
 
-// New checks the configuration and chooses the MAC of the devices: the one
+// New implements backend.Config. It chooses the MAC of the devices: the one
 // that an earlier run has published, else the one of an existing device, else
 // a random one.
-func New(env backend.Env) (backend.Backend, error) {
-	config, warnings, err := ParseConfig(env.Options, env.Families)
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range warnings {
-		env.Log.Warn("backend configuration", "problem", w)
-	}
-	b := &Backend{env: env, config: config, repeat: logonce.NewFailures(env.Log, slog.LevelWarn)}
+func (c Config) New(env backend.Env) (backend.Backend, error) {
+	b := &vxlan{env: env, config: c, failures: logonce.NewFailures(env.Log, slog.LevelWarn)}
 	for f, on := range env.Families.Each() {
 		if on {
-			b.mac[f] = chooseMAC(env, f, config)
+			b.mac[f] = chooseMAC(env, f, c)
 		}
 	}
 	return b, nil
 }
 
 func chooseMAC(env backend.Env, f ipfam.Family, config Config) kernel.MAC {
-	if env.Previous.BackendType == Type {
+	if env.Previous.BackendType == typeName {
 		if d, err := parseData(env.Previous.Data[f]); err == nil {
 			return d.MAC
 		}
@@ -75,8 +62,8 @@ func randomMAC() kernel.MAC {
 }
 
 // Attrs implements backend.Backend.
-func (b *Backend) Attrs(up backend.Uplink) subnet.Attrs {
-	a := b.env.Attrs(Type, up)
+func (b *vxlan) Attrs(up backend.Uplink) subnet.Attrs {
+	a := b.env.Attrs(typeName, up)
 	for f, on := range b.env.Families.Each() {
 		if on {
 			a.Data[f] = data{b.config.VNI, b.mac[f]}.encode()
@@ -85,11 +72,8 @@ func (b *Backend) Attrs(up backend.Uplink) subnet.Attrs {
 	return a
 }
 
-// UsesLinks implements backend.LinkUser.
-func (b *Backend) UsesLinks() bool { return b.config.DirectRouting }
-
 // MTU implements backend.Backend: the smaller of the devices' MTUs.
-func (b *Backend) MTU(up backend.Uplink) int {
+func (b *vxlan) MTU(up backend.Uplink) int {
 	mtu := 0
 	for f, on := range b.env.Families.Each() {
 		if m := b.deviceMTU(f, up); on && (mtu == 0 || m < mtu) {
@@ -99,7 +83,7 @@ func (b *Backend) MTU(up backend.Uplink) int {
 	return mtu
 }
 
-func (b *Backend) deviceMTU(f ipfam.Family, up backend.Uplink) int {
+func (b *vxlan) deviceMTU(f ipfam.Family, up backend.Uplink) int {
 	underlay := up.MTU
 	if b.config.MTU > 0 {
 		// The kernel refuses a device whose packets do not fit into the uplink.
@@ -109,8 +93,8 @@ func (b *Backend) deviceMTU(f ipfam.Family, up backend.Uplink) int {
 }
 
 // device plans the device of one family. Its address is the network address
-// of the own subnet, as a host prefix.
-func (b *Backend) device(f ipfam.Family, own subnet.Lease, up backend.Uplink) kernel.Device {
+// of our subnet, as a host prefix.
+func (b *vxlan) device(f ipfam.Family, own subnet.Lease, up backend.Uplink) kernel.Device {
 	return kernel.Device{
 		Name:          deviceName(f, b.config.VNI),
 		MTU:           b.deviceMTU(f, up),
@@ -128,17 +112,13 @@ func (b *Backend) device(f ipfam.Family, own subnet.Lease, up backend.Uplink) ke
 	}
 }
 
-func (b *Backend) checkMTU(up backend.Uplink) error {
-	b.repeat.Fail("Backend.MTU", b.mtuTooLarge(up))
-	if mtu := b.MTU(up); b.env.Families[ipfam.V6] && mtu < minIPv6MTU {
-		return fmt.Errorf("MTU %d of the overlay is below %d, the least for IPv6: raise the MTU of %s or Backend.MTU",
-			mtu, minIPv6MTU, up.Name)
-	}
-	return nil
+func (b *vxlan) checkMTU(up backend.Uplink) error {
+	b.failures.Fail("Backend.MTU", b.mtuTooLarge(up))
+	return backend.CheckMTU(b.MTU(up), b.env.Families, "raise the MTU of "+up.Name+" or Backend.MTU")
 }
 
-// mtuTooLarge says that the configured MTU cannot be had.
-func (b *Backend) mtuTooLarge(up backend.Uplink) error {
+// mtuTooLarge returns an error if the uplink is too small for the configured MTU.
+func (b *vxlan) mtuTooLarge(up backend.Uplink) error {
 	if b.config.MTU <= up.MTU {
 		return nil
 	}

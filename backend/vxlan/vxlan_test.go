@@ -3,7 +3,6 @@ package vxlan
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -24,18 +23,12 @@ func mac(s string) kernel.MAC {
 	return m
 }
 
-func environment(options string, v4, v6 bool) backend.Env {
-	published := subnet.Attrs{BackendType: Type, Data: ipfam.Pair[json.RawMessage]{
+func environment(v4, v6 bool) backend.Env {
+	env := backendtest.Env(v4, v6)
+	env.Previous = subnet.Attrs{BackendType: typeName, Data: ipfam.Pair[json.RawMessage]{
 		data{1, mac("02:00:00:00:00:01")}.encode(), data{1, mac("02:00:00:00:06:01")}.encode(),
 	}}
-	return backend.Env{
-		Log:       slog.New(slog.DiscardHandler),
-		Families:  ipfam.Pair[bool]{v4, v6},
-		Network:   ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("fc00::/48")},
-		Options:   json.RawMessage(options),
-		Previous:  published,
-		DeviceMAC: func(string) kernel.MAC { return kernel.MAC{} },
-	}
+	return env
 }
 
 var up = backend.Uplink{
@@ -51,7 +44,7 @@ func node(n int) subnet.Lease {
 		netip.MustParsePrefix(fmt.Sprintf("10.5.%d.0/24", n)), netip.MustParsePrefix(fmt.Sprintf("fc00:0:0:%d::/64", n)),
 	}
 	l.Attrs = subnet.Attrs{
-		BackendType: Type,
+		BackendType: typeName,
 		PublicIP:    ipfam.Pair[netip.Addr]{netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", n)), netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", n))},
 		Data: ipfam.Pair[json.RawMessage]{
 			data{1, mac(fmt.Sprintf("02:00:00:00:00:%02d", n))}.encode(), data{1, mac(fmt.Sprintf("02:00:00:00:06:%02d", n))}.encode(),
@@ -66,7 +59,7 @@ func with(l subnet.Lease, change func(*subnet.Lease)) subnet.Lease {
 }
 
 func TestPlan(t *testing.T) {
-	links := backend.Links{
+	routes := backend.OnLinkRoutes{
 		{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Direct: true},
 		{Prefix: netip.MustParsePrefix("192.0.2.3/32"), Direct: false},
 	}
@@ -118,11 +111,8 @@ func TestPlan(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b, err := New(environment(tt.options, true, tt.v6))
-			if err != nil {
-				t.Fatal(err)
-			}
-			state, peers, err := b.Plan(node(1), tt.peers, backend.View{Uplink: up, Links: links})
+			b := backendtest.New(t, Type, tt.options, environment(true, tt.v6))
+			state, peers, err := b.Plan(node(1), tt.peers, backend.Host{Uplink: up, OnLinkRoutes: routes})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -133,20 +123,17 @@ func TestPlan(t *testing.T) {
 
 // TestANodeThatHasAllOfTheNetwork leaves the route to it to the bridge.
 func TestANodeThatHasAllOfTheNetwork(t *testing.T) {
-	env := backendtest.Env(`{"OnDemand":true}`, true, true)
+	env := backendtest.Env(true, true)
 	own := node(1)
 	own.Subnet = env.Network
-	state, _, err := backendtest.New(t, New, env).Plan(own, nil, backendtest.View())
+	state, _, err := backendtest.New(t, Type, `{"OnDemand":true}`, env).Plan(own, nil, backendtest.Host())
 	if err != nil || len(state.Routes) > 0 || len(state.CatchAllRoutes) > 0 {
 		t.Errorf("routes %v, catches %v, %v", state.Routes, state.CatchAllRoutes, err)
 	}
 }
 
 func TestAttrsAreByteForByteWhatOthersRead(t *testing.T) {
-	b, err := New(environment(`{"VNI":5}`, true, true))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := backendtest.New(t, Type, `{"VNI":5}`, environment(true, true))
 	a := b.Attrs(up)
 	if got, want := string(a.Data[ipfam.V4]), `{"VNI":5,"VtepMAC":"02:00:00:00:00:01"}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
@@ -161,14 +148,10 @@ func TestAttrsAreByteForByteWhatOthersRead(t *testing.T) {
 
 func TestTheMACIsChosenOnce(t *testing.T) {
 	device, published := mac("02:00:00:00:00:aa"), mac("02:00:00:00:00:01")
-	env := environment(`{}`, true, false)
+	env := environment(true, false)
 	env.DeviceMAC = func(string) kernel.MAC { return device }
 	chosen := func() kernel.MAC {
-		b, err := New(env)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b.(*Backend).mac[ipfam.V4]
+		return backendtest.New(t, Type, `{}`, env).(*vxlan).mac[ipfam.V4]
 	}
 	if got := chosen(); got != published {
 		t.Errorf("got %s, want the published %s", got, published)
@@ -191,30 +174,24 @@ func TestConfigNamesWhatIsWrong(t *testing.T) {
 		`{"MTU":"big"}`:           `MTU: "big"`,
 		`{"DirectRouting":"yes"}`: "use true or false",
 	}
-	for options, want := range tests {
-		_, err := New(environment(options, true, true))
+	for object, want := range tests {
+		_, _, err := Type.Parse([]byte(object), ipfam.Pair[bool]{true, true})
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v, want %s", options, err, want)
+			t.Errorf("%s: got %v, want %s", object, err, want)
 		}
 	}
 }
 
 func TestAnMTULargerThanTheUplinksIsCutToIt(t *testing.T) {
-	b, err := New(environment(`{"MTU":9000}`, true, false))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := backendtest.New(t, Type, `{"MTU":9000}`, environment(true, false))
 	if got, want := b.MTU(up), 1450; got != want {
 		t.Errorf("got %d, want %d", got, want)
 	}
 }
 
 func TestAnMTUTooSmallForIPv6IsAnError(t *testing.T) {
-	b, err := New(environment(`{"MTU":1300}`, true, true))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := b.Plan(node(1), nil, backend.View{Uplink: up}); err == nil {
+	b := backendtest.New(t, Type, `{"MTU":1300}`, environment(true, true))
+	if _, _, err := b.Plan(node(1), nil, backend.Host{Uplink: up}); err == nil {
 		t.Error("no error")
 	}
 }
@@ -229,11 +206,8 @@ func BenchmarkPlan(b *testing.B) {
 		l.Attrs.Data[ipfam.V4] = data{1, kernel.MAC{2, 0, 0, 0, byte(i >> 8), byte(i)}}.encode()
 		peers[i] = l
 	}
-	p, err := New(environment(`{}`, true, false))
-	if err != nil {
-		b.Fatal(err)
-	}
+	p := backendtest.New(b, Type, `{}`, environment(true, false))
 	for b.Loop() {
-		p.Plan(node(1), peers, backend.View{Uplink: up})
+		p.Plan(node(1), peers, backend.Host{Uplink: up})
 	}
 }

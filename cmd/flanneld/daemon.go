@@ -2,24 +2,17 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"flannel/backend"
-	"flannel/backend/alloc"
-	"flannel/backend/hostgw"
-	"flannel/backend/udp"
-	"flannel/backend/vxlan"
 	"flannel/internal/health"
 	"flannel/internal/ipfam"
 	"flannel/internal/metrics"
@@ -30,19 +23,8 @@ import (
 	"flannel/kernel/podbridge"
 	"flannel/network"
 	"flannel/network/uplink"
-	"flannel/subnet"
 	"flannel/subnet/env"
 )
-
-// backends are the types that Backend.Type may name.
-func backends() map[string]backend.Factory {
-	return map[string]backend.Factory{
-		vxlan.Type:  vxlan.New,
-		hostgw.Type: hostgw.New,
-		udp.Type:    udp.New,
-		alloc.Type:  alloc.New,
-	}
-}
 
 // daemon is the whole program, built from its flags.
 type daemon struct {
@@ -207,18 +189,8 @@ func (d *daemon) recordConflict(err error) {
 	d.record.OK()
 }
 
-// checkConfig refuses a configuration that no backend can work with. What is
-// not known in it may be why.
-func checkConfig(c *subnet.Config) error {
-	_, err := network.NewBackend(backends(), c, network.Dry())
-	if err != nil && len(c.Warnings) > 0 {
-		return fmt.Errorf("%w; %s", err, strings.Join(c.Warnings, "; "))
-	}
-	return err
-}
-
 // newUplink follows the uplink that the flags choose.
-func (d *daemon) newUplink(families ipfam.Pair[bool], overrides ipfam.Pair[netip.Addr], links bool) (network.Uplink, error) {
+func (d *daemon) newUplink(families ipfam.Pair[bool], overrides ipfam.Pair[netip.Addr], onLinkRoutes bool) (network.Uplink, error) {
 	o, err := d.options.uplink.Options(families)
 	if err != nil {
 		return nil, err
@@ -226,7 +198,7 @@ func (d *daemon) newUplink(families ipfam.Pair[bool], overrides ipfam.Pair[netip
 	for f, a := range ipfam.Addrs(overrides) {
 		o.Public[f] = a
 	}
-	return uplink.NewWatcher(uplink.Config{Options: o, Log: d.log, TrackLinks: links}), nil
+	return uplink.NewWatcher(uplink.Config{Options: o, Log: d.log, TrackLinks: onLinkRoutes}), nil
 }
 
 // newKernel opens the kernel's tables.

@@ -89,14 +89,14 @@ func (t *linkTable) inside(p netip.Prefix) bool {
 
 // links returns the prefixes, the most specific first. Those that say
 // the same as the next larger one are left out.
-func (t *linkTable) links() backend.Links {
-	var list backend.Links
+func (t *linkTable) links() backend.OnLinkRoutes {
+	var list backend.OnLinkRoutes
 	for p, e := range t.entries {
 		if e.direct != t.around(p) {
-			list = append(list, backend.Link{Prefix: p, Direct: e.direct})
+			list = append(list, backend.OnLinkRoute{Prefix: p, Direct: e.direct})
 		}
 	}
-	slices.SortFunc(list, func(a, b backend.Link) int {
+	slices.SortFunc(list, func(a, b backend.OnLinkRoute) int {
 		return cmp.Or(cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), a.Prefix.Addr().Compare(b.Prefix.Addr()))
 	})
 	slices.Reverse(list)

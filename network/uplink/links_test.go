@@ -35,7 +35,7 @@ func tableOf(index int, routes ...rtnl.Route) *linkTable {
 	return t
 }
 
-func linkText(links backend.Links) string {
+func linkText(links backend.OnLinkRoutes) string {
 	var out string
 	for _, l := range links {
 		out += fmt.Sprintf("%s %t;", l.Prefix, l.Direct)

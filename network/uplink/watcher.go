@@ -44,7 +44,7 @@ type Config struct {
 	// process.
 	Namespace int
 	Log       *slog.Logger
-	// TrackLinks says that View.Links is wanted. Without it routes are neither
+	// TrackLinks says that Host.OnLinkRoutes is wanted. Without it routes are neither
 	// read nor followed.
 	TrackLinks bool
 	// Grace and ReceiveBuffer (bytes) replace the defaults when they are set.
@@ -64,7 +64,7 @@ type Watcher struct {
 	said    string // the last cause that was logged
 
 	mu    sync.Mutex
-	view  backend.View
+	view  backend.Host
 	err   error
 	cause string // of err, without what varies from look to look
 }
@@ -89,7 +89,7 @@ func NewWatcher(c Config) *Watcher {
 
 // Current returns the uplink in use. An error says what of it is gone, while
 // nothing on the host can take its place; the view is then the last one.
-func (w *Watcher) Current() (backend.View, error) {
+func (w *Watcher) Current() (backend.Host, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.view, w.err
@@ -97,10 +97,10 @@ func (w *Watcher) Current() (backend.View, error) {
 
 // Wait blocks until there is an uplink, or ctx ends. It logs what it waits
 // for, once per cause.
-func (w *Watcher) Wait(ctx context.Context) (backend.View, error) {
+func (w *Watcher) Wait(ctx context.Context) (backend.Host, error) {
 	err := w.follow(ctx, func() {}, w.known)
 	if err != nil {
-		return backend.View{}, err
+		return backend.Host{}, err
 	}
 	return w.Current()
 }
@@ -254,11 +254,11 @@ func (w *Watcher) look(host host, s eventSummary, changed func()) error {
 	upAgain := link.Up && (w.wasDown || s.down)
 	w.wasDown = !link.Up
 	was, _ := w.Current()
-	view := backend.View{Uplink: w.choice.up, Links: was.Links}
+	view := backend.Host{Uplink: w.choice.up, OnLinkRoutes: was.OnLinkRoutes}
 	// While something is missing the routes do not say what they say when all
 	// is well.
 	if w.TrackLinks && gone == nil && link.Up {
-		if view.Links, err = w.readLinks(host, link.Index, was.Links); err != nil {
+		if view.OnLinkRoutes, err = w.readLinks(host, link.Index, was.OnLinkRoutes); err != nil {
 			return err
 		}
 	}
@@ -271,7 +271,7 @@ func (w *Watcher) look(host host, s eventSummary, changed func()) error {
 // readLinks reads the links of the uplink. An interface that goes down or
 // vanishes meanwhile takes its routes with it: then the former ones stay, and
 // its event leads to another look.
-func (w *Watcher) readLinks(host host, index int, former backend.Links) (backend.Links, error) {
+func (w *Watcher) readLinks(host host, index int, former backend.OnLinkRoutes) (backend.OnLinkRoutes, error) {
 	table, err := host.linkTable(index, w.Options.Families)
 	if errors.Is(err, unix.ENODEV) {
 		return former, nil
@@ -288,7 +288,7 @@ func (w *Watcher) readLinks(host host, index int, former backend.Links) (backend
 
 // keep takes the result over, logs what people should know and reports whether
 // anything changed.
-func (w *Watcher) keep(view backend.View, gone error) bool {
+func (w *Watcher) keep(view backend.Host, gone error) bool {
 	cause := causeOf(gone)
 	w.mu.Lock()
 	was, wasCause := w.view, w.cause
@@ -309,7 +309,7 @@ func (w *Watcher) keep(view backend.View, gone error) bool {
 	if gone == nil {
 		w.said = ""
 	}
-	return moved || cause != wasCause || !slices.Equal(was.Links, view.Links)
+	return moved || cause != wasCause || !slices.Equal(was.OnLinkRoutes, view.OnLinkRoutes)
 }
 
 // causeOf is the part of an error that stays the same while interfaces that do

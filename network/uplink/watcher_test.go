@@ -20,7 +20,7 @@ type following struct {
 	t *testing.T
 	*Watcher
 	ns      *nstest.NS
-	changes chan backend.View
+	changes chan backend.Host
 	log     *logBuffer
 }
 
@@ -61,11 +61,11 @@ func newWatcher(t *testing.T, ns *nstest.NS, families ipfam.Pair[bool], change f
 	if change != nil {
 		change(&c)
 	}
-	return &following{t: t, Watcher: NewWatcher(c), ns: ns, changes: make(chan backend.View, 1000), log: log}
+	return &following{t: t, Watcher: NewWatcher(c), ns: ns, changes: make(chan backend.Host, 1000), log: log}
 }
 
 // start waits for the uplink and follows it until the test ends.
-func (f *following) start() backend.View {
+func (f *following) start() backend.Host {
 	f.t.Helper()
 	ctx, cancel := context.WithCancel(f.t.Context())
 	view, err := f.Wait(ctx)
@@ -95,14 +95,14 @@ func (f *following) start() backend.View {
 }
 
 // next waits for a call of changed.
-func (f *following) next() backend.View {
+func (f *following) next() backend.Host {
 	f.t.Helper()
 	select {
 	case view := <-f.changes:
 		return view
 	case <-time.After(20 * time.Second):
 		f.t.Fatalf("no change within 20 s\n%s", f.log)
-		return backend.View{}
+		return backend.Host{}
 	}
 }
 
@@ -129,9 +129,9 @@ func (f *following) untilGone(want bool) error {
 
 // untilLinks waits for calls of changed until the links are these: the kernel
 // adds an IPv6 route a moment after its address.
-func (f *following) untilLinks(view backend.View, want string) {
+func (f *following) untilLinks(view backend.Host, want string) {
 	f.t.Helper()
-	for linkText(view.Links) != want {
+	for linkText(view.OnLinkRoutes) != want {
 		view = f.next()
 	}
 }
@@ -337,7 +337,7 @@ func TestTheUplinkIsWaitedFor(t *testing.T) {
 	if _, err := f.Current(); !errors.Is(err, ErrUnknown) {
 		t.Errorf("got %v, want %v", err, ErrUnknown)
 	}
-	done := make(chan backend.View, 1)
+	done := make(chan backend.Host, 1)
 	go func() {
 		view, _ := f.Wait(t.Context())
 		done <- view
@@ -361,7 +361,7 @@ func TestTheUplinkIsWaitedFor(t *testing.T) {
 }
 
 // waitABit gives the other side a moment while a condition is polled.
-func waitABit(t *testing.T, failed <-chan backend.View) {
+func waitABit(t *testing.T, failed <-chan backend.Host) {
 	t.Helper()
 	select {
 	case <-failed:
@@ -430,9 +430,9 @@ func TestLinksFollowTheRoutes(t *testing.T) {
 		c.Options.Ifaces = []string{"eth0"}
 		c.TrackLinks = true
 	})
-	want := func(view backend.View, want string) {
+	want := func(view backend.Host, want string) {
 		t.Helper()
-		if got := linkText(view.Links); got != want {
+		if got := linkText(view.OnLinkRoutes); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
