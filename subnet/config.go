@@ -19,7 +19,7 @@ const DefaultBackend = "udp"
 type Config struct {
 	// Network is the overlay network; a family that is off is the zero Prefix.
 	Network ipfam.Pair[netip.Prefix]
-	// SubnetLen, SubnetMin and SubnetMax say which subnets nodes get. They are
+	// SubnetLen, SubnetMin and SubnetMax define which subnets nodes get. They are
 	// set by ParseConfig with subnets asked for, and meant for stores that
 	// pick subnets themselves.
 	SubnetLen ipfam.Pair[int]
@@ -68,8 +68,8 @@ var keys = ipfam.Pair[familyKeys]{
 }
 
 // ParseConfig reads the JSON text of a network configuration. With subnets it
-// also checks and completes the keys that say which subnets nodes get, as
-// stores need that pick subnets themselves. An error names the key, the value
+// also checks and completes the keys that define which subnets nodes get, for
+// stores that choose subnets themselves. An error names the key, the value
 // and what is allowed.
 func ParseConfig(raw []byte, subnets bool) (*Config, error) {
 	o, err := options.Parse(raw)

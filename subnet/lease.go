@@ -1,4 +1,4 @@
-// Package subnet says what a lease is and what a store of leases must do.
+// Package subnet defines what a lease is and what a store of leases must do.
 package subnet
 
 import (
@@ -11,7 +11,7 @@ import (
 	"flannel/internal/ipfam"
 )
 
-// Lease says which node has which subnet and how that node is reached.
+// Lease is the subnet of a node, and how that node is reached.
 type Lease struct {
 	// Name is what an operator looks the record up by: the last element of
 	// the etcd key, or the name of the Node.
@@ -36,7 +36,7 @@ type Attrs struct {
 	// BackendType is the backend in lower case; an empty type in a record is
 	// read as "udp".
 	BackendType string
-	// Untyped says that the record itself names no backend, as those of
+	// Untyped is true if the record itself names no backend, as those of
 	// flannel's udp backend do.
 	Untyped  bool
 	PublicIP ipfam.Pair[netip.Addr]

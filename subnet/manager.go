@@ -8,8 +8,8 @@ import (
 	"flannel/internal/ipfam"
 )
 
-// ErrLeaseLost is returned by Keep when the own subnet belongs to somebody
-// else. The caller acquires another.
+// ErrLeaseLost is returned by Keep if this node's subnet belongs to another
+// node. The caller acquires another.
 var ErrLeaseLost = errors.New("lease lost")
 
 // Snapshot is the complete set of leases at one moment.
@@ -20,8 +20,8 @@ type Snapshot struct {
 	// Epoch is another one than before when the store was wiped, restored or
 	// replaced: what it lacks then may come back.
 	Epoch uint64
-	// Held says that the leases are what was known at an earlier time, and that
-	// the store has not answered since: nothing is deleted for it.
+	// Held is true if the leases were known at an earlier time, and the store has
+	// not answered since: nothing is deleted because of it.
 	Held bool
 }
 
@@ -29,7 +29,7 @@ type Snapshot struct {
 // reached and return early only when ctx ends.
 type Manager interface {
 	// Config waits until the network configuration exists and is valid. While
-	// it waits it says so, once per cause. A configuration that cannot become
+	// it waits it logs why, once per cause. A configuration that cannot become
 	// valid by waiting (a file) is an error.
 	Config(ctx context.Context) (*Config, error)
 
@@ -39,7 +39,7 @@ type Manager interface {
 	Overrides(ctx context.Context) (ipfam.Pair[netip.Addr], error)
 
 	// Previous returns what an earlier run of the node with these public
-	// addresses has published; zero when there is nothing. prev is the subnet
+	// addresses has published; zero if there is nothing. prev is the subnet
 	// of that run, if it is known. It is the record that Acquire would re-use.
 	Previous(ctx context.Context, public ipfam.Pair[netip.Addr], prev ipfam.Pair[netip.Prefix]) (Attrs, error)
 
@@ -50,14 +50,14 @@ type Manager interface {
 	Acquire(ctx context.Context, a Attrs, prev ipfam.Pair[netip.Prefix]) (Lease, error)
 
 	// Keep holds the lease that Acquire returned: it renews it and publishes
-	// it again when it was wiped; then it tells the lease as it is from there
-	// on, with its end and its claim. tell must not block. Keep blocks until
+	// it again when it was wiped; then it calls notify with the lease as it is
+	// from there on, with its end and its precedence. notify must not block. Keep blocks until
 	// ctx ends, then returns ctx.Err(), or until the subnet is lost, then
 	// returns ErrLeaseLost, or until what is to be published has changed in the
 	// store, then returns nil: the caller acquires the lease again.
-	Keep(ctx context.Context, own Lease, tell func(Lease)) error
+	Keep(ctx context.Context, own Lease, notify func(Lease)) error
 
-	// Watch calls set with the complete set of leases, the own one included,
+	// Watch calls set with the complete set of leases, this node's included,
 	// once at the start and after every change. It blocks until ctx ends. A
 	// store that cannot be reached leaves the last set standing. set must not
 	// block and must not change the slice; Watch never changes a slice it has

@@ -133,7 +133,7 @@ func (h *handler) WithGroup(name string) slog.Handler {
 	return &handler{h.shared, h.next.WithGroup(name)}
 }
 
-// place returns what the flags say about a source line.
+// place returns what the flags set for a source line.
 func (s *shared) place(pc uintptr) place {
 	if len(s.modules) == 0 && s.backtrace == (location{}) || pc == 0 {
 		return place{level: s.level}

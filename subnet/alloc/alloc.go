@@ -12,7 +12,7 @@ import (
 	"flannel/subnet"
 )
 
-// ErrFull says that a family has no free subnet left.
+// ErrFull is the error of a family without a free subnet.
 var ErrFull = errors.New("no free subnet")
 
 // Pools are the subnets that nodes get, one pool per family that is on.

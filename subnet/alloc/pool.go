@@ -99,7 +99,7 @@ func (p Pool) runs(used []netip.Prefix, size uint64) []run {
 	return merged
 }
 
-// position says how many subnets lie between Min and the one that holds a,
+// position returns how many subnets lie between Min and the one that holds a,
 // which must not lie before Min.
 func (p Pool) position(a netip.Addr) uint64 {
 	hi, lo := words(a)

@@ -1,5 +1,5 @@
-// Package env is the file subnet.env, by which the daemon tells the CNI plugin
-// and Docker which subnet this node has.
+// Package env is the file subnet.env, from which the CNI plugin and Docker learn
+// which subnet this node has.
 package env
 
 import (
@@ -20,7 +20,7 @@ type Env struct {
 	Subnet ipfam.Pair[netip.Prefix]
 	// MTU for pods in bytes.
 	MTU int
-	// IPMasq says that the daemon masquerades the pods' traffic.
+	// IPMasq is true if the daemon masquerades the pods' traffic.
 	IPMasq bool
 }
 

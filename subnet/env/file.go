@@ -17,7 +17,7 @@ const (
 )
 
 // Read reads the file. A file that does not exist is an error that wraps
-// fs.ErrNotExist and says who writes it.
+// fs.ErrNotExist and names the program that writes it.
 func Read(path string) (Env, error) {
 	text, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -46,7 +46,7 @@ func read(path string) (string, error) {
 }
 
 // Write puts e into the file and reports whether that changed anything. A
-// file that says the same already is left alone.
+// file that has this content already is not touched.
 func Write(path string, e Env) (bool, error) {
 	text := e.String()
 	if upToDate(path, text) {

@@ -120,7 +120,7 @@ func example(f ipfam.Family) netip.Prefix {
 	}[f]
 }
 
-// missing names a key without which the file says nothing of use.
+// missing returns a key without which the file is of no use.
 func (e *Env) missing(seen map[string]int) string {
 	for f, s := range e.Subnet.Each() {
 		switch key := keysOf(f); {

@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,78 +80,43 @@ func decodeSubnet(text string) (netip.Prefix, error) {
 // recordValue is the value of a lease. The order of the fields is part of the
 // format.
 type recordValue struct {
-	PublicIP      publicIPv4
-	PublicIPv6    publicIPv6
+	PublicIP      json.RawMessage
+	PublicIPv6    json.RawMessage
 	BackendType   string          `json:",omitempty"`
 	BackendData   json.RawMessage `json:",omitempty"`
 	BackendV6Data json.RawMessage `json:",omitempty"`
 }
 
-// publicIPv4 is an address whose absence is written "0.0.0.0".
-type publicIPv4 struct{ netip.Addr }
+// noAddr is how the absence of a public address is written.
+var noAddr = ipfam.Pair[string]{`"0.0.0.0"`, "null"}
 
-// MarshalJSON implements json.Marshaler.
-func (a publicIPv4) MarshalJSON() ([]byte, error) {
+func encodeAddr(f ipfam.Family, a netip.Addr) json.RawMessage {
 	if !a.IsValid() {
-		return []byte(`"0.0.0.0"`), nil
+		return json.RawMessage(noAddr[f])
 	}
-	return json.Marshal(a.String())
+	return json.RawMessage(strconv.Quote(a.String()))
 }
 
-// UnmarshalJSON implements json.Unmarshaler.
-func (a *publicIPv4) UnmarshalJSON(raw []byte) error {
-	addr, err := unquoteAddr(raw)
-	if err != nil || !addr.Is4() {
-		return errors.New("PublicIP is not an IPv4 address")
+func decodeAddr(f ipfam.Family, raw json.RawMessage) (netip.Addr, error) {
+	if raw == nil || string(raw) == noAddr[f] {
+		return netip.Addr{}, nil
 	}
-	if !addr.IsUnspecified() {
-		a.Addr = addr
+	text, _ := strconv.Unquote(string(raw)) // an address is quoted in Go as in JSON
+	a, err := netip.ParseAddr(text)
+	switch {
+	case err != nil || ipfam.Of(a) != f || a.Is4In6() || a.Zone() != "":
+		return a, fmt.Errorf("%s is not an %s address", ipfam.Pair[string]{"PublicIP", "PublicIPv6"}[f], ipfam.Pair[string]{"IPv4", "IPv6"}[f])
+	case a.IsUnspecified():
+		return netip.Addr{}, nil
 	}
-	return nil
-}
-
-// publicIPv6 is an address whose absence is written null.
-type publicIPv6 struct{ netip.Addr }
-
-// MarshalJSON implements json.Marshaler.
-func (a publicIPv6) MarshalJSON() ([]byte, error) {
-	if !a.IsValid() {
-		return []byte("null"), nil
-	}
-	return json.Marshal(a.String())
-}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (a *publicIPv6) UnmarshalJSON(raw []byte) error {
-	if string(raw) == "null" {
-		return nil
-	}
-	addr, err := unquoteAddr(raw)
-	if err != nil || !addr.Is6() || addr.Is4In6() || addr.Zone() != "" {
-		return errors.New("PublicIPv6 is not an IPv6 address")
-	}
-	if !addr.IsUnspecified() {
-		a.Addr = addr
-	}
-	return nil
-}
-
-func unquoteAddr(raw []byte) (netip.Addr, error) {
-	if n := len(raw); n > 2 && raw[0] == '"' && !bytes.ContainsRune(raw, '\\') {
-		return netip.ParseAddr(string(raw[1 : n-1]))
-	}
-	var text string
-	if err := json.Unmarshal(raw, &text); err != nil {
-		return netip.Addr{}, err
-	}
-	return netip.ParseAddr(text)
+	return a, nil
 }
 
 // encodeValue returns the text that is stored for attributes.
 func encodeValue(a subnet.Attrs) ([]byte, error) {
 	value, err := json.Marshal(recordValue{
-		PublicIP:      publicIPv4{a.PublicIP[ipfam.V4]},
-		PublicIPv6:    publicIPv6{a.PublicIP[ipfam.V6]},
+		PublicIP:      encodeAddr(ipfam.V4, a.PublicIP[ipfam.V4]),
+		PublicIPv6:    encodeAddr(ipfam.V6, a.PublicIP[ipfam.V6]),
 		BackendType:   a.BackendType,
 		BackendData:   a.Data[ipfam.V4],
 		BackendV6Data: a.Data[ipfam.V6],
@@ -177,37 +141,24 @@ func decodeValue(value []byte) (subnet.Attrs, error) {
 	if err := json.Unmarshal(value, &r); err != nil {
 		return subnet.Attrs{}, fmt.Errorf("value: %w", err)
 	}
-	backend, err := backendType(r.BackendType)
-	if err != nil {
-		return subnet.Attrs{}, err
-	}
-	return subnet.Attrs{
-		BackendType: backend,
-		Untyped:     r.BackendType == "",
-		PublicIP:    ipfam.Pair[netip.Addr]{r.PublicIP.Addr, r.PublicIPv6.Addr},
+	a := subnet.Attrs{
+		BackendType: subnet.DefaultBackend,
+		Untyped:     r.BackendType == "", // flannel's udp backend writes none
 		Data:        ipfam.Pair[json.RawMessage]{present(r.BackendData), present(r.BackendV6Data)},
-	}, nil
-}
-
-// backendType returns the type in lower case. Flannel's udp backend writes
-// none.
-func backendType(text string) (string, error) {
-	if text == "" {
-		return subnet.DefaultBackend, nil
 	}
-	if len(text) > maxType || !onlyOf(text, typeRunes) {
-		return "", errors.New("BackendType is not a name")
-	}
-	return strings.ToLower(text), nil
-}
-
-func onlyOf(text, runes string) bool {
-	for _, r := range text {
-		if !strings.ContainsRune(runes, r) {
-			return false
+	for f, raw := range (ipfam.Pair[json.RawMessage]{r.PublicIP, r.PublicIPv6}).Each() {
+		var err error
+		if a.PublicIP[f], err = decodeAddr(f, raw); err != nil {
+			return subnet.Attrs{}, err
 		}
 	}
-	return true
+	if !a.Untyped {
+		a.BackendType = strings.ToLower(r.BackendType)
+	}
+	if len(r.BackendType) > maxType || strings.Trim(r.BackendType, typeRunes) != "" {
+		return subnet.Attrs{}, errors.New("BackendType is not a name")
+	}
+	return a, nil
 }
 
 func present(data json.RawMessage) json.RawMessage {

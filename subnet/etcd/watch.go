@@ -78,7 +78,7 @@ func (w *watcher) take(s *snapshot) {
 	w.set(subnet.Snapshot{Leases: leases, Epoch: w.m.epoch.Load()})
 }
 
-// catchUp makes the set one that a watch can go on from: a fresh list, or the
+// catchUp makes the set one that a watch can continue from: a fresh list, or the
 // present set if the store still is the one it was read from.
 func (w *watcher) catchUp(ctx context.Context) error {
 	if w.now != nil {

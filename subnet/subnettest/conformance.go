@@ -79,7 +79,7 @@ func acquire(t *testing.T, m subnet.Manager, a subnet.Attrs, prev ipfam.Pair[net
 		t.Fatalf("Acquire: %v", err)
 	}
 	if !l.Attrs.Equal(a) || l.Name == "" || l.Precedence.Age == 0 {
-		t.Fatalf("Acquire = %+v, want the attributes %+v, a name and a claim", l, a)
+		t.Fatalf("Acquire = %+v, want the attributes %+v, a name and a precedence", l, a)
 	}
 	return l
 }
@@ -148,29 +148,29 @@ func disjoint(t *testing.T, leases []subnet.Lease) {
 	}
 }
 
-// notSharedWithAStranger has a node that knows IPv4 only create its key just
+// notShared has a node that knows IPv4 only create its key just
 // before each of ours does.
-func notSharedWithAStranger(t *testing.T, h Harness) {
+func notShared(t *testing.T, h Harness) {
 	for _, config := range []string{IPv4Config, DualConfig} {
 		h.SetConfig(t, config)
-		var strangers []subnet.Lease
+		var others []subnet.Lease
 		intrude := func(chosen ipfam.Pair[netip.Prefix]) {
-			if len(strangers) >= 3 {
+			if len(others) >= 3 {
 				return
 			}
-			l := subnet.Lease{Attrs: Attrs(IPv4Config, 100+len(strangers))}
+			l := subnet.Lease{Attrs: Attrs(IPv4Config, 100+len(others))}
 			l.Subnet[ipfam.V4] = chosen[ipfam.V4]
 			if !h.Create(t, l) {
-				t.Errorf("the stranger did not get %s", l.Subnet[ipfam.V4])
+				t.Errorf("the other node did not get %s", l.Subnet[ipfam.V4])
 			}
-			strangers = append(strangers, l)
+			others = append(others, l)
 		}
 		own := acquire(t, h.Manager(t, intrude), Attrs(config, 1), none())
-		if len(strangers) != 3 {
-			t.Fatalf("%d strangers came in between, want 3", len(strangers))
+		if len(others) != 3 {
+			t.Fatalf("%d nodes came in between, want 3", len(others))
 		}
-		disjoint(t, append(strangers, own))
-		for _, l := range append(strangers, own) {
+		disjoint(t, append(others, own))
+		for _, l := range append(others, own) {
 			h.Delete(t, l.Subnet)
 		}
 	}

@@ -30,22 +30,22 @@ func deletedIsPublishedAgain(t *testing.T, h Harness) {
 	}
 }
 
-func createdAgainIsTold(t *testing.T, h Harness) {
+func createdAgainIsReported(t *testing.T, h Harness) {
 	h.SetConfig(t, IPv4Config)
 	m := node(t, h)
 	own := acquire(t, m, Attrs(IPv4Config, 1), none())
-	told := make(chan subnet.Lease, 10)
+	reported := make(chan subnet.Lease, 10)
 	Background(t, func(ctx context.Context) error {
-		return m.Keep(ctx, own, func(l subnet.Lease) { told <- l })
+		return m.Keep(ctx, own, func(l subnet.Lease) { reported <- l })
 	})
 	h.Delete(t, own.Subnet)
 	select {
-	case got := <-told:
+	case got := <-reported:
 		if l, _, found := h.Get(t, own.Subnet); !found || got.Precedence != l.Precedence || got.Subnet != own.Subnet {
-			t.Errorf("told %+v, the store has %+v", got, l)
+			t.Errorf("reported %+v, the store has %+v", got, l)
 		}
 	case <-time.After(patience):
-		t.Error("nothing was told")
+		t.Error("nothing was reported")
 	}
 }
 

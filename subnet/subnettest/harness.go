@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/loop"
 	"flannel/subnet"
 )
 
@@ -20,7 +21,7 @@ type Harness interface {
 	// the lease.
 	Manager(t *testing.T, beforeCreate func(ipfam.Pair[netip.Prefix])) subnet.Manager
 	SetConfig(t *testing.T, text string)
-	// Put stores a record, whoever had it. One with Invalid set has that text
+	// Put stores a record, whether or not there was one. One with Invalid set has that text
 	// for its value, which nobody can decode.
 	Put(t *testing.T, l subnet.Lease, reservation bool)
 	// Create stores a record unless one of exactly these subnets exists.
@@ -39,13 +40,13 @@ type Watching struct {
 	mu sync.Mutex
 	// last is nil until the first set has arrived.
 	last    []*subnet.Lease
-	changed chan struct{}
+	changed loop.Signal
 }
 
 // Watch runs a manager's Watch until the test ends.
 func Watch(t *testing.T, m subnet.Manager) *Watching {
 	t.Helper()
-	w := &Watching{t: t, changed: make(chan struct{}, 1)}
+	w := &Watching{t: t, changed: loop.NewSignal()}
 	Background(t, func(ctx context.Context) error { return m.Watch(ctx, w.set) })
 	return w
 }
@@ -57,10 +58,7 @@ func (w *Watching) set(s subnet.Snapshot) {
 		w.last = []*subnet.Lease{}
 	}
 	w.mu.Unlock()
-	select {
-	case w.changed <- struct{}{}:
-	default:
-	}
+	w.changed.Send()
 }
 
 // Last returns the set that came last, nil when none has come.

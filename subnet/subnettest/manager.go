@@ -224,13 +224,13 @@ func (m *Manager) create(ctx context.Context, pools alloc.Pools, subnets ipfam.P
 }
 
 // Keep implements subnet.Manager.
-func (m *Manager) Keep(ctx context.Context, own subnet.Lease, tell func(subnet.Lease)) error {
+func (m *Manager) Keep(ctx context.Context, own subnet.Lease, notify func(subnet.Lease)) error {
 	s := m.store
 	var lost error
 	err := s.reach(ctx, func() bool {
 		switch e := s.records[name(own.Subnet)]; {
 		case e == nil:
-			lost = m.restore(own, tell)
+			lost = m.restore(own, notify)
 		case e.lease.Invalid != "":
 			own = s.put(own, e.reserved(), m)
 			s.touch()
@@ -259,7 +259,7 @@ func (e *entry) reserved() bool { return e.reservation && e.lease.Invalid == "" 
 
 // restore publishes a deleted lease again. It is called with the store's lock
 // held.
-func (m *Manager) restore(own subnet.Lease, tell func(subnet.Lease)) error {
+func (m *Manager) restore(own subnet.Lease, notify func(subnet.Lease)) error {
 	for _, l := range m.store.all() {
 		for f, p := range ipfam.Prefixes(own.Subnet) {
 			if l.Subnet[f].IsValid() && l.Subnet[f].Overlaps(p) {
@@ -269,28 +269,28 @@ func (m *Manager) restore(own subnet.Lease, tell func(subnet.Lease)) error {
 	}
 	own = m.store.put(own, false, m)
 	m.store.touch()
-	tell(own)
+	notify(own)
 	return nil
 }
 
 // Watch implements subnet.Manager.
 func (m *Manager) Watch(ctx context.Context, set func(subnet.Snapshot)) error {
 	s := m.store
-	var told []*subnet.Lease
+	var last []*subnet.Lease
 	first := true
 	for {
 		err := s.reach(ctx, func() bool {
 			leases := s.all()
-			if !first && subnet.EqualLeases(leases, told) {
+			if !first && subnet.EqualLeases(leases, last) {
 				return false
 			}
-			told, first = leases, false
+			last, first = leases, false
 			return true
 		})
 		if err != nil {
 			return err
 		}
-		set(subnet.Snapshot{Leases: told})
+		set(subnet.Snapshot{Leases: last})
 	}
 }
 

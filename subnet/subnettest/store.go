@@ -49,7 +49,8 @@ func (s *Store) SetReachable(reachable bool) {
 	s.change(func() { s.down = !reachable })
 }
 
-// Put stores a record, whoever had it. Claim and Name are filled in.
+// Put stores a record, whether or not there was one. Precedence and Name are
+// filled in.
 func (s *Store) Put(l subnet.Lease, reservation bool) {
 	s.change(func() { s.put(l, reservation, nil) })
 }
@@ -96,7 +97,7 @@ func (s *Store) put(l subnet.Lease, reservation bool, by *Manager) subnet.Lease 
 	return l
 }
 
-// removeOthers deletes the leases of a node's device but for the own one. It is
+// removeOthers deletes the leases of a node's device but for own. It is
 // called with the lock held.
 func (s *Store) removeOthers(own subnet.Lease) {
 	maps.DeleteFunc(s.records, func(name string, e *entry) bool {

@@ -23,10 +23,10 @@ const (
 const format = 1
 
 const (
-	// outage is how long a lease without an end is believed after the last
+	// outage is for how long a lease without an end is used after the last
 	// contact with its store.
 	outage = 24 * time.Hour
-	// clockError is how far the clock may be behind.
+	// clockError is by how much the clock may be behind.
 	clockError = 10 * time.Minute
 )
 
@@ -42,8 +42,8 @@ type state struct {
 	Addrs     []netip.Addr           `json:"addrs,omitempty"`
 	Config    *subnet.Config         `json:"config"`
 	Overrides ipfam.Pair[netip.Addr] `json:"overrides"`
-	// Asked is what this node has asked to publish; the record may say
-	// something else, by the will of an operator.
+	// Asked is what this node has asked to publish; an operator may have made the
+	// record another one.
 	Asked attrs  `json:"asked"`
 	Own   record `json:"own"`
 }
@@ -99,7 +99,7 @@ func load(dir *statedir.Dir) (*state, error) {
 	return s, nil
 }
 
-// check says why the state cannot be used now. config and wanted are nil while
+// check returns why the state cannot be used now. config and wanted are nil while
 // they are not known.
 func (s *state) check(o Options, config *subnet.Config, wanted *subnet.Attrs, now time.Time) error {
 	until := s.Own.Expires

@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/logonce"
+	"flannel/internal/loop"
 	"flannel/internal/statedir"
 	"flannel/subnet"
 )
 
-// Store is a store of leases that says which one it is.
+// Store is a store of leases that can be told from others.
 type Store interface {
 	subnet.Manager
 	// Identity is another one when the store was replaced by another, or this
@@ -24,18 +26,19 @@ type Store interface {
 	Identity() string
 }
 
-// Options say what is known of the last run, and when it is used.
+// Options define what is known of the last run, and when it is used.
 type Options struct {
 	Log *slog.Logger
 	Dir *statedir.Dir
-	// Where names the store and this node: what was known elsewhere is not used.
+	// Where identifies the store and this node: the state of another store or
+	// node is not used.
 	Where string
-	// Check refuses a network configuration that no backend can work with.
+	// Check rejects a network configuration that no backend can work with.
 	Check func(*subnet.Config) error
 	// Away reports whether the store cannot be reached.
 	Away func() bool
-	// Running is called with the time of the last contact when the node runs
-	// from that state, and with the zero time when the store has answered. It
+	// Running is called with the time of the last contact when the node starts to
+	// run from the state, and with the zero time when the store has answered. It
 	// must not block.
 	Running func(since time.Time)
 }
@@ -43,8 +46,8 @@ type Options struct {
 const (
 	// patience is how long the store may take to answer at the start.
 	patience = 5 * time.Second
-	// lookEvery is how often it is looked whether the state can be used.
-	lookEvery = time.Second
+	// checkEvery is how often it is checked whether the state can be used.
+	checkEvery = time.Second
 )
 
 // otherStore is added to the epoch of snapshots when the store is another one
@@ -52,8 +55,8 @@ const (
 const otherStore = 1 << 32
 
 // Manager is a Store that, while the inner one cannot be reached at the start,
-// returns what was known at the last run. Once the inner one answers, what it
-// says counts. Run must run while its other methods are used.
+// returns what was known at the last run. Once the inner one answers, its answers
+// are used. Run must run while the other methods are used.
 type Manager struct {
 	Store
 	o     Options
@@ -62,14 +65,14 @@ type Manager struct {
 	// state, changed when it has not.
 	answered, changed chan struct{}
 	giveUp            sync.Once
-	// ownChanged and peersChanged ask Run to write.
-	ownChanged, peersChanged chan struct{}
+	// ownChanged and peersChanged ask Run to save.
+	ownChanged, peersChanged loop.Signal
 
 	mu sync.Mutex
-	// refused is why the state was not used the last time.
-	refused string
-	// settled says that the store has given this node its lease, or confirmed
-	// that of the state: the state is not used any more.
+	// unusable is why the state was not used the last time.
+	unusable logonce.Last[string]
+	// settled is true once the store has given this node its lease, or confirmed
+	// that of the state: the state is no longer used.
 	settled bool
 	// wanted is what this node publishes.
 	wanted *subnet.Attrs
@@ -88,7 +91,7 @@ func New(inner Store, o Options) *Manager {
 	return &Manager{
 		Store: inner, o: o, begun: time.Now(), now: state{Format: format, Where: o.Where},
 		answered: make(chan struct{}), changed: make(chan struct{}),
-		ownChanged: make(chan struct{}, 1), peersChanged: make(chan struct{}, 1),
+		ownChanged: loop.NewSignal(), peersChanged: loop.NewSignal(),
 	}
 }
 
@@ -118,7 +121,7 @@ func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr], p
 }
 
 // Acquire implements subnet.Manager. The lease of the state is this node's only
-// while the node publishes what it has published then.
+// while the node publishes the same as then.
 func (m *Manager) Acquire(ctx context.Context, a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) (subnet.Lease, error) {
 	m.update(func() { m.wanted = &a })
 	if s := m.state(); s != nil && !s.Asked.attrs().Equal(a) {
@@ -137,13 +140,13 @@ func (m *Manager) Acquire(ctx context.Context, a subnet.Attrs, prev ipfam.Pair[n
 
 // Keep implements subnet.Manager. It returns nil once the store has confirmed
 // what was taken from the state: then the lease is acquired from the store.
-func (m *Manager) Keep(ctx context.Context, own subnet.Lease, tell func(subnet.Lease)) error {
+func (m *Manager) Keep(ctx context.Context, own subnet.Lease, notify func(subnet.Lease)) error {
 	if m.state() != nil {
 		return m.confirm(ctx)
 	}
 	return m.Store.Keep(ctx, own, func(l subnet.Lease) {
 		m.noteOwn(l)
-		tell(l)
+		notify(l)
 	})
 }
 
@@ -189,8 +192,8 @@ func (m *Manager) Changed(ctx context.Context) error {
 	}
 }
 
-// ask asks the store. When it cannot be reached and the state can be used, the
-// answer is what is known from there.
+// ask asks the store. If it cannot be reached and the state can be used, the
+// answer comes from the state.
 func ask[T any](ctx context.Context, m *Manager, request func(context.Context) (T, error), known func(*state) T) (T, error) {
 	if s := m.state(); s != nil {
 		return known(s), nil
@@ -206,13 +209,13 @@ func ask[T any](ctx context.Context, m *Manager, request func(context.Context) (
 		value, err := request(asking)
 		answers <- answer{value, err}
 	}()
-	look := time.NewTicker(lookEvery)
-	defer look.Stop()
+	check := time.NewTicker(checkEvery)
+	defer check.Stop()
 	for {
 		select {
 		case a := <-answers:
 			return a.value, a.err
-		case <-look.C:
+		case <-check.C:
 		}
 		s := m.usable()
 		if s == nil {
@@ -241,9 +244,8 @@ func (m *Manager) usable() *state {
 	if err == nil {
 		return s
 	}
-	if why := err.Error(); why != m.refused && !errors.Is(err, fs.ErrNotExist) {
-		m.refused = why
-		m.o.Log.Info("what is known from the last run is not used", "why", why)
+	if !errors.Is(err, fs.ErrNotExist) && m.unusable.Changed(err.Error()) {
+		m.o.Log.Info("what is known from the last run is not used", "why", err)
 	}
 	return nil
 }
@@ -270,7 +272,7 @@ func (m *Manager) confirm(ctx context.Context) error {
 	}
 	if !sameConfig(config, s.Config) || overrides != s.Overrides {
 		if err := m.o.Dir.Save(ownDocument, state{}); err != nil {
-			m.o.Log.Warn("state not removed", "err", err)
+			m.o.Log.Warn("state of the last run not removed", "err", err)
 		}
 		m.giveUp.Do(func() { close(m.changed) })
 		<-ctx.Done()

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// peersDelay is how long changes of other nodes are gathered, and again for
-	// each peersSpan of them: a disk is spared what a large cluster changes.
+	// peersDelay is for how long changes of other nodes are collected, once more
+	// for each peersSpan of them: this spares the disk in a large cluster.
 	peersDelay = 30 * time.Second
 	peersSpan  = 500
 	// contactEvery is how often the time of the last contact is noted.
@@ -25,10 +25,10 @@ const (
 	recordSize = 256
 )
 
-// Run writes down what the next run is to know, until ctx ends.
+// Run saves what the next run is to know, until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
-	failed := logonce.NewFailures(m.o.Log, slog.LevelWarn)
-	save := func(what string, write func() error) { failed.Fail("write the state of "+what, write()) }
+	failures := logonce.NewFailures(m.o.Log, slog.LevelWarn)
+	save := func(what string, write func() error) { failures.Fail("write the state of "+what, write()) }
 	contact := time.NewTicker(contactEvery)
 	defer contact.Stop()
 	var due <-chan time.Time
@@ -40,7 +40,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-contact.C:
 			save("this node", m.saveOwn)
 			if m.Identity() != written {
-				signal(m.peersChanged)
+				m.peersChanged.Send()
 			}
 		case <-m.peersChanged:
 			if due == nil {
@@ -68,7 +68,7 @@ func (m *Manager) noteOwn(l subnet.Lease) {
 			m.now.Asked = attrsOf(*m.wanted)
 		}
 	})
-	signal(m.ownChanged)
+	m.ownChanged.Send()
 }
 
 func (m *Manager) peers() int {
@@ -79,17 +79,10 @@ func (m *Manager) peers() int {
 
 func (m *Manager) notePeers(leases []*subnet.Lease) {
 	m.update(func() { m.leases = leases })
-	signal(m.peersChanged)
+	m.peersChanged.Send()
 }
 
-func signal(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// saveOwn writes only what the store has said: without contact nothing is new.
+// saveOwn does nothing while the store cannot be reached: nothing is new then.
 func (m *Manager) saveOwn() error {
 	m.mu.Lock()
 	now := m.now
@@ -101,7 +94,7 @@ func (m *Manager) saveOwn() error {
 	return m.o.Dir.Save(ownDocument, now)
 }
 
-// savePeers writes one lease after the other: as a whole they are many.
+// savePeers encodes one lease after the other: together they are large.
 func (m *Manager) savePeers() error {
 	m.mu.Lock()
 	leases := m.leases
@@ -140,7 +133,7 @@ func (m *Manager) loadPeers(s *state) []*subnet.Lease {
 	}
 	err := m.o.Dir.Load(peersDocument, &known)
 	if err == nil && known.Identity != s.Identity {
-		err = errors.New("those that were written are of another store")
+		err = errors.New("the saved ones are of another store")
 	}
 	if err != nil {
 		m.o.Log.Warn("no leases of other nodes are known", "err", err)

@@ -22,12 +22,12 @@ import (
 	"flannel/internal/testkit/pki"
 )
 
-// Options say what kind of etcd a test needs. The zero value is one without
+// Options define what kind of etcd a test needs. The zero value is one without
 // TLS and without users.
 type Options struct {
 	// TLS serves over TLS with a certificate of a CA made for this test.
 	TLS bool
-	// ClientCerts refuses clients without a certificate of that CA.
+	// ClientCerts rejects clients without a certificate of that CA.
 	ClientCerts bool
 	// User and Password, when set, turn authentication on. The user may read
 	// and write below Prefix and nothing else.
@@ -260,7 +260,7 @@ func (s *Server) end(how func() error) {
 }
 
 // Pause stops the server from running while its connections stay open, as a
-// hanging machine would; Resume lets it go on.
+// hanging machine would; Resume ends that.
 func (s *Server) Pause() {
 	s.t.Helper()
 	if err := s.proc.Pause(); err != nil {
