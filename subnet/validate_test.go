@@ -73,7 +73,7 @@ func TestOnlyBadLeasesAreRejected(t *testing.T) {
 		"younger overlap":    {[]subnet.Lease{own, good, lease("x", "10.5.2.128/25", "192.0.2.3", 9)}, map[string]string{"x": "of the older lease good"}},
 		"older overlap":      {[]subnet.Lease{own, good, lease("x", "10.5.2.0/23", "192.0.2.3", 1)}, map[string]string{"good": "of the older lease x"}},
 		"same age, by name":  {[]subnet.Lease{own, good, lease("a", "10.5.2.0/25", "192.0.2.3", 6)}, map[string]string{"good": "of the older lease a"}},
-		"live beats grace":   {[]subnet.Lease{own, with(good, grace), lease("x", "10.5.2.0/25", "192.0.2.3", 9)}, map[string]string{"good": "of the older lease x"}},
+		"live before grace":  {[]subnet.Lease{own, with(good, grace), lease("x", "10.5.2.0/25", "192.0.2.3", 9)}, map[string]string{"good": "of the older lease x"}},
 		"same address":       {[]subnet.Lease{own, good, lease("x", "10.5.3.0/24", "192.0.2.2", 9)}, nil},
 		"shared address, udp": {[]subnet.Lease{
 			own, with(good, udp), with(lease("x", "10.5.3.0/24", "192.0.2.2", 9), udp), with(lease("y", "10.5.4.0/24", "192.0.2.2", 9), udp),
@@ -192,7 +192,7 @@ func ipv6(name, prefix, public string) subnet.Lease {
 	return l
 }
 
-func TestWhatIsOddIsUsedAndNoted(t *testing.T) {
+func TestUnusualLeasesAreUsedAndNoted(t *testing.T) {
 	own := lease("own", "10.5.1.0/24", "192.0.2.1", 5)
 	site := siteOf("10.5.0.0/16")
 	site.Local = nil // behind a NAT
@@ -232,7 +232,7 @@ func TestWhatIsOddIsUsedAndNoted(t *testing.T) {
 func pointees(leases ...subnet.Lease) []subnet.Lease { return leases }
 
 // This node's record has another subnet than it knows while one is acquired.
-func TestARecordOfOurOwnIsNoPeer(t *testing.T) {
+func TestThisNodesRecordIsNoPeer(t *testing.T) {
 	own := lease("own", "10.5.1.0/24", "192.0.2.1", 5)
 	keyed := func(l *subnet.Lease) { l.Attrs.Data[ipfam.V4] = []byte(`{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}`) }
 	renumbered := lease("own", "10.5.9.0/24", "192.0.2.1", 5)

@@ -19,8 +19,8 @@ func elsewhere(subnets string) subnet.Lease {
 
 func TestRecordsOfThisNode(t *testing.T) {
 	server := etcdtest.Start(t, etcdtest.Options{})
-	twin := stranger("10.5.30.0/24", 2)
-	twin.Attrs.PublicIP = addrs("192.0.2.1")
+	sameAddress := stranger("10.5.30.0/24", 2)
+	sameAddress.Attrs.PublicIP = addrs("192.0.2.1")
 	plain := func(l subnet.Lease, backend string) subnet.Lease {
 		l.Attrs.BackendType, l.Attrs.Data = backend, subnet.Attrs{}.Data
 		return l
@@ -51,12 +51,12 @@ func TestRecordsOfThisNode(t *testing.T) {
 			records: []subnet.Lease{elsewhere("10.5.20.0/24"), at("10.5.21.0/24")}, want: "10.5.21.0/24",
 		},
 		{
-			name:    "an own record that does not fit overlaps",
+			name:    "a record of this node that does not fit overlaps",
 			records: []subnet.Lease{at("10.5.8.0/22"), at(prev)}, want: prev,
 		},
 		{
 			name:    "the address of another device is not surely ours",
-			records: []subnet.Lease{twin, at(prev)}, want: prev, stay: []string{"10.5.30.0/24"},
+			records: []subnet.Lease{sameAddress, at(prev)}, want: prev, stay: []string{"10.5.30.0/24"},
 		},
 		{
 			name:    "a reservation is taken over and nothing else stays",

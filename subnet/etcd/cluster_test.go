@@ -48,7 +48,7 @@ func TestAnotherLeaderIsElected(t *testing.T) {
 	})
 }
 
-// A member that lost the others answers, but what it says is not up to date.
+// A member that lost the others answers, but its answers are not up to date.
 func TestAMemberWithoutLeaderIsNoStore(t *testing.T) {
 	h, servers, r, reached := runInCluster(t)
 	servers[0].Kill()
@@ -56,12 +56,12 @@ func TestAMemberWithoutLeaderIsNoStore(t *testing.T) {
 	select {
 	case err := <-reached:
 		if err == nil {
-			t.Fatal("the store is said to be reachable again when it went away")
+			t.Fatal("the store is reported reachable again when it went away")
 		}
 	case <-time.After(time.Minute):
 		t.Fatal("nobody notices that there is no leader")
 	}
-	r.watch.Await("the own lease", func(leases []*subnet.Lease) bool { return len(leases) == 1 })
+	r.watch.Await("this node's lease", func(leases []*subnet.Lease) bool { return len(leases) == 1 })
 	servers[2].Start()
 	awaitAll(t, h, []*runningNode{r}, []ipfam.Pair[netip.Prefix]{r.own.Subnet})
 }

@@ -89,7 +89,7 @@ func (m *Manager) usable(raw []byte) (*subnet.Config, error) {
 	if raw == nil {
 		return nil, fmt.Errorf("%s does not exist", m.configKey())
 	}
-	return m.parse(raw)
+	return m.o.parse(raw)
 }
 
 func (m *Manager) useConfig(raw []byte, c *subnet.Config) *subnet.Config {

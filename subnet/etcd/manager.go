@@ -85,7 +85,6 @@ type Manager struct {
 	// beforeCreate and afterCreate are called around the transaction that
 	// creates a lease; tests play another node in them.
 	beforeCreate, afterCreate func(ipfam.Pair[netip.Prefix])
-	parse                     func(raw []byte) (*subnet.Config, error)
 
 	// version is the last revision of the store that was seen, and relist
 	// asks Watch to begin from a fresh list. recheck asks Keep to check again.
@@ -143,7 +142,6 @@ func New(o Options) (*Manager, error) {
 		deferral:     letOthers,
 		beforeCreate: func(ipfam.Pair[netip.Prefix]) {},
 		afterCreate:  func(ipfam.Pair[netip.Prefix]) {},
-		parse:        o.parse,
 		relist:       loop.NewSignal(),
 		recheck:      loop.NewSignal(),
 		writing:      semaphore.NewWeighted(1),

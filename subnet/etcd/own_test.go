@@ -72,7 +72,7 @@ func TestOwnLease(t *testing.T) {
 		{"is renewed before it ends", renewedBeforeItEnds},
 		{"gets another etcd lease at a restart", anotherEtcdLease},
 		{"is granted for a day", grantedForADay},
-		{"yields to a stranger who comes right after", yieldsToStranger},
+		{"yields to another node that comes right after", yieldsToStranger},
 		{"yields to an older one that shares the IPv6 subnet", yieldsToOlder},
 		{"yields although the store was away when it looked", yieldsAfterAFailure},
 		{"yields to a stranger although it could not look before a restart", yieldsAfterARestart},
@@ -103,9 +103,9 @@ func renewedBeforeItEnds(t *testing.T, h *harness) {
 		return m.Watch(ctx, func(s subnet.Snapshot) { sets <- s.Leases })
 	})
 	leases := h.etcdLeases(t)
-	told := make(chan subnet.Lease, 100)
+	reported := make(chan subnet.Lease, 100)
 	subnettest.Background(t, func(ctx context.Context) error {
-		return m.Keep(ctx, own, func(l subnet.Lease) { told <- l })
+		return m.Keep(ctx, own, func(l subnet.Lease) { reported <- l })
 	})
 	first, id := h.stored(t, own.Subnet)
 	for range 2 {
@@ -122,11 +122,11 @@ func renewedBeforeItEnds(t *testing.T, h *harness) {
 	if l.Precedence != own.Precedence || !l.Attrs.Equal(own.Attrs) {
 		t.Errorf("the record became %+v, was %+v", l, own)
 	}
-	if present := <-told; !present.Expires.After(own.Expires) || !present.Equal(own) {
-		t.Errorf("told %+v after %+v", present, own)
+	if present := <-reported; !present.Expires.After(own.Expires) || !present.Equal(own) {
+		t.Errorf("reported %+v after %+v", present, own)
 	}
 	if n := len(sets); n != 1 {
-		t.Errorf("the watch told %d sets, want one: a renewal is no change", n)
+		t.Errorf("the watch passed %d sets, want one: a renewal is no change", n)
 	}
 	eventually.True(t, "former etcd leases are revoked", func() bool { return h.etcdLeases(t) == leases })
 }
@@ -363,7 +363,7 @@ func keptByAnother(t *testing.T, h *harness) {
 	})
 }
 
-func TestConfigIsTalkedAboutOnce(t *testing.T) {
+func TestConfigIsLoggedOnce(t *testing.T) {
 	h := newHarness(t, etcdtest.Start(t, etcdtest.Options{}), "/coreos.com/network")
 	var book logBook
 	o := h.options()
@@ -373,13 +373,13 @@ func TestConfigIsTalkedAboutOnce(t *testing.T) {
 		_, err := m.Config(ctx)
 		return err
 	})
-	said := func(text string, times int) {
+	logged := func(text string, times int) {
 		t.Helper()
-		eventually.True(t, "the log says "+text, func() bool { return book.count(text) == times })
+		eventually.True(t, "the log has "+text, func() bool { return book.count(text) == times })
 	}
-	said("etcdctl --endpoints="+h.server.Endpoint()+" put /coreos.com/network/config", 1)
+	logged("etcdctl --endpoints="+h.server.Endpoint()+" put /coreos.com/network/config", 1)
 	h.SetConfig(t, `{"Network":"nonsense"}`)
-	said("nonsense", 1)
+	logged("nonsense", 1)
 	h.SetConfig(t, ` {"Network":"nonsense"}`)
 	h.SetConfig(t, v4)
 	if err := <-result; err != nil {
@@ -388,12 +388,12 @@ func TestConfigIsTalkedAboutOnce(t *testing.T) {
 	own := acquire(t, m, subnettest.Attrs(v4, 1))
 	subnettest.Background(t, subnettest.Keep(m, own))
 	h.SetConfig(t, dual)
-	said("takes effect at restart", 1)
+	logged("takes effect at restart", 1)
 	h.SetConfig(t, v4)
-	said("is the one in use again", 1)
+	logged("is the one in use again", 1)
 	for text, times := range map[string]int{"no network configuration": 1, "nonsense": 1, "takes effect at restart": 1} {
 		if n := book.count(text); n != times {
-			t.Errorf("%q is said %d times, want %d:\n%s", text, n, times, book.String())
+			t.Errorf("%q is logged %d times, want %d:\n%s", text, n, times, book.String())
 		}
 	}
 }

@@ -150,6 +150,11 @@ func sameNode(a, b subnet.Attrs) bool {
 			return true
 		}
 	}
+	return sameKey(a, b)
+}
+
+// sameKey reports whether two records share key material.
+func sameKey(a, b subnet.Attrs) bool {
 	for f, data := range a.Data.Each() {
 		if id := identity(data); id != "" && id == identity(b.Data[f]) {
 			return true
@@ -181,13 +186,5 @@ func sameAddress(record, node subnet.Attrs) bool {
 // key material or, if the backend has none, are the same. With udp the records of
 // several nodes may be the same, from behind one address.
 func sameOrigin(a, b subnet.Attrs) bool {
-	known := false
-	for _, f := range ipfam.All() {
-		x, y := identity(a.Data[f]), identity(b.Data[f])
-		if x != "" && x == y {
-			return true
-		}
-		known = known || x != "" || y != ""
-	}
-	return !known && a.BackendType != subnet.DefaultBackend && a.Equal(b)
+	return sameKey(a, b) || a.BackendType != subnet.DefaultBackend && a.Equal(b) && len(keysOf(a)) == 0
 }

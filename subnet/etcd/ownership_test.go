@@ -23,10 +23,10 @@ const (
 	keyB = "02:00:00:00:00:0b"
 )
 
-// TestWhoseARecordIs has a node A with two addresses, which may have had others
+// TestOwnership has a node A with two addresses, which may have had others
 // under its subnet. What A has published stands in past, what it wants to
 // publish in want, and what it reads in the record.
-func TestWhoseARecordIs(t *testing.T) {
+func TestOwnership(t *testing.T) {
 	const ours, theirs clientv3.LeaseID = 7, 8
 	plain := func(backend string, public ...string) subnet.Attrs {
 		return subnet.Attrs{BackendType: backend, PublicIP: addrs(public...)}
@@ -239,7 +239,7 @@ func (v *mover) restore(t *testing.T, snapshot string) {
 	v.h.server.Start()
 }
 
-// published waits until the store says what the node says, while it keeps its
+// published waits until the store has what the node publishes, while it keeps its
 // lease.
 func (v *mover) published(t *testing.T, kept <-chan error) {
 	t.Helper()
@@ -348,14 +348,14 @@ func TestABackupWithTheSameRevisions(t *testing.T) {
 	for name, attrs := range kinds {
 		t.Run(name, func(t *testing.T) {
 			v := newMover(t, attrs)
-			claim := v.own.Precedence
+			before := v.own.Precedence
 			v.h.server.Kill()
 			v.h.server.Wipe()
 			v.h.server.Start()
 			v.h.SetConfig(t, configOf(v.here))
 			v.acquire(t, v.there, v.own.Subnet)
-			if v.own.Precedence != claim {
-				t.Fatalf("the claim is %v, was %v", v.own.Precedence, claim)
+			if v.own.Precedence != before {
+				t.Fatalf("the precedence is %v, was %v", v.own.Precedence, before)
 			}
 			kept, _ := subnettest.Background(t, subnettest.Keep(v.m, v.own))
 			v.restore(t, v.before)

@@ -51,7 +51,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func TestOddNamesAreRefused(t *testing.T) {
+func TestOddNamesAreRejected(t *testing.T) {
 	for name, readable := range map[string]ipfam.Pair[netip.Prefix]{
 		"":                                {},
 		"foo":                             {},
@@ -118,7 +118,7 @@ func TestValuesOfOthersAreRead(t *testing.T) {
 	}
 }
 
-func TestOddValuesAreRefused(t *testing.T) {
+func TestOddValuesAreRejected(t *testing.T) {
 	for _, value := range []string{
 		``, `null x`, `[]`, `"x"`, `{`, `{} {}`, `{"PublicIP":null}`, `{"PublicIP":7}`, `{"PublicIP":"fd00::1"}`, `{"PublicIP":"1.2.3"}`,
 		`{"PublicIP":"1.2.3.4","PublicIPv6":"1.2.3.4"}`, `{"PublicIPv6":"::ffff:1.2.3.4"}`, `{"PublicIPv6":"fe80::1%eth0"}`,
@@ -131,7 +131,7 @@ func TestOddValuesAreRefused(t *testing.T) {
 	}
 }
 
-func TestNothingIsWrittenThatWouldBeRefused(t *testing.T) {
+func TestNothingIsWrittenThatWouldBeRejected(t *testing.T) {
 	bad := vxlan("x", "172.31.0.2")
 	bad.Data[ipfam.V4] = json.RawMessage(`{"VNI":`)
 	large := vxlan("x", "172.31.0.2")

@@ -22,7 +22,7 @@ func TestTLSWithACAAlone(t *testing.T) {
 	awaitAll(t, h, []*runningNode{r}, []ipfam.Pair[netip.Prefix]{r.own.Subnet})
 }
 
-func TestServerOfAnotherCAIsRefused(t *testing.T) {
+func TestServerOfAnotherCAIsRejected(t *testing.T) {
 	h := newHarness(t, etcdtest.Start(t, etcdtest.Options{TLS: true}), "/coreos.com/network")
 	h.SetConfig(t, v4)
 	other := filepath.Join(t.TempDir(), "ca.pem")
@@ -82,7 +82,7 @@ func TestUserAndPassword(t *testing.T) {
 	}
 }
 
-func TestWrongPasswordIsSaid(t *testing.T) {
+func TestWrongPasswordIsLogged(t *testing.T) {
 	h := newHarness(t, etcdtest.Start(t, etcdtest.Options{User: "node", Password: "hunter2"}), "/coreos.com/network")
 	for _, password := range []string{"wrong", ""} {
 		reached := make(chan error, 10)

@@ -241,7 +241,7 @@ func TestCompactedRevisionEndsAStream(t *testing.T) {
 	}
 }
 
-func TestReconnectIsPromptAndSaidOnce(t *testing.T) {
+func TestReconnectIsPromptAndLoggedOnce(t *testing.T) {
 	h := newHarness(t, etcdtest.Start(t, etcdtest.Options{}), "/coreos.com/network")
 	h.SetConfig(t, v4)
 	p := newProxy(t, h.server.Endpoint())
@@ -253,7 +253,7 @@ func TestReconnectIsPromptAndSaidOnce(t *testing.T) {
 	r := runNode(t, o, 1)
 	p.Cut()
 	if err := <-reached; err == nil {
-		t.Fatal("the store is said to be reachable when it went away")
+		t.Fatal("the store is reported reachable when it went away")
 	}
 	eventually.True(t, "six vain attempts to connect", func() bool { return p.Refused() >= 6 })
 	p.Mend()
@@ -307,7 +307,7 @@ func TestOddRecordsHarmNobody(t *testing.T) {
 	if _, err := h.client.Put(h.ctx(t), h.prefix+"/subnets/10.5.7.0-24", `{"PublicIP":"192.0.2.203"}`); err != nil {
 		t.Fatal(err)
 	}
-	r.watch.Await("the mended record", func(leases []*subnet.Lease) bool {
+	r.watch.Await("the repaired record", func(leases []*subnet.Lease) bool {
 		return len(leases) == 7 && slices.ContainsFunc(leases, func(l *subnet.Lease) bool {
 			return l.Name == "10.5.7.0-24" && l.Invalid == ""
 		})

@@ -22,7 +22,7 @@ import (
 
 const network = `{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}`
 
-// published is what node n says; the blank is part of it.
+// published is what node n publishes; the blank is part of it.
 func published(n byte) subnet.Attrs {
 	return subnet.Attrs{
 		BackendType: "vxlan",
@@ -31,7 +31,7 @@ func published(n byte) subnet.Attrs {
 	}
 }
 
-// identified is a store that says which one it is.
+// identified is a store with an identity.
 type identified struct {
 	*subnettest.Manager
 	identity string
@@ -75,7 +75,7 @@ type started struct {
 	stop func()
 
 	mu sync.Mutex
-	// own is nil until there is a lease; since is what Running was told.
+	// own is nil until there is a lease; since is what Running was called with.
 	own       *subnet.Lease
 	snapshots []subnet.Snapshot
 	since     []time.Time
@@ -203,7 +203,7 @@ func TestANodeRunsFromItsStateUntilTheStoreAnswers(t *testing.T) {
 }
 
 // A subnet that holds the address of the store is refused; so it must be after a
-// reboot, when no connection has told the address.
+// reboot, when no connection has shown the address.
 func TestTheAddressOfTheStoreIsKnownWithoutIt(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		want := netip.MustParseAddr("10.5.9.1")
@@ -355,7 +355,7 @@ func TestTheStoreWins(t *testing.T) {
 }
 
 // A disk is spared: changes of many nodes are gathered, and a document that
-// says the same is left alone.
+// has the same content is not touched.
 func TestLittleIsWritten(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		s := w.start()
