@@ -1,70 +1,97 @@
-package kernel
+package kernel_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
-	"net/netip"
+	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 
+	"flannel/kernel"
+	"flannel/kernel/kerneltest"
 	"flannel/kernel/rtnl"
 
 	"golang.org/x/sys/unix"
 )
 
-// demanding is a state in which a peer is installed when somebody asks.
-func demanding() State {
-	gateway := netip.MustParseAddr("10.5.2.0")
-	return State{
-		Devices: []Device{{
-			Name: "flannel.1", MTU: 1450, MAC: MAC{2, 0, 0, 0, 0, 1},
-			VXLAN: &VXLAN{VNI: 1, Local: netip.MustParseAddr("192.0.2.1"), Uplink: 1},
-		}},
-		OnDemandPeers: []OnDemandPeer{{
-			Subnet:   netip.PrefixFrom(gateway, 24),
-			Route:    Route{Dst: netip.PrefixFrom(gateway, 24), Via: gateway, Dev: "flannel.1", OnLink: true},
-			Neighbor: Neighbor{"flannel.1", gateway, MAC{2, 0, 0, 0, 0, 2}},
-			FDB:      FDBEntry{"flannel.1", MAC{2, 0, 0, 0, 0, 2}, netip.MustParseAddr("192.0.2.2")},
-		}},
+// question is what the kernel sends when it needs to know who has 10.5.2.9.
+func question(dev int) rtnl.Message {
+	body := binary.NativeEndian.AppendUint32([]byte{unix.AF_INET, 0, 0, 0}, uint32(dev))
+	body = append(body, unix.NUD_INCOMPLETE, 0, 0, 0, 8, 0, unix.NDA_DST, 0, 10, 5, 2, 9)
+	return rtnl.Message{Type: unix.RTM_GETNEIGH, Body: body}
+}
+
+// observed runs a Reconciler over the tables of a fake, changed by change. The
+// observer gets events as from the kernel.
+func observed(t *testing.T, f *kerneltest.Fake, change func(*kernel.Backing)) (*kernel.Reconciler, kernel.Observer) {
+	b := f.Backing()
+	follow := b.Follow
+	observers := make(chan kernel.Observer, 1)
+	b.Follow = func(ctx context.Context, o kernel.Observer) {
+		observers <- o
+		follow(ctx, o)
 	}
+	change(&b)
+	r := kernel.NewReconciler(slog.New(slog.DiscardHandler), scope, b)
+	done := make(chan struct{})
+	ctx, stop := context.WithCancel(t.Context())
+	go func() {
+		_ = r.Run(ctx, func() {})
+		close(done)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-done
+	})
+	return r, <-observers
 }
 
 func TestAMissIsAnsweredAlthoughTheTablesCannotBeListed(t *testing.T) {
-	f := NewFake(Scope{Instance: "one"})
-	f.AddLink("eth0", 1500)
-	f.backing.addrs.list = func(selection, func(addrKey, struct{})) error { return errors.New("no memory") }
-	if _, err := f.Apply(t.Context(), demanding(), false); err == nil {
-		t.Fatal("the tables were listed: the test is pointless")
-	}
-	miss := Miss{f.links["flannel.1"].index, netip.MustParseAddr("10.5.2.9")}
-	if answered, _, _ := f.answer(t.Context(), []Miss{miss}); answered != 1 {
-		t.Error("the miss was not answered")
-	}
-	for _, entry := range []string{"fdb 02:00:00:00:00:02", "neigh 10.5.2.0", "route 10.5.2.0/24"} {
-		if !strings.Contains(f.String(), entry) {
-			t.Errorf("%q is missing in:\n%s", entry, f)
+	synctest.Test(t, func(t *testing.T) {
+		f := kerneltest.New(scope)
+		up := f.AddLink("eth0", 1500)
+		r, o := observed(t, f, func(b *kernel.Backing) {
+			b.Addrs.List = func(kernel.Selection, func(kernel.AddrKey, struct{})) error { return errors.New("no memory") }
+		})
+		if _, err := r.Apply(t.Context(), demanding(up, 2), false); err == nil {
+			t.Fatal("the tables were listed: the test is pointless")
 		}
-	}
+		o.Question(question(up + 1))
+		synctest.Wait()
+		if got := r.Counters().MissesAnswered; got != 1 {
+			t.Errorf("got %d answers, want 1", got)
+		}
+		for _, entry := range peerEntries {
+			if !strings.Contains(f.String(), entry) {
+				t.Errorf("%q is missing in:\n%s", entry, f)
+			}
+		}
+	})
 }
 
-func TestMissesOnOtherDevicesAreNotJudged(t *testing.T) {
-	f := NewFake(Scope{Instance: "one"})
-	eth0 := f.AddLink("eth0", 1500)
-	if _, err := f.Apply(t.Context(), demanding(), false); err != nil {
-		t.Fatal(err)
-	}
-	for _, test := range []struct {
-		dev  int
-		want bool
-	}{{f.links["flannel.1"].index, true}, {eth0, false}} {
-		body := binary.NativeEndian.AppendUint32([]byte{unix.AF_INET, 0, 0, 0}, uint32(test.dev))
-		body = append(body, unix.NUD_INCOMPLETE, 0, 0, 0, 8, 0, unix.NDA_DST, 0, 10, 5, 2, 9)
-		m := rtnl.Message{Type: unix.RTM_GETNEIGH, Body: body}
-		if _, got := f.miss(m); got != test.want {
-			t.Errorf("device %d: got miss %t, want %t", test.dev, got, test.want)
+func TestMissesOnOtherDevicesAreIgnored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := kerneltest.New(scope)
+		up := f.AddLink("eth0", 1500)
+		r, o := observed(t, f, func(*kernel.Backing) {})
+		apply(t, r, demanding(up, 2))
+		for _, test := range []struct {
+			dev  int
+			want uint64
+		}{{up + 1, 1}, {up, 0}} {
+			before := r.Counters()
+			o.Question(question(test.dev))
+			o.Event(question(test.dev))
+			synctest.Wait()
+			after := r.Counters()
+			if got := after.MissesAnswered - before.MissesAnswered; got != test.want || after.MissesUnknown > 0 {
+				t.Errorf("device %d: got %d answers, want %d; %+v", test.dev, got, test.want, after)
+			}
+			if after.Tampering > 0 {
+				t.Errorf("device %d: a question is taken for tampering", test.dev)
+			}
 		}
-		if f.isTampering(m, nil) {
-			t.Errorf("device %d: a question is taken for tampering", test.dev)
-		}
-	}
+	})
 }

@@ -1,129 +1,161 @@
 package kernel
 
 import (
+	"context"
 	"net/netip"
 	"time"
 
 	"flannel/internal/ipfam"
+	"flannel/kernel/rtnl"
 
 	"golang.org/x/sys/unix"
 )
 
-// backing is where decisions become actions: the kernel, or a fake in memory.
-type backing struct {
-	links     linkTable
-	addrs     table[addrKey, struct{}]
-	fdb       table[fdbKey, fdbValue]
-	neighbors table[neighKey, MAC]
-	routes    table[routeKey, routeValue]
-	// alive reports whether the daemon with this instance runs on the host.
-	alive func(instance string) bool
-	// fdbAges passes the FDB entries of a device with the time since the last
-	// packet that used them.
-	fdbAges func(dev int, each func(k fdbKey, unused time.Duration)) error
-	// release lets the packets go that wait for an address, or drops them, and
-	// forgets the address. Nothing depends on its success.
-	release func([]waiting)
-	// host returns what this host has.
-	host func() (Host, error)
-	// findRoutes returns those of the routes that are in the main table,
+// Backing is where decisions become actions: the kernel, or a fake in memory.
+type Backing struct {
+	Links     Links
+	Addrs     Table[AddrKey, struct{}]
+	FDB       Table[FDBKey, FDBValue]
+	Neighbors Table[NeighborKey, MAC]
+	Routes    Table[RouteKey, RouteValue]
+	// FindRoutes returns those of the routes that are in the main table,
 	// whoever made them.
-	findRoutes func(keys []routeKey) (map[routeKey]routeValue, error)
+	FindRoutes func(keys []RouteKey) (map[RouteKey]RouteValue, error)
+	// FDBAges passes the FDB entries of a device with the time since the last
+	// packet that used them.
+	FDBAges func(dev int, each func(k FDBKey, unused time.Duration)) error
+	// Release sends the packets that wait for an address, or drops them, and
+	// forgets the address. Nothing depends on its success.
+	Release func([]Waiting)
+	// Host returns what this host has.
+	Host func() (Host, error)
+	// Alive reports whether the daemon with this instance runs on the host.
+	Alive func(instance string) bool
+	// Watch makes the events about these devices reach the observer and, with
+	// removals, every removal of a route. Those about routes of ours always do.
+	// It is called before these events are relied upon.
+	Watch func(s Subscription) error
+	// Follow tells an observer what happens until ctx ends.
+	Follow func(ctx context.Context, o Observer)
+	Close  func() error
 }
 
-// linkTable lists and changes devices.
-type linkTable interface {
-	List(each func(link)) error
+// Observer is told what happens in the kernel. None of its functions blocks.
+type Observer struct {
+	// Suspect: anything may have changed. Lost: so many events came that some
+	// were lost.
+	Suspect, Lost func()
+	// Event is about a change, Question about an address that the kernel asks
+	// for. Messages are valid during the call only.
+	Event, Question func(m rtnl.Message)
+}
+
+// Subscription says which events matter beside those about our routes.
+type Subscription struct {
+	// Devices are indexes, in order.
+	Devices []int
+	// Removals asks for the removals of all routes.
+	Removals bool
+}
+
+// Links lists and changes devices.
+type Links interface {
+	List(each func(Link)) error
+	// Get reads one device.
+	Get(index int) (Link, error)
 	// Add creates a device that is down. A TUN device has the mark at once:
 	// one without it is never touched again.
 	Add(d Device, alias string) error
-	Change(index int, c linkChange) error
+	Change(index int, c LinkChange) error
 	Delete(index int) error
 	// TxChecksum reports whether transmit checksum offload is on.
 	TxChecksum(name string) (bool, error)
 	TxChecksumOff(name string) error
 	// Prepare does once for a device what can fail without harm: it asks for
 	// reports of L3 misses and turns off router advertisements.
-	Prepare(l link, d Device) error
-	// Watch makes events of the watched devices matter. It is called before
-	// these events are relied upon.
-	Watch() error
+	Prepare(l Link, d Device) error
 }
 
-// table is one table of the kernel: how to list it and how to write to it.
-type table[K, V comparable] struct {
-	name string
-	// list passes the entries that the selection asks for, and may pass more.
-	list func(s selection, each func(K, V)) error
-	// put writes changes and calls fail for each that did not succeed. An
+// Table is one table of the kernel: how to list it and how to write to it.
+type Table[K, V comparable] struct {
+	Name string
+	// List passes the entries that the selection asks for, and may pass more.
+	List func(s Selection, each func(K, V)) error
+	// Put writes changes and calls fail for each that did not succeed. An
 	// entry that does not exist yet is created exclusively.
-	put func(changes []change[K, V], fail func(i int, err error))
-	// del deletes entries and calls fail for each that is still there.
-	del func(entries []entry[K, V], fail func(i int, err error))
+	Put func(changes []Change[K, V], fail func(i int, err error))
+	// Delete deletes entries and calls fail for each that is still there.
+	Delete func(entries []Entry[K, V], fail func(i int, err error))
 }
 
-// selection says which entries to list.
-type selection struct {
-	devices []int
-	// unmarked asks for the routes that flannel may have made, too.
-	unmarked bool
+// Selection says which entries to list.
+type Selection struct {
+	Devices []int
+	// Unmarked asks for the routes that flannel may have made, too.
+	Unmarked bool
 }
 
-type entry[K, V comparable] struct {
-	key   K
-	value V
+// Entry is one entry of a table.
+type Entry[K, V comparable] struct {
+	Key   K
+	Value V
 }
 
-// change makes an entry what it should be.
-type change[K, V comparable] struct {
-	key  K
-	want V
-	have V
-	// exists says that the kernel has the key, with the value have.
-	exists bool
+// Change makes an entry what it should be.
+type Change[K, V comparable] struct {
+	Key  K
+	Want V
+	Have V
+	// Exists says that the kernel has the key, with the value Have.
+	Exists bool
 }
 
-// The entries of the kernel's tables, as both edges list and write them:
-// devices by index, not by name.
+// The entries of the kernel's tables, as they are listed and written: devices
+// by index, not by name.
 
-type addrKey struct {
-	dev    int
-	prefix netip.Prefix
+// AddrKey is an address of a device.
+type AddrKey struct {
+	Dev    int
+	Prefix netip.Prefix
 }
 
-type fdbKey struct {
-	dev int
-	mac MAC
+// FDBKey is a MAC behind a device.
+type FDBKey struct {
+	Dev int
+	MAC MAC
 }
 
-// fdbValue is where the packets for a MAC go.
-type fdbValue struct {
-	// dst is not valid for an entry with a nexthop object.
-	dst netip.Addr
-	// other says that the entry names a port, a VNI or a device that is not
-	// the tunnel's own, which State cannot express.
-	other bool
+// FDBValue is where the packets for a MAC go.
+type FDBValue struct {
+	// Dst is not valid for an entry with a nexthop object.
+	Dst netip.Addr
+	// Other says that the entry names a port, a VNI or a device that is not
+	// the tunnel's, which State cannot express.
+	Other bool
 }
 
-type neighKey struct {
-	dev  int
-	addr netip.Addr
+// NeighborKey is an address on the link of a device.
+type NeighborKey struct {
+	Dev  int
+	Addr netip.Addr
 }
 
-type routeKey struct {
-	dst    netip.Prefix
-	metric int
+// RouteKey is what two routes of the main table differ in.
+type RouteKey struct {
+	Dst    netip.Prefix
+	Metric int
 }
 
-type routeValue struct {
-	via       netip.Addr
-	dev       int
-	onLink    bool
-	blackhole bool
-	// other says that the route is of a kind that State cannot express, for
+// RouteValue is where a route leads, and who made it.
+type RouteValue struct {
+	Via       netip.Addr
+	Dev       int
+	OnLink    bool
+	Blackhole bool
+	// Other says that the route is of a kind that State cannot express, for
 	// example with several next hops.
-	other    bool
-	protocol uint8
+	Other    bool
+	Protocol uint8
 }
 
 // Metric of IPv6 routes that are made without one.
@@ -134,52 +166,59 @@ const ipv6Metric = 1024
 // bridge's own, which the kernel would otherwise put behind the blackhole.
 const blackholeMetric = 1 << 30
 
-// entry returns what the kernel holds for a route over the device dev.
-func (r Route) entry(dev int) (routeKey, routeValue) {
-	k := routeKey{dst: r.Dst, metric: r.Metric}
+// Entry returns what the kernel holds for a route over the device dev.
+func (r Route) Entry(dev int) (RouteKey, RouteValue) {
+	k := RouteKey{Dst: r.Dst, Metric: r.Metric}
 	switch {
-	case k.metric != 0:
+	case k.Metric != 0:
 	case r.Blackhole:
-		k.metric = blackholeMetric
+		k.Metric = blackholeMetric
 	case ipfam.Of(r.Dst.Addr()) == ipfam.V6:
-		k.metric = ipv6Metric
+		k.Metric = ipv6Metric
 	}
-	v := routeValue{via: r.Via, dev: dev, onLink: r.OnLink, protocol: RouteProtocol}
+	v := RouteValue{Via: r.Via, Dev: dev, OnLink: r.OnLink, Protocol: RouteProtocol}
 	if r.Blackhole {
-		v = routeValue{blackhole: true, protocol: RouteProtocol}
+		v = RouteValue{Blackhole: true, Protocol: RouteProtocol}
 	}
 	return k, v
 }
 
-// link is a device as the kernel has it.
-type link struct {
-	index int
-	name  string
-	kind  string
-	alias string
-	mtu   int
-	mac   MAC
-	up    bool
-	// master is the index of the bridge or bond that the device is part of.
-	master int
-	vxlan  VXLAN
+// Link is a device as the kernel has it.
+type Link struct {
+	Index int
+	Name  string
+	Kind  string
+	Alias string
+	MTU   int
+	MAC   MAC
+	Up    bool
+	// Master is the index of the bridge or bond that the device is part of.
+	Master int
+	VXLAN  VXLAN
 }
 
-// linkChange says what to change on a device. Zero fields stay as they are.
-type linkChange struct {
-	mtu   int
-	mac   MAC
-	alias string
-	up    bool
-	// free takes the device out of its bridge or bond.
-	free bool
+// LinkChange says what to change on a device. Zero fields stay as they are.
+type LinkChange struct {
+	MTU   int
+	MAC   MAC
+	Alias string
+	Up    bool
+	// Free takes the device out of its bridge or bond.
+	Free bool
 }
 
 func isPermanent(state uint16) bool { return state&unix.NUD_PERMANENT != 0 }
 
 // The names of entries in errors.
 
-func (k addrKey) name() string  { return "address " + k.prefix.String() }
-func (k fdbKey) name() string   { return "fdb entry " + k.mac.String() }
-func (k neighKey) name() string { return "neighbour " + k.addr.String() }
-func (k routeKey) name() string { return "route " + k.dst.String() }
+func (k AddrKey) name() string     { return "address " + k.Prefix.String() }
+func (k FDBKey) name() string      { return "fdb entry " + k.MAC.String() }
+func (k NeighborKey) name() string { return "neighbour " + k.Addr.String() }
+func (k RouteKey) name() string    { return "route " + k.Dst.String() }
+
+// Waiting is an address that the kernel holds packets for. The zero MAC means
+// that nobody has it.
+type Waiting struct {
+	Key NeighborKey
+	MAC MAC
+}

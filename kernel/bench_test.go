@@ -61,7 +61,7 @@ func BenchmarkFirstApply(b *testing.B) {
 	for b.Loop() {
 		b.StopTimer()
 		n := newNode(b)
-		follow(b, n.Netlink)
+		follow(b, n.Reconciler)
 		state := single(n.uplink, peers(manyPeers)...)
 		apply(b, n, single(n.uplink))
 		b.StartTimer()
@@ -71,7 +71,7 @@ func BenchmarkFirstApply(b *testing.B) {
 
 func BenchmarkResync(b *testing.B) {
 	n := newNode(b)
-	follow(b, n.Netlink)
+	follow(b, n.Reconciler)
 	state := single(n.uplink, peers(manyPeers)...)
 	apply(b, n, state)
 	b.ReportAllocs()
@@ -95,7 +95,7 @@ func BenchmarkUnchanged(b *testing.B) {
 
 func BenchmarkOnePeerOfMany(b *testing.B) {
 	n := newNode(b)
-	follow(b, n.Netlink)
+	follow(b, n.Reconciler)
 	few, many := single(n.uplink, peers(manyPeers)[1:]...), single(n.uplink, peers(manyPeers)...)
 	apply(b, n, many)
 	b.ReportAllocs()

@@ -11,6 +11,7 @@ import (
 
 	"flannel/internal/testkit/nstest"
 	"flannel/kernel"
+	"flannel/kernel/kerneltest"
 )
 
 // machine is a kernel, real or fake, with somebody else who works on it.
@@ -22,8 +23,8 @@ type machine interface {
 	again(s kernel.Scope) machine
 	// uplinkIndex is that of eth0.
 	uplinkIndex() int
-	// claim says that a daemon with this instance runs.
-	claim(instance string) (io.Closer, error)
+	// lock holds an instance as a daemon that runs does.
+	lock(instance string) (io.Closer, error)
 	// device adds a vxlan device as flannel does.
 	device(d kernel.Device)
 	// route adds a route as somebody else.
@@ -35,7 +36,7 @@ type machine interface {
 }
 
 type realMachine struct {
-	*kernel.Netlink
+	*kernel.Reconciler
 	t     testing.TB
 	ns    *nstest.NS
 	locks string
@@ -48,9 +49,9 @@ func (m realMachine) again(s kernel.Scope) machine {
 	return realMachine{open(m.t, m.ns, kernel.Options{Scope: s, LockDir: m.locks}), m.t, m.ns, m.locks}
 }
 
-func (m realMachine) claim(instance string) (c io.Closer, err error) {
-	var held *kernel.Claimed
-	if m.ns.Do(func() { held, err = kernel.Claim(m.locks, instance) }); err != nil {
+func (m realMachine) lock(instance string) (c io.Closer, err error) {
+	var held *kernel.InstanceLock
+	if m.ns.Do(func() { held, err = kernel.LockInstance(m.locks, instance) }); err != nil {
 		return nil, err
 	}
 	return held, nil
@@ -79,14 +80,14 @@ func (m realMachine) remove(entry string) {
 }
 
 type fakeMachine struct {
-	*kernel.Fake
+	*kerneltest.Fake
 	uplink int
 }
 
 func (m fakeMachine) uplinkIndex() int                   { return m.uplink }
 func (m fakeMachine) text() string                       { return m.String() }
 func (m fakeMachine) again(s kernel.Scope) machine       { return fakeMachine{m.Restart(s), m.uplink} }
-func (m fakeMachine) claim(i string) (io.Closer, error)  { return m.Claim(i) }
+func (m fakeMachine) lock(i string) (io.Closer, error)   { return m.Lock(i) }
 func (m fakeMachine) device(d kernel.Device)             { m.AddDevice(d) }
 func (m fakeMachine) route(r kernel.Route, protocol int) { m.AddRoute(r, protocol) }
 func (m fakeMachine) remove(entry string)                { m.Delete(entry) }
@@ -100,7 +101,7 @@ func onBoth(t *testing.T, test func(t *testing.T, m machine)) {
 		test(t, realMachine{open(t, ns, kernel.Options{Scope: scope, LockDir: locks}), t, ns, locks})
 	})
 	t.Run("fake", func(t *testing.T) {
-		f := kernel.NewFake(scope)
+		f := kerneltest.New(scope)
 		test(t, fakeMachine{f, f.AddLink("eth0", 1500)})
 	})
 }

@@ -6,7 +6,7 @@ import "fmt"
 const vxlanPort = 8472
 
 // port returns the UDP port that the kernel uses.
-func (v VXLAN) port() int {
+func (v VXLAN) UDPPort() int {
 	if v.Port == 0 {
 		return vxlanPort
 	}
@@ -25,19 +25,19 @@ const (
 
 // decideLink says how have becomes what want says. have is nil when no device
 // has the name. alias is our mark; taken says that a running daemon has another.
-func decideLink(want Device, have *link, alias string, taken bool) (linkAction, linkChange, error) {
+func decideLink(want Device, have *Link, alias string, taken bool) (linkAction, LinkChange, error) {
 	switch {
 	case have == nil:
-		return linkCreate, linkChange{}, nil
+		return linkCreate, LinkChange{}, nil
 	case taken:
-		return linkKeep, linkChange{}, fmt.Errorf("device %s belongs to another daemon that is running (its alias is %q)", want.Name, have.alias)
-	case want.TUN && !isMark(have.alias):
-		return linkKeep, linkChange{}, fmt.Errorf("device %s is there and not ours", want.Name)
+		return linkKeep, LinkChange{}, fmt.Errorf("device %s belongs to another daemon that is running (its alias is %q)", want.Name, have.Alias)
+	case want.TUN && !isMark(have.Alias):
+		return linkKeep, LinkChange{}, fmt.Errorf("device %s is there and not ours", want.Name)
 	case !compatible(want, *have):
-		return linkReplace, linkChange{}, nil
+		return linkReplace, LinkChange{}, nil
 	}
 	c := difference(want, *have, alias)
-	if c == (linkChange{}) {
+	if c == (LinkChange{}) {
 		return linkKeep, c, nil
 	}
 	return linkAdjust, c, nil
@@ -45,60 +45,60 @@ func decideLink(want Device, have *link, alias string, taken bool) (linkAction, 
 
 // compatible reports whether the device can be made the wanted one without
 // creating it again.
-func compatible(want Device, have link) bool {
+func compatible(want Device, have Link) bool {
 	if want.TUN {
-		return have.kind == kindTUN
+		return have.Kind == KindTUN
 	}
 	if want.VXLAN == nil {
 		return true
 	}
 	w := *want.VXLAN
-	w.Port = w.port()
-	return have.kind == kindVXLAN && have.vxlan == w
+	w.Port = w.UDPPort()
+	return have.Kind == KindVXLAN && have.VXLAN == w
 }
 
 // difference says what to change on a compatible device.
-func difference(want Device, have link, alias string) linkChange {
-	var c linkChange
-	if have.mtu != want.MTU {
-		c.mtu = want.MTU
+func difference(want Device, have Link, alias string) LinkChange {
+	var c LinkChange
+	if have.MTU != want.MTU {
+		c.MTU = want.MTU
 	}
-	if !want.MAC.IsZero() && have.mac != want.MAC {
-		c.mac = want.MAC
+	if !want.MAC.IsZero() && have.MAC != want.MAC {
+		c.MAC = want.MAC
 	}
-	if have.alias != alias {
-		c.alias = alias
+	if have.Alias != alias {
+		c.Alias = alias
 	}
-	c.up, c.free = !have.up, have.master != 0
+	c.Up, c.Free = !have.Up, have.Master != 0
 	return c
 }
 
 // after returns the device as it is once the change has been made.
-func (c linkChange) after(l link) link {
-	if c.mtu != 0 {
-		l.mtu = c.mtu
+func (c LinkChange) After(l Link) Link {
+	if c.MTU != 0 {
+		l.MTU = c.MTU
 	}
-	if !c.mac.IsZero() {
-		l.mac = c.mac
+	if !c.MAC.IsZero() {
+		l.MAC = c.MAC
 	}
-	if c.alias != "" {
-		l.alias = c.alias
+	if c.Alias != "" {
+		l.Alias = c.Alias
 	}
-	l.up = l.up || c.up
-	if c.free {
-		l.master = 0
+	l.Up = l.Up || c.Up
+	if c.Free {
+		l.Master = 0
 	}
 	return l
 }
 
 // inTheWay reports whether l keeps the wanted vxlan device from being created:
 // the kernel allows a VNI once per port and family.
-func inTheWay(want Device, l link) bool {
-	if want.VXLAN == nil || l.kind != kindVXLAN {
+func InTheWay(want Device, l Link) bool {
+	if want.VXLAN == nil || l.Kind != KindVXLAN {
 		return false
 	}
-	return l.vxlan.VNI == want.VXLAN.VNI && l.vxlan.Port == want.VXLAN.port() &&
-		l.vxlan.Local.Is4() == want.VXLAN.Local.Is4()
+	return l.VXLAN.VNI == want.VXLAN.VNI && l.VXLAN.Port == want.VXLAN.UDPPort() &&
+		l.VXLAN.Local.Is4() == want.VXLAN.Local.Is4()
 }
 
 // sameDevice compares two wanted devices.

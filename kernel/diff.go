@@ -12,17 +12,17 @@ import (
 // work is what a pass has to do in one table.
 type work[K, V comparable] struct {
 	p     *pass
-	table table[K, V]
+	table Table[K, V]
 	// cache is what the table should hold; it changes before the table does.
 	cache map[K]V
-	puts  []change[K, V]
-	stale []entry[K, V]
+	puts  []Change[K, V]
+	stale []Entry[K, V]
 }
 
 // plan compares what is wanted with the cache, which may just have been listed.
 // old is what the cache held before that. While the tables hold exactly what
 // before says, only the part that differs from it is compared.
-func plan[E, K, V comparable](p *pass, t table[K, V], cache, old map[K]V, want, before []E, convert func(E) (K, V, bool)) *work[K, V] {
+func plan[E, K, V comparable](p *pass, t Table[K, V], cache, old map[K]V, want, before []E, convert func(E) (K, V, bool)) *work[K, V] {
 	w := &work[K, V]{p: p, table: t, cache: cache}
 	have := cache
 	if p.incremental {
@@ -66,7 +66,7 @@ func trim[E comparable](a, b []E) (restA, restB []E) {
 
 // diff compares what is wanted with what is there. want must yield the same
 // entries each time it is run, and no key twice.
-func diff[K, V comparable](want iter.Seq2[K, V], have map[K]V) (put []change[K, V], stale []entry[K, V]) {
+func diff[K, V comparable](want iter.Seq2[K, V], have map[K]V) (put []Change[K, V], stale []Entry[K, V]) {
 	found := 0
 	for k, v := range want {
 		old, exists := have[k]
@@ -74,7 +74,7 @@ func diff[K, V comparable](want iter.Seq2[K, V], have map[K]V) (put []change[K, 
 			found++
 		}
 		if !exists || old != v {
-			put = append(put, change[K, V]{key: k, want: v, have: old, exists: exists})
+			put = append(put, Change[K, V]{Key: k, Want: v, Have: old, Exists: exists})
 		}
 	}
 	if found == len(have) {
@@ -86,7 +86,7 @@ func diff[K, V comparable](want iter.Seq2[K, V], have map[K]V) (put []change[K, 
 	}
 	for k, v := range have {
 		if _, ok := wanted[k]; !ok {
-			stale = append(stale, entry[K, V]{k, v})
+			stale = append(stale, Entry[K, V]{k, v})
 		}
 	}
 	return put, stale
@@ -96,54 +96,54 @@ func diff[K, V comparable](want iter.Seq2[K, V], have map[K]V) (put []change[K, 
 func (w *work[K, V]) countDrift(old map[K]V) {
 	drift := 0
 	for _, c := range w.puts {
-		if v, ok := old[c.key]; ok && v == c.want {
+		if v, ok := old[c.Key]; ok && v == c.Want {
 			drift++
 		}
 	}
 	for _, e := range w.stale {
-		if _, ok := old[e.key]; !ok {
+		if _, ok := old[e.Key]; !ok {
 			drift++
 		}
 	}
 	if drift > 0 {
-		w.p.stats.Drift[w.table.name] += drift
+		w.p.stats.Drift[w.table.Name] += drift
 	}
 }
 
 // hold takes out of what is stale the entries that stay for now.
 func (w *work[K, V]) hold(stays func(K, V) bool) {
 	all := len(w.stale)
-	w.stale = slices.DeleteFunc(w.stale, func(e entry[K, V]) bool { return stays(e.key, e.value) })
+	w.stale = slices.DeleteFunc(w.stale, func(e Entry[K, V]) bool { return stays(e.Key, e.Value) })
 	w.p.stats.Held += all - len(w.stale)
 }
 
 // put writes changes and calls failed for each that the kernel refused. The
 // cache changes first: an event that shows our own write is then no surprise.
-func (w *work[K, V]) put(changes []change[K, V], failed func(c change[K, V], err error)) {
+func (w *work[K, V]) put(changes []Change[K, V], failed func(c Change[K, V], err error)) {
 	if len(changes) == 0 {
 		return
 	}
 	cache := &w.p.r.cache
 	cache.mu.Lock()
 	for _, c := range changes {
-		w.cache[c.key] = c.want
+		w.cache[c.Key] = c.Want
 	}
 	cache.mu.Unlock()
 	done := len(changes)
-	w.table.put(changes, func(i int, err error) {
+	w.table.Put(changes, func(i int, err error) {
 		c := changes[i]
 		done--
 		cache.mu.Lock()
-		if c.exists {
-			w.cache[c.key] = c.have
+		if c.Exists {
+			w.cache[c.Key] = c.Have
 		} else {
-			delete(w.cache, c.key)
+			delete(w.cache, c.Key)
 		}
 		cache.mu.Unlock()
 		failed(c, err)
 	})
 	if done > 0 {
-		w.p.stats.Put[w.table.name] += done
+		w.p.stats.Put[w.table.Name] += done
 	}
 }
 
@@ -155,20 +155,20 @@ func (w *work[K, V]) del(name func(K) string) {
 	cache := &w.p.r.cache
 	cache.mu.Lock()
 	for _, e := range w.stale {
-		delete(w.cache, e.key)
+		delete(w.cache, e.Key)
 	}
 	cache.mu.Unlock()
 	done := len(w.stale)
-	w.table.del(w.stale, func(i int, err error) {
+	w.table.Delete(w.stale, func(i int, err error) {
 		e := w.stale[i]
 		done--
 		cache.mu.Lock()
-		w.cache[e.key] = e.value
+		w.cache[e.Key] = e.Value
 		cache.mu.Unlock()
-		w.p.failures.add(fmt.Errorf("delete %s: %w", name(e.key), err), both())
+		w.p.failures.add(fmt.Errorf("delete %s: %w", name(e.Key), err), both())
 	})
 	if done > 0 {
-		w.p.stats.Deleted[w.table.name] += done
+		w.p.stats.Deleted[w.table.Name] += done
 	}
 }
 
@@ -176,12 +176,12 @@ func (w *work[K, V]) del(name func(K) string) {
 // may be incomplete is repeated; if that happens each time the last one counts,
 // because nothing is deleted that was not seen. room is the number of entries
 // to make room for at once.
-func collect[K, V comparable](t table[K, V], s selection, room int, keep func(K, V) bool) (map[K]V, error) {
+func collect[K, V comparable](t Table[K, V], s Selection, room int, keep func(K, V) bool) (map[K]V, error) {
 	const attempts = 5
 	have := make(map[K]V, room)
 	for range attempts {
 		clear(have)
-		err := t.list(s, func(k K, v V) {
+		err := t.List(s, func(k K, v V) {
 			if keep(k, v) {
 				have[k] = v
 			}
@@ -190,7 +190,7 @@ func collect[K, V comparable](t table[K, V], s selection, room int, keep func(K,
 			return have, nil
 		}
 		if !errors.Is(err, rtnl.ErrInterrupted) {
-			return nil, fmt.Errorf("list %s: %w", t.name, err)
+			return nil, fmt.Errorf("list %s: %w", t.Name, err)
 		}
 	}
 	return have, nil

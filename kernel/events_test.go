@@ -26,14 +26,14 @@ func TestOverrunEndsInAFullPass(t *testing.T) {
 		wait(t, changed)
 		apply(t, k, state)
 	}
-	n := &node{NS: ns, Netlink: k}
+	n := &node{NS: ns, Reconciler: k}
 	ns.IP("neigh del 10.5.2.0 dev flannel.1")
 	heal(t, n, changed, state, want)
 }
 
 func TestForeignEventsWakeNothing(t *testing.T) {
 	n := newNode(t)
-	changed := follow(t, n.Netlink)
+	changed := follow(t, n.Reconciler)
 	state := single(n.uplink, 2)
 	apply(t, n, state)
 	settle(t, n, changed)
@@ -63,7 +63,7 @@ func TestRunEndsWithManyDevices(t *testing.T) {
 		n.AddBridge(name)
 		state.Routes = append(state.Routes, kernel.Route{Dst: subnet4(100 + i), Dev: name})
 	}
-	changed := follow(t, n.Netlink)
+	changed := follow(t, n.Reconciler)
 	apply(t, n, state)
 	n.IP("route del 10.5.100.0/24")
 	for !strings.Contains(n.Dump(), "10.5.100.0/24") {

@@ -38,39 +38,39 @@ func (f *failures) err() error {
 	return errors.Join(f.first...)
 }
 
-func (p *pass) addrFailed(c change[addrKey, struct{}], err error) {
-	p.deviceFailures.add(fmt.Errorf("put address %s: %w", c.key.prefix, err), familyOf(c.key.prefix.Addr()))
+func (p *pass) addrFailed(c Change[AddrKey, struct{}], err error) {
+	p.deviceFailures.add(fmt.Errorf("put address %s: %w", c.Key.Prefix, err), familyOf(c.Key.Prefix.Addr()))
 }
 
-func (p *pass) fdbFailed(c change[fdbKey, fdbValue], err error) {
-	err = fmt.Errorf("put fdb entry %s dst %s: %w", c.key.mac, c.want.dst, err)
-	p.failures.add(err, familyOf(c.want.dst))
+func (p *pass) fdbFailed(c Change[FDBKey, FDBValue], err error) {
+	err = fmt.Errorf("put fdb entry %s dst %s: %w", c.Key.MAC, c.Want.Dst, err)
+	p.failures.add(err, familyOf(c.Want.Dst))
 	for k, mac := range entries(p.want.Neighbors, p.neighborEntry) {
-		if mac == c.key.mac && k.dev == c.key.dev {
+		if mac == c.Key.MAC && k.Dev == c.Key.Dev {
 			p.failServed(k, err)
 		}
 	}
 }
 
-func (p *pass) neighborFailed(c change[neighKey, MAC], err error) {
-	err = fmt.Errorf("put neighbour %s: %w", c.key.addr, err)
-	p.failures.add(err, familyOf(c.key.addr))
-	p.failServed(c.key, err)
+func (p *pass) neighborFailed(c Change[NeighborKey, MAC], err error) {
+	err = fmt.Errorf("put neighbour %s: %w", c.Key.Addr, err)
+	p.failures.add(err, familyOf(c.Key.Addr))
+	p.failServed(c.Key, err)
 }
 
-func (p *pass) routeFailed(c change[routeKey, routeValue], err error) {
-	err = fmt.Errorf("put route %s: %w", c.key.dst, err)
-	p.failures.add(err, familyOf(c.key.dst.Addr()))
-	p.fail(c.key.dst, err)
+func (p *pass) routeFailed(c Change[RouteKey, RouteValue], err error) {
+	err = fmt.Errorf("put route %s: %w", c.Key.Dst, err)
+	p.failures.add(err, familyOf(c.Key.Dst.Addr()))
+	p.fail(c.Key.Dst, err)
 }
 
 // failServed reports an error for the destinations that use a gateway.
-func (p *pass) failServed(gateway neighKey, err error) {
+func (p *pass) failServed(gateway NeighborKey, err error) {
 	if p.served == nil {
-		p.served = make(map[neighKey][]netip.Prefix)
+		p.served = make(map[NeighborKey][]netip.Prefix)
 		for k, v := range entries(p.want.Routes, p.routeEntry) {
-			g := neighKey{v.dev, v.via}
-			p.served[g] = append(p.served[g], k.dst)
+			g := NeighborKey{v.Dev, v.Via}
+			p.served[g] = append(p.served[g], k.Dst)
 		}
 	}
 	for _, dst := range p.served[gateway] {

@@ -9,10 +9,11 @@ import (
 	"testing/synctest"
 
 	"flannel/kernel"
+	"flannel/kernel/kerneltest"
 )
 
 func TestFakePrintsWhatItHolds(t *testing.T) {
-	f := kernel.NewFake(scope)
+	f := kerneltest.New(scope)
 	up := f.AddLink("eth0", 1500)
 	f.AddRoute(kernel.Route{Dst: subnet4(9), Via: public4(9), Dev: "eth0"}, 4)
 	apply(t, f, dual(up, 2, 3))
@@ -21,7 +22,7 @@ func TestFakePrintsWhatItHolds(t *testing.T) {
 
 func TestFakeReportsTampering(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := kernel.NewFake(scope)
+		f := kerneltest.New(scope)
 		state := single(f.AddLink("eth0", 1500), 2)
 		apply(t, f, state)
 		ctx, stop := context.WithCancel(t.Context())
@@ -46,7 +47,7 @@ func TestFakeReportsTampering(t *testing.T) {
 }
 
 func TestRefusedEntriesAreRetriedAlone(t *testing.T) {
-	f := kernel.NewFake(scope)
+	f := kerneltest.New(scope)
 	state := single(f.AddLink("eth0", 1500), 2, 3)
 	full := errors.New("table full")
 	f.Refuse(func(entry string) error {
@@ -71,7 +72,7 @@ func TestRefusedEntriesAreRetriedAlone(t *testing.T) {
 // Whatever states came before, the kernel holds the last one.
 func TestHistoryLeavesNothing(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	f := kernel.NewFake(scope)
+	f := kerneltest.New(scope)
 	up := f.AddLink("eth0", 1500)
 	for range 300 {
 		var numbers []int
@@ -93,7 +94,7 @@ func TestHistoryLeavesNothing(t *testing.T) {
 		if _, err := f.Apply(t.Context(), state, hold); err != nil {
 			t.Fatal(err)
 		}
-		fresh := kernel.NewFake(scope)
+		fresh := kerneltest.New(scope)
 		fresh.AddLink("eth0", 1500)
 		apply(t, fresh, state)
 		if got, want := f.String(), fresh.String(); !hold && got != want {

@@ -22,8 +22,8 @@ const maxFiltered = 100
 // eventFilter returns a socket filter that lets only events pass that may be
 // somebody else's change of ours: not what the socket with this port caused;
 // of routes those of our protocol, those that replace another and, if asked for,
-// all that are removed; of the rest what is about these devices.
-func eventFilter(port uint32, indexes []int, removed bool) []bpf.Instruction {
+// all that are removed; of the rest what is about the devices.
+func eventFilter(port uint32, s Subscription) []bpf.Instruction {
 	const accept, reject = 1 << 18, 0
 	f := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offPort, Size: 4},
@@ -34,7 +34,7 @@ func eventFilter(port uint32, indexes []int, removed bool) []bpf.Instruction {
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: native16(unix.RTM_GETNEIGH), SkipTrue: 1},
 		bpf.RetConstant{Val: reject},
 	}
-	if removed {
+	if s.Removals {
 		f = append(f, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: native16(unix.RTM_DELROUTE), SkipTrue: 1}, bpf.RetConstant{Val: accept})
 	}
 	f = append(f,
@@ -47,7 +47,7 @@ func eventFilter(port uint32, indexes []int, removed bool) []bpf.Instruction {
 		bpf.RetConstant{Val: reject},
 		bpf.RetConstant{Val: accept},
 	)
-	return append(f, onDevices(indexes)...)
+	return append(f, onDevices(s.Devices)...)
 }
 
 // missFilter returns a socket filter that lets only questions for addresses on

@@ -46,7 +46,7 @@ func TestEventFilter(t *testing.T) {
 		{"address elsewhere", event(unix.RTM_NEWADDR, 0, 0, onDevice(9)...), false},
 	}
 	for _, removed := range []bool{false, true} {
-		vm, err := bpf.NewVM(eventFilter(port, []int{ours, 9999, uplink}, removed))
+		vm, err := bpf.NewVM(eventFilter(port, Subscription{Devices: []int{ours, 9999, uplink}, Removals: removed}))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,7 +21,7 @@ func DeviceMAC(name string) MAC {
 	if err != nil {
 		return MAC{}
 	}
-	return linkOf(l).mac
+	return linkOf(l).MAC
 }
 
 // TUNName returns the name of the TUN device that the daemon with this
@@ -36,10 +36,10 @@ func TUNName(prefix, instance string) string {
 	taken := map[string]bool{}
 	for _, each := range links {
 		l := linkOf(each)
-		if strings.HasPrefix(l.name, prefix) && l.alias == Alias(instance) && l.kind == kindTUN {
-			return l.name
+		if strings.HasPrefix(l.Name, prefix) && l.Alias == Alias(instance) && l.Kind == KindTUN {
+			return l.Name
 		}
-		taken[l.name] = true
+		taken[l.Name] = true
 	}
 	for n := 0; ; n++ {
 		if name := prefix + strconv.Itoa(n); !taken[name] {

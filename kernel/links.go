@@ -47,8 +47,8 @@ func (p *pass) applyLinks() error {
 		// one with another MAC its neighbours.
 		p.mode = min(p.mode, suspect)
 	}
-	r.former = slices.DeleteFunc(r.former, func(l link) bool {
-		return slices.ContainsFunc(p.want.Devices, func(d Device) bool { return d.Name == l.name })
+	r.former = slices.DeleteFunc(r.former, func(l Link) bool {
+		return slices.ContainsFunc(p.want.Devices, func(d Device) bool { return d.Name == l.Name })
 	})
 	for _, d := range p.want.Devices {
 		if err := failed[d.Name]; err != nil {
@@ -60,26 +60,26 @@ func (p *pass) applyLinks() error {
 }
 
 // listLinks reads all devices, and which of them carry our mark.
-func (r *reconciler) listLinks() error {
-	r.links = make(map[string]link)
+func (r *Reconciler) listLinks() error {
+	r.links = make(map[string]Link)
 	r.former = r.former[:0]
-	err := r.backing.links.List(func(l link) {
-		r.links[l.name] = l
-		if l.alias == r.scope.alias() {
+	err := r.backing.Links.List(func(l Link) {
+		r.links[l.Name] = l
+		if l.Alias == r.scope.alias() {
 			r.former = append(r.former, l)
 		}
 	})
 	if err != nil {
 		return fmt.Errorf("list devices: %w", err)
 	}
-	slices.SortFunc(r.former, func(a, b link) int { return cmp.Compare(a.name, b.name) })
+	slices.SortFunc(r.former, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
 	return nil
 }
 
 // applyLink does the next step for one device and reports whether it did
 // anything. A device that needs nothing more is then among the owned.
 func (p *pass) applyLink(d Device) (bool, error) {
-	var have *link
+	var have *Link
 	if l, ok := p.r.links[d.Name]; ok {
 		have = &l
 	}
@@ -87,22 +87,22 @@ func (p *pass) applyLink(d Device) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if have != nil && isMark(have.alias) && have.alias != p.r.scope.alias() {
-		p.r.log.Info("device taken over from a daemon that is gone", "dev", d.Name, "alias", have.alias)
+	if have != nil && isMark(have.Alias) && have.Alias != p.r.scope.alias() {
+		p.r.log.Info("device taken over from a daemon that is gone", "dev", d.Name, "alias", have.Alias)
 	}
 	switch action {
 	case linkCreate:
 		return true, p.createLink(d)
 	case linkReplace:
-		p.r.forgetLink(have.index)
-		if err := p.r.backing.links.Delete(have.index); err != nil {
+		p.r.forgetLink(have.Index)
+		if err := p.r.backing.Links.Delete(have.Index); err != nil {
 			return false, fmt.Errorf("delete device %s, which has other attributes: %w", d.Name, err)
 		}
-		p.r.log.Info("device replaced", "dev", d.Name, "kind", have.kind)
+		p.r.log.Info("device replaced", "dev", d.Name, "kind", have.Kind)
 		return true, p.createLink(d)
 	case linkAdjust:
-		p.r.expectLink(d, c.after(*have))
-		if err := p.r.backing.links.Change(have.index, c); err != nil {
+		p.r.expectLink(d, c.After(*have))
+		if err := p.r.backing.Links.Change(have.Index, c); err != nil {
 			return false, fmt.Errorf("change device %s: %w", d.Name, p.explain(d, err))
 		}
 		p.countLink(d)
@@ -118,15 +118,15 @@ func (p *pass) applyLink(d Device) (bool, error) {
 // is ours or that of a daemon that is gone.
 func (p *pass) createLink(d Device) error {
 	for _, name := range slices.Sorted(maps.Keys(p.r.links)) {
-		if l := p.r.links[name]; inTheWay(d, l) && l.name != d.Name && isMark(l.alias) && !p.r.belongsToOther(l) {
-			p.r.forgetLink(l.index)
-			if err := p.r.backing.links.Delete(l.index); err != nil {
-				return fmt.Errorf("delete device %s, which is in the way of %s: %w", l.name, d.Name, err)
+		if l := p.r.links[name]; InTheWay(d, l) && l.Name != d.Name && isMark(l.Alias) && !p.r.belongsToOther(l) {
+			p.r.forgetLink(l.Index)
+			if err := p.r.backing.Links.Delete(l.Index); err != nil {
+				return fmt.Errorf("delete device %s, which is in the way of %s: %w", l.Name, d.Name, err)
 			}
 			p.stats.Deleted[TableDevices]++
 		}
 	}
-	if err := p.r.backing.links.Add(d, p.r.scope.alias()); err != nil {
+	if err := p.r.backing.Links.Add(d, p.r.scope.alias()); err != nil {
 		return fmt.Errorf("create device %s: %w", d.Name, p.explain(d, err))
 	}
 	p.countLink(d)
@@ -140,14 +140,14 @@ func (p *pass) explain(d Device, err error) error {
 	if d.VXLAN == nil {
 		return err
 	}
-	port := d.VXLAN.port()
+	port := d.VXLAN.UDPPort()
 	var has, none string
-	inTheWay := func(l link) bool { return l.vxlan.Port == port }
+	inTheWay := func(l Link) bool { return l.VXLAN.Port == port }
 	switch {
 	case errors.Is(err, syscall.EEXIST):
 		has = fmt.Sprintf("VNI %d on UDP port %d", d.VXLAN.VNI, port)
 		none = "a vxlan device that was made here and moved to another network namespace has it"
-		inTheWay = func(l link) bool { return l.vxlan.VNI == d.VXLAN.VNI && l.vxlan.Port == port }
+		inTheWay = func(l Link) bool { return l.VXLAN.VNI == d.VXLAN.VNI && l.VXLAN.Port == port }
 	case errors.Is(err, syscall.EADDRINUSE):
 		has = fmt.Sprintf("UDP port %d", port)
 		none = fmt.Sprintf("`ss -ulnp sport = :%d` shows the program that has it", port)
@@ -155,9 +155,9 @@ func (p *pass) explain(d Device, err error) error {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.r.links)) {
-		if l := p.r.links[name]; l.kind == kindVXLAN && l.alias != p.r.scope.alias() && l.name != d.Name && inTheWay(l) {
+		if l := p.r.links[name]; l.Kind == KindVXLAN && l.Alias != p.r.scope.alias() && l.Name != d.Name && inTheWay(l) {
 			return fmt.Errorf("%w: device %s has %s, as `ip -d link show type vxlan` shows; "+
-				"remove that device, or use another VNI or port for this network", err, l.name, has)
+				"remove that device, or use another VNI or port for this network", err, l.Name, has)
 		}
 	}
 	return fmt.Errorf("%w: something else has %s; %s", err, has, none)
@@ -174,12 +174,12 @@ func (p *pass) countLink(d Device) {
 }
 
 // prepare does what a device needs once. Nothing of it is needed for traffic.
-func (p *pass) prepare(d Device, l link) {
-	if p.r.prepared[l.index] {
+func (p *pass) prepare(d Device, l Link) {
+	if p.r.prepared[l.Index] {
 		return
 	}
-	p.r.prepared[l.index] = true
-	if err := p.r.backing.links.Prepare(l, d); err != nil {
+	p.r.prepared[l.Index] = true
+	if err := p.r.backing.Links.Prepare(l, d); err != nil {
 		p.r.log.Debug("device not fully prepared", "dev", d.Name, "err", err)
 	}
 }
@@ -190,9 +190,9 @@ func (p *pass) turnOffTxChecksum(d Device) (bool, error) {
 	if !d.TxChecksumOff {
 		return false, nil
 	}
-	on, err := p.r.backing.links.TxChecksum(d.Name)
+	on, err := p.r.backing.Links.TxChecksum(d.Name)
 	if err == nil && on {
-		err = p.r.backing.links.TxChecksumOff(d.Name)
+		err = p.r.backing.Links.TxChecksumOff(d.Name)
 	}
 	if err != nil {
 		return false, fmt.Errorf("turn off tx checksum offload of %s: %w", d.Name, err)
@@ -206,21 +206,21 @@ func (p *pass) turnOffTxChecksum(d Device) (bool, error) {
 // deleteFormer removes the devices of earlier configurations, once everything is
 // in order in the families that they carry. What is on them goes with them.
 func (p *pass) deleteFormer() error {
-	var kept []link
+	var kept []Link
 	var errs []error
 	for _, l := range p.r.former {
 		if p.needsFormer(l) {
 			kept = append(kept, l)
 			continue
 		}
-		p.r.forgetLink(l.index)
-		if err := p.r.backing.links.Delete(l.index); err != nil {
+		p.r.forgetLink(l.Index)
+		if err := p.r.backing.Links.Delete(l.Index); err != nil {
 			kept = append(kept, l)
-			errs = append(errs, fmt.Errorf("delete device %s of an earlier configuration: %w", l.name, err))
+			errs = append(errs, fmt.Errorf("delete device %s of an earlier configuration: %w", l.Name, err))
 			continue
 		}
 		p.stats.Deleted[TableDevices]++
-		p.r.log.Info("device of an earlier configuration deleted", "dev", l.name)
+		p.r.log.Info("device of an earlier configuration deleted", "dev", l.Name)
 	}
 	p.r.former = kept
 	return errors.Join(errs...)
@@ -228,12 +228,12 @@ func (p *pass) deleteFormer() error {
 
 // needsFormer reports whether packets may need a device of an earlier
 // configuration. A vxlan device carries one family, that of its own address.
-func (p *pass) needsFormer(l link) bool {
+func (p *pass) needsFormer(l Link) bool {
 	needed := func(f ipfam.Family) bool {
 		return p.hold[f] || p.failures.families[f] || p.deviceFailures.families[f]
 	}
-	if l.kind == kindVXLAN && l.vxlan.Local.IsValid() {
-		return needed(ipfam.Of(l.vxlan.Local))
+	if l.Kind == KindVXLAN && l.VXLAN.Local.IsValid() {
+		return needed(ipfam.Of(l.VXLAN.Local))
 	}
 	return needed(ipfam.V4) || needed(ipfam.V6)
 }

@@ -32,7 +32,7 @@ func (n *node) send(t *testing.T, to string) {
 
 func TestMissPutsADeletedPeerBack(t *testing.T) {
 	n := newNode(t)
-	follow(t, n.Netlink)
+	follow(t, n.Reconciler)
 	apply(t, n, dual(n.uplink, 2))
 	want := n.Dump()
 	for _, test := range []struct{ gateway, dev, to string }{
@@ -53,7 +53,7 @@ func TestMissPutsADeletedPeerBack(t *testing.T) {
 
 func TestMissInstallsAPeerOnDemand(t *testing.T) {
 	n := newNode(t)
-	follow(t, n.Netlink)
+	follow(t, n.Reconciler)
 	state := single(n.uplink)
 	state.Routes = []kernel.Route{{Dst: network4, Dev: "flannel.1", Metric: 100}}
 	for _, peer := range []int{2, 3} {
@@ -149,8 +149,8 @@ func demanding(uplink int, peers ...int) kernel.State {
 func TestPeersGoWhenNobodyTalksToThem(t *testing.T) {
 	ns := nstest.New(t)
 	uplink := ns.AddUplink("eth0", "192.0.2.1/24")
-	n := &node{NS: ns, Netlink: open(t, ns, kernel.Options{Scope: scope, Unused: 300 * time.Millisecond}), uplink: uplink}
-	follow(t, n.Netlink)
+	n := &node{NS: ns, Reconciler: open(t, ns, kernel.Options{Scope: scope, Unused: 300 * time.Millisecond}), uplink: uplink}
+	follow(t, n.Reconciler)
 	apply(t, n, demanding(uplink, 2, 3))
 	idle := n.Dump()
 	n.send(t, "10.5.2.9")
@@ -174,7 +174,7 @@ func TestPeersGoWhenNobodyTalksToThem(t *testing.T) {
 // kernel does not ask while it has the others.
 func TestEntriesThatWereAskedForStayTogether(t *testing.T) {
 	n := newNode(t)
-	follow(t, n.Netlink)
+	follow(t, n.Reconciler)
 	state := demanding(n.uplink, 2, 3)
 	apply(t, n, state)
 	n.send(t, "10.5.2.9")
@@ -203,7 +203,7 @@ func TestEntriesThatWereAskedForStayTogether(t *testing.T) {
 
 func TestWhatNobodyHasIsClosed(t *testing.T) {
 	n := newNode(t)
-	follow(t, n.Netlink)
+	follow(t, n.Reconciler)
 	apply(t, n, demanding(n.uplink, 2, 3))
 	n.send(t, "10.5.200.9")
 	eventually.True(t, "the gap", func() bool { return strings.Contains(n.Dump(), "blackhole 10.5.128.0/17") })

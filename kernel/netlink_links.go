@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How the library calls the kinds of devices that are made here.
+// The kinds of devices that are made here, as the library calls them.
 const (
-	kindVXLAN = "vxlan"
-	kindTUN   = "tuntap"
+	KindVXLAN = "vxlan"
+	KindTUN   = "tuntap"
 )
 
 // netlinkLinks are the devices in the kernel.
@@ -27,11 +27,10 @@ type netlinkLinks struct {
 	namespace int
 	// ioctl is a socket for what netlink cannot do.
 	ioctl *os.File
-	watch func() error
 }
 
 // List passes all devices.
-func (n *netlinkLinks) List(each func(link)) error {
+func (n *netlinkLinks) List(each func(Link)) error {
 	var list []netlink.Link
 	err := rtnl.Retry(func() (err error) { list, err = n.handle.LinkList(); return err })
 	for _, l := range list {
@@ -40,24 +39,24 @@ func (n *netlinkLinks) List(each func(link)) error {
 	return err
 }
 
-// get reads one device.
-func (n *netlinkLinks) get(index int) (link, error) {
+// Get reads one device.
+func (n *netlinkLinks) Get(index int) (Link, error) {
 	l, err := n.handle.LinkByIndex(index)
 	if err != nil {
-		return link{}, err
+		return Link{}, err
 	}
 	return linkOf(l), nil
 }
 
-func linkOf(l netlink.Link) link {
+func linkOf(l netlink.Link) Link {
 	a := l.Attrs()
-	out := link{
-		index: a.Index, name: a.Name, kind: l.Type(), alias: a.Alias, mtu: a.MTU, mac: macOf(a.HardwareAddr),
-		up: a.RawFlags&unix.IFF_UP != 0, master: a.MasterIndex,
+	out := Link{
+		Index: a.Index, Name: a.Name, Kind: l.Type(), Alias: a.Alias, MTU: a.MTU, MAC: macOf(a.HardwareAddr),
+		Up: a.RawFlags&unix.IFF_UP != 0, Master: a.MasterIndex,
 	}
 	if v, ok := l.(*netlink.Vxlan); ok {
 		local, _ := netip.AddrFromSlice(v.SrcAddr)
-		out.vxlan = VXLAN{VNI: v.VxlanId, Port: v.Port, Local: local, Uplink: v.VtepDevIndex, Learning: v.Learning, GBP: v.GBP}
+		out.VXLAN = VXLAN{VNI: v.VxlanId, Port: v.Port, Local: local, Uplink: v.VtepDevIndex, Learning: v.Learning, GBP: v.GBP}
 	}
 	return out
 }
@@ -70,8 +69,8 @@ func macOf(a net.HardwareAddr) MAC {
 	return MAC(a)
 }
 
-// errUnknownKind says that a device should have been there already.
-var errUnknownKind = errors.New("it is not there, and devices of its kind are not made here")
+// ErrUnknownKind says that a device should have been there already.
+var ErrUnknownKind = errors.New("it is not there, and devices of its kind are not made here")
 
 // Add creates a device that is down.
 func (n *netlinkLinks) Add(d Device, alias string) error {
@@ -79,7 +78,7 @@ func (n *netlinkLinks) Add(d Device, alias string) error {
 	case d.TUN:
 		return n.addTUN(d.Name, alias)
 	case d.VXLAN == nil:
-		return errUnknownKind
+		return ErrUnknownKind
 	}
 	a := netlink.NewLinkAttrs()
 	a.Name, a.MTU = d.Name, d.MTU
@@ -108,9 +107,9 @@ func (n *netlinkLinks) addTUN(name, alias string) error {
 
 // Change changes a device. Before a device comes up for the first time it is
 // told to make no IPv6 address of its own.
-func (n *netlinkLinks) Change(index int, c linkChange) error {
+func (n *netlinkLinks) Change(index int, c LinkChange) error {
 	l := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
-	if c.alias != "" && c.up {
+	if c.Alias != "" && c.Up {
 		// Kernels without IPv6 refuse it; they make no address either.
 		_ = n.handle.LinkSetIP6AddrGenMode(l, addrGenNone)
 	}
@@ -120,11 +119,11 @@ func (n *netlinkLinks) Change(index int, c linkChange) error {
 			steps = append(steps, step)
 		}
 	}
-	add(!c.mac.IsZero(), func() error { return n.handle.LinkSetHardwareAddr(l, c.mac[:]) })
-	add(c.mtu != 0, func() error { return n.handle.LinkSetMTU(l, c.mtu) })
-	add(c.alias != "", func() error { return n.handle.LinkSetAlias(l, c.alias) })
-	add(c.free, func() error { return n.handle.LinkSetNoMaster(l) })
-	add(c.up, func() error { return n.handle.LinkSetUp(l) })
+	add(!c.MAC.IsZero(), func() error { return n.handle.LinkSetHardwareAddr(l, c.MAC[:]) })
+	add(c.MTU != 0, func() error { return n.handle.LinkSetMTU(l, c.MTU) })
+	add(c.Alias != "", func() error { return n.handle.LinkSetAlias(l, c.Alias) })
+	add(c.Free, func() error { return n.handle.LinkSetNoMaster(l) })
+	add(c.Up, func() error { return n.handle.LinkSetUp(l) })
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -145,15 +144,12 @@ func (n *netlinkLinks) Delete(index int) error {
 	return err
 }
 
-// Watch makes the events of the watched devices matter.
-func (n *netlinkLinks) Watch() error { return n.watch() }
-
 // Probes that the kernel sends to user space before it gives up on an address:
 // each is the report of an L3 miss.
 const appSolicit = 3
 
 // Prepare turns on reports of L3 misses and turns off router advertisements.
-func (n *netlinkLinks) Prepare(l link, d Device) error {
+func (n *netlinkLinks) Prepare(l Link, d Device) error {
 	var errs []error
 	for _, f := range ipfam.All() {
 		if hasFamily(d.Addrs, f) {
@@ -161,7 +157,7 @@ func (n *netlinkLinks) Prepare(l link, d Device) error {
 		}
 	}
 	if hasFamily(d.Addrs, ipfam.V6) {
-		errs = append(errs, n.sysctl("ipv6/conf/"+l.name+"/accept_ra", "0"))
+		errs = append(errs, n.sysctl("ipv6/conf/"+l.Name+"/accept_ra", "0"))
 	}
 	return errors.Join(errs...)
 }
@@ -185,20 +181,20 @@ const (
 
 // reportMisses asks through the neighbour table first: that works also where
 // /proc/sys cannot be written.
-func (n *netlinkLinks) reportMisses(f ipfam.Family, l link) error {
+func (n *netlinkLinks) reportMisses(f ipfam.Family, l Link) error {
 	name := ipfam.Pair[string]{"arp_cache", "ndisc_cache"}[f]
 	err := n.conn.One(func(b *rtnl.Batch) {
 		b.Begin(unix.RTM_SETNEIGHTBL, 0, []byte{uint8(f.AF()), 0, 0, 0})
 		b.Text(ndtaName, name)
 		b.Nest(ndtaParms, func() {
-			b.Uint32(ndtpaIfindex, uint32(l.index))
+			b.Uint32(ndtpaIfindex, uint32(l.Index))
 			b.Uint32(ndtpaAppProbes, appSolicit)
 		})
 	})
 	if err == nil {
 		return nil
 	}
-	return errors.Join(err, n.sysctl(f.String()+"/neigh/"+l.name+"/app_solicit", fmt.Sprint(appSolicit)))
+	return errors.Join(err, n.sysctl(f.String()+"/neigh/"+l.Name+"/app_solicit", fmt.Sprint(appSolicit)))
 }
 
 // sysctl writes below /proc/sys/net, which shows the namespace of the thread.

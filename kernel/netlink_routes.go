@@ -12,17 +12,17 @@ import (
 
 // listRoutes lists the routes of our protocol, and if asked for those that
 // flannel may have made. The kernel sorts out the others.
-func (t netlinkTables) listRoutes(s selection, each func(routeKey, routeValue)) error {
-	if err := t.dumpRoutes(RouteProtocol, each); err != nil || !s.unmarked {
+func (t netlinkTables) listRoutes(s Selection, each func(RouteKey, RouteValue)) error {
+	if err := t.dumpRoutes(RouteProtocol, each); err != nil || !s.Unmarked {
 		return err
 	}
 	return t.dumpRoutes(unix.RTPROT_BOOT, each)
 }
 
 // dumpRoutes lists the main table; protocol 0 means all of it.
-func (t netlinkTables) dumpRoutes(protocol uint8, each func(routeKey, routeValue)) error {
+func (t netlinkTables) dumpRoutes(protocol uint8, each func(RouteKey, RouteValue)) error {
 	return t.dump(protocol, func(m rtnl.Message) {
-		if k, v, ok := parseRoute(m.Body); ok && (protocol == 0 || v.protocol == protocol) {
+		if k, v, ok := parseRoute(m.Body); ok && (protocol == 0 || v.Protocol == protocol) {
 			each(k, v)
 		}
 	})
@@ -42,11 +42,11 @@ func (t netlinkTables) dump(protocol uint8, each func(rtnl.Message)) error {
 	return nil
 }
 
-func (t netlinkTables) putRoutes(changes []change[routeKey, routeValue], fail func(int, error)) {
+func (t netlinkTables) putRoutes(changes []Change[RouteKey, RouteValue], fail func(int, error)) {
 	var refused []int
 	t.writeRoutes(changes, func(i int, err error) {
 		c := &changes[i]
-		if errors.Is(err, unix.EINVAL) && c.want.onLink && c.key.dst.Addr().Is6() {
+		if errors.Is(err, unix.EINVAL) && c.Want.OnLink && c.Key.Dst.Addr().Is6() {
 			refused = append(refused, i)
 			return
 		}
@@ -61,102 +61,167 @@ func (t netlinkTables) putRoutes(changes []change[routeKey, routeValue], fail fu
 // device, for example their own earlier selves: the kernel refuses such a
 // gateway, onlink or not. It lies under the route itself once that leads
 // straight to the device.
-func (t netlinkTables) putInSteps(changes []change[routeKey, routeValue], refused []int, fail func(int, error)) {
-	straight := make([]change[routeKey, routeValue], len(refused))
+func (t netlinkTables) putInSteps(changes []Change[RouteKey, RouteValue], refused []int, fail func(int, error)) {
+	straight := make([]Change[RouteKey, RouteValue], len(refused))
 	for i, n := range refused {
 		straight[i] = changes[n]
-		straight[i].want.via, straight[i].want.onLink = netip.Addr{}, false
+		straight[i].Want.Via, straight[i].Want.OnLink = netip.Addr{}, false
 	}
 	failed := make([]bool, len(refused))
 	t.writeRoutes(straight, func(i int, err error) {
 		failed[i] = true
 		fail(refused[i], err)
 	})
-	var final []change[routeKey, routeValue]
+	var final []Change[RouteKey, RouteValue]
 	var numbers []int
 	for i, n := range refused {
 		if !failed[i] {
 			c := changes[n]
-			c.exists = true
+			c.Exists = true
 			final, numbers = append(final, c), append(numbers, n)
 		}
 	}
 	t.writeRoutes(final, func(i int, err error) { fail(numbers[i], err) })
 }
 
-func (t netlinkTables) writeRoutes(changes []change[routeKey, routeValue], fail func(int, error)) {
+func (t netlinkTables) writeRoutes(changes []Change[RouteKey, RouteValue], fail func(int, error)) {
 	t.conn.Do(len(changes), func(b *rtnl.Batch, i int) {
 		c := &changes[i]
 		flags := uint16(unix.NLM_F_CREATE | unix.NLM_F_EXCL)
-		if c.exists {
+		if c.Exists {
 			flags = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
 		}
-		t.route(b, unix.RTM_NEWROUTE, flags, c.key, c.want)
+		t.route(b, unix.RTM_NEWROUTE, flags, c.Key, c.Want)
 	}, fail)
 }
 
-func (t netlinkTables) delRoutes(entries []entry[routeKey, routeValue], fail func(int, error)) {
+func (t netlinkTables) delRoutes(entries []Entry[RouteKey, RouteValue], fail func(int, error)) {
 	t.conn.Do(len(entries), func(b *rtnl.Batch, i int) {
 		e := &entries[i]
-		v := e.value
-		if v.other {
-			v.dev = 0 // Several next hops: the protocol and the metric say which.
+		v := e.Value
+		if v.Other {
+			v.Dev = 0 // Several next hops: the protocol and the metric say which.
 		}
-		t.route(b, unix.RTM_DELROUTE, 0, e.key, v)
+		t.route(b, unix.RTM_DELROUTE, 0, e.Key, v)
 	}, gone(fail))
 }
 
 // route adds a request about one route. The protocol is in it, so a deletion
 // can only hit a route of that protocol.
-func (t netlinkTables) route(b *rtnl.Batch, typ, flags uint16, k routeKey, v routeValue) {
+func (t netlinkTables) route(b *rtnl.Batch, typ, flags uint16, k RouteKey, v RouteValue) {
 	h := unix.RtMsg{
-		Family: family(k.dst.Addr()), Dst_len: uint8(k.dst.Bits()), Table: unix.RT_TABLE_MAIN,
-		Protocol: v.protocol, Type: unix.RTN_UNICAST,
+		Family: family(k.Dst.Addr()), Dst_len: uint8(k.Dst.Bits()), Table: unix.RT_TABLE_MAIN,
+		Protocol: v.Protocol, Type: unix.RTN_UNICAST,
 	}
 	switch {
 	case typ == unix.RTM_DELROUTE:
 		h.Scope = unix.RT_SCOPE_NOWHERE // Of whatever scope.
 		h.Type = unix.RTN_UNSPEC
-	case v.blackhole:
+	case v.Blackhole:
 		h.Type = unix.RTN_BLACKHOLE
-	case !v.via.IsValid():
+	case !v.Via.IsValid():
 		h.Scope = unix.RT_SCOPE_LINK
 	}
-	if v.onLink && typ == unix.RTM_NEWROUTE {
+	if v.OnLink && typ == unix.RTM_NEWROUTE {
 		h.Flags = unix.RTNH_F_ONLINK
 	}
 	b.Route(typ, flags, h)
-	b.Addr(unix.RTA_DST, k.dst.Addr())
-	if v.via.IsValid() && !v.other {
-		b.Addr(unix.RTA_GATEWAY, v.via)
+	b.Addr(unix.RTA_DST, k.Dst.Addr())
+	if v.Via.IsValid() && !v.Other {
+		b.Addr(unix.RTA_GATEWAY, v.Via)
 	}
-	if v.dev != 0 {
-		b.Uint32(unix.RTA_OIF, uint32(v.dev))
+	if v.Dev != 0 {
+		b.Uint32(unix.RTA_OIF, uint32(v.Dev))
 	}
-	if k.metric != 0 {
-		b.Uint32(unix.RTA_PRIORITY, uint32(k.metric))
+	if k.Metric != 0 {
+		b.Uint32(unix.RTA_PRIORITY, uint32(k.Metric))
 	}
 }
 
 // parseRoute decodes a message about a route of the main table.
-func parseRoute(body []byte) (k routeKey, v routeValue, ok bool) {
+func parseRoute(body []byte) (k RouteKey, v RouteValue, ok bool) {
 	r, ok := rtnl.ParseRoute(body)
 	if !ok || r.Table != unix.RT_TABLE_MAIN || r.TOS != 0 {
 		return k, v, false
 	}
-	k = routeKey{dst: r.Dst, metric: r.Metric}
-	v = routeValue{
-		via: r.Gateway, dev: r.Dev, protocol: r.Protocol,
-		onLink: r.Flags&unix.RTNH_F_ONLINK != 0,
-		other:  r.Multipath() || r.Via || r.Indirect,
+	k = RouteKey{Dst: r.Dst, Metric: r.Metric}
+	v = RouteValue{
+		Via: r.Gateway, Dev: r.Dev, Protocol: r.Protocol,
+		OnLink: r.Flags&unix.RTNH_F_ONLINK != 0,
+		Other:  r.Multipath() || r.Via || r.Indirect,
 	}
 	switch r.Type {
 	case unix.RTN_UNICAST:
 	case unix.RTN_BLACKHOLE:
 		// IPv6 says lo, IPv4 says nothing.
-		v.blackhole, v.dev = true, 0
+		v.Blackhole, v.Dev = true, 0
 	default:
-		v.other = true
+		v.Other = true
 	}
 	return k, v, true
+}
+
+// findRoutes returns those of the routes that exist, whoever made them. The
+// kernel lists a whole table or says what it would do with a packet; on a host
+// with very many routes the latter is cheaper by far. Routes that it does not
+// show so, because others hide them or because they drop packets, are looked
+// for in the whole table.
+func (t netlinkTables) findRoutes(keys []RouteKey) (map[RouteKey]RouteValue, error) {
+	found := make(map[RouteKey]RouteValue, len(keys))
+	hidden := make(map[RouteKey]bool)
+	for _, k := range keys {
+		if v, ok := t.findRoute(k); ok {
+			found[k] = v
+		} else {
+			hidden[k] = true
+		}
+	}
+	if len(hidden) == 0 {
+		return found, nil
+	}
+	err := t.dumpRoutes(unix.RTPROT_UNSPEC, func(k RouteKey, v RouteValue) {
+		if hidden[k] {
+			found[k] = v
+		}
+	})
+	return found, err
+}
+
+// findRoute asks which route addresses inside the destination match.
+func (t netlinkTables) findRoute(k RouteKey) (v RouteValue, ok bool) {
+	for _, a := range samples(k.Dst) {
+		// The kernel's refusal says only that this address does not help.
+		_ = t.conn.Dump(func(b *rtnl.Batch) {
+			b.Route(unix.RTM_GETROUTE, 0, unix.RtMsg{Family: family(a), Dst_len: uint8(a.BitLen()), Flags: rtmFibMatch})
+			b.Addr(unix.RTA_DST, a)
+		}, func(m rtnl.Message) {
+			if key, value, parsed := parseRoute(m.Body); parsed && key == k {
+				v, ok = value, true
+			}
+		})
+		if ok {
+			return v, true
+		}
+	}
+	return v, false
+}
+
+// rtmFibMatch is RTM_F_FIB_MATCH of linux/rtnetlink.h: return the route and not
+// what is made of it.
+const rtmFibMatch = 0x2000
+
+// samples returns addresses of which a more specific route is unlikely to have
+// all: from the middle of the prefix and from its end.
+func samples(p netip.Prefix) []netip.Addr {
+	raw := p.Addr().AsSlice()
+	set := func(bit int) { raw[bit/8] |= 0x80 >> (bit % 8) }
+	if p.Bits() < p.Addr().BitLen() {
+		set(p.Bits())
+	}
+	middle, _ := netip.AddrFromSlice(raw)
+	for bit := p.Bits(); bit < p.Addr().BitLen()-1; bit++ {
+		set(bit)
+	}
+	end, _ := netip.AddrFromSlice(raw)
+	return []netip.Addr{middle, end, p.Addr()}
 }

@@ -12,17 +12,17 @@ import (
 // node is a namespace with an uplink and a connection to its kernel.
 type node struct {
 	*nstest.NS
-	*kernel.Netlink
+	*kernel.Reconciler
 	uplink int
 }
 
 func newNode(t testing.TB) *node {
 	ns := nstest.New(t)
 	uplink := ns.AddUplink("eth0", "192.0.2.1/24", "2001:db8::1/64")
-	return &node{NS: ns, Netlink: open(t, ns, kernel.Options{Scope: scope}), uplink: uplink}
+	return &node{NS: ns, Reconciler: open(t, ns, kernel.Options{Scope: scope}), uplink: uplink}
 }
 
-func open(t testing.TB, ns *nstest.NS, o kernel.Options) *kernel.Netlink {
+func open(t testing.TB, ns *nstest.NS, o kernel.Options) *kernel.Reconciler {
 	t.Helper()
 	o.Log, o.Namespace = slog.New(slog.DiscardHandler), int(ns.Namespace)
 	k, err := kernel.New(o)

@@ -24,7 +24,7 @@ type cache struct {
 	watched map[int]watchedLink
 	// blocked are the routes of ours whose key another route has. The map
 	// itself does not change.
-	blocked map[routeKey]bool
+	blocked map[RouteKey]bool
 	// recorded are the events that came while the tables were listed; nil
 	// while they are not. What an event is about may have been listed before it
 	// was changed, so it is compared again with the new tables.
@@ -33,10 +33,10 @@ type cache struct {
 
 // tables are the contents of the four tables of entries.
 type tables struct {
-	addrs     map[addrKey]struct{}
-	fdb       map[fdbKey]fdbValue
-	neighbors map[neighKey]MAC
-	routes    map[routeKey]routeValue
+	addrs     map[AddrKey]struct{}
+	fdb       map[FDBKey]FDBValue
+	neighbors map[NeighborKey]MAC
+	routes    map[RouteKey]RouteValue
 }
 
 // maxRecorded bounds the events that are recorded.
@@ -44,7 +44,7 @@ const maxRecorded = 4096
 
 // watchedLink is a device whose events matter.
 type watchedLink struct {
-	link
+	link Link
 	// ours says that the device is; of any other only its being up matters.
 	ours          bool
 	txChecksumOff bool
@@ -53,7 +53,7 @@ type watchedLink struct {
 // newCache knows no entries. A miss may add some before anything is listed.
 func newCache() cache {
 	return cache{watched: map[int]watchedLink{}, tables: tables{
-		addrs: map[addrKey]struct{}{}, fdb: map[fdbKey]fdbValue{}, neighbors: map[neighKey]MAC{}, routes: map[routeKey]routeValue{},
+		addrs: map[AddrKey]struct{}{}, fdb: map[FDBKey]FDBValue{}, neighbors: map[NeighborKey]MAC{}, routes: map[RouteKey]RouteValue{},
 	}}
 }
 
@@ -69,7 +69,7 @@ func (c *cache) recordEvents(on bool) {
 
 // replaceCache replaces the cache by what was listed. It reports whether the
 // events recorded meanwhile show that the list is out of date already.
-func (r *reconciler) replaceCache(t tables) (outdated bool) {
+func (r *Reconciler) replaceCache(t tables) (outdated bool) {
 	c := &r.cache
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -84,29 +84,20 @@ func (r *reconciler) replaceCache(t tables) (outdated bool) {
 
 // watch changes which events matter, and tells the backing if more do, or
 // others: it is told before anybody relies on them.
-func (r *reconciler) watch(change func(c *cache)) error {
+func (r *Reconciler) watch(change func(c *cache)) error {
 	c := &r.cache
 	c.mu.Lock()
-	devices, removals := c.subscriptionLocked()
 	change(c)
-	newDevices, newRemovals := c.subscriptionLocked()
+	s := Subscription{Devices: slices.Sorted(maps.Keys(c.watched)), Removals: len(c.blocked) > 0}
 	c.mu.Unlock()
-	if slices.Equal(devices, newDevices) && removals == newRemovals {
+	if slices.Equal(s.Devices, r.subscribed.Devices) && s.Removals == r.subscribed.Removals {
 		return nil
 	}
-	return r.backing.links.Watch()
-}
-
-// subscriptionLocked returns the indexes of the devices whose events matter,
-// and whether the removal of a route does that is not ours.
-func (c *cache) subscriptionLocked() (devices []int, removals bool) {
-	return slices.Sorted(maps.Keys(c.watched)), len(c.blocked) > 0
-}
-
-func (c *cache) subscription() (devices []int, removals bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.subscriptionLocked()
+	if err := r.backing.Watch(s); err != nil {
+		return err
+	}
+	r.subscribed = s
+	return nil
 }
 
 // watchOwned makes the events of our devices matter. It reports whether there
@@ -114,11 +105,11 @@ func (c *cache) subscription() (devices []int, removals bool) {
 func (p *pass) watchOwned() (more bool, err error) {
 	err = p.r.watch(func(c *cache) {
 		for _, l := range p.r.owned {
-			if c.watched[l.index].ours {
+			if c.watched[l.Index].ours {
 				continue
 			}
-			i := slices.IndexFunc(p.want.Devices, func(d Device) bool { return d.Name == l.name })
-			c.watched[l.index] = watchedLink{link: l, ours: true, txChecksumOff: p.want.Devices[i].TxChecksumOff}
+			i := slices.IndexFunc(p.want.Devices, func(d Device) bool { return d.Name == l.Name })
+			c.watched[l.Index] = watchedLink{link: l, ours: true, txChecksumOff: p.want.Devices[i].TxChecksumOff}
 			more = true
 		}
 	})
@@ -127,12 +118,12 @@ func (p *pass) watchOwned() (more bool, err error) {
 
 // watchUsed makes the events of the devices matter that routes lead over, and
 // the removal of these routes of others, which are in the way of ours.
-func (r *reconciler) watchUsed(used map[int]link, blocked map[routeKey]bool) error {
+func (r *Reconciler) watchUsed(used map[int]Link, blocked map[RouteKey]bool) error {
 	return r.watch(func(c *cache) {
 		c.blocked = blocked
 		for index, l := range used {
 			if _, ok := c.watched[index]; !ok {
-				l.up = true // If it is not, the next event says so.
+				l.Up = true // If it is not, the next event says so.
 				c.watched[index] = watchedLink{link: l}
 			}
 		}
@@ -140,39 +131,32 @@ func (r *reconciler) watchUsed(used map[int]link, blocked map[routeKey]bool) err
 }
 
 // expectLink notes what our device should be before it is so.
-func (r *reconciler) expectLink(d Device, l link) {
+func (r *Reconciler) expectLink(d Device, l Link) {
 	r.cache.mu.Lock()
 	defer r.cache.mu.Unlock()
-	if r.cache.watched[l.index].ours {
-		r.cache.watched[l.index] = watchedLink{link: l, ours: true, txChecksumOff: d.TxChecksumOff}
+	if r.cache.watched[l.Index].ours {
+		r.cache.watched[l.Index] = watchedLink{link: l, ours: true, txChecksumOff: d.TxChecksumOff}
 	}
 }
 
 // forgetLink makes the events of a device no longer matter.
-func (r *reconciler) forgetLink(index int) {
+func (r *Reconciler) forgetLink(index int) {
 	r.cache.mu.Lock()
 	defer r.cache.mu.Unlock()
 	delete(r.cache.watched, index)
 	delete(r.prepared, index)
 }
 
-// deviceReader reads what a device is like at present.
-type deviceReader interface {
-	get(index int) (link, error)
-	// TxChecksum reports whether transmit checksum offload is on.
-	TxChecksum(name string) (bool, error)
-}
-
 // isTampering compares an event with the cache and reports whether the kernel
 // may differ from it.
-func (r *reconciler) isTampering(m rtnl.Message, devices deviceReader) bool {
+func (r *Reconciler) isTampering(m rtnl.Message) bool {
 	if m.Type == unix.RTM_GETNEIGH {
 		return false // a question; see miss
 	}
 	c := &r.cache
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r.isTamperingLocked(m, devices) {
+	if r.isTamperingLocked(m, r.backing.Links) {
 		return true
 	}
 	if c.recorded != nil && len(c.recorded) < maxRecorded {
@@ -182,10 +166,10 @@ func (r *reconciler) isTampering(m rtnl.Message, devices deviceReader) bool {
 	return false
 }
 
-func (r *reconciler) isTamperingLocked(m rtnl.Message, devices deviceReader) bool {
+func (r *Reconciler) isTamperingLocked(m rtnl.Message, links Links) bool {
 	switch m.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		return r.cache.linkTamperedLocked(m, devices)
+		return r.cache.linkTamperedLocked(m, links)
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		return r.cache.addrTamperedLocked(m)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
@@ -198,8 +182,8 @@ func (r *reconciler) isTamperingLocked(m rtnl.Message, devices deviceReader) boo
 
 // A link that went down, or away, took routes with it without an event of
 // their own, even if it is back already. All else is read from the device,
-// unless there is no reader.
-func (c *cache) linkTamperedLocked(m rtnl.Message, devices deviceReader) bool {
+// unless links is nil.
+func (c *cache) linkTamperedLocked(m rtnl.Message, links Links) bool {
 	e, ok := rtnl.ParseLinkEvent(m)
 	w, watched := c.watched[e.Index]
 	switch {
@@ -210,28 +194,28 @@ func (c *cache) linkTamperedLocked(m rtnl.Message, devices deviceReader) bool {
 		return true
 	case w.ours && !e.Up:
 		return true
-	case devices == nil:
+	case links == nil:
 		return false
 	}
-	got, err := devices.get(e.Index)
+	got, err := links.Get(e.Index)
 	if err != nil {
 		return true
 	}
 	if !w.ours {
-		changed := e.Up != w.up || got.name != w.name
-		w.up, w.name = e.Up, got.name
+		changed := e.Up != w.link.Up || got.Name != w.link.Name
+		w.link.Up, w.link.Name = e.Up, got.Name
 		c.watched[e.Index] = w
 		return changed
 	}
 	want := w.link
-	want.up = true
+	want.Up = true
 	if got != want {
 		return true
 	}
 	if !w.txChecksumOff {
 		return false
 	}
-	on, err := devices.TxChecksum(w.name)
+	on, err := links.TxChecksum(w.link.Name)
 	return err != nil || on
 }
 
@@ -242,8 +226,8 @@ func (c *cache) addrTamperedLocked(m rtnl.Message) bool {
 	if !ok {
 		return false
 	}
-	k := addrKey{e.Dev, e.Addr}
-	w, watched := c.watched[k.dev]
+	k := AddrKey{e.Dev, e.Addr}
+	w, watched := c.watched[k.Dev]
 	_, known := c.tables.addrs[k]
 	switch {
 	case !watched:
@@ -251,7 +235,7 @@ func (c *cache) addrTamperedLocked(m rtnl.Message) bool {
 	case m.Type == unix.RTM_DELADDR:
 		return known || !w.ours
 	default:
-		return w.ours && !known && !k.prefix.Addr().IsLinkLocalUnicast()
+		return w.ours && !known && !k.Prefix.Addr().IsLinkLocalUnicast()
 	}
 }
 
@@ -265,12 +249,12 @@ func (c *cache) neighTamperedLocked(m rtnl.Message) bool {
 	}
 	var known, same bool
 	if n.Family == unix.AF_BRIDGE {
-		var have fdbValue
-		have, known = c.tables.fdb[fdbKey{n.Dev, n.MAC}]
+		var have FDBValue
+		have, known = c.tables.fdb[FDBKey{n.Dev, n.MAC}]
 		same = have == fdbValueOf(n)
 	} else {
 		var mac MAC
-		mac, known = c.tables.neighbors[neighKey{n.Dev, n.Addr}]
+		mac, known = c.tables.neighbors[NeighborKey{n.Dev, n.Addr}]
 		same = mac == n.MAC
 	}
 	switch {
@@ -291,16 +275,16 @@ func (c *cache) routeTamperedLocked(m rtnl.Message, scope Scope) bool {
 	have, known := c.tables.routes[k]
 	switch {
 	case m.Type == unix.RTM_DELROUTE:
-		return known && v.protocol == have.protocol || c.blocked[k]
+		return known && v.Protocol == have.Protocol || c.blocked[k]
 	case known:
 		return v != have
 	default:
-		return v.protocol == RouteProtocol && (c.watched[v.dev].ours || scope.inside(k.dst))
+		return v.Protocol == RouteProtocol && (c.watched[v.Dev].ours || scope.inside(k.Dst))
 	}
 }
 
 // miss returns what address the kernel asks for on a device of ours.
-func (r *reconciler) miss(m rtnl.Message) (Miss, bool) {
+func (r *Reconciler) miss(m rtnl.Message) (Miss, bool) {
 	if m.Type != unix.RTM_GETNEIGH {
 		return Miss{}, false
 	}

@@ -38,7 +38,7 @@ type onDemand struct {
 	// their making. They are put when the kernel asks for an address there, so
 	// that a scan costs one question per hole in the leases and not a neighbour
 	// entry per address.
-	blackholes map[routeKey]time.Time
+	blackholes map[RouteKey]time.Time
 }
 
 const (
@@ -66,7 +66,7 @@ func (p *pass) updateOnDemand(now time.Time) {
 	d.peers = slices.Clone(p.want.OnDemandPeers)
 	slices.SortFunc(d.peers, func(a, b OnDemandPeer) int { return a.Subnet.Addr().Compare(b.Subnet.Addr()) })
 	// What a blackhole covers may have a lease.
-	d.blackholes = map[routeKey]time.Time{}
+	d.blackholes = map[RouteKey]time.Time{}
 }
 
 // addInstalled adds to what is wanted the entries of the on-demand peers of
@@ -84,9 +84,9 @@ func (p *pass) addInstalled() {
 		if !ok {
 			continue
 		}
-		_, hasFDB := t.fdb[e.fdb.key]
-		_, hasNeighbor := t.neighbors[e.neighbor.key]
-		if _, hasRoute := t.routes[e.route.key]; hasFDB || hasNeighbor || hasRoute {
+		_, hasFDB := t.fdb[e.fdb.Key]
+		_, hasNeighbor := t.neighbors[e.neighbor.Key]
+		if _, hasRoute := t.routes[e.route.Key]; hasFDB || hasNeighbor || hasRoute {
 			fdb, neighbors, routes = append(fdb, peer.FDB), append(neighbors, peer.Neighbor), append(routes, peer.Route)
 		}
 	}
@@ -95,23 +95,23 @@ func (p *pass) addInstalled() {
 			delete(d.blackholes, k)
 			continue
 		}
-		routes = append(routes, Route{Dst: k.dst, Blackhole: true, Metric: onDemandMetric})
+		routes = append(routes, Route{Dst: k.Dst, Blackhole: true, Metric: onDemandMetric})
 	}
 	want.FDB, want.Neighbors, want.Routes = fdb, neighbors, routes
 }
 
 // peerEntries are the three entries of an on-demand peer.
 type peerEntries struct {
-	fdb      entry[fdbKey, fdbValue]
-	neighbor entry[neighKey, MAC]
-	route    entry[routeKey, routeValue]
+	fdb      Entry[FDBKey, FDBValue]
+	neighbor Entry[NeighborKey, MAC]
+	route    Entry[RouteKey, RouteValue]
 }
 
 func (p *pass) peerEntries(peer OnDemandPeer) (e peerEntries, ok bool) {
 	dev, ok := p.dev(peer.Route.Dev)
-	e.fdb = entry[fdbKey, fdbValue]{fdbKey{dev, peer.FDB.MAC}, fdbValue{dst: peer.FDB.Dst}}
-	e.neighbor = entry[neighKey, MAC]{neighKey{dev, peer.Neighbor.Addr}, peer.Neighbor.MAC}
-	e.route.key, e.route.value = peer.Route.entry(dev)
+	e.fdb = Entry[FDBKey, FDBValue]{FDBKey{dev, peer.FDB.MAC}, FDBValue{Dst: peer.FDB.Dst}}
+	e.neighbor = Entry[NeighborKey, MAC]{NeighborKey{dev, peer.Neighbor.Addr}, peer.Neighbor.MAC}
+	e.route.Key, e.route.Value = peer.Route.Entry(dev)
 	return e, ok
 }
 
@@ -149,20 +149,13 @@ func (d *onDemand) unleased(c CatchAllRoute, a netip.Addr) (netip.Prefix, bool) 
 	return netip.Prefix{}, false
 }
 
-// waiting is an address that the kernel holds packets for. The zero MAC means
-// that nobody has it.
-type waiting struct {
-	neighKey
-	mac MAC
-}
-
 // newWork is work in the tables of entries that serve peers, with nothing to do.
 func (p *pass) newWork() *tableWork {
 	b, t := &p.r.backing, &p.r.cache.tables
 	return &tableWork{
-		fdb:       &work[fdbKey, fdbValue]{p: p, table: b.fdb, cache: t.fdb},
-		neighbors: &work[neighKey, MAC]{p: p, table: b.neighbors, cache: t.neighbors},
-		routes:    &work[routeKey, routeValue]{p: p, table: b.routes, cache: t.routes},
+		fdb:       &work[FDBKey, FDBValue]{p: p, table: b.FDB, cache: t.fdb},
+		neighbors: &work[NeighborKey, MAC]{p: p, table: b.Neighbors, cache: t.neighbors},
+		routes:    &work[RouteKey, RouteValue]{p: p, table: b.Routes, cache: t.routes},
 	}
 }
 
@@ -170,7 +163,7 @@ func (p *pass) newWork() *tableWork {
 // peer has, and the others; it returns the last of these. What should be in the
 // kernel is put although the cache has it: the kernel would not ask if it were
 // there.
-func (r *reconciler) answer(ctx context.Context, list []Miss) (answered, unknown int, last Miss) {
+func (r *Reconciler) answer(ctx context.Context, list []Miss) (answered, unknown int, last Miss) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.newPass(ctx, r.applied)
@@ -189,7 +182,7 @@ func (r *reconciler) answer(ctx context.Context, list []Miss) (answered, unknown
 	w.neighbors.put(w.neighbors.puts, p.neighborFailed)
 	p.putRoutes(w.routes)
 	if len(p.waiting) > 0 {
-		r.backing.release(p.waiting)
+		r.backing.Release(p.waiting)
 	}
 	if err := p.failures.err(); err != nil {
 		r.log.Warn("miss not answered", "addr", list[0].Addr, "err", err)
@@ -201,17 +194,17 @@ func (r *reconciler) answer(ctx context.Context, list []Miss) (answered, unknown
 // restore puts the entries of a gateway that should be in the kernel.
 func (p *pass) restore(m Miss, w *tableWork) bool {
 	t := &p.r.cache.tables
-	gateway := neighKey{m.Index, m.Addr}
+	gateway := NeighborKey{m.Index, m.Addr}
 	mac, ok := t.neighbors[gateway]
 	if !ok {
 		return false
 	}
 	w.neighbors.putAgain(gateway, mac)
-	if v, ok := t.fdb[fdbKey{m.Index, mac}]; ok {
-		w.fdb.putAgain(fdbKey{m.Index, mac}, v)
+	if v, ok := t.fdb[FDBKey{m.Index, mac}]; ok {
+		w.fdb.putAgain(FDBKey{m.Index, mac}, v)
 	}
 	for k, v := range t.routes {
-		if v.dev == m.Index && v.via == m.Addr {
+		if v.Dev == m.Index && v.Via == m.Addr {
 			w.routes.putAgain(k, v)
 		}
 	}
@@ -222,23 +215,23 @@ func (p *pass) restore(m Miss, w *tableWork) bool {
 // has it, and notes that packets wait.
 func (p *pass) install(m Miss, w *tableWork) bool {
 	peer := p.r.onDemand.find(m.Addr)
-	if peer == nil || p.r.links[peer.Route.Dev].index != m.Index {
+	if peer == nil || p.r.links[peer.Route.Dev].Index != m.Index {
 		return false
 	}
 	e, _ := p.peerEntries(*peer)
 	t := &p.r.cache.tables
-	fdb, hasFDB := t.fdb[e.fdb.key]
-	mac, hasNeighbor := t.neighbors[e.neighbor.key]
-	route, hasRoute := t.routes[e.route.key]
-	installed := hasFDB && hasNeighbor && hasRoute && fdb == e.fdb.value && mac == e.neighbor.value && route == e.route.value
-	planned := slices.ContainsFunc(w.routes.puts, func(c change[routeKey, routeValue]) bool { return c.key == e.route.key })
+	fdb, hasFDB := t.fdb[e.fdb.Key]
+	mac, hasNeighbor := t.neighbors[e.neighbor.Key]
+	route, hasRoute := t.routes[e.route.Key]
+	installed := hasFDB && hasNeighbor && hasRoute && fdb == e.fdb.Value && mac == e.neighbor.Value && route == e.route.Value
+	planned := slices.ContainsFunc(w.routes.puts, func(c Change[RouteKey, RouteValue]) bool { return c.Key == e.route.Key })
 	if !installed && !planned {
-		w.fdb.putAgain(e.fdb.key, e.fdb.value)
-		w.neighbors.putAgain(e.neighbor.key, e.neighbor.value)
-		w.routes.putAgain(e.route.key, e.route.value)
+		w.fdb.putAgain(e.fdb.Key, e.fdb.Value)
+		w.neighbors.putAgain(e.neighbor.Key, e.neighbor.Value)
+		w.routes.putAgain(e.route.Key, e.route.Value)
 	}
 	if m.Addr != peer.Neighbor.Addr {
-		p.waiting = append(p.waiting, waiting{neighKey{m.Index, m.Addr}, peer.Neighbor.MAC})
+		p.waiting = append(p.waiting, Waiting{NeighborKey{m.Index, m.Addr}, peer.Neighbor.MAC})
 	}
 	return true
 }
@@ -247,18 +240,18 @@ func (p *pass) install(m Miss, w *tableWork) bool {
 // the packets that wait for it.
 func (p *pass) block(m Miss, w *tableWork) {
 	i := slices.IndexFunc(p.want.CatchAllRoutes, func(c CatchAllRoute) bool {
-		return p.r.links[c.Dev].index == m.Index && c.Network.Contains(m.Addr)
+		return p.r.links[c.Dev].Index == m.Index && c.Network.Contains(m.Addr)
 	})
 	if i < 0 {
 		return
 	}
-	p.waiting = append(p.waiting, waiting{neighKey{m.Index, m.Addr}, MAC{}})
+	p.waiting = append(p.waiting, Waiting{NeighborKey{m.Index, m.Addr}, MAC{}})
 	d := &p.r.onDemand
 	dst, ok := d.unleased(p.want.CatchAllRoutes[i], m.Addr)
 	if !ok || len(d.blackholes) >= maxBlackholes {
 		return
 	}
-	k, v := Route{Dst: dst, Blackhole: true, Metric: onDemandMetric}.entry(0)
+	k, v := Route{Dst: dst, Blackhole: true, Metric: onDemandMetric}.Entry(0)
 	if _, there := d.blackholes[k]; !there {
 		d.blackholes[k] = time.Now()
 		w.routes.putAgain(k, v)
@@ -268,19 +261,33 @@ func (p *pass) block(m Miss, w *tableWork) {
 // putAgain adds an entry to what is put, whether or not the cache has it.
 func (w *work[K, V]) putAgain(k K, v V) {
 	have, exists := w.cache[k]
-	w.puts = append(w.puts, change[K, V]{key: k, want: v, have: have, exists: exists})
+	w.puts = append(w.puts, Change[K, V]{Key: k, Want: v, Have: have, Exists: exists})
 }
 
 // delCached adds an entry to what is deleted, if the cache has it.
 func (w *work[K, V]) delCached(k K) {
 	if v, ok := w.cache[k]; ok {
-		w.stale = append(w.stale, entry[K, V]{k, v})
+		w.stale = append(w.stale, Entry[K, V]{k, v})
+	}
+}
+
+// expireUnused looks now and then for on-demand peers that nobody talks to.
+func (r *Reconciler) expireUnused(ctx context.Context) {
+	tick := time.NewTicker(max(r.unused/4, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			r.expire(ctx)
+		}
 	}
 }
 
 // expire removes the entries of on-demand peers that nobody has used for a
 // while: the kernel notes when an FDB entry has last sent a packet.
-func (r *reconciler) expire(ctx context.Context, unused time.Duration) {
+func (r *Reconciler) expire(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.applied.CatchAllRoutes) == 0 || r.mode.Load() != verified {
@@ -288,14 +295,14 @@ func (r *reconciler) expire(ctx context.Context, unused time.Duration) {
 	}
 	p := r.newPass(ctx, r.applied)
 	w := p.newWork()
-	idle := map[fdbKey]bool{}
+	idle := map[FDBKey]bool{}
 	for _, c := range r.applied.CatchAllRoutes {
 		l, ok := r.links[c.Dev]
 		if !ok {
 			continue
 		}
-		err := r.backing.fdbAges(l.index, func(k fdbKey, age time.Duration) {
-			if age > unused {
+		err := r.backing.FDBAges(l.Index, func(k FDBKey, age time.Duration) {
+			if age > r.unused {
 				idle[k] = true
 			}
 		})
@@ -305,15 +312,15 @@ func (r *reconciler) expire(ctx context.Context, unused time.Duration) {
 		}
 	}
 	for _, peer := range r.onDemand.peers {
-		if e, _ := p.peerEntries(peer); idle[e.fdb.key] {
-			w.fdb.delCached(e.fdb.key)
-			w.neighbors.delCached(e.neighbor.key)
-			w.routes.delCached(e.route.key)
+		if e, _ := p.peerEntries(peer); idle[e.fdb.Key] {
+			w.fdb.delCached(e.fdb.Key)
+			w.neighbors.delCached(e.neighbor.Key)
+			w.routes.delCached(e.route.Key)
 		}
 	}
-	w.routes.del(routeKey.name)
-	w.neighbors.del(neighKey.name)
-	w.fdb.del(fdbKey.name)
+	w.routes.del(RouteKey.name)
+	w.neighbors.del(NeighborKey.name)
+	w.fdb.del(FDBKey.name)
 	if err := p.failures.err(); err != nil {
 		r.log.Warn("unused entries not removed", "err", err)
 		r.Invalidate()
@@ -325,7 +332,7 @@ func (r *reconciler) expire(ctx context.Context, unused time.Duration) {
 
 // misses answers misses one after the other.
 type misses struct {
-	r     *reconciler
+	r     *Reconciler
 	queue chan Miss
 	// logged is when an unknown address was logged; unlogged counts those since.
 	logged   time.Time

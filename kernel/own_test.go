@@ -157,7 +157,7 @@ func another(t *testing.T, m machine) machine {
 func TestTwoInstancesLeaveEachOtherAlone(t *testing.T) {
 	onBoth(t, func(t *testing.T, m machine) {
 		up := m.uplinkIndex()
-		first, err := m.claim("one")
+		first, err := m.lock("one")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,7 +189,7 @@ func TestTwoInstancesLeaveEachOtherAlone(t *testing.T) {
 // applied first. end ends that one.
 func successor(t *testing.T, m machine, first kernel.State) (other machine, end func()) {
 	t.Helper()
-	running, err := m.claim("one")
+	running, err := m.lock("one")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,22 +256,22 @@ func TestAnInstanceRunsOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, m machine) {
 		long := strings.Repeat("/a-long-prefix", 40)
 		for _, instance := range []string{"", "one", long + "/a", long + "/b"} {
-			claim, err := m.claim(instance)
+			lock, err := m.lock(instance)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := m.claim(instance); !errors.Is(err, kernel.ErrClaimed) {
-				t.Errorf("second claim of %q: got %v, want ErrClaimed", instance, err)
+			if _, err := m.lock(instance); !errors.Is(err, kernel.ErrInstanceLocked) {
+				t.Errorf("second lock of %q: got %v, want ErrInstanceLocked", instance, err)
 			}
-			if err := claim.Close(); err != nil {
+			if err := lock.Close(); err != nil {
 				t.Error(err)
 			}
-			claim, err = m.claim(instance)
+			lock, err = m.lock(instance)
 			if err != nil {
-				t.Errorf("claim after the first ended: %v", err)
+				t.Errorf("lock after the first ended: %v", err)
 				continue
 			}
-			defer func() { _ = claim.Close() }()
+			defer func() { _ = lock.Close() }()
 			named := m.again(kernel.Scope{Instance: instance})
 			apply(t, named, single(m.uplinkIndex()))
 			apply(t, named, kernel.State{})

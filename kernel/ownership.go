@@ -25,9 +25,9 @@ func isMark(alias string) bool {
 // belongsToOther reports whether a device belongs to another daemon that runs.
 // The devices of a daemon that does not may be taken over: an instance gets
 // another name if its flags change.
-func (r *reconciler) belongsToOther(l link) bool {
-	instance := strings.TrimSpace(strings.TrimPrefix(l.alias, aliasWord))
-	return isMark(l.alias) && l.alias != r.scope.alias() && r.backing.alive(instance)
+func (r *Reconciler) belongsToOther(l Link) bool {
+	instance := strings.TrimSpace(strings.TrimPrefix(l.Alias, aliasWord))
+	return isMark(l.Alias) && l.Alias != r.scope.alias() && r.backing.Alive(instance)
 }
 
 // inside reports whether a destination lies in one of our networks.
@@ -44,9 +44,9 @@ func within(network, p netip.Prefix) bool {
 	return network.Bits() <= p.Bits() && network.Contains(p.Addr())
 }
 
-func hasIndex(links []link, index int) bool {
+func hasIndex(links []Link, index int) bool {
 	for i := range links {
-		if links[i].index == index {
+		if links[i].Index == index {
 			return true
 		}
 	}
@@ -55,23 +55,23 @@ func hasIndex(links []link, index int) bool {
 
 // isOurs reports whether a route is ours: it has our protocol number, and is on
 // a device of ours or inside our networks; or it is flannel's on our device.
-func (r *reconciler) isOurs(k routeKey, v routeValue) bool {
-	if v.protocol != RouteProtocol {
+func (r *Reconciler) isOurs(k RouteKey, v RouteValue) bool {
+	if v.Protocol != RouteProtocol {
 		return r.isFlannels(k, v)
 	}
-	return hasIndex(r.owned, v.dev) || hasIndex(r.former, v.dev) || r.scope.inside(k.dst)
+	return hasIndex(r.owned, v.Dev) || hasIndex(r.former, v.Dev) || r.scope.inside(k.Dst)
 }
 
 // isFlannels reports whether an unmarked route has the shape that only flannel
 // gives it: on a vxlan device of ours, inside the network, with the network
 // address of the destination as gateway.
-func (r *reconciler) isFlannels(k routeKey, v routeValue) bool {
-	if !v.unmarked() || !v.onLink || v.via != k.dst.Addr() || !r.scope.inside(k.dst) {
+func (r *Reconciler) isFlannels(k RouteKey, v RouteValue) bool {
+	if !v.unmarked() || !v.OnLink || v.Via != k.Dst.Addr() || !r.scope.inside(k.Dst) {
 		return false
 	}
-	for _, links := range [][]link{r.owned, r.former} {
+	for _, links := range [][]Link{r.owned, r.former} {
 		for i := range links {
-			if links[i].index == v.dev && links[i].kind == kindVXLAN {
+			if links[i].Index == v.Dev && links[i].Kind == KindVXLAN {
 				return true
 			}
 		}
@@ -82,14 +82,14 @@ func (r *reconciler) isFlannels(k routeKey, v routeValue) bool {
 // isOurAddr reports whether an address is on a device of ours and ours to
 // remove if nobody wants it: it is of a family in which the device should have
 // one, and not link-local, because the kernel makes those by itself.
-func (p *pass) isOurAddr(k addrKey) bool {
-	a := k.prefix.Addr()
+func (p *pass) isOurAddr(k AddrKey) bool {
+	a := k.Prefix.Addr()
 	for _, l := range p.r.owned {
-		if l.index != k.dev || a.IsLinkLocalUnicast() {
+		if l.Index != k.Dev || a.IsLinkLocalUnicast() {
 			continue
 		}
 		for _, d := range deviceAddrs(p.want) {
-			if d.dev == l.name && d.addr.Addr().Is4() == a.Is4() {
+			if d.dev == l.Name && d.addr.Addr().Is4() == a.Is4() {
 				return true
 			}
 		}
@@ -109,22 +109,22 @@ func (p *pass) isOurAddr(k addrKey) bool {
 
 // decideAdoption decides, once, which unmarked routes may be adopted. None may
 // if there are routes of our protocol.
-func (r *reconciler) decideAdoption() error {
+func (r *Reconciler) decideAdoption() error {
 	switch {
 	case r.adoptable != nil:
 		return nil
 	case r.ranBefore():
-		r.adoptable = map[routeKey]routeValue{}
+		r.adoptable = map[RouteKey]RouteValue{}
 		return nil
 	}
 	tunnels := make(map[int]bool)
 	for _, l := range r.links {
-		tunnels[l.index] = l.kind == kindVXLAN
+		tunnels[l.Index] = l.Kind == KindVXLAN
 	}
 	marked := false
-	found, err := collect(r.backing.routes, selection{unmarked: true}, 0, func(k routeKey, v routeValue) bool {
-		marked = marked || v.protocol == RouteProtocol
-		return v.unmarked() && (tunnels[v.dev] || r.scope.inside(k.dst))
+	found, err := collect(r.backing.Routes, Selection{Unmarked: true}, 0, func(k RouteKey, v RouteValue) bool {
+		marked = marked || v.Protocol == RouteProtocol
+		return v.unmarked() && (tunnels[v.Dev] || r.scope.inside(k.Dst))
 	})
 	if err != nil {
 		return err
@@ -138,12 +138,12 @@ func (r *reconciler) decideAdoption() error {
 
 // ranBefore reports whether this software has run here, as far as is known
 // without looking at routes.
-func (r *reconciler) ranBefore() bool {
+func (r *Reconciler) ranBefore() bool {
 	if r.scope.Known {
 		return true
 	}
 	for _, l := range r.links {
-		if isMark(l.alias) {
+		if isMark(l.Alias) {
 			return true
 		}
 	}
@@ -151,15 +151,15 @@ func (r *reconciler) ranBefore() bool {
 }
 
 // adopts reports whether a route is to be adopted.
-func (r *reconciler) adopts(k routeKey, v routeValue) bool {
+func (r *Reconciler) adopts(k RouteKey, v RouteValue) bool {
 	if was, ok := r.adoptable[k]; !ok || was != v {
 		return false
 	}
-	if hasIndex(r.owned, v.dev) {
+	if hasIndex(r.owned, v.Dev) {
 		return true
 	}
 	for _, a := range r.scope.Adopt {
-		if within(a.Network, k.dst) && k.dst.Bits() == a.Bits && v.via.IsValid() && !v.onLink && v.dev == r.links[a.Dev].index {
+		if within(a.Network, k.Dst) && k.Dst.Bits() == a.Bits && v.Via.IsValid() && !v.OnLink && v.Dev == r.links[a.Dev].Index {
 			return true
 		}
 	}
@@ -168,6 +168,6 @@ func (r *reconciler) adopts(k routeKey, v routeValue) bool {
 
 // unmarked reports whether flannel may have made the route: protocol boot, one
 // next hop.
-func (v routeValue) unmarked() bool {
-	return v.protocol == unix.RTPROT_BOOT && !v.blackhole && !v.other
+func (v RouteValue) unmarked() bool {
+	return v.Protocol == unix.RTPROT_BOOT && !v.Blackhole && !v.Other
 }

@@ -7,15 +7,20 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"flannel/kernel/rtnl"
 )
 
-// reconciler makes the tables behind a backing what is wanted. It remembers
+// Reconciler makes the tables behind a backing what is wanted. It remembers
 // what they should hold, so that a pass without changes does no I/O and events
-// can be compared with it.
-type reconciler struct {
-	log      *slog.Logger
-	scope    Scope
-	backing  backing
+// can be compared with it. Its methods can be called at the same time.
+type Reconciler struct {
+	log     *slog.Logger
+	scope   Scope
+	backing Backing
+	// unused is the time without traffic after which the entries of an
+	// on-demand peer are removed.
+	unused   time.Duration
 	counters counters
 	// mode is a mode: what the cache is worth.
 	mode atomic.Int32
@@ -29,17 +34,19 @@ type reconciler struct {
 	// what applied says and no more.
 	converged bool
 	// links holds all devices by name as last listed.
-	links map[string]link
+	links map[string]Link
 	// owned are the devices in applied that are ours, former those of earlier
 	// configurations.
-	owned, former []link
+	owned, former []Link
 	// prepared are the indexes of devices that Prepare has been called for.
 	prepared map[int]bool
 	// adoptable are the unmarked routes that may be adopted; nil until they
 	// have been looked for.
-	adoptable map[routeKey]routeValue
-	onDemand  onDemand
-	cache     cache
+	adoptable map[RouteKey]RouteValue
+	// subscribed is which events the backing passes on.
+	subscribed Subscription
+	onDemand   onDemand
+	cache      cache
 }
 
 // mode says whether a pass can trust the cache or has to list the tables.
@@ -58,19 +65,22 @@ type counters struct {
 	missesAnswered, missesUnknown, overruns, tampering atomic.Uint64
 }
 
-func newReconciler(log *slog.Logger, scope Scope, b backing) *reconciler {
-	return &reconciler{
-		log: log, scope: scope, backing: b, prepared: map[int]bool{}, cache: newCache(),
-		onDemand: onDemand{blackholes: map[routeKey]time.Time{}},
+const defaultUnused = 5 * time.Minute
+
+// NewReconciler returns a Reconciler over a backing of which nothing is known.
+func NewReconciler(log *slog.Logger, scope Scope, b Backing) *Reconciler {
+	return &Reconciler{
+		log: log, scope: scope, backing: b, unused: defaultUnused, prepared: map[int]bool{}, cache: newCache(),
+		onDemand: onDemand{blackholes: map[RouteKey]time.Time{}},
 	}
 }
 
 // Invalidate makes the next pass list the kernel's tables instead of trusting
 // the cache.
-func (r *reconciler) Invalidate() { r.mode.CompareAndSwap(verified, suspect) }
+func (r *Reconciler) Invalidate() { r.mode.CompareAndSwap(verified, suspect) }
 
 // Counters returns the counters as they are.
-func (r *reconciler) Counters() Counters {
+func (r *Reconciler) Counters() Counters {
 	return Counters{
 		MissesAnswered: r.counters.missesAnswered.Load(),
 		MissesUnknown:  r.counters.missesUnknown.Load(),
@@ -80,18 +90,18 @@ func (r *reconciler) Counters() Counters {
 }
 
 // Host reads the addresses and default gateways of this host.
-func (r *reconciler) Host(ctx context.Context) (Host, error) {
+func (r *Reconciler) Host(ctx context.Context) (Host, error) {
 	if err := ctx.Err(); err != nil {
 		return Host{}, err
 	}
-	return r.backing.host()
+	return r.backing.Host()
 }
 
 // Held returns the destinations of our routes to peers that the kernel holds,
 // including those that flannel may have left. Routes to peers have a gateway:
 // a blackhole, or a route straight to a device, leads to no peer. Held is meant
 // for the time before the first Apply.
-func (r *reconciler) Held(ctx context.Context) ([]netip.Prefix, error) {
+func (r *Reconciler) Held(ctx context.Context) ([]netip.Prefix, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -104,12 +114,50 @@ func (r *reconciler) Held(ctx context.Context) ([]netip.Prefix, error) {
 		return nil, err
 	}
 	var held []netip.Prefix
-	found, err := collect(r.backing.routes, selection{unmarked: true}, 0, func(k routeKey, v routeValue) bool {
+	found, err := collect(r.backing.Routes, Selection{Unmarked: true}, 0, func(k RouteKey, v RouteValue) bool {
 		_, adoptable := r.adoptable[k]
-		return v.via.IsValid() && (r.isOurs(k, v) || adoptable && r.scope.inside(k.dst))
+		return v.Via.IsValid() && (r.isOurs(k, v) || adoptable && r.scope.inside(k.Dst))
 	})
 	for k := range found {
-		held = append(held, k.dst)
+		held = append(held, k.Dst)
 	}
 	return held, err
 }
+
+// Run follows the events of the kernel until ctx ends: it answers L3 misses and
+// calls changed, which must not block, when somebody else may have changed what
+// is ours. The next Apply then lists the tables. One Run at a time.
+func (r *Reconciler) Run(ctx context.Context, changed func()) error {
+	m := &misses{r: r, queue: make(chan Miss, missQueue)}
+	var others sync.WaitGroup
+	others.Go(func() { m.run(ctx) })
+	others.Go(func() { r.expireUnused(ctx) })
+	defer others.Wait()
+	suspect := func() {
+		r.Invalidate()
+		changed()
+	}
+	r.backing.Follow(ctx, Observer{
+		Suspect: suspect,
+		Lost: func() {
+			r.counters.overruns.Add(1)
+			r.log.Info("kernel events lost, comparing everything")
+			suspect()
+		},
+		Event: func(e rtnl.Message) {
+			if r.isTampering(e) {
+				r.counters.tampering.Add(1)
+				suspect()
+			}
+		},
+		Question: func(e rtnl.Message) {
+			if miss, ok := r.miss(e); ok {
+				m.add(miss)
+			}
+		},
+	})
+	return ctx.Err()
+}
+
+// Close releases what the backing holds. Apply and Run must have returned.
+func (r *Reconciler) Close() error { return r.backing.Close() }

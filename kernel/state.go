@@ -114,9 +114,9 @@ type Scope struct {
 	// are ours, the previous one of subnet.env included.
 	Networks []netip.Prefix
 	// Instance names this daemon among others on the same host; it is written
-	// into the alias of our devices. The daemon holds a Claim on it: the
-	// devices of an instance that nobody has claimed are anybody's who needs
-	// them.
+	// into the alias of our devices. The daemon holds its InstanceLock: any daemon
+	// that needs them may take over the devices of an instance whose lock is
+	// free.
 	Instance string
 	// Known says that an earlier run of this software is known on this host:
 	// then no unmarked route is taken over.

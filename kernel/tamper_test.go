@@ -13,7 +13,7 @@ import (
 
 // follow runs the event loop of k until the test ends. The channel gets a
 // value when something changed.
-func follow(t testing.TB, k *kernel.Netlink) <-chan struct{} {
+func follow(t testing.TB, k *kernel.Reconciler) <-chan struct{} {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	changed := make(chan struct{}, 1)
@@ -143,7 +143,7 @@ func TestTamperingHeals(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			n := newNode(t)
-			changed := follow(t, n.Netlink)
+			changed := follow(t, n.Reconciler)
 			state := dual(n.uplink, 2, 3)
 			apply(t, n, state)
 			want := n.Dump()
@@ -160,7 +160,7 @@ func TestTamperingHeals(t *testing.T) {
 func TestDeviceIsTakenOutOfABridge(t *testing.T) {
 	n := newNode(t)
 	n.AddBridge("br0")
-	changed := follow(t, n.Netlink)
+	changed := follow(t, n.Reconciler)
 	state := dual(n.uplink, 2, 3)
 	apply(t, n, state)
 	want := n.Dump()
@@ -194,7 +194,7 @@ func TestUplinkTakesDirectRoutesAway(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			n := newNode(t)
 			n.IP("addr del 2001:db8::1/64 dev eth0") // It does not survive link-down.
-			changed := follow(t, n.Netlink)
+			changed := follow(t, n.Reconciler)
 			state := single(n.uplink, 2)
 			state.Routes = append(state.Routes, kernel.Route{Dst: subnet4(9), Via: public4(9), Dev: "eth0"})
 			apply(t, n, state)
@@ -210,7 +210,7 @@ func TestUplinkTakesDirectRoutesAway(t *testing.T) {
 
 func TestRouteTakenByAnotherIsNoticedAndLeft(t *testing.T) {
 	n := newNode(t)
-	changed := follow(t, n.Netlink)
+	changed := follow(t, n.Reconciler)
 	state := single(n.uplink, 2, 3)
 	apply(t, n, state)
 	n.IP("route replace 10.5.2.0/24 via 192.0.2.7")
@@ -240,7 +240,7 @@ func TestARouteInTheWayThatIsRemovedIsNoticed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
 			n.AddBridge("docker0")
-			changed := follow(t, n.Netlink)
+			changed := follow(t, n.Reconciler)
 			state := dual(n.uplink, 2, 3)
 			n.IP(test.add)
 			for range 2 { // Also after a retry.
@@ -265,7 +265,7 @@ func TestARouteInTheWayThatIsRemovedIsNoticed(t *testing.T) {
 
 func TestTxChecksumOffloadStaysOff(t *testing.T) {
 	n := newNode(t)
-	changed := follow(t, n.Netlink)
+	changed := follow(t, n.Reconciler)
 	state := single(n.uplink, 2)
 	state.Devices[0].TxChecksumOff = true
 	off := func() bool {
@@ -292,7 +292,7 @@ func TestTxChecksumOffloadStaysOff(t *testing.T) {
 
 func TestOwnWritesAreNoTampering(t *testing.T) {
 	n := newNode(t)
-	changed := follow(t, n.Netlink)
+	changed := follow(t, n.Reconciler)
 	moved := dual(n.uplink, 3, 4, 5)
 	moved.FDB[0].Dst, moved.Neighbors[1].MAC = public4(88), mac(88)
 	shrunk := dual(n.uplink, 3, 4)

@@ -23,6 +23,7 @@ import (
 	"flannel/internal/metrics"
 	"flannel/internal/testkit/eventually"
 	"flannel/kernel"
+	"flannel/kernel/kerneltest"
 	"flannel/subnet"
 	"flannel/subnet/env"
 	"flannel/subnet/subnettest"
@@ -83,7 +84,7 @@ type testNode struct {
 	*Network
 	t      *testing.T
 	store  *subnettest.Store
-	kernel *kernel.Fake
+	kernel *kerneltest.Fake
 	uplink *fakeUplink
 	health *health.Registry
 	file   string
@@ -91,7 +92,7 @@ type testNode struct {
 
 func newNode(t *testing.T) *testNode {
 	n := &testNode{
-		t: t, store: subnettest.NewStore(), kernel: kernel.NewFake(kernel.Scope{}),
+		t: t, store: subnettest.NewStore(), kernel: kerneltest.New(kernel.Scope{}),
 		health: health.New(nil), file: filepath.Join(t.TempDir(), "subnet.env"),
 	}
 	n.store.SetConfig(`{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}`)

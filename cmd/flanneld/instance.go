@@ -46,17 +46,17 @@ func (d *daemon) claim(ctx context.Context) (io.Closer, error) {
 	return held, nil
 }
 
-func (d *daemon) lock(ctx context.Context) (*kernel.Claimed, error) {
+func (d *daemon) lock(ctx context.Context) (*kernel.InstanceLock, error) {
 	repeat := logonce.NewFailures(d.log, slog.LevelError)
 	for {
-		held, err := kernel.Claim(d.lockDir, d.options.instance())
+		held, err := kernel.LockInstance(d.lockDir, d.options.instance())
 		if err == nil {
 			repeat.OK("claim")
 			return held, nil
 		}
-		if !errors.Is(err, kernel.ErrClaimed) {
+		if !errors.Is(err, kernel.ErrInstanceLocked) {
 			d.log.Warn("nothing keeps a second flanneld of this overlay from running on this host", "err", err)
-			return kernel.Unclaimed(d.options.instance()), nil
+			return kernel.WithoutLock(d.options.instance()), nil
 		}
 		err = fmt.Errorf("another flanneld on this host uses %s: stop it, or give this one its own prefix, VNI and subnet file",
 			d.options.instance())
@@ -70,7 +70,7 @@ func (d *daemon) lock(ctx context.Context) (*kernel.Claimed, error) {
 
 // announce takes the name of the instance for daemons of earlier versions. An
 // error means that ctx has ended.
-func (d *daemon) announce(ctx context.Context, held *kernel.Claimed) error {
+func (d *daemon) announce(ctx context.Context, held *kernel.InstanceLock) error {
 	logged := false
 	for until := time.Now().Add(nameWait); ; {
 		err := held.Announce()

@@ -60,7 +60,7 @@ func TestTheLockDecidesWhoRuns(t *testing.T) {
 				t.Errorf("with an earlier version that ends: after %v", time.Since(began))
 			}
 
-			other, err := kernel.Claim(d.lockDir, "/one")
+			other, err := kernel.LockInstance(d.lockDir, "/one")
 			if err != nil {
 				t.Error(err)
 				return

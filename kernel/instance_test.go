@@ -27,15 +27,15 @@ func TestASquatterHoldsNoInstance(t *testing.T) {
 		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: kernel.SocketName("other")}); err != nil {
 			t.Error(err)
 		}
-		claim, err := kernel.Claim(dir, "other")
+		lock, err := kernel.LockInstance(dir, "other")
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		if err := claim.Announce(); !errors.Is(err, unix.EADDRINUSE) {
+		if err := lock.Announce(); !errors.Is(err, unix.EADDRINUSE) {
 			t.Errorf("got %v, want EADDRINUSE", err)
 		}
-		if err := claim.Close(); err != nil {
+		if err := lock.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -53,13 +53,13 @@ func TestNamespacesMayShareTheFolderOfLocks(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "lock")
 	for range 2 {
 		nstest.New(t).Do(func() {
-			claim, err := kernel.Claim(dir, "one")
+			lock, err := kernel.LockInstance(dir, "one")
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			t.Cleanup(func() { _ = claim.Close() })
-			if err := claim.Announce(); err != nil {
+			t.Cleanup(func() { _ = lock.Close() })
+			if err := lock.Announce(); err != nil {
 				t.Error(err)
 			}
 		})
@@ -67,7 +67,7 @@ func TestNamespacesMayShareTheFolderOfLocks(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kernel.Claim(dir, "two"); err == nil {
+	if _, err := kernel.LockInstance(dir, "two"); err == nil {
 		t.Error("a lock in a folder that others can reach")
 	}
 }

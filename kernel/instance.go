@@ -16,56 +16,57 @@ import (
 // LockDir is where the locks of the daemons of a host are, whatever their flags.
 const LockDir = "/run/flannel/lock"
 
-// ErrClaimed says that another daemon runs as the same instance.
-var ErrClaimed = errors.New("another daemon on this host runs as the same instance")
+// ErrInstanceLocked says that another daemon runs as the same instance.
+var ErrInstanceLocked = errors.New("another daemon on this host runs as the same instance")
 
-// Claimed is what a daemon holds while it runs as an instance.
-type Claimed struct {
+// InstanceLock is what a daemon holds while it runs as an instance.
+type InstanceLock struct {
 	instance     string
 	lock, socket *os.File
 }
 
-// Claim says to other daemons in this network namespace that the one with this
-// Scope.Instance runs: its devices are left alone until the claim is closed or
-// the process ends. The error wraps ErrClaimed while another has the claim.
+// LockInstance tells other daemons in this network namespace that the one with
+// this Scope.Instance runs: its devices are left alone until the lock is closed
+// or the process ends. The error wraps ErrInstanceLocked while another daemon
+// holds the lock.
 //
-// A lock decides, on a file in a folder that only root can reach; dir is
-// LockDir but for tests. Any user could hold the name of a socket.
-func Claim(dir, instance string) (*Claimed, error) {
+// The lock is on a file in a folder that only root can reach; dir is LockDir
+// but for tests. Any user could hold the name of a socket.
+func LockInstance(dir, instance string) (*InstanceLock, error) {
 	lock, err := takeLock(dir, instance)
 	if err != nil {
-		return nil, fmt.Errorf("claim instance %q: %w", instance, err)
+		return nil, fmt.Errorf("lock instance %q: %w", instance, err)
 	}
-	return &Claimed{instance: instance, lock: lock}, nil
+	return &InstanceLock{instance: instance, lock: lock}, nil
 }
 
-// Unclaimed is a claim without a lock, for a host on which Claim fails.
-func Unclaimed(instance string) *Claimed { return &Claimed{instance: instance} }
+// WithoutLock stands for the lock on a host on which LockInstance fails.
+func WithoutLock(instance string) *InstanceLock { return &InstanceLock{instance: instance} }
 
 // Announce tells daemons of earlier versions, for which the abstract socket is
-// the claim. An error that wraps EADDRINUSE says that some program holds it.
-func (c *Claimed) Announce() error {
+// the lock. An error that wraps EADDRINUSE says that some program holds it.
+func (l *InstanceLock) Announce() error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	name := SocketName(c.instance)
+	name := SocketName(l.instance)
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err != nil {
 		_ = unix.Close(fd)
 		return fmt.Errorf("abstract socket %s: %w", name, os.NewSyscallError("bind", err))
 	}
-	c.socket = os.NewFile(uintptr(fd), "claim")
+	l.socket = os.NewFile(uintptr(fd), "instance")
 	return nil
 }
 
-// Close gives the instance back.
-func (c *Claimed) Close() error {
+// Close releases the lock.
+func (l *InstanceLock) Close() error {
 	var errs []error
-	if c.socket != nil {
-		errs = append(errs, c.socket.Close())
+	if l.socket != nil {
+		errs = append(errs, l.socket.Close())
 	}
-	if c.lock != nil {
-		errs = append(errs, os.Remove(c.lock.Name()), c.lock.Close())
+	if l.lock != nil {
+		errs = append(errs, os.Remove(l.lock.Name()), l.lock.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -91,11 +92,11 @@ func takeLock(dir, instance string) (*os.File, error) {
 		if err != nil {
 			_ = f.Close()
 			if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-				err = ErrClaimed
+				err = ErrInstanceLocked
 			}
 			return nil, err
 		}
-		// Whoever gives a lock back removes the file first.
+		// Whoever releases a lock removes the file first.
 		if named, err := os.Lstat(path); err == nil {
 			if opened, err := f.Stat(); err == nil && os.SameFile(opened, named) {
 				return f, nil
@@ -141,8 +142,8 @@ func lockPath(dir string, namespace int, instance string) (string, error) {
 	return filepath.Join(dir, fmt.Sprintf("%d-%d-%s", stat.Dev, stat.Ino, hex.EncodeToString(sum[:8]))), nil
 }
 
-// alive reports whether a daemon in the namespace holds an instance. Only a
-// clear no is a no.
+// alive reports whether a daemon in the namespace holds the lock of an
+// instance. If that cannot be found out, it does.
 func alive(dir string, namespace int, instance string) bool {
 	path, err := lockPath(dir, namespace, instance)
 	if err != nil {

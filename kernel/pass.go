@@ -15,7 +15,7 @@ import (
 // a family of which a device is missing is held in any case. Entries that
 // cannot be written do not stop the others: their errors are joined, and
 // Stats.Failed has each.
-func (r *reconciler) Apply(ctx context.Context, want State, hold bool) (Stats, error) {
+func (r *Reconciler) Apply(ctx context.Context, want State, hold bool) (Stats, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.newPass(ctx, want)
@@ -32,7 +32,7 @@ func (r *reconciler) Apply(ctx context.Context, want State, hold bool) (Stats, e
 
 // pass is one run of Apply, or the answer to some misses.
 type pass struct {
-	r   *reconciler
+	r   *Reconciler
 	ctx context.Context
 	// want is the state asked for, together with those entries of on-demand
 	// peers that have been installed. before is what the last pass was asked
@@ -51,22 +51,22 @@ type pass struct {
 	// deviceFailures are those of our own devices and addresses.
 	deviceFailures failures
 	// served maps gateways to the destinations they serve; made when needed.
-	served map[neighKey][]netip.Prefix
+	served map[NeighborKey][]netip.Prefix
 	// drifted are the devices that somebody else had changed.
 	drifted map[string]bool
 	// missing holds the names of devices that entries need and nobody has.
 	missing map[string]bool
 	// used are the devices that routes lead over, by index.
-	used map[int]link
+	used map[int]Link
 	// waiting are the addresses that the kernel holds packets for.
-	waiting []waiting
+	waiting []Waiting
 	// last is the device that an entry named last.
-	last link
+	last Link
 }
 
-func (r *reconciler) newPass(ctx context.Context, want State) *pass {
+func (r *Reconciler) newPass(ctx context.Context, want State) *pass {
 	return &pass{
-		r: r, ctx: ctx, want: want, drifted: map[string]bool{}, missing: map[string]bool{}, used: map[int]link{},
+		r: r, ctx: ctx, want: want, drifted: map[string]bool{}, missing: map[string]bool{}, used: map[int]Link{},
 		stats: Stats{Put: map[string]int{}, Deleted: map[string]int{}, Drift: map[string]int{}},
 	}
 }
@@ -110,18 +110,18 @@ func (p *pass) run() error {
 func (p *pass) writeTables(old tables) error {
 	p.addInstalled()
 	now, b := p.r.cache.tables, &p.r.backing
-	addrs := plan(p, b.addrs, now.addrs, old.addrs, deviceAddrs(p.want), deviceAddrs(p.before), p.addrEntry)
+	addrs := plan(p, b.Addrs, now.addrs, old.addrs, deviceAddrs(p.want), deviceAddrs(p.before), p.addrEntry)
 	w := tableWork{
-		fdb:       plan(p, b.fdb, now.fdb, old.fdb, p.want.FDB, p.before.FDB, p.fdbEntry),
-		neighbors: plan(p, b.neighbors, now.neighbors, old.neighbors, p.want.Neighbors, p.before.Neighbors, p.neighborEntry),
-		routes:    plan(p, b.routes, now.routes, old.routes, p.want.Routes, p.before.Routes, p.routeEntry),
+		fdb:       plan(p, b.FDB, now.fdb, old.fdb, p.want.FDB, p.before.FDB, p.fdbEntry),
+		neighbors: plan(p, b.Neighbors, now.neighbors, old.neighbors, p.want.Neighbors, p.before.Neighbors, p.neighborEntry),
+		routes:    plan(p, b.Routes, now.routes, old.routes, p.want.Routes, p.before.Routes, p.routeEntry),
 	}
 	p.failMissing()
-	addrs.hold(func(k addrKey, _ struct{}) bool { return p.holds(k.prefix.Addr()) })
-	w.fdb.hold(func(_ fdbKey, v fdbValue) bool { return p.holds(v.dst) })
-	w.neighbors.hold(func(k neighKey, _ MAC) bool { return p.holds(k.addr) })
+	addrs.hold(func(k AddrKey, _ struct{}) bool { return p.holds(k.Prefix.Addr()) })
+	w.fdb.hold(func(_ FDBKey, v FDBValue) bool { return p.holds(v.Dst) })
+	w.neighbors.hold(func(k NeighborKey, _ MAC) bool { return p.holds(k.Addr) })
 	// A blackhole route serves no peer.
-	w.routes.hold(func(k routeKey, v routeValue) bool { return !v.blackhole && p.holds(k.dst.Addr()) })
+	w.routes.hold(func(k RouteKey, v RouteValue) bool { return !v.Blackhole && p.holds(k.Dst.Addr()) })
 	if err := p.r.watchUsed(p.used, p.r.cache.blocked); err != nil {
 		return err
 	}
@@ -130,18 +130,18 @@ func (p *pass) writeTables(old tables) error {
 		func() { w.fdb.put(w.fdb.puts, p.fdbFailed) },
 		func() { w.neighbors.put(w.neighbors.puts, p.neighborFailed) },
 		func() { p.watchBlocked(p.putRoutes(w.routes)) },
-		func() { w.routes.del(routeKey.name) },
-		func() { w.neighbors.del(neighKey.name) },
-		func() { w.fdb.del(fdbKey.name) },
-		func() { addrs.del(addrKey.name) },
+		func() { w.routes.del(RouteKey.name) },
+		func() { w.neighbors.del(NeighborKey.name) },
+		func() { w.fdb.del(FDBKey.name) },
+		func() { addrs.del(AddrKey.name) },
 	)
 }
 
 // tableWork is what there is to do in the tables of entries that serve peers.
 type tableWork struct {
-	fdb       *work[fdbKey, fdbValue]
-	neighbors *work[neighKey, MAC]
-	routes    *work[routeKey, routeValue]
+	fdb       *work[FDBKey, FDBValue]
+	neighbors *work[NeighborKey, MAC]
+	routes    *work[RouteKey, RouteValue]
 }
 
 // steps carries out one step after the other until the context ends.
@@ -185,23 +185,23 @@ func (p *pass) list() error {
 func (p *pass) read() (t tables, err error) {
 	r := p.r
 	b, now := &r.backing, r.cache.tables
-	s := selection{unmarked: len(r.adoptable)+len(r.owned)+len(r.former) > 0}
+	s := Selection{Unmarked: len(r.adoptable)+len(r.owned)+len(r.former) > 0}
 	for _, l := range r.owned {
-		s.devices = append(s.devices, l.index)
+		s.Devices = append(s.Devices, l.Index)
 	}
-	t.addrs, err = collect(b.addrs, s, len(now.addrs), func(k addrKey, _ struct{}) bool { return p.isOurAddr(k) })
+	t.addrs, err = collect(b.Addrs, s, len(now.addrs), func(k AddrKey, _ struct{}) bool { return p.isOurAddr(k) })
 	if err != nil {
 		return t, err
 	}
-	t.fdb, err = collect(b.fdb, s, max(len(now.fdb), len(p.want.FDB)), func(k fdbKey, _ fdbValue) bool { return hasIndex(r.owned, k.dev) })
+	t.fdb, err = collect(b.FDB, s, max(len(now.fdb), len(p.want.FDB)), func(k FDBKey, _ FDBValue) bool { return hasIndex(r.owned, k.Dev) })
 	if err != nil {
 		return t, err
 	}
-	t.neighbors, err = collect(b.neighbors, s, max(len(now.neighbors), len(p.want.Neighbors)), func(k neighKey, _ MAC) bool { return hasIndex(r.owned, k.dev) })
+	t.neighbors, err = collect(b.Neighbors, s, max(len(now.neighbors), len(p.want.Neighbors)), func(k NeighborKey, _ MAC) bool { return hasIndex(r.owned, k.Dev) })
 	if err != nil {
 		return t, err
 	}
-	t.routes, err = collect(b.routes, s, max(len(now.routes), len(p.want.Routes)), func(k routeKey, v routeValue) bool {
+	t.routes, err = collect(b.Routes, s, max(len(now.routes), len(p.want.Routes)), func(k RouteKey, v RouteValue) bool {
 		return r.isOurs(k, v) || r.adopts(k, v)
 	})
 	return t, err
@@ -210,33 +210,33 @@ func (p *pass) read() (t tables, err error) {
 // dev returns the index of a device; without one, the device is missing. Long
 // runs of entries name the same device.
 func (p *pass) dev(name string) (index int, ok bool) {
-	if p.last.index == 0 || p.last.name != name {
+	if p.last.Index == 0 || p.last.Name != name {
 		if p.last, ok = p.r.links[name]; !ok {
 			p.missing[name] = true
 		}
 	}
-	return p.last.index, p.last.index != 0
+	return p.last.Index, p.last.Index != 0
 }
 
 // The functions below turn an entry of a State into one of the kernel's tables.
 // ok is false if its device is missing.
 
-func (p *pass) addrEntry(a deviceAddr) (k addrKey, v struct{}, ok bool) {
+func (p *pass) addrEntry(a deviceAddr) (k AddrKey, v struct{}, ok bool) {
 	dev, ok := p.dev(a.dev)
-	return addrKey{dev, a.addr}, v, ok
+	return AddrKey{dev, a.addr}, v, ok
 }
 
-func (p *pass) fdbEntry(e FDBEntry) (k fdbKey, v fdbValue, ok bool) {
+func (p *pass) fdbEntry(e FDBEntry) (k FDBKey, v FDBValue, ok bool) {
 	dev, ok := p.dev(e.Dev)
-	return fdbKey{dev, e.MAC}, fdbValue{dst: e.Dst}, ok
+	return FDBKey{dev, e.MAC}, FDBValue{Dst: e.Dst}, ok
 }
 
-func (p *pass) neighborEntry(n Neighbor) (k neighKey, mac MAC, ok bool) {
+func (p *pass) neighborEntry(n Neighbor) (k NeighborKey, mac MAC, ok bool) {
 	dev, ok := p.dev(n.Dev)
-	return neighKey{dev, n.Addr}, n.MAC, ok
+	return NeighborKey{dev, n.Addr}, n.MAC, ok
 }
 
-func (p *pass) routeEntry(r Route) (k routeKey, v routeValue, ok bool) {
+func (p *pass) routeEntry(r Route) (k RouteKey, v RouteValue, ok bool) {
 	dev, ok := 0, true
 	if !r.Blackhole {
 		dev, ok = p.dev(r.Dev)
@@ -244,7 +244,7 @@ func (p *pass) routeEntry(r Route) (k routeKey, v routeValue, ok bool) {
 			p.used[dev] = p.last
 		}
 	}
-	k, v = r.entry(dev)
+	k, v = r.Entry(dev)
 	return k, v, ok
 }
 
