@@ -1,4 +1,4 @@
-// Package backend says what turns leases into kernel state.
+// Package backend defines what turns leases into kernel state.
 package backend
 
 import (
@@ -13,17 +13,17 @@ import (
 	"flannel/subnet"
 )
 
-// Backend carries pod traffic between nodes in the way that its configuration
-// says. Its methods are pure: they depend on their arguments and on the
-// configuration only, and do no I/O.
+// Backend is one way to carry pod traffic between nodes, as configured. Its
+// methods are pure: they depend on their arguments and on the configuration only,
+// and do no I/O.
 type Backend interface {
 	// Attrs is what other nodes need to reach this node over this uplink.
 	Attrs(up Uplink) subnet.Attrs
 	// MTU is what pods may send over this uplink, in bytes.
 	MTU(up Uplink) int
-	// Plan says what the kernel of this node should hold, and for each peer
-	// and family how it is reached. Peers that cannot be used are left out
-	// and have a status that says why; an error means that there is no plan
+	// Plan returns what the kernel of this node should hold, and for each peer
+	// and family how it is reached. Peers that cannot be used are left out,
+	// and their status has the reason; an error means that there is no plan
 	// for this node at all. The caller may change peers afterwards.
 	Plan(own subnet.Lease, peers []subnet.Lease, h Host) (kernel.State, []PeerStatus, error)
 }
@@ -34,7 +34,7 @@ type Runner interface {
 	// when Use would return something else than before.
 	Run(ctx context.Context, changed func()) error
 	// Use is called after each pass with what the plan was made from; the
-	// kernel then holds the plan. It does not block. The error says what keeps
+	// kernel then holds the plan. It does not block. The error is what keeps
 	// packets from being moved.
 	Use(own subnet.Lease, peers []subnet.Lease, h Host) error
 }
@@ -101,7 +101,7 @@ type OnLinkRoutes []OnLinkRoute
 // OnLinkRoute is one prefix of the main routing table.
 type OnLinkRoute struct {
 	Prefix netip.Prefix
-	// Direct says that the prefix is on the uplink's own link.
+	// Direct is whether the prefix is on the uplink's own link.
 	Direct bool
 }
 
@@ -128,7 +128,7 @@ const (
 	LeftOut     How = "left out"
 )
 
-// PeerStatus says how one peer is reached in one family, and why so.
+// PeerStatus is how one peer is reached in one family, and why so.
 type PeerStatus struct {
 	// Name of the peer's lease.
 	Name   string
@@ -142,7 +142,7 @@ type PeerStatus struct {
 }
 
 // CheckPeer returns why a backend of this type cannot use a peer in one family,
-// whatever else the peer says.
+// whatever else its record holds.
 func CheckPeer(f ipfam.Family, l *subnet.Lease, backendType string) error {
 	switch {
 	case l.Attrs.BackendType != backendType:

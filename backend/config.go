@@ -22,7 +22,7 @@ type Type struct {
 
 // Config is the Backend object of the network configuration, parsed.
 type Config interface {
-	// Needs says what a backend with this configuration depends on.
+	// Needs returns what a backend with this configuration depends on.
 	Needs() Needs
 	// New builds the backend. Its only I/O is what env does.
 	New(env Env) (Backend, error)

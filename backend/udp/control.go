@@ -27,7 +27,7 @@ func (c *control) put(used, level, kind int, value []byte) int {
 	return used + unix.CmsgSpace(len(value))
 }
 
-// tosOption is how the TOS of one datagram is set, and told.
+// tosOption is how the TOS of one datagram is set and read.
 var tosOption = ipfam.Pair[[2]int]{{unix.IPPROTO_IP, unix.IP_TOS}, {unix.IPPROTO_IPV6, unix.IPV6_TCLASS}}
 
 // outgoing writes what is not the default: the TOS, and the size of segments.

@@ -14,6 +14,7 @@ import (
 	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/internal/logonce"
+	"flannel/internal/loop"
 	"flannel/subnet"
 )
 
@@ -52,7 +53,7 @@ type forwarder struct {
 	// the addresses to which the kernel does not send.
 	unknownSources, sendErrors *logonce.Set[netip.Addr]
 	// kick is signalled when setup is another one, or the device may be there.
-	kick chan struct{}
+	kick loop.Signal
 
 	mu      sync.Mutex
 	setup   *setup // nil until the first Use
@@ -64,7 +65,7 @@ var errStarting = errors.New("starting to move packets")
 func newForwarder(env backend.Env, config Config, device string) *forwarder {
 	return &forwarder{
 		env: env, log: env.Log, config: config, device: device, may: all,
-		kick: make(chan struct{}, 1), problem: errStarting, counters: newCounters(env.Counter),
+		kick: loop.NewSignal(), problem: errStarting, counters: newCounters(env.Counter),
 		unknownSources: logonce.NewSet[netip.Addr](maxLogged), sendErrors: logonce.NewSet[netip.Addr](maxLogged),
 	}
 }
@@ -78,17 +79,14 @@ func (b *udp) Use(own subnet.Lease, peers []subnet.Lease, h backend.Host) error 
 	return b.use(setup{b.device, b.MTU(h.Uplink), h.Uplink.Name, h.Uplink.Addr})
 }
 
-// use asks for a session with this setup and says what is wrong with the
+// use asks for a session with this setup and returns what is wrong with the
 // present one.
 func (f *forwarder) use(s setup) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.setup == nil || *f.setup != s || f.problem != nil {
 		f.setup = &s
-		select {
-		case f.kick <- struct{}{}:
-		default:
-		}
+		f.kick.Send()
 	}
 	return f.problem
 }
@@ -99,15 +97,10 @@ func (f *forwarder) wanted() *setup {
 	return f.setup
 }
 
-// Times between two attempts to open a session.
-const (
-	firstRetry = 50 * time.Millisecond
-	lastRetry  = 5 * time.Second
-)
-
 // Run implements backend.Runner.
 func (f *forwarder) Run(ctx context.Context, changed func()) error {
-	retry := firstRetry
+	// The device is there soon after the first pass.
+	retry := loop.Backoff{First: 50 * time.Millisecond, Last: 5 * time.Second}
 	for {
 		want := f.wanted()
 		if want == nil {
@@ -118,7 +111,7 @@ func (f *forwarder) Run(ctx context.Context, changed func()) error {
 		}
 		s, err := f.open(*want)
 		if err == nil {
-			retry = firstRetry
+			retry.Reset()
 			f.settle(nil, changed)
 			err = f.session(ctx, s)
 		}
@@ -129,13 +122,12 @@ func (f *forwarder) Run(ctx context.Context, changed func()) error {
 			continue // Another setup.
 		}
 		f.settle(err, changed)
-		timer := time.NewTimer(retry)
+		timer := time.NewTimer(retry.Next())
 		err = f.wait(ctx, timer.C)
 		timer.Stop()
 		if err != nil {
 			return err
 		}
-		retry = min(2*retry, lastRetry)
 	}
 }
 
@@ -149,7 +141,7 @@ func (f *forwarder) wait(ctx context.Context, timer <-chan time.Time) error {
 	return nil
 }
 
-// settle remembers what is wrong, and tells when that is something else.
+// settle remembers what is wrong, and calls changed if that is something else.
 func (f *forwarder) settle(err error, changed func()) {
 	f.mu.Lock()
 	before := f.problem

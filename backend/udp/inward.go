@@ -18,7 +18,7 @@ type inward struct {
 	receiver *receiver
 	writer   *writer
 	merger   packet.Merger
-	// merge says that the kernel takes packets of many segments.
+	// merge is whether the kernel takes packets of many segments.
 	merge bool
 	table *table
 }
@@ -56,8 +56,8 @@ func (i *inward) message(n int) error {
 	data, control := i.receiver.payload(n)
 	from := i.receiver.from[n].addr()
 	tos, size := incoming(control)
-	here, known := i.table.places[from]
-	if !known && !i.stranger(from) {
+	here, known := i.table.endpoints[from]
+	if !known && !i.acceptUnknown(from) {
 		return nil
 	}
 	if size <= 0 {
@@ -75,9 +75,9 @@ func (i *inward) message(n int) error {
 	return nil
 }
 
-// stranger decides about packets from an address that no lease names, and says
-// so once.
-func (i *inward) stranger(from netip.Addr) bool {
+// acceptUnknown reports whether packets from an address that no lease names are
+// accepted. The address is logged once.
+func (i *inward) acceptUnknown(from netip.Addr) bool {
 	i.counters.unknownSource.Add(1)
 	drop := i.config.KnownSourcesOnly || i.config.StrictSources
 	i.logUnknownSource(from, drop)

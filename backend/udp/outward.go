@@ -143,7 +143,7 @@ func (o *outward) add(to *peer, tos byte, header, body []byte) error {
 	return nil
 }
 
-// tooBig tells the sender of a packet what fits, or sends the packet in parts
+// tooBig reports to the sender of a packet what fits, or sends the packet in parts
 // when its sender allows that.
 func (o *outward) tooBig(to *peer, p packet.Packet, limit int) error {
 	o.counters.tooBig.Add(1)

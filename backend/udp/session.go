@@ -27,7 +27,7 @@ type session struct {
 // sockets when they are sent and received.
 type offloads struct{ segments, datagrams, gso, gro bool }
 
-// all is what is asked for outside of tests, which play an older kernel.
+// all is what is asked for outside of tests, which simulate an older kernel.
 var all = offloads{true, true, true, true}
 
 // open attaches to the device and opens a socket per family.
@@ -46,12 +46,13 @@ func (f *forwarder) open(want setup) (*session, error) {
 		}
 	}
 	s.reporter = openReporter(f.log, f.env.Families)
-	s.sayOffloads()
+	s.logOffloads()
 	return s, nil
 }
 
-// sayOffloads tells of an old kernel with which everything is slower.
-func (s *session) sayOffloads() {
+// logOffloads logs which offloads an old kernel lacks: without them everything is
+// slower.
+func (s *session) logOffloads() {
 	var lacking []string
 	add := func(has bool, what string) {
 		if !has {
@@ -118,7 +119,7 @@ func (s *session) close() error {
 	return errors.Join(errs...)
 }
 
-// report tells the sender of a packet about a problem with it.
+// report sends an ICMP error about a packet to its sender.
 func (s *session) report(problem packet.Problem, p packet.Packet, mtu int) {
 	t := s.tables.Load()
 	if !s.reporter.may() {

@@ -25,7 +25,7 @@ type socket struct {
 	conn   *net.UDPConn
 	raw    syscall.RawConn
 	family ipfam.Family
-	// gso says that one send makes many datagrams, gro that one receive gets
+	// gso is whether one send makes many datagrams, gro whether one receive gets
 	// many.
 	gso, gro bool
 	may      offloads
@@ -54,8 +54,8 @@ func listen(addr netip.Addr, port int, zone string, may offloads) (*socket, erro
 	return s, nil
 }
 
-// control sets what the socket needs. A path that does not take a packet must
-// say so, because the sender of the packet has to know.
+// control sets what the socket needs. A packet that is too long for a path must be
+// an error, because its sender has to learn of it.
 func (s *socket) control(_, _ string, c syscall.RawConn) error {
 	var err error
 	failed := c.Control(func(p uintptr) {

@@ -17,14 +17,14 @@ import (
 type peer struct {
 	path *path
 	to   address
-	// ecn says that the node carries congestion marks over to the packets.
+	// ecn is whether the node copies congestion marks to the inner packets.
 	ecn bool
 }
 
 // path is the way to an address. It outlives tables.
 type path struct {
 	addr netip.Addr
-	// mtu is what fits, as far as is known, until the time; 0 means all.
+	// mtu is what fits, as far as is known, until that time; 0 means all.
 	mtu   atomic.Int32
 	until atomic.Int64
 }
@@ -51,32 +51,32 @@ func (p *path) learn(limit int, now time.Time) {
 // key is an address cut to the length of a prefix.
 type key struct{ high, low uint64 }
 
-// level holds the peers whose subnets have one length.
-type level struct {
+// prefixTable holds the peers whose subnets have one prefix length.
+type prefixTable struct {
 	high, low uint64 // the mask
 	peers     map[key]*peer
 }
 
-// table says where packets go and who may send some. It never changes.
+// table holds where packets are sent and who may send some. It never changes.
 type table struct {
 	network ipfam.Pair[netip.Prefix]
 	// own are the addresses of the device; ICMP errors come from there.
 	own ipfam.Pair[netip.Addr]
-	// levels are in the order of their prefix lengths, longest first.
-	levels ipfam.Pair[[]level]
-	// places are the outer addresses of peers.
-	places map[netip.Addr]place
+	// prefixTables are in the order of their prefix lengths, longest first.
+	prefixTables ipfam.Pair[[]prefixTable]
+	// endpoints are the outer addresses of peers.
+	endpoints map[netip.Addr]endpoint
 }
 
-// place is an outer address; several nodes can share one.
-type place struct {
+// endpoint is an outer address; several nodes can share one.
+type endpoint struct {
 	path    *path
 	subnets []netip.Prefix
 }
 
-// newTable builds a table; what old knows of paths is kept.
+// newTable builds a table; the paths of old are kept.
 func newTable(env backend.Env, port int, own subnet.Lease, peers []subnet.Lease, up backend.Uplink, old *table) *table {
-	t := &table{network: env.Network, places: make(map[netip.Addr]place, len(peers))}
+	t := &table{network: env.Network, endpoints: make(map[netip.Addr]endpoint, len(peers))}
 	for f, on := range env.Families.Each() {
 		if !on {
 			continue
@@ -87,7 +87,7 @@ func newTable(env backend.Env, port int, own subnet.Lease, peers []subnet.Lease,
 				t.add(f, l, newAddress(l.Attrs.PublicIP[f], port, up.Index), old, len(peers))
 			}
 		}
-		slices.SortFunc(t.levels[f], func(a, b level) int {
+		slices.SortFunc(t.prefixTables[f], func(a, b prefixTable) int {
 			return compare(b.high, a.high)*2 + compare(b.low, a.low)
 		})
 	}
@@ -106,22 +106,22 @@ func compare(a, b uint64) int {
 
 func (t *table) add(f ipfam.Family, l subnet.Lease, to address, old *table, room int) {
 	addr, s := l.Attrs.PublicIP[f], l.Subnet[f]
-	here := t.places[addr]
-	if here.path == nil && old != nil {
-		here.path = old.places[addr].path
+	e := t.endpoints[addr]
+	if e.path == nil && old != nil {
+		e.path = old.endpoints[addr].path
 	}
-	if here.path == nil {
-		here.path = &path{addr: addr}
+	if e.path == nil {
+		e.path = &path{addr: addr}
 	}
-	here.subnets = append(here.subnets, s)
-	t.places[addr] = here
+	e.subnets = append(e.subnets, s)
+	t.endpoints[addr] = e
 	high, low := mask(f, s.Bits())
-	i := slices.IndexFunc(t.levels[f], func(l level) bool { return l.high == high && l.low == low })
+	i := slices.IndexFunc(t.prefixTables[f], func(l prefixTable) bool { return l.high == high && l.low == low })
 	if i < 0 {
-		i = len(t.levels[f])
-		t.levels[f] = append(t.levels[f], level{high, low, make(map[key]*peer, room)})
+		i = len(t.prefixTables[f])
+		t.prefixTables[f] = append(t.prefixTables[f], prefixTable{high, low, make(map[key]*peer, room)})
 	}
-	t.levels[f][i].peers[keyOf(s.Addr())] = &peer{path: here.path, to: to, ecn: !l.Attrs.Untyped}
+	t.prefixTables[f][i].peers[keyOf(s.Addr())] = &peer{path: e.path, to: to, ecn: !l.Attrs.Untyped}
 }
 
 // mask has as many leading ones as bits says; IPv4 uses the upper half alone.
@@ -144,8 +144,8 @@ func keyOf(a netip.Addr) key {
 // find returns the peer that has the destination of a packet, or nil.
 func (t *table) find(p packet.Packet) *peer {
 	k := keyOf(p.Dst())
-	for i := range t.levels[p.Family()] {
-		l := &t.levels[p.Family()][i]
+	for i := range t.prefixTables[p.Family()] {
+		l := &t.prefixTables[p.Family()][i]
 		if found := l.peers[key{k.high & l.high, k.low & l.low}]; found != nil {
 			return found
 		}

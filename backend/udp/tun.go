@@ -18,7 +18,7 @@ import (
 type tun struct {
 	file *os.File
 	raw  syscall.RawConn
-	// segments says that the kernel hands over and takes TCP packets of many
+	// segments is whether the kernel hands over and takes TCP packets of many
 	// segments, datagrams that it does so with UDP.
 	segments, datagrams bool
 }

@@ -126,7 +126,7 @@ func TestTableFindsTheMostSpecificPeer(t *testing.T) {
 func TestTableKnowsSourcesAndMarks(t *testing.T) {
 	same := func(l *subnet.Lease) { l.Attrs.PublicIP[ipfam.V4] = netip.MustParseAddr("192.0.2.9") }
 	table := tableOf(nil, node(2, same), node(3, same, func(l *subnet.Lease) { l.Attrs.Untyped = true }))
-	if got := len(table.places[netip.MustParseAddr("192.0.2.9")].subnets); got != 2 {
+	if got := len(table.endpoints[netip.MustParseAddr("192.0.2.9")].subnets); got != 2 {
 		t.Errorf("%d subnets behind one address, want 2", got)
 	}
 	if !table.find(to("10.5.2.1")).ecn || table.find(to("10.5.3.1")).ecn {

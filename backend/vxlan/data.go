@@ -28,7 +28,7 @@ func (d data) encode() json.RawMessage {
 	return json.RawMessage(beforeVNI + strconv.Itoa(d.VNI) + beforeMAC + d.MAC.String() + afterMAC)
 }
 
-// parseData reads a record; the error says what is wrong with it.
+// parseData reads a record; the error is what is wrong with it.
 func parseData(raw json.RawMessage) (data, error) {
 	d, ok := parseUsual(raw)
 	if !ok {

@@ -95,7 +95,7 @@ func (p *planner) catch(f ipfam.Family, dev string, own subnet.Lease) {
 }
 
 // read parses the record of a peer in this family. The error is why the peer
-// cannot be used whatever the other peers say.
+// cannot be used whatever the other records hold.
 func (p *planner) read(f ipfam.Family, l *subnet.Lease) (data, error) {
 	if err := backend.CheckPeer(f, l, typeName); err != nil {
 		return data{}, err

@@ -14,7 +14,7 @@ const maxPacket = 65535
 // kernel takes apart again where it has to. Only neighbours are joined, so the
 // order of packets never changes. The payloads stay where they are.
 type Merger struct {
-	// UDP says that the kernel can take UDP packets apart.
+	// UDP is whether the kernel can take UDP packets apart.
 	UDP bool
 
 	// parts are the first packet with its headers, and the payloads of the
@@ -22,10 +22,10 @@ type Merger struct {
 	parts [MaxParts][]byte
 	count int
 	total int // bytes of all parts
-	// first describes the first packet; ok says that others may join it.
+	// first describes the first packet; ok is whether others may join it.
 	first segment
 	ok    bool
-	// checked says that the checksum of the first packet is right.
+	// checked is whether the checksum of the first packet is right.
 	checked bool
 }
 

@@ -40,7 +40,7 @@ type Splitter struct {
 	id        uint16
 }
 
-// Start begins with a packet of which v says that it has segments.
+// Start begins with a packet that has segments according to v.
 func (s *Splitter) Start(p Packet, v Vnet) error {
 	*s = Splitter{packet: p, transport: int(v.checksumStart), size: int(v.gsoSize)}
 	protocol := byte(protoTCP)
