@@ -12,9 +12,9 @@ import (
 // Filter keeps the rules of the packet filter that belong to the overlay. Its
 // methods but Run never block.
 type Filter interface {
-	// SetSubnet says which subnet this node has.
+	// SetSubnet sets which subnet this node has.
 	SetSubnet(ipfam.Pair[netip.Prefix])
-	// SetNodes says which public addresses the nodes of the overlay have.
+	// SetNodes sets which public addresses the nodes of the overlay have.
 	SetNodes([]netip.Addr)
 	// Run keeps the rules until ctx ends.
 	Run(ctx context.Context) error
@@ -45,10 +45,10 @@ func (n *Network) prepareFilter() {
 	n.filter = n.NewFilter(env)
 }
 
-// filterNodes tells the filter where the nodes are, when its rules depend on
-// that. What a record says of an address further away counts only while no other
-// record says the same.
-func (l *looper) filterNodes(own subnet.Lease, validation subnet.Validation) {
+// filterNodes passes the addresses of the nodes to the filter, if its rules
+// depend on them. An address that is not on the uplink's link counts only while a
+// single record names it.
+func (l *passState) filterNodes(own subnet.Lease, validation subnet.Validation) {
 	if l.filter == nil || !l.config.ExcludeNodes {
 		return
 	}

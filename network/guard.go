@@ -38,7 +38,7 @@ type guard struct {
 	// are any. heldAtStart is how many there were.
 	inKernel    prefixSet
 	heldAtStart int
-	// started says that inKernel was compared with a snapshot.
+	// started is whether inKernel was compared with a snapshot.
 	started bool
 	// epoch is that of the last snapshot, own the claim of this node's record.
 	epoch uint64
@@ -55,7 +55,7 @@ type absence struct {
 	routes prefixSet
 }
 
-// start tells the guard which subnets the kernel holds from an earlier run.
+// start takes the subnets that the kernel holds from an earlier run.
 // Those outside the network are of another configuration: no lease can bring
 // them back.
 func (g *guard) start(held []netip.Prefix, network ipfam.Pair[netip.Prefix]) {
@@ -81,7 +81,7 @@ func (g *guard) holdDeletions() bool { return len(g.inKernel) > 0 }
 
 // admit takes a snapshot and returns the leases to work with: those of the
 // snapshot and those that are kept. Nothing is given up while the snapshot
-// lacks the record of the own subnet, when that record was made anew, or when
+// lacks the record of our subnet, when that record was created again, or when
 // the store is another one than before: then the others may not have
 // published theirs again yet.
 func (g *guard) admit(s subnet.Snapshot, own ipfam.Pair[netip.Prefix]) []*subnet.Lease {
@@ -188,8 +188,8 @@ func (g *guard) nextList() (time.Time, bool) {
 
 // listed takes a list that was read from the store at this time. What it lacks
 // and an earlier list, at least agreeAfter older, lacked too is given up: the
-// next pass deletes it. A list without the record of the own subnet counts for
-// nothing: such a store is not in order.
+// next pass deletes it. A list without the record of our subnet is ignored:
+// such a store is broken.
 func (g *guard) listed(leases []*subnet.Lease, own ipfam.Pair[netip.Prefix], at time.Time) {
 	if at.Before(g.next) {
 		return

@@ -249,10 +249,10 @@ func (l *lister) List(context.Context) ([]*subnet.Lease, error) {
 }
 
 // afterMassLoss returns a loop whose guard wants a list.
-func afterMassLoss(store subnet.Manager) *looper {
-	l := &looper{
+func afterMassLoss(store subnet.Manager) *passState {
+	l := &passState{
 		Network: &Network{Options: Options{Manager: store, Log: slog.New(slog.DiscardHandler)}},
-		lists:   make(chan listing, 1), listRetry: newBackoff(),
+		lists:   make(chan listing, 1),
 	}
 	l.guard.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
 	l.guard.admit(subnet.Snapshot{Leases: some(0, 2)}, mine)

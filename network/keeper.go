@@ -9,11 +9,12 @@ import (
 
 	"flannel/internal/ipfam"
 	"flannel/internal/logonce"
+	"flannel/internal/loop"
 	"flannel/subnet"
 )
 
-// keepLease holds this node's lease: it publishes it again when the uplink's
-// addresses change, and acquires another when it is lost.
+// keepLease keeps this node's lease: it publishes it again if the uplink's
+// addresses change, and acquires another if it is lost.
 func (n *Network) keepLease(ctx context.Context) error {
 	for {
 		own := *n.own.Load()
@@ -29,20 +30,21 @@ func (n *Network) keepLease(ctx context.Context) error {
 // acquire makes a lease this node's own, the wanted one if possible. It tries
 // until there is one; an error means that ctx has ended.
 func (n *Network) acquire(ctx context.Context, want ipfam.Pair[netip.Prefix]) error {
-	retry, said := newBackoff(), logonce.NewFailures(n.Log, slog.LevelError)
+	var retry loop.Backoff
+	failures := logonce.NewFailures(n.Log, slog.LevelError)
 	for {
 		host, _ := n.uplink.Current()
 		own, err := n.Manager.Acquire(ctx, n.backend.Attrs(host.Uplink), want)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		said.Fail("acquire a lease", err)
+		failures.Fail("acquire a lease", err)
 		if err == nil {
 			n.setOwn(own)
 			return nil
 		}
 		n.checks.lease.Fail(err.Error())
-		if err := retry.wait(ctx); err != nil {
+		if err := retry.Wait(ctx); err != nil {
 			return err
 		}
 	}
@@ -64,7 +66,7 @@ func (n *Network) setOwn(own subnet.Lease) {
 	n.wake()
 }
 
-// keepUntilChange keeps the lease until it is lost or what it says is out of
+// keepUntilChange keeps the lease until it is lost or its attributes are out of
 // date; then it returns nil. An error means that the daemon ends.
 func (n *Network) keepUntilChange(ctx context.Context, own subnet.Lease) error {
 	host, _ := n.uplink.Current()

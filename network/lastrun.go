@@ -8,10 +8,10 @@ import (
 	"flannel/internal/statedir"
 )
 
-// lastRun is the document that tells a later start that this software was the
-// last to serve the node. flannel does not mark its routes on the uplink: those
-// that are there may be its routes only if it ran since, in this boot, and then it
-// has written subnet.env.
+// lastRun is the document from which a later start learns that this software was
+// the last to serve the node. flannel does not mark its routes on the uplink:
+// those that exist may be its routes only if it ran since, in this boot, and then
+// it has written subnet.env.
 type lastRun struct {
 	// Boot is when that was.
 	Boot string
@@ -21,7 +21,7 @@ type lastRun struct {
 
 const lastRunDocument = "last-run"
 
-// fileMark tells a file from one that was written in its place.
+// fileMark distinguishes a file from one that was written in its place.
 type fileMark struct {
 	Inode    uint64
 	Modified int64 // nanoseconds
@@ -60,7 +60,7 @@ func (n *Network) recall() {
 	}
 }
 
-// remember notes that this software serves the node, after subnet.env is there.
+// remember writes that this software serves the node, after subnet.env exists.
 func (n *Network) remember() {
 	now := lastRun{statedir.BootID(), markOf(n.SubnetFile)}
 	if now == n.remembered {
@@ -68,6 +68,6 @@ func (n *Network) remember() {
 	}
 	n.remembered = now // A folder that cannot be written to is not tried with each pass.
 	if err := n.State.Save(lastRunDocument, now); err != nil {
-		n.Log.Warn("not remembered that this software ran here", "err", err)
+		n.Log.Warn("record of this run not written", "err", err)
 	}
 }

@@ -7,25 +7,15 @@ import (
 	"sync"
 	"time"
 
+	"flannel/internal/loop"
 	"flannel/internal/wait"
 	"flannel/subnet"
 )
 
-// restFactor bounds what passes may cost while events keep coming: after a
-// pass the loop rests this many times as long as the pass took, at most
-// maxRest.
-const (
-	restFactor = 4
-	maxRest    = time.Second
-)
-
-// loop makes passes: at once when something changed, again with backoff when
-// one was incomplete, and on a slow timer.
+// loop makes passes: at once if something changed, again with backoff if one
+// was incomplete, and on a slow timer.
 func (n *Network) loop(ctx context.Context) error {
-	l := &looper{
-		Network: n, retry: newBackoff(), report: newReporter(n.Log),
-		lists: make(chan listing, 1), listRetry: newBackoff(), fileRetry: newBackoff(),
-	}
+	l := &passState{Network: n, report: newReporter(n.Log), lists: make(chan listing, 1)}
 	defer l.readers.Wait()
 	if held, err := n.kernel.Held(ctx); err == nil && n.needs.Peers {
 		l.guard.start(held, n.config.Network)
@@ -36,7 +26,6 @@ func (n *Network) loop(ctx context.Context) error {
 	defer resync.Stop()
 	file := time.NewTicker(subnetFileEvery)
 	defer file.Stop()
-	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -48,51 +37,57 @@ func (n *Network) loop(ctx context.Context) error {
 			n.kernel.Invalidate()
 			l.looked = false
 		case <-n.kick:
-		case <-again:
+		case <-l.passes.Again():
 		case <-file.C:
 			if !l.subnetFileDue(time.Now()) {
 				continue
 			}
 		}
-		started := time.Now()
-		again = l.pass(ctx)
-		l.askForList(ctx)
-		if err := wait.For(ctx, min(restFactor*time.Since(started), maxRest)); err != nil {
+		if err := l.passes.Pass(ctx, l.passAndList); err != nil {
 			return err
 		}
 	}
 }
 
-// looper is what the loop remembers between passes.
-type looper struct {
+// passAndList makes a pass, and reads the store if the guard wants to know.
+func (l *passState) passAndList(ctx context.Context) error {
+	err := l.pass(ctx)
+	l.askForList(ctx)
+	return err
+}
+
+// passState is what the loop remembers between passes.
+type passState struct {
 	*Network
+	// passes paces the passes.
+	passes    loop.Loop
 	guard     guard
 	validator subnet.Validator
-	// site is what is known of this host; looked says that it is up to date.
+	// site is what is known of this host; looked is whether it is up to date.
 	site   site
 	looked bool
-	retry  *backoff
 	report reporter
-	// lists brings a list that the guard has asked for; listing says that one
-	// is under way.
+	// lists delivers a list that the guard has asked for; listing is whether one
+	// is being read.
 	lists   chan listing
 	listing bool
-	// listRetry paces lists that fail; before listAfter there is no other.
-	listRetry *backoff
+	// listRetry paces lists that fail; none is read before listAfter.
+	listRetry loop.Backoff
 	listAfter time.Time
 	readers   sync.WaitGroup
-	// bridgeSeen says that the pods' bridge was looked at since the start.
+	// bridgeSeen is whether the pods' bridge was checked since the start.
 	bridgeSeen bool
-	// subnetFile is subnet.env as it was found to be in order, nil when others
-	// wrote it at the same moment; subnetFileWritten is false when that failed.
+	// subnetFile is subnet.env as it was when it was last correct, nil if others
+	// wrote it at the same moment; subnetFileWritten is whether writing it
+	// succeeded.
 	subnetFile        fs.FileInfo
 	subnetFileWritten bool
-	// fileRetry paces what restores it; before fileAfter it is not looked at.
-	fileRetry *backoff
+	// fileRetry paces what restores it; it is not checked before fileAfter.
+	fileRetry loop.Backoff
 	fileAfter time.Time
-	// subnetFileTold says that Options.SubnetFileWritten has returned nil.
-	subnetFileTold bool
-	// held says that the log has told of kept peers.
+	// fileNotified is whether Options.SubnetFileWritten has returned nil.
+	fileNotified bool
+	// held is whether it is logged that peers are kept.
 	held bool
 }
 
@@ -103,7 +98,7 @@ type listing struct {
 	err    error
 }
 
-func (l *looper) sayHeld() {
+func (l *passState) logHeld() {
 	if l.held {
 		l.Log.Warn("leases are gone from the store; their peers are kept until two lists agree",
 			"kept", len(l.guard.kept)+len(l.guard.inKernel), "apart", agreeAfter)
@@ -112,13 +107,13 @@ func (l *looper) sayHeld() {
 	l.Log.Info("no peer is kept any more that the store does not show")
 }
 
-// askForList reads the store, when the guard wants to know, without holding up
-// the passes. The reader ends with ctx; its answer fits into the channel.
-func (l *looper) askForList(ctx context.Context) {
+// askForList has the store read, if the guard wants that, without delaying the
+// passes. The reader ends with ctx; the channel has room for its list.
+func (l *passState) askForList(ctx context.Context) {
 	at, wanted := l.guard.nextList()
 	if doubts := l.guard.doubts(); doubts != l.held {
 		l.held = doubts
-		l.sayHeld()
+		l.logHeld()
 	}
 	if !wanted || l.listing {
 		return
@@ -137,15 +132,15 @@ func (l *looper) askForList(ctx context.Context) {
 	})
 }
 
-// listed takes what the reader has brought.
-func (l *looper) listed(list listing) {
+// listed takes what the reader has read.
+func (l *passState) listed(list listing) {
 	l.listing = false
 	if list.err != nil {
 		l.Log.Debug("leases not listed", "err", list.err)
-		l.listAfter = time.Now().Add(l.listRetry.fail())
+		l.listAfter = time.Now().Add(l.listRetry.Next())
 		return
 	}
-	l.listRetry.reset()
+	l.listRetry.Reset()
 	if own := l.own.Load(); own != nil {
 		l.guard.listed(list.leases, own.Subnet, list.at)
 	}

@@ -15,6 +15,7 @@ import (
 	"flannel/backend"
 	"flannel/internal/health"
 	"flannel/internal/ipfam"
+	"flannel/internal/loop"
 	"flannel/internal/metrics"
 	"flannel/internal/statedir"
 	"flannel/kernel"
@@ -28,7 +29,7 @@ const ResyncPeriod = 120 * time.Second
 
 // Kernel is what the loop needs of the kernel.
 type Kernel interface {
-	// Apply makes the kernel hold what want says. With hold, nothing stale is
+	// Apply makes the kernel hold what is wanted. With hold, nothing stale is
 	// deleted.
 	Apply(ctx context.Context, want kernel.State, hold bool) (kernel.Stats, error)
 	// Invalidate makes the next Apply compare with a dump of the kernel.
@@ -45,7 +46,7 @@ type Kernel interface {
 type Uplink interface {
 	// Wait blocks until there is an uplink.
 	Wait(ctx context.Context) (backend.Host, error)
-	// Current returns the uplink in use; an error says that it is gone and
+	// Current returns the uplink in use; an error means that it is gone and
 	// the Host is the last good one.
 	Current() (backend.Host, error)
 	// Run follows the uplink until ctx ends; changed never blocks.
@@ -100,7 +101,7 @@ type Options struct {
 	IPMasq            bool
 	// State is what a later start has to know; nil keeps nothing.
 	State *statedir.Dir
-	// BlackholeRoute asks for a blackhole route for the own subnet.
+	// BlackholeRoute asks for a blackhole route for this node's subnet.
 	BlackholeRoute bool
 }
 
@@ -111,7 +112,7 @@ type Network struct {
 
 	config   *subnet.Config
 	previous env.Env // of an earlier run
-	// fileFound says that there was a subnet.env at the start; ranLast that
+	// fileFound is whether there was a subnet.env at the start, ranLast whether
 	// this software was the last to serve the node.
 	fileFound, ranLast bool
 	remembered         lastRun
@@ -126,18 +127,18 @@ type Network struct {
 	snapshot atomic.Pointer[subnet.Snapshot]
 	own      atomic.Pointer[subnet.Lease]
 	last     atomic.Pointer[result]
-	kick     chan struct{}
-	// attrs tells the keeper of the lease to look at the uplink again.
-	attrs chan struct{}
+	kick     loop.Signal
+	// attrs makes the keeper of the lease check the uplink again.
+	attrs loop.Signal
 }
 
 // New returns a Network that does nothing until Run.
 func New(o Options) *Network {
-	return &Network{Options: o, checks: newChecks(o.Health), kick: make(chan struct{}, 1), attrs: make(chan struct{}, 1)}
+	return &Network{Options: o, checks: newChecks(o.Health), kick: loop.NewSignal(), attrs: loop.NewSignal()}
 }
 
 // Run brings the overlay up and keeps it so until ctx ends. It waits for what
-// is not there yet; it ends earlier only for what waiting cannot mend.
+// is not there yet; it ends earlier only for what waiting does not help.
 func (n *Network) Run(ctx context.Context) error {
 	if err := n.prepare(ctx); err != nil {
 		return err
@@ -253,7 +254,7 @@ func (n *Network) readPrevious() {
 	n.previous = previous
 }
 
-// scope says which routes in the kernel are ours: those inside the configured
+// scope returns which routes in the kernel are ours: those inside the configured
 // networks and those of an earlier run, and, after flannel, those it has made
 // to peers on the uplink's link, if the backend makes such routes. Without a
 // subnet.env flannel has not run since the host was started.
@@ -280,17 +281,10 @@ func (n *Network) setSnapshot(s subnet.Snapshot) {
 }
 
 func (n *Network) uplinkChanged() {
-	signal(n.attrs)
+	n.attrs.Send()
 	n.wake()
 }
 
 // wake asks for a pass. It never blocks; wakes that arrive before the pass are
 // one.
-func (n *Network) wake() { signal(n.kick) }
-
-func signal(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
+func (n *Network) wake() { n.kick.Send() }

@@ -20,6 +20,7 @@ import (
 	"flannel/backend/vxlan"
 	"flannel/internal/health"
 	"flannel/internal/ipfam"
+	"flannel/internal/loop"
 	"flannel/internal/metrics"
 	"flannel/internal/testkit/eventually"
 	"flannel/kernel"
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeUplink is an uplink that the test moves.
 type fakeUplink struct {
-	moved chan struct{}
+	moved loop.Signal
 
 	mu   sync.Mutex
 	host backend.Host
@@ -42,7 +43,7 @@ type fakeUplink struct {
 }
 
 func newUplink(index int) *fakeUplink {
-	u := &fakeUplink{moved: make(chan struct{}, 1)}
+	u := &fakeUplink{moved: loop.NewSignal()}
 	u.host.Uplink = backend.Uplink{Name: "eth0", Index: index, MTU: 1500}
 	u.setAddr("192.0.2.1")
 	return u
@@ -57,7 +58,7 @@ func (u *fakeUplink) move(change func()) {
 	u.mu.Lock()
 	change()
 	u.mu.Unlock()
-	signal(u.moved)
+	u.moved.Send()
 }
 
 func (u *fakeUplink) Wait(context.Context) (backend.Host, error) { return u.Current() }

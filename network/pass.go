@@ -12,12 +12,12 @@ import (
 	"flannel/subnet"
 )
 
-// pass makes the kernel hold what the latest leases say. It returns a channel
-// that fires when an incomplete pass is to be repeated.
-func (l *looper) pass(ctx context.Context) <-chan time.Time {
+// pass makes the kernel hold what the latest leases say. An error means that it
+// was incomplete and is to be repeated.
+func (l *passState) pass(ctx context.Context) error {
 	snapshot, own := l.snapshot.Load(), l.own.Load()
 	host, gone := l.uplink.Current()
-	l.checks.uplink.Fail(errText(gone))
+	l.checks.uplink.Set(gone)
 	if snapshot == nil || own == nil {
 		return nil
 	}
@@ -35,11 +35,7 @@ func (l *looper) pass(ctx context.Context) <-chan time.Time {
 	}
 	r.took = time.Since(started)
 	l.finish(&r)
-	if r.err == nil {
-		l.retry.reset()
-		return nil
-	}
-	return time.After(l.retry.fail())
+	return r.err
 }
 
 // result is what one pass found and did.
@@ -63,7 +59,7 @@ type result struct {
 }
 
 // plan turns the leases into the wanted state; it does no I/O.
-func (l *looper) plan(snapshot subnet.Snapshot, own subnet.Lease, host backend.Host) result {
+func (l *passState) plan(snapshot subnet.Snapshot, own subnet.Lease, host backend.Host) result {
 	leases := l.guard.admit(snapshot, own.Subnet)
 	r := result{own: own, host: host, leases: len(snapshot.Leases), kept: len(l.guard.kept)}
 	r.hold = snapshot.Held || l.guard.holdDeletions()
@@ -82,7 +78,7 @@ func (l *looper) plan(snapshot subnet.Snapshot, own subnet.Lease, host backend.H
 }
 
 // use hands the peers to a backend that moves packets itself.
-func (l *looper) use(r *result) {
+func (l *passState) use(r *result) {
 	if b, ok := l.backend.(backend.Runner); ok {
 		if err := b.Use(r.own, r.vetted, r.host); err != nil {
 			r.stats.DeviceErr, r.stats.Broken = errors.Join(r.stats.DeviceErr, err), ipfam.Pair[bool]{true, true}
@@ -90,7 +86,7 @@ func (l *looper) use(r *result) {
 	}
 }
 
-// nodeErr says what is wrong with this node itself, whatever its peers are.
+// nodeErr returns what is wrong with this node itself, whatever its peers are.
 func (r *result) nodeErr() error {
 	if !r.planned {
 		return r.err
@@ -98,8 +94,8 @@ func (r *result) nodeErr() error {
 	return r.stats.DeviceErr
 }
 
-// finish tells everybody what the pass has done.
-func (l *looper) finish(r *result) {
+// finish publishes what the pass has done.
+func (l *passState) finish(r *result) {
 	r.peers = append(markFailed(r.peers, r.stats.Failed), leftOut(r.refused)...)
 	l.writeSubnetFile(r)
 	l.updateHealth(r)
@@ -108,8 +104,7 @@ func (l *looper) finish(r *result) {
 	l.last.Store(r)
 }
 
-// markFailed says of each peer whose entries the kernel refused that it is
-// unreachable.
+// markFailed marks each peer whose entries the kernel refused as unreachable.
 func markFailed(peers []backend.PeerStatus, failed map[netip.Prefix]error) []backend.PeerStatus {
 	if len(failed) == 0 {
 		return peers
@@ -139,13 +134,13 @@ func leftOut(refused []subnet.Rejection) []backend.PeerStatus {
 	return out
 }
 
-func (l *looper) updateHealth(r *result) {
-	l.checks.device.Fail(errText(r.nodeErr()))
-	l.checks.peers.Fail(peersNote(r))
+func (l *passState) updateHealth(r *result) {
+	l.checks.device.Set(r.nodeErr())
+	l.checks.peers.Set(peersProblem(r))
 	l.checks.firstPass.OK()
 }
 
-func (l *looper) updateMetrics(r *result) {
+func (l *passState) updateMetrics(r *result) {
 	l.Metrics.Pass(r.took, r.stats.Changed(), r.err)
 	l.Metrics.Leases(r.leases, len(r.refused), r.kept+r.stats.Held)
 	for table, n := range r.stats.Put {

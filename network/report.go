@@ -138,8 +138,8 @@ func countPeers(r *result) map[peerState]int {
 
 type peerState struct{ family, state string }
 
-// peersNote says in one line what is wrong with peers, or nothing.
-func peersNote(r *result) string {
+// peersProblem returns what is wrong with peers.
+func peersProblem(r *result) error {
 	n := 0
 	for _, s := range r.peers {
 		if s.How == backend.LeftOut || s.How == backend.Unreachable {
@@ -153,8 +153,5 @@ func peersNote(r *result) string {
 	if r.kept+r.stats.Held > 0 {
 		problems = append(problems, fmt.Errorf("%d kept although the store does not show them", r.kept+r.stats.Held))
 	}
-	if err := errors.Join(problems...); err != nil {
-		return err.Error()
-	}
-	return ""
+	return errors.Join(problems...)
 }

@@ -14,11 +14,11 @@ import (
 	"flannel/subnet"
 )
 
-// look reads what of this host decides which records may be used: at the start,
-// with each resync and when the uplink changes. What cannot be read stays as it
-// was; before the first time only what the configuration says is known, and the
-// next pass reads again.
-func (l *looper) look(ctx context.Context, up backend.Uplink) {
+// look reads the addresses of this host, which decide which records may be used:
+// at the start, with each resync and when the uplink changes. If they cannot be
+// read, the former ones stay; before the first time only the configuration is
+// known, and the next pass reads again.
+func (l *passState) look(ctx context.Context, up backend.Uplink) {
 	if l.looked && l.site.uplink == up {
 		return
 	}

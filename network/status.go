@@ -39,7 +39,7 @@ type UplinkStatus struct {
 	Name string       `json:"name"`
 	MTU  int          `json:"mtu"`
 	Addr []netip.Addr `json:"addr"`
-	// Problem says that the uplink is gone; the rest is then what was used
+	// Problem is why the uplink is gone; the rest is then what was used
 	// last.
 	Problem string `json:"problem,omitempty"`
 }

@@ -11,15 +11,15 @@ import (
 	"flannel/subnet/env"
 )
 
-// writeSubnetFile tells the CNI plugin what this node has. It is written once
-// a pass has ended that left the node itself in order in one family at least,
-// whatever single peers failed.
-func (l *looper) writeSubnetFile(r *result) {
+// writeSubnetFile writes for the CNI plugin what this node has, after a pass
+// that left the node itself correct in one family at least, whatever single
+// peers failed.
+func (l *passState) writeSubnetFile(r *result) {
 	e, ok := l.subnetEnv(r)
 	if !ok {
 		return
 	}
-	// Looked at before it is compared: what happens to it from here on is
+	// Its state is taken before it is compared, so that later changes are
 	// noticed. After it was written both happen again.
 	found, _ := os.Lstat(l.SubnetFile)
 	changed, err := env.Write(l.SubnetFile, e)
@@ -30,13 +30,12 @@ func (l *looper) writeSubnetFile(r *result) {
 		}
 	}
 	l.subnetFileWritten = err == nil
+	l.checks.subnetFile.Set(err)
 	if err != nil {
-		l.checks.subnetFile.Fail(err.Error())
 		l.Metrics.Error("subnet-file")
 		r.err = errors.Join(r.err, err)
 		return
 	}
-	l.checks.subnetFile.OK()
 	l.subnetFile = found
 	l.remember()
 	if changed {
@@ -46,35 +45,35 @@ func (l *looper) writeSubnetFile(r *result) {
 		l.bridgeSeen = true
 		l.readdressBridge(e)
 	}
-	if l.SubnetFileWritten != nil && !l.subnetFileTold {
+	if l.SubnetFileWritten != nil && !l.fileNotified {
 		err := l.SubnetFileWritten()
-		l.subnetFileTold = err == nil
+		l.fileNotified = err == nil
 		r.err = errors.Join(r.err, err)
 	}
 }
 
-// subnetFileEvery is how often the subnet file is looked at: nothing else tells
-// that somebody has removed it.
+// subnetFileEvery is how often the subnet file is checked: no event shows that
+// somebody has removed it.
 const subnetFileEvery = 2 * time.Second
 
 // subnetFileDue reports whether the subnet file is to be restored. It is restored
 // ever more rarely while somebody else, such as a second daemon with the same
 // --subnet-file, writes it again and again.
-func (l *looper) subnetFileDue(now time.Time) bool {
+func (l *passState) subnetFileDue(now time.Time) bool {
 	if now.Before(l.fileAfter) {
 		return false
 	}
 	if !l.subnetFileTouched() {
-		l.fileRetry.reset()
+		l.fileRetry.Reset()
 		return false
 	}
-	l.fileAfter = now.Add(l.fileRetry.fail())
+	l.fileAfter = now.Add(l.fileRetry.Next())
 	return true
 }
 
-// subnetFileTouched reports whether the subnet file is another than was
-// written. While it cannot be written passes are repeated anyway.
-func (l *looper) subnetFileTouched() bool {
+// subnetFileTouched reports whether the subnet file differs from what was
+// written. While it cannot be written, passes are repeated anyway.
+func (l *passState) subnetFileTouched() bool {
 	if !l.subnetFileWritten {
 		return false
 	}
@@ -84,13 +83,13 @@ func (l *looper) subnetFileTouched() bool {
 }
 
 // subnetEnv returns what subnet.env is to hold after a pass; it reports false
-// when the file is to stay as it is. A family that is not in order keeps what an
-// earlier pass has written of it.
-func (l *looper) subnetEnv(r *result) (env.Env, bool) {
+// if the file is to stay as it is. A family that is broken keeps what an earlier
+// pass has written of it.
+func (l *passState) subnetEnv(r *result) (env.Env, bool) {
 	e := env.Env{MTU: l.backend.MTU(r.host.Uplink), IPMasq: l.IPMasq}
 	var written env.Env
 	if r.stats.Broken != (ipfam.Pair[bool]{}) {
-		written, _ = env.Read(l.SubnetFile) // what cannot be read is as good as none
+		written, _ = env.Read(l.SubnetFile) // a file that cannot be read counts as none
 	}
 	usable := false
 	for f, s := range ipfam.Prefixes(env.Gateways(r.own.Subnet)) {
@@ -108,11 +107,11 @@ func (l *looper) subnetEnv(r *result) (env.Env, bool) {
 const bridge = "cni0"
 
 // readdressBridge gives a bridge without pods the present subnet's address, and
-// tells of pods that have addresses of an earlier one.
-func (l *looper) readdressBridge(e env.Env) {
+// logs that pods have addresses of an earlier one.
+func (l *passState) readdressBridge(e env.Env) {
 	former, err := l.ReaddressBridge(bridge, e)
 	if err != nil {
-		l.Log.Warn("bridge not looked at", "dev", bridge, "err", err)
+		l.Log.Warn("bridge not checked", "dev", bridge, "err", err)
 	}
 	for _, a := range former {
 		l.Log.Warn("the bridge has an address outside this node's subnet: its pods are not reached from other nodes; "+

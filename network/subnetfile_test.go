@@ -12,7 +12,7 @@ import (
 func TestASubnetFileThatIsTakenAwayAgainAndAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "subnet.env")
 	n := New(Options{SubnetFile: path, Health: health.New(nil)})
-	l := &looper{Network: n, fileRetry: newBackoff(), subnetFileWritten: true}
+	l := &passState{Network: n, subnetFileWritten: true}
 	now := time.Now()
 	restored := 0
 	for range 10 * time.Minute / subnetFileEvery {

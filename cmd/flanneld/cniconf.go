@@ -18,12 +18,12 @@ func (d *daemon) cniConfInstaller() func() error {
 	}
 	check := d.health.Add(health.Required, "CNI configuration", "not installed yet")
 	return func() error {
-		if err := install.Conf(d.options.cniConf, d.options.cniConfDir); err != nil {
-			check.Fail(err.Error())
+		err := install.Conf(d.options.cniConf, d.options.cniConfDir)
+		check.Set(err)
+		if err != nil {
 			d.metrics.Error("cni-conf")
 			return err
 		}
-		check.OK()
 		d.log.Info("network configuration installed", "path", d.options.cniConf, "into", d.options.cniConfDir)
 		return nil
 	}

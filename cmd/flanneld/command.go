@@ -92,7 +92,7 @@ func newInstallFlagSet(o *installFlags) *flag.FlagSet {
 	return fs
 }
 
-// installCNI puts the plugin first: a configuration tells the runtime that
+// installCNI puts the plugin first: a configuration makes the runtime assume that
 // there is one.
 func installCNI(c command, args []string, stdout io.Writer) error {
 	var o installFlags

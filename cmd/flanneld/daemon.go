@@ -15,6 +15,7 @@ import (
 
 	"flannel/internal/health"
 	"flannel/internal/ipfam"
+	"flannel/internal/loop"
 	"flannel/internal/metrics"
 	"flannel/internal/sdnotify"
 	"flannel/internal/statedir"
@@ -34,18 +35,18 @@ type daemon struct {
 	health  *health.Registry
 	store   *health.Check
 	record  *health.Check
-	// waiting says what of the configuration is missing or wrong.
+	// waiting reports what of the configuration is missing or wrong.
 	waiting *health.Check
 	rules   *health.Check
-	// dropped says what of this host drops packets of pods.
+	// dropped reports what on this host drops packets of pods.
 	dropped  *health.Check
 	settings *settings
-	// alone says that no other daemon runs as the same instance.
+	// alone is fine once no other daemon runs as the same instance.
 	alone   *health.Check
 	lockDir string
 	// state is what is known over restarts; nil keeps nothing.
 	state *statedir.Dir
-	// storeAway says that the store of leases cannot be reached.
+	// storeAway is whether the store of leases cannot be reached.
 	storeAway atomic.Bool
 	network   *network.Network
 	notify    *notifier
@@ -60,25 +61,21 @@ type daemon struct {
 
 // newDaemon builds everything and starts nothing.
 func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemon, error) {
-	changed := [2]chan struct{}{make(chan struct{}, 1), make(chan struct{}, 1)}
 	d := &daemon{options: o, log: log, metrics: metrics.New(version.String()), lockDir: kernel.LockDir}
 	// Two daemons that share a folder have two subnet files.
 	d.state = statedir.Open(log, o.stateDir, statedir.Fallback, o.instance(), o.subnetFile)
+	d.notify = &notifier{log: log, sd: sdnotify.New(getenv), changed: loop.NewSignal()}
+	d.events = &events{log: log, changed: loop.NewSignal()}
 	d.health = health.New(func() {
-		for _, c := range changed {
-			select {
-			case c <- struct{}{}:
-			default:
-			}
-		}
+		d.notify.changed.Send()
+		d.events.changed.Send()
 	})
+	d.notify.health, d.events.health = d.health, d.health
 	d.store = d.health.Add(health.Note, "store", "")
 	d.waiting = d.health.Add(health.Note, "waiting for", "")
 	d.record = d.health.Add(health.Note, "own record", "")
 	d.alone = d.health.Add(health.Required, "instance", "not claimed yet")
 	d.storeReachable(nil) // until a request fails
-	d.notify = &notifier{log: log, sd: sdnotify.New(getenv), health: d.health, changed: changed[0]}
-	d.events = &events{log: log, health: d.health, changed: changed[1]}
 	d.rules = d.health.Add(health.Required, "rules", "not written yet")
 	d.dropped = d.health.AddNote("forwarding", "PacketsDropped")
 	d.settings = newSettings(log, d.health.AddNote("settings", "HostSettings"))
@@ -110,7 +107,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 	return d, nil
 }
 
-// run blocks until ctx ends or something ends that waiting cannot mend. It is
+// run blocks until ctx ends or something ends that waiting does not help. It is
 // called once.
 func (d *daemon) run(ctx context.Context) error {
 	defer d.close()
@@ -168,15 +165,6 @@ func (d *daemon) storeReachable(err error) {
 		return
 	}
 	d.store.OK()
-}
-
-// waitingFor notes what the network configuration is waited for.
-func (d *daemon) waitingFor(why error) {
-	if why != nil {
-		d.waiting.Fail(why.Error())
-		return
-	}
-	d.waiting.OK()
 }
 
 // recordConflict notes whether others change this node's record.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"flannel/internal/health"
+	"flannel/internal/loop"
 )
 
 // eventEvery is how often at most an Event is posted about one check.
@@ -17,8 +18,8 @@ const eventEvery = time.Minute
 type events struct {
 	log    *slog.Logger
 	health *health.Registry
-	// changed is signalled when the health has changed.
-	changed <-chan struct{}
+	// changed is sent when the health has changed.
+	changed loop.Signal
 	// post may block for as long as the store does not answer; it is nil where
 	// there are no Events.
 	post func(ctx context.Context, reason, message string) error

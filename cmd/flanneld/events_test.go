@@ -11,17 +11,13 @@ import (
 	"time"
 
 	"flannel/internal/health"
+	"flannel/internal/loop"
 )
 
 func TestNotesArePostedAsEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		changed := make(chan struct{}, 1)
-		registry := health.New(func() {
-			select {
-			case changed <- struct{}{}:
-			default:
-			}
-		})
+		changed := loop.NewSignal()
+		registry := health.New(changed.Send)
 		forward := registry.AddNote("forwarding", "ForwardingBlocked")
 		settings := registry.AddNote("settings", "HostSettings")
 		silent := registry.Add(health.Note, "peers", "")

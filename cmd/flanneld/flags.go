@@ -124,7 +124,7 @@ func parseFlags(args, environ []string) (*options, error) {
 	return o, o.check()
 }
 
-// writeUsage says what the program does and lists every flag.
+// writeUsage writes what the program does and every flag.
 func writeUsage(out io.Writer) {
 	fmt.Fprint(out, `Usage: flanneld [flags]
        flanneld COMMAND [arguments]

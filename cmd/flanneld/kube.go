@@ -40,7 +40,7 @@ func (d *daemon) newKubeManager(getenv func(string) string) (subnet.Manager, err
 		Log:                   d.log,
 		Check:                 checkConfig,
 		Reachable:             d.apiServerReachable,
-		Waiting:               d.waitingFor,
+		Waiting:               d.waiting.Set,
 		Conflict:              d.recordConflict,
 	})
 	if err != nil {

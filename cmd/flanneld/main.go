@@ -21,8 +21,7 @@ import (
 	"flannel/internal/version"
 )
 
-// Exit codes: a command line that cannot be understood is told apart from
-// everything else that ends the daemon.
+// Exit codes: a command line that cannot be parsed has one of its own.
 const (
 	exitOK    = 0
 	exitError = 1

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"flannel/internal/health"
+	"flannel/internal/loop"
 	"flannel/internal/sdnotify"
 )
 
@@ -17,13 +18,13 @@ const (
 	extendBy    = 30 * time.Second
 )
 
-// notifier tells systemd about the node's health.
+// notifier notifies systemd of the node's health.
 type notifier struct {
 	log    *slog.Logger
 	sd     sdnotify.Notifier
 	health *health.Registry
-	// changed is signalled when the health has changed.
-	changed <-chan struct{}
+	// changed is sent when the health has changed.
+	changed loop.Signal
 	// onReady is called when the node is ready for the first time. It must not
 	// block and may be nil.
 	onReady func()
@@ -73,6 +74,6 @@ func (n *notifier) text() string {
 
 func (n *notifier) send(err error) {
 	if err != nil {
-		n.log.Debug("systemd not told", "err", err)
+		n.log.Debug("systemd not notified", "err", err)
 	}
 }

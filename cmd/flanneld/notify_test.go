@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"flannel/internal/health"
+	"flannel/internal/loop"
 	"flannel/internal/sdnotify"
 )
 
@@ -47,13 +48,8 @@ func (s *systemd) hears(want string) {
 
 func TestSystemdIsToldOfTheNodesState(t *testing.T) {
 	s, path := newSystemd(t)
-	changed := make(chan struct{}, 1)
-	registry := health.New(func() {
-		select {
-		case changed <- struct{}{}:
-		default:
-		}
-	})
+	changed := loop.NewSignal()
+	registry := health.New(changed.Send)
 	lease := registry.Add(health.Required, "lease", "waiting for a subnet")
 	n := &notifier{
 		log: slog.New(slog.DiscardHandler), health: registry, changed: changed,

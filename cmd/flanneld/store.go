@@ -28,7 +28,7 @@ func (d *daemon) newManager(getenv func(string) string) (subnet.Manager, error) 
 		Log:         d.log,
 		State:       d.state,
 		Check:       checkConfig,
-		Waiting:     d.waitingFor,
+		Waiting:     d.waiting.Set,
 		Reachable:   d.storeReachable,
 		Conflict:    d.recordConflict,
 	})

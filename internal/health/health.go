@@ -80,6 +80,15 @@ func (r *Registry) add(c *Check, problem string) *Check {
 // OK makes the check pass.
 func (c *Check) OK() { c.Fail("") }
 
+// Set makes the check fail with an error; nil makes it pass.
+func (c *Check) Set(err error) {
+	if err == nil {
+		c.OK()
+		return
+	}
+	c.Fail(err.Error())
+}
+
 // Fail makes the check fail with a problem, one line for people. The text is shown
 // on this host, and as an Event: it names neither peers nor secrets. The check's
 // name is shown to everybody who can reach the health port. With an empty problem
