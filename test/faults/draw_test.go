@@ -54,3 +54,29 @@ func TestADifferenceNamesBothSides(t *testing.T) {
 		t.Errorf("equal texts differ: %q", got)
 	}
 }
+
+func TestKeysTellTheirSubnets(t *testing.T) {
+	if got := subnetsOf(recordKey(markerSubnets)); got != markerSubnets {
+		t.Errorf("got %v, want %v", got, markerSubnets)
+	}
+	for _, key := range []string{"", "nonsense", "10.244.1.0", "&", "10.244.1.0-24/x"} {
+		_ = subnetsOf(subnetsPrefix + key) // it does not panic
+	}
+}
+
+func TestALateRecoveryHasAReason(t *testing.T) {
+	for _, f := range faults() {
+		if (f.deadline > 0) != (f.hold != "") {
+			t.Errorf("%q: deadline %v, documented wait %q", f.name, f.deadline, f.hold)
+		}
+	}
+}
+
+func TestOnlyFaultsThatAreMendedInTime(t *testing.T) {
+	s := settings{backend: udp, store: etcd, only: regexp.MustCompile(""), within: away}
+	for _, f := range s.table() {
+		if f.deadline > away || f.backend == vxlan || f.store == kubernetes {
+			t.Errorf("%+v", f)
+		}
+	}
+}

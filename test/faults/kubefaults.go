@@ -159,11 +159,11 @@ func deleteHostileNodes(ctx context.Context, s scene) error {
 }
 
 // manyNodes makes or deletes 200 peers.
-func manyNodes(make bool) act {
+func manyNodes(there bool) act {
 	return func(ctx context.Context, s scene) error {
 		return parallel(200, func(n int) error {
 			api, name := s.lab.Kubernetes.API, fmt.Sprintf("peer%d", n)
-			if !make {
+			if !there {
 				return api.DeleteNode(ctx, name)
 			}
 			if err := api.CreateNode(ctx, name, fmt.Sprintf("10.244.%d.0/24", 20+n), fmt.Sprintf("fd00:10:244:%x::/64", 0x1000+n)); err != nil {

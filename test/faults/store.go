@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -64,7 +66,7 @@ func (s *suite) putMarker(ctx context.Context, round int) error {
 		return s.lab.Etcd.Put(ctx, recordKey(markerSubnets), a.record(s.backend))
 	}
 	api := s.lab.Kubernetes.API
-	if err := api.CreateNode(ctx, markerName, marker4, marker6); err != nil && !kubeplane.IsCode(err, 409) {
+	if err := api.CreateNode(ctx, markerName, marker4, marker6); err != nil && !kubeplane.IsCode(err, http.StatusConflict) {
 		return err
 	}
 	return api.Annotate(ctx, markerName, a.annotations(s.backend))
@@ -178,8 +180,8 @@ func (a attrs) annotations(backend string) map[string]any {
 // sees reports whether a daemon knows the marker of this round.
 func (s *suite) sees(ctx context.Context, h *lab.Host) error {
 	code, body, err := h.Flanneld().Get(ctx, "/status")
-	if err != nil || code != 200 {
-		return fmt.Errorf("%s: /status: %d: %w", h.Name, code, err)
+	if err != nil || code != http.StatusOK {
+		return errors.Join(err, fmt.Errorf("%s: /status: %d", h.Name, code))
 	}
 	if want := fmt.Sprintf("172.31.1.%d", s.marker); !slices.Contains(strings.Split(body, `"`), want) {
 		return fmt.Errorf("%s does not follow the store: its status has no peer at %s", h.Name, want)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"runtime"
 	"strings"
@@ -206,7 +207,7 @@ func (s *suite) wrong(ctx context.Context) error {
 	}
 	for i, h := range s.lab.Hosts {
 		code, body, err := h.Flanneld().Get(ctx, "/readyz")
-		if err != nil || code != 200 {
+		if err != nil || code != http.StatusOK {
 			return errors.Join(err, fmt.Errorf("%s: /readyz: %d %s", h.Name, code, body))
 		}
 		have, err := h.Exec(ctx, "sh", "-c", rules)

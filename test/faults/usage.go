@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -78,8 +79,8 @@ func usageOf(ctx context.Context, d *lab.Daemon) (u usage, err error) {
 		return u, err
 	}
 	code, body, err := d.Get(ctx, "/metrics")
-	if err != nil || code != 200 {
-		return u, fmt.Errorf("/metrics: %d: %w", code, err)
+	if err != nil || code != http.StatusOK {
+		return u, errors.Join(err, fmt.Errorf("/metrics: %d", code))
 	}
 	u.files = len(files)
 	for line := range strings.Lines(body) {
