@@ -27,10 +27,9 @@ const (
 
 // rule is one rule of a chain.
 type rule struct {
-	// conditions are those that are understood; they are valid until the next
-	// rule is read.
-	conditions []Condition
-	// more is set if there are others.
+	// holds is whether the packets meet all conditions, more is set if some are not
+	// understood.
+	holds   answer
 	more    bool
 	verdict Verdict
 	to      chain // of jump and jumpForGood
@@ -42,19 +41,29 @@ type rule struct {
 // chain is a list of rules.
 type chain interface {
 	name() string
-	rules() iter.Seq[*rule]
+	// rules reads the rules for some packets. Each is valid until the next one is
+	// read.
+	rules(packet *known) iter.Seq[*rule]
 }
 
-// holds reports whether packets meet all conditions of a rule.
-func (r *rule) holds(packet *known) answer {
-	all := yes
-	if r.more {
-		all = maybe
+// add adds a condition to a rule; ok is false if it is not understood.
+func (r *rule) add(c Condition, ok bool, packet *known) {
+	if ok {
+		r.holds = min(r.holds, c.holds(packet))
+		return
 	}
-	for i := range r.conditions {
-		all = min(all, r.conditions[i].holds(packet))
+	r.holds, r.more = min(r.holds, maybe), true
+}
+
+// unsettled reports whether a condition on a field need not be read, because nothing
+// is known of the field: which conditions are understood matters only if the rule
+// drops. A table can have thousands of rules.
+func (r *rule) unsettled(f Field, packet *known) bool {
+	if r.verdict == Drop || packet[f].IsValid() {
+		return false
 	}
-	return all
+	r.holds = min(r.holds, maybe)
+	return true
 }
 
 // Base is a base chain: the kernel itself gives packets to it.
@@ -169,18 +178,17 @@ func (w *walk) follow(c chain, depth int) Verdict {
 	if depth == 0 {
 		return Continue
 	}
-	for r := range c.rules() {
+	for r := range c.rules(&w.packet) {
 		w.firewalld = w.firewalld || r.to != nil && ofFirewalld(r.to.name())
-		holds := r.holds(&w.packet)
-		if holds != no && r.verdict == Drop {
+		if r.holds != no && r.verdict == Drop {
 			w.findings = append(w.findings, Finding{
 				Base: w.base, In: c.name(), Rule: r.number,
-				Certain: holds == yes, Understood: !r.more, MayAccept: w.mayAccept,
+				Certain: r.holds == yes, Understood: !r.more, MayAccept: w.mayAccept,
 			})
 		}
 		switch {
-		case holds == no:
-		case holds == maybe:
+		case r.holds == no:
+		case r.holds == maybe:
 			w.mayAccept = w.mayAccept || r.verdict == Accept || r.to != nil
 		case r.verdict == Accept, r.verdict == Drop:
 			return r.verdict

@@ -183,7 +183,7 @@ func (c legacyChain) name() string {
 	return string(text(before.rest))
 }
 
-func (c legacyChain) rules() iter.Seq[*rule] {
+func (c legacyChain) rules(packet *known) iter.Seq[*rule] {
 	return func(yield func(*rule) bool) {
 		r := &rule{}
 		number := uint64(0)
@@ -194,12 +194,12 @@ func (c legacyChain) rules() iter.Seq[*rule] {
 			}
 			next := at + e.size
 			number++
-			*r = rule{conditions: r.conditions[:0], number: number}
+			*r = rule{holds: yes, number: number}
 			if at == c.policy {
 				r.number = 0
 			}
-			c.table.conditions(e, r)
 			c.table.verdict(e, next, r)
+			c.table.conditions(e, r, packet)
 			if !yield(r) {
 				return
 			}
@@ -231,8 +231,8 @@ func (t Legacy) entry(at int) (e entry, ok bool) {
 	return entry{b[:l.size], b[l.size:targetAt], text(b[targetAt+2 : rest-1]), b[rest:size], size}, true
 }
 
-// conditions reads the conditions of a rule.
-func (t Legacy) conditions(e entry, r *rule) {
+// conditions reads the conditions of a rule, until one does not hold.
+func (t Legacy) conditions(e entry, r *rule, packet *known) {
 	l, f := layouts[t.family], t.family
 	flags, not := e.fixed[l.flags], e.fixed[l.flags+1]
 	n := f.Bits() / 8
@@ -250,44 +250,44 @@ func (t Legacy) conditions(e entry, r *rule) {
 		if zero(mask) {
 			continue
 		}
+		if r.unsettled(c.field, packet) {
+			continue
+		}
 		values, ok := c.field.masked(f, e.fixed[c.at:c.at+c.len], mask)
-		r.add(Condition{c.field, values, not&c.inverted != 0}, ok)
+		if r.add(Condition{c.field, values, not&c.inverted != 0}, ok, packet); r.holds == no {
+			return
+		}
 	}
 	const protocolSize = 2
 	protocolAt := 4*n + 4*nameSize
-	if p := binary.NativeEndian.Uint16(e.fixed[protocolAt:]); p != 0 {
-		r.add(Condition{Protocol, Protocol.values(f, []byte{byte(p)}, 8), not&invertedProtocol != 0}, p < 256)
+	if p := binary.NativeEndian.Uint16(e.fixed[protocolAt:]); p != 0 && !r.unsettled(Protocol, packet) {
+		r.add(Condition{Protocol, Protocol.values(f, []byte{byte(p)}, 8), not&invertedProtocol != 0}, p < 256, packet)
 	}
 	// With IPv6 the kind of service is between the protocol and the flags.
-	r.more = r.more || !zero(e.fixed[protocolAt+protocolSize:l.flags]) || flags&^(l.gotoFlag|l.protocolFlag) != 0 || not&^inverted != 0
-	t.extensions(e.extensions, r)
-}
-
-func (r *rule) add(c Condition, ok bool) {
-	if ok {
-		r.conditions = append(r.conditions, c)
+	if !zero(e.fixed[protocolAt+protocolSize:l.flags]) || flags&^(l.gotoFlag|l.protocolFlag) != 0 || not&^inverted != 0 {
+		r.add(Condition{}, false, packet)
 	}
-	r.more = r.more || !ok
+	t.extensions(e.extensions, r, packet)
 }
 
 // extensions reads a list of struct xt_entry_match.
-func (t Legacy) extensions(list []byte, r *rule) {
+func (t Legacy) extensions(list []byte, r *rule, packet *known) {
 	const headerSize = 32
-	for len(list) >= headerSize {
+	for len(list) >= headerSize && r.holds != no {
 		size := int(binary.NativeEndian.Uint16(list))
 		if size < headerSize || size > len(list) {
-			r.more = true
+			r.add(Condition{}, false, packet)
 			return
 		}
 		name := string(text(list[2 : headerSize-1]))
-		if name == "tcp" || name == "udp" {
+		if (name == "tcp" || name == "udp") && !r.unsettled(Port, packet) {
 			info, err := xt.Unmarshal(name, xt.TableFamily(nfProto[t.family]), 0, list[headerSize:size])
 			c, has, ok := destinationPort(t.family, info)
 			if has || err != nil || !ok {
-				r.add(c, ok && err == nil)
+				r.add(c, ok && err == nil, packet)
 			}
 		} else if name != "comment" {
-			r.more = true
+			r.add(Condition{}, false, packet)
 		}
 		list = list[size:]
 	}

@@ -72,26 +72,32 @@ type nftChain struct {
 
 func (c nftChain) name() string { return c.label }
 
-func (c nftChain) rules() iter.Seq[*rule] {
+func (c nftChain) rules(packet *known) iter.Seq[*rule] {
 	return func(yield func(*rule) bool) {
 		list, err := c.conn.GetRules(c.table, &nftables.Chain{Name: c.label, Table: c.table})
 		if err != nil {
 			return
 		}
 		for _, r := range list {
-			if !yield(c.read(r)) {
+			if !yield(c.read(r, packet)) {
 				return
 			}
 		}
 		if c.policy != nil && *c.policy == nftables.ChainPolicyDrop {
-			yield(&rule{verdict: Drop})
+			yield(&rule{holds: yes, verdict: Drop})
 		}
 	}
 }
 
-func (c nftChain) read(r *nftables.Rule) *rule {
+func (c nftChain) read(r *nftables.Rule, packet *known) *rule {
+	out := &rule{holds: yes, number: r.Handle}
 	conditions, all := Conditions(c.family, r.Exprs)
-	out := &rule{conditions: conditions, more: !all, number: r.Handle}
+	for _, condition := range conditions {
+		out.add(condition, true, packet)
+	}
+	if !all {
+		out.add(Condition{}, false, packet)
+	}
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
 		case *expr.Verdict:

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
 
 	"github.com/google/nftables/xt"
@@ -62,7 +63,7 @@ const nameSize = unix.IFNAMSIZ
 var nfProto = ipfam.Pair[byte]{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}
 
 // values returns those whose first bits are these.
-func (f Field) values(family ipfam.Family, value []byte, bits int) netip.Prefix {
+func (f Field) values(family ipfam.Family, value []byte, ones int) netip.Prefix {
 	size := 4 // enough for a number
 	switch f {
 	case Src, Dst:
@@ -70,28 +71,29 @@ func (f Field) values(family ipfam.Family, value []byte, bits int) netip.Prefix 
 	case In, Out:
 		size = nameSize
 	}
-	padded := make([]byte, nameSize)
+	var padded [nameSize]byte
 	copy(padded[:size], value)
 	addr, _ := netip.AddrFromSlice(padded[:size])
-	return netip.PrefixFrom(addr, bits).Masked()
+	return netip.PrefixFrom(addr, ones).Masked()
 }
 
 // masked returns the values that equal one under a mask. It reports false if the
 // mask has gaps.
 func (f Field) masked(family ipfam.Family, value, mask []byte) (netip.Prefix, bool) {
-	bits := 0
-	for bits < 8*len(mask) && isSet(mask, bits) {
-		bits++
+	n := 0
+	for n < len(mask) && mask[n] == 0xff {
+		n++
 	}
-	for i := bits; i < 8*len(mask); i++ {
-		if isSet(mask, i) {
+	ones := 8 * n
+	if n < len(mask) {
+		last := bits.LeadingZeros8(^mask[n])
+		if mask[n]<<last != 0 || !zero(mask[n+1:]) {
 			return netip.Prefix{}, false
 		}
+		ones += last
 	}
-	return f.values(family, value, bits), true
+	return f.values(family, value, ones), true
 }
-
-func isSet(mask []byte, bit int) bool { return mask[bit/8]&(0x80>>(bit%8)) != 0 }
 
 // known are the values of a packet's fields; one that is not known is the zero
 // prefix.

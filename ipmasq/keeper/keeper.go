@@ -230,7 +230,7 @@ func (p *passState) pass(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	err := p.apply(ctx, c)
+	_, err := p.apply(ctx, c)
 	if p.lookDue && ctx.Err() == nil {
 		p.lookDue = false
 		p.look(ctx, c)
@@ -238,10 +238,11 @@ func (p *passState) pass(ctx context.Context) error {
 	return err
 }
 
-func (p *passState) apply(ctx context.Context, c ipmasq.Config) error {
+// apply makes the kernel hold the rules, and reports whether something was written.
+func (p *passState) apply(ctx context.Context, c ipmasq.Config) (changed bool, err error) {
 	changes, err := p.mode.Driver.Apply(ctx, c)
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 	if len(changes) > 0 {
 		drift, message := p.last != nil && p.last.Equal(c), "rules written"
@@ -253,11 +254,11 @@ func (p *passState) apply(ctx context.Context, c ipmasq.Config) error {
 	p.keeper.failures.Fail("rules", err)
 	p.keeper.Checked(err)
 	if err != nil {
-		return err
+		return false, err
 	}
 	p.lookDue = p.lookDue || p.last == nil && p.mode.Blocked != nil
 	p.last = &c
-	return p.clean(ctx, c)
+	return len(changes) > 0, p.clean(ctx, c)
 }
 
 // clean removes what an earlier run has left elsewhere.
@@ -304,6 +305,13 @@ func (p *passState) look(ctx context.Context, c ipmasq.Config) {
 	k.failures.Fail("look for rules that drop the overlay's packets", err)
 	if err != nil {
 		return
+	}
+	if slices.ContainsFunc(lines, func(line string) bool { return !p.blocked[line] }) {
+		// Our rules may have been missing during the look, which is no drop of others.
+		if changed, err := p.apply(ctx, c); changed || err != nil {
+			k.others.Send()
+			return
+		}
 	}
 	k.Dropped(lines)
 	now := map[string]bool{}

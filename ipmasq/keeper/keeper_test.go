@@ -27,6 +27,7 @@ type fake struct {
 	removed int
 	err     error
 	lines   []string
+	vanish  bool // the rules vanish during the next look
 	told    []string
 	own     func()
 	other   func()
@@ -86,6 +87,10 @@ func (f *fake) blocked(context.Context, ipmasq.Config) ([]string, error) {
 	defer f.Unlock()
 	if f.held == nil {
 		return []string{"looked at before the rules were restored"}, nil
+	}
+	if f.vanish {
+		f.held, f.vanish = nil, false
+		return []string{"our rules vanished during the look"}, nil
 	}
 	return f.lines, nil
 }
@@ -249,6 +254,17 @@ func TestDropsOfOthersAreSaidOnce(t *testing.T) {
 		text := f.log.String()
 		if len(f.told) > 0 || strings.Count(text, "chain FORWARD drops") != 1 || strings.Count(text, "no longer dropped") != 1 {
 			t.Errorf("log\n%s", text)
+		}
+	})
+}
+
+func TestRulesThatVanishDuringALookAreNoDropOfOthers(t *testing.T) {
+	run(t, func(t *testing.T, f *fake, k *Keeper) {
+		f.vanish = true
+		k.SetSubnet(subnet)
+		f.wait(time.Minute)
+		if text := f.log.String(); f.vanish || f.held == nil || strings.Contains(text, "dropped") {
+			t.Errorf("holds %v, log\n%s", f.held, text)
 		}
 	})
 }
