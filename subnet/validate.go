@@ -9,7 +9,7 @@ import (
 	"flannel/internal/ipfam"
 )
 
-// Site is what it depends on at this host which leases of others may be used.
+// Site describes this host: it decides which leases of other nodes may be used.
 type Site struct {
 	Network ipfam.Pair[netip.Prefix]
 	// Bits is the usual prefix length of a subnet; zero means that of this

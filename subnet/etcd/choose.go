@@ -174,8 +174,8 @@ func (m *Manager) logDuplicates(own *record, duplicates []*record) {
 }
 
 // mayBeDeleted reports whether flannel nodes, if there can be any, can decode the
-// key of a record. When one is deleted whose key they cannot decode they forget
-// all their peers. It ends by itself.
+// key of a record. If not, its deletion would make them drop all their peers; it
+// ends by itself.
 func (r *record) mayBeDeleted(pools alloc.Pools) bool {
 	return !pools[ipfam.V4].IsOn() || r.lease.Subnet[ipfam.V4].IsValid()
 }

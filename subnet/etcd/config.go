@@ -82,7 +82,7 @@ func value(kvs []*mvccpb.KeyValue) []byte {
 	if len(kvs) == 0 {
 		return nil
 	}
-	return append([]byte{}, kvs[0].Value...)
+	return append([]byte{}, kvs[0].Value...) // not nil, even if empty
 }
 
 func (m *Manager) usable(raw []byte) (*subnet.Config, error) {

@@ -12,7 +12,7 @@ import (
 	"flannel/subnet"
 )
 
-// ownership is whose record there is under this node's key.
+// ownership is whose record is stored under this node's key.
 type ownership int
 
 const (

@@ -31,8 +31,8 @@ type permanentError struct{ error }
 // Unwrap returns the error itself.
 func (e permanentError) Unwrap() error { return e.error }
 
-// errRaced is the error of a request that somebody else has made out of date: it
-// is made again by doRacing.
+// errRaced is the error of a request that another node's change has made
+// obsolete; doRacing makes it again.
 var errRaced = errors.New("the store has changed meanwhile")
 
 // maxRaceDelay spreads nodes that run into each other.

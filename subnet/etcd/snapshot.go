@@ -79,8 +79,8 @@ func (m *Manager) readAll(ctx context.Context) (*snapshot, error) {
 	return s, nil
 }
 
-// freshFor is for how long a list need not be read again by the next who needs
-// one: events and transactions correct what has changed since.
+// freshFor is how long a list may be used without reading it again: events and
+// transactions correct what has changed since.
 const freshFor = 10 * time.Second
 
 // takeRecent returns the list that was just read, once; nil if there is none.
