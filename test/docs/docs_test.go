@@ -125,21 +125,21 @@ func eachSource(t *testing.T, visit func(path, text string)) {
 }
 
 // forbidden says what a package must not depend on, however indirectly.
+// What the layers say already is not repeated.
 var forbidden = map[string][]string{
-	"flannel/internal/ipfam":  {"flannel/subnet", "flannel/network", "flannel/backend"},
-	"flannel/subnet":          {"flannel/network", "flannel/backend", "go.etcd.io", "k8s.io", "netlink"},
-	"flannel/subnet/env":      {"flannel/network", "flannel/backend", "go.etcd.io", "k8s.io", "netlink"},
-	"flannel/subnet/etcd":     {"flannel/network", "flannel/backend", "k8s.io", "netlink"},
-	"flannel/subnet/kube":     {"flannel/network", "flannel/backend", "go.etcd.io", "netlink", "k8s.io/api", "k8s.io/client-go/kubernetes"},
-	"flannel/kernel":          {"flannel/subnet", "flannel/backend", "go.etcd.io", "k8s.io"},
-	"flannel/backend":         {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
-	"flannel/backend/hostgw":  {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
-	"flannel/backend/alloc":   {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
-	"flannel/backend/udp":     {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
-	"flannel/backend/vxlan":   {"flannel/network/uplink", "go.etcd.io", "k8s.io", "flannel/cmd"},
-	"flannel/network":         {"go.etcd.io", "k8s.io", "flannel/backend/vxlan", "flannel/network/uplink", "flannel/cmd"},
+	"flannel/subnet":          {"go.etcd.io", "k8s.io"},
+	"flannel/subnet/env":      {"go.etcd.io", "k8s.io"},
+	"flannel/subnet/etcd":     {"k8s.io"},
+	"flannel/subnet/kube":     {"go.etcd.io", "k8s.io/api", "k8s.io/client-go/kubernetes"},
+	"flannel/kernel":          {"go.etcd.io", "k8s.io"},
+	"flannel/backend":         {"go.etcd.io", "k8s.io"},
+	"flannel/backend/hostgw":  {"go.etcd.io", "k8s.io"},
+	"flannel/backend/alloc":   {"go.etcd.io", "k8s.io"},
+	"flannel/backend/udp":     {"go.etcd.io", "k8s.io"},
+	"flannel/backend/vxlan":   {"go.etcd.io", "k8s.io"},
+	"flannel/network":         {"go.etcd.io", "k8s.io", "flannel/backend/vxlan", "flannel/network/uplink"},
 	"flannel/cmd/flanneld":    {"k8s.io/kubernetes", "go.etcd.io/etcd/server", "helm.sh", "containernetworking/plugins", "flannel/lab", "flannel/internal/testkit", "github.com/google/go-containerregistry"},
-	"flannel/cmd/flannel":     {"k8s.io", "go.etcd.io", "net/http", "flannel/network/uplink", "flannel/backend", "flannel/lab", "flannel/internal/testkit"},
+	"flannel/cmd/flannel":     {"k8s.io", "go.etcd.io", "net/http", "flannel/kernel", "flannel/network", "flannel/backend", "flannel/lab", "flannel/internal/testkit"},
 	"flannel/cmd/flannel-lab": {"k8s.io", "go.etcd.io"},
 }
 
@@ -151,9 +151,62 @@ func TestImportsGoOneWay(t *testing.T) {
 		}
 		for dep := range strings.FieldsSeq(string(out)) {
 			for _, b := range banned {
-				if dep == b || strings.HasPrefix(dep, b+"/") || b == "netlink" && strings.Contains(dep, "vishvananda/netlink") {
+				if within(dep, b) && !slices.Contains(permitted[pkg], dep) {
 					t.Errorf("%s depends on %s", pkg, dep)
 				}
+			}
+		}
+	}
+}
+
+// permitted are exceptions from forbidden.
+var permitted = map[string][]string{
+	"flannel/cmd/flannel": {"flannel/kernel/podbridge", "flannel/kernel/rtnl"},
+}
+
+func within(pkg, folder string) bool { return pkg == folder || strings.HasPrefix(pkg, folder+"/") }
+
+// layers may import those before them, but not one another or those after them.
+// The two that stand together know nothing of each other.
+var layers = [][]string{
+	{"flannel/internal/ipfam"},
+	{"flannel/kernel", "flannel/subnet"},
+	{"flannel/backend"},
+	{"flannel/network"},
+	{"flannel/cmd/flanneld"},
+}
+
+// netlinkUsers are the only folders that know netlink, beside the tests.
+var netlinkUsers = []string{"flannel/kernel", "flannel/network/uplink", "flannel/lab", "flannel/cmd/flannel-lab", "flannel/internal/testkit", "flannel/test"}
+
+func TestLayersAndNetlink(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "flannel/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// layer returns the number of a package's layer, and its folder.
+	layer := func(pkg string) (int, string) {
+		for n, folders := range layers {
+			for _, folder := range folders {
+				if within(pkg, folder) {
+					return n, folder
+				}
+			}
+		}
+		return -1, ""
+	}
+	for line := range strings.Lines(string(out)) {
+		words := strings.Fields(line)
+		pkg, imports := words[0], words[1:]
+		own, folder := layer(pkg)
+		for _, dep := range imports {
+			other, otherFolder := layer(dep)
+			if own >= 0 && other >= own && otherFolder != folder {
+				t.Errorf("%s imports %s", pkg, dep)
+			}
+			knows := within(dep, "github.com/vishvananda/netlink") || within(dep, "flannel/kernel/rtnl")
+			if knows && !slices.ContainsFunc(netlinkUsers, func(f string) bool { return within(pkg, f) }) {
+				t.Errorf("%s imports %s: only kernel, network/uplink and the lab know netlink", pkg, dep)
 			}
 		}
 	}
