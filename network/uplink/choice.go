@@ -16,8 +16,8 @@ import (
 //
 // An address in use stays in use as long as it is on its interface. When it is
 // lost, an address that has appeared on the same interface since takes its place
-// at once. Everything else may be the host's for another purpose, or all that is
-// left for a moment: an address that was there before, another interface, and a
+// at once. Everything else may serve another purpose, or be all that is left for
+// a moment: an address that was there before, another interface, and a
 // link-local address, are used only after the grace time, and are forced. Only
 // what is forced is given up again for something better.
 type choice struct {
@@ -65,7 +65,7 @@ func (c *choice) needsRoutes(s Snapshot) bool {
 	return c.open()
 }
 
-// look decides. The error says what of the uplink is missing.
+// look decides. The error names what of the uplink is missing.
 func (c *choice) look(s Snapshot, now time.Time) error {
 	if c.up.Index == 0 {
 		return c.start(s, now)
@@ -148,7 +148,7 @@ func (c *choice) note(s Snapshot, now time.Time) Link {
 }
 
 // force replaces addresses that have been missed for too long by what there is.
-// The error says what is still missing.
+// The error names what is still missing.
 func (c *choice) force(s Snapshot, link Link, now time.Time) error {
 	if c.lost == (ipfam.Pair[time.Time]{}) {
 		return nil
@@ -189,7 +189,7 @@ func (c *choice) due(f ipfam.Family, ip, given netip.Addr, now time.Time) bool {
 	return ip.IsValid() && now.Sub(c.lost[f]) >= c.grace && now.Sub(c.linkLocal[f]) >= c.grace
 }
 
-// missing says which part of the uplink in use is lost.
+// missing returns an error that names the lost part of the uplink in use.
 func (c *choice) missing(link Link) error {
 	var errs []error
 	for f, ip := range ipfam.Addrs(c.up.Addr) {
@@ -258,8 +258,8 @@ func (c *choice) wanted(s Snapshot) backend.Uplink {
 	return next
 }
 
-// elsewhere returns what the selection finds on another interface, if that is no
-// makeshift as well.
+// elsewhere returns what the selection finds on another interface, if that is not
+// a last resort as well.
 func (c *choice) elsewhere(s Snapshot) (backend.Uplink, bool) {
 	next, given, err := find(c.options, s)
 	if err != nil || next.Index == c.up.Index {

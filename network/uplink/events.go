@@ -11,15 +11,15 @@ import (
 
 // eventSummary is what a batch of events means.
 type eventSummary struct {
-	// look says that the host has to be looked at.
+	// look: the host has to be looked at.
 	look bool
-	// kick says that something of the uplink was gone for a moment, so that
-	// routes over it may be missing although all looks the same.
+	// kick: something of the uplink was gone for a moment, so routes
+	// over it may be missing although all looks the same.
 	kick bool
-	// down says that the uplink was down.
+	// down: the uplink was down.
 	down bool
 	// added are addresses that the uplink got before one in use of their
-	// family was removed; removed says that this has happened.
+	// family was removed; removed: this has happened.
 	added   []netip.Addr
 	removed ipfam.Pair[bool]
 }
@@ -44,10 +44,10 @@ type subscription struct {
 	// index and addrs are those of the uplink in use.
 	index int
 	addrs ipfam.Pair[netip.Addr]
-	// any says that every link and address matters, because an uplink is
+	// any: every link and address matters, because an uplink is being
 	// looked for.
 	any bool
-	// defaultRoutes and allRoutes say which routes matter.
+	// defaultRoutes, allRoutes: these routes matter.
 	defaultRoutes, allRoutes bool
 	// table is set if the on-link routes are tracked.
 	table *linkTable
@@ -55,7 +55,7 @@ type subscription struct {
 
 func (s subscription) wantsRoutes() bool { return s.defaultRoutes || s.allRoutes || s.table != nil }
 
-// classify says what an event means. It keeps nothing of the message.
+// classify returns the meaning of an event. It keeps nothing of the message.
 func (s subscription) classify(m rtnl.Message) eventSummary {
 	switch m.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:

@@ -44,11 +44,11 @@ func (t *linkTable) isOnLink(r rtnl.Route) bool {
 }
 
 // firstDev returns the interface of the only or the first next hop; 0 is none.
-func firstDev(r rtnl.Route) int {
+func firstDev(r rtnl.Route) (dev int) {
 	for hop := range r.NextHops() {
-		return hop.Dev
+		dev = cmp.Or(dev, hop.Dev)
 	}
-	return 0
+	return dev
 }
 
 // addOnLink takes the prefixes that are on the interface's link.

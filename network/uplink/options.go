@@ -11,7 +11,7 @@ import (
 	"flannel/internal/ipfam"
 )
 
-// Flags are the values of the command line that say what the uplink is.
+// Flags are the values of the command line that choose the uplink.
 type Flags struct {
 	Iface      []string
 	IfaceRegex []string
@@ -89,7 +89,7 @@ func (o Options) byDefaultRoute() bool {
 	return !o.named() && !o.Public[ipfam.V4].IsValid() && !o.Public[ipfam.V6].IsValid()
 }
 
-// named reports whether a flag says which interface it is.
+// named reports whether a flag names the interface.
 func (o Options) named() bool {
 	return len(o.Ifaces) > 0 || len(o.Regexes) > 0 || o.CanReach.IsValid()
 }

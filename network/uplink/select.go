@@ -1,6 +1,7 @@
 package uplink
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -12,7 +13,7 @@ import (
 
 // NotFoundError says why nothing on the host can be the uplink.
 type NotFoundError struct {
-	// Cause is what was looked for and why it did not do.
+	// Cause is what was looked for, and why it cannot be used.
 	Cause string
 	// Found lists what the host has.
 	Found string
@@ -22,117 +23,117 @@ func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("no uplink: %s; the host has %s", e.Cause, e.Found)
 }
 
-// match is what one way of looking finds: an interface, and the addresses that
-// are given with it.
+// match is what a matcher finds: an interface, and the addresses that are given
+// with it.
 type match struct {
 	link Link
 	addr ipfam.Pair[netip.Addr]
 }
 
-// way is one way of looking; why says why it found nothing.
-type way struct {
+// matcher is one way to find the uplink. name is the flag that asks for it.
+type matcher struct {
 	name string
-	find func(Snapshot) (m match, why string)
+	find func(Snapshot) (match, error)
 }
 
-// find looks for the uplink in the order that the flags say. given are the
-// addresses that a flag leads to. The error is a *NotFoundError.
+// find looks for the uplink in the order of the flags. given are the addresses
+// that a flag leads to. The error is a *NotFoundError.
 func find(o Options, s Snapshot) (up backend.Uplink, given ipfam.Pair[netip.Addr], err error) {
 	var causes []string
-	for _, w := range o.ways() {
-		m, why := w.find(s)
-		if why == "" {
-			var up backend.Uplink
-			if up, why = complete(o, s, m); why == "" {
-				return up, m.addr, nil
-			}
+	for _, m := range o.matchers() {
+		found, err := m.find(s)
+		if err == nil {
+			up, err = complete(o, s, found)
 		}
-		causes = append(causes, w.name+": "+why)
+		if err == nil {
+			return up, found.addr, nil
+		}
+		causes = append(causes, m.name+": "+err.Error())
 	}
 	return backend.Uplink{}, given, &NotFoundError{Cause: strings.Join(causes, "; "), Found: s.describe(o.Families)}
 }
 
-// ways lists what the options say, in the order in which it is tried.
-func (o Options) ways() []way {
-	var ways []way
+// matchers lists what the options ask for, in the order in which it is tried.
+func (o Options) matchers() []matcher {
+	var list []matcher
 	for _, name := range o.Ifaces {
-		w := way{"--iface=" + name, o.byName(name)}
+		m := matcher{"--iface=" + name, byName(name)}
 		if ip, err := netip.ParseAddr(name); err == nil {
-			w.find = o.byAddr(ip.Unmap())
+			m.find = o.byAddr(ip.Unmap())
 		}
-		ways = append(ways, w)
+		list = append(list, m)
 	}
 	for _, re := range o.Regexes {
-		ways = append(ways, way{"--iface-regex=" + re.String(), o.byRegex(re)})
+		list = append(list, matcher{"--iface-regex=" + re.String(), o.byRegex(re)})
 	}
 	if o.CanReach.IsValid() {
-		ways = append(ways, way{"--iface-can-reach=" + o.CanReach.String(), o.byReach})
+		list = append(list, matcher{"--iface-can-reach=" + o.CanReach.String(), o.byReach})
 	}
-	switch flags := (ipfam.Pair[string]{"--public-ip=", "--public-ipv6="}); {
-	case len(ways) > 0:
-		return ways
-	case o.Public[ipfam.V4].IsValid():
-		return []way{{flags[ipfam.V4] + o.Public[ipfam.V4].String(), o.byPublic(ipfam.V4)}}
-	case o.Public[ipfam.V6].IsValid():
-		return []way{{flags[ipfam.V6] + o.Public[ipfam.V6].String(), o.byPublic(ipfam.V6)}}
+	if len(list) > 0 {
+		return list
 	}
-	return []way{{"default route", o.byDefault}}
+	flags := ipfam.Pair[string]{"--public-ip=", "--public-ipv6="}
+	for f, ip := range ipfam.Addrs(o.Public) {
+		list = append(list, matcher{flags[f] + ip.String(), o.byPublic(f)})
+	}
+	list = append(list, matcher{"default route", o.byDefault})
+	return list[:1]
 }
 
-func (o Options) byName(name string) func(Snapshot) (match, string) {
-	return func(s Snapshot) (match, string) {
+func byName(name string) func(Snapshot) (match, error) {
+	return func(s Snapshot) (match, error) {
 		link, ok := s.linkByName(name)
 		if !ok {
-			return match{}, "no such interface, see 'ip link'"
+			return match{}, errors.New("no such interface, see 'ip link'")
 		}
-		return match{link: link}, ""
+		return match{link: link}, nil
 	}
 }
 
-func (o Options) byAddr(ip netip.Addr) func(Snapshot) (match, string) {
-	return func(s Snapshot) (match, string) {
+func (o Options) byAddr(ip netip.Addr) func(Snapshot) (match, error) {
+	return func(s Snapshot) (match, error) {
 		for _, a := range s.Addrs {
 			if a.IP != ip {
 				continue
 			}
 			if link, ok := s.linkByIndex(a.Link); ok {
-				return match{link: link, addr: o.given(ip)}, ""
+				return match{link: link, addr: o.given(ip)}, nil
 			}
 		}
-		return match{}, "no interface has this address, see 'ip address'"
+		return match{}, errors.New("no interface has this address, see 'ip address'")
 	}
 }
 
 // byPublic looks for the public address of one family. The one of the other
-// family is used as well when it is on the same interface.
-func (o Options) byPublic(f ipfam.Family) func(Snapshot) (match, string) {
-	return func(s Snapshot) (match, string) {
-		m, why := o.byAddr(o.Public[f])(s)
-		if why != "" {
-			return match{}, why + "; behind an address translation name the interface with --iface"
+// family is used as well if it is on the same interface.
+func (o Options) byPublic(f ipfam.Family) func(Snapshot) (match, error) {
+	return func(s Snapshot) (match, error) {
+		m, err := o.byAddr(o.Public[f])(s)
+		if err != nil {
+			return match{}, fmt.Errorf("%w; behind an address translation name the interface with --iface", err)
 		}
 		for other, ip := range ipfam.Addrs(o.Public) {
 			if s.has(m.link.Index, ip) {
 				m.addr[other] = ip
 			}
 		}
-		return m, ""
+		return m, nil
 	}
 }
 
-func (o Options) byRegex(re *regexp.Regexp) func(Snapshot) (match, string) {
-	return func(s Snapshot) (match, string) {
+func (o Options) byRegex(re *regexp.Regexp) func(Snapshot) (match, error) {
+	return func(s Snapshot) (match, error) {
 		for _, link := range s.Links {
 			if m := (match{link, o.matching(re, s, link)}); m.addr != (ipfam.Pair[netip.Addr]{}) {
-				return m, ""
+				return m, nil
 			}
 		}
 		for _, link := range s.Links {
 			if re.MatchString(link.Name) {
-				return match{link: link}, ""
+				return match{link: link}, nil
 			}
 		}
-		return match{}, "matches no address and no name, see 'ip address'"
+		return match{}, errors.New("matches no address and no name, see 'ip address'")
 	}
 }
 
@@ -149,39 +150,39 @@ func (o Options) matching(re *regexp.Regexp, s Snapshot, link Link) ipfam.Pair[n
 	return found
 }
 
-func (o Options) byReach(s Snapshot) (match, string) {
+func (o Options) byReach(s Snapshot) (match, error) {
 	if s.Reach.Err != nil {
-		return match{}, fmt.Sprintf("no route: %v, see 'ip route get %s'", s.Reach.Err, o.CanReach)
+		return match{}, fmt.Errorf("no route: %w, see 'ip route get %s'", s.Reach.Err, o.CanReach)
 	}
 	link, ok := s.linkByIndex(s.Reach.Link)
 	if !ok {
-		return match{}, fmt.Sprintf("no route, see 'ip route get %s'", o.CanReach)
+		return match{}, fmt.Errorf("no route, see 'ip route get %s'", o.CanReach)
 	}
-	return match{link: link, addr: o.given(s.Reach.Source)}, ""
+	return match{link: link, addr: o.given(s.Reach.Source)}, nil
 }
 
-func (o Options) byDefault(s Snapshot) (match, string) {
+func (o Options) byDefault(s Snapshot) (match, error) {
 	var m match
 	for f, on := range o.Families.Each() {
 		if !on {
 			continue
 		}
 		if len(s.Defaults[f]) == 0 {
-			return match{}, fmt.Sprintf("none for %s, see 'ip -%c route show default'", f, f.String()[3])
+			return match{}, fmt.Errorf("none for %s, see 'ip -%c route show default'", f, f.String()[3])
 		}
 		link, ok := s.linkByIndex(s.Defaults[f][0])
 		if !ok {
-			return match{}, fmt.Sprintf("the one for %s has no interface", f)
+			return match{}, fmt.Errorf("the one for %s has no interface", f)
 		}
 		if m.link.Index != 0 && m.link != link {
-			return match{}, fmt.Sprintf("ipv4 leaves by %s and ipv6 by %s: name one with --iface", m.link.Name, link.Name)
+			return match{}, fmt.Errorf("ipv4 leaves by %s and ipv6 by %s: name one with --iface", m.link.Name, link.Name)
 		}
 		m.link = link
 	}
-	return m, ""
+	return m, nil
 }
 
-// given is an address that a flag leads to, in its family if that is on.
+// given returns an address that a flag leads to, in its family if that is on.
 func (o Options) given(ip netip.Addr) ipfam.Pair[netip.Addr] {
 	var p ipfam.Pair[netip.Addr]
 	if f := ipfam.Of(ip); ip.IsValid() && o.Families[f] {
@@ -191,10 +192,10 @@ func (o Options) given(ip netip.Addr) ipfam.Pair[netip.Addr] {
 }
 
 // complete fills in the addresses that are not given.
-func complete(o Options, s Snapshot, m match) (backend.Uplink, string) {
+func complete(o Options, s Snapshot, m match) (backend.Uplink, error) {
 	up := backend.Uplink{Name: m.link.Name, Index: m.link.Index, MTU: m.link.MTU, Addr: m.addr}
 	if up.MTU == 0 {
-		return up, fmt.Sprintf("%s has no MTU", up.Name)
+		return up, fmt.Errorf("%s has no MTU", up.Name)
 	}
 	for f, on := range o.Families.Each() {
 		if !on || up.Addr[f].IsValid() {
@@ -202,18 +203,18 @@ func complete(o Options, s Snapshot, m match) (backend.Uplink, string) {
 		}
 		usable := s.usable(up.Index, f)
 		if len(usable) == 0 {
-			return up, fmt.Sprintf("%s has no usable %s address, see 'ip address show dev %s'", up.Name, f, up.Name)
+			return up, fmt.Errorf("%s has no usable %s address, see 'ip address show dev %s'", up.Name, f, up.Name)
 		}
 		up.Addr[f] = usable[0]
 	}
 	up.Public = o.public(up.Addr)
-	return up, ""
+	return up, nil
 }
 
-// public is what other nodes send to when these are the uplink's addresses.
-func (o Options) public(own ipfam.Pair[netip.Addr]) ipfam.Pair[netip.Addr] {
+// public returns what other nodes send to if these are the uplink's addresses.
+func (o Options) public(addrs ipfam.Pair[netip.Addr]) ipfam.Pair[netip.Addr] {
 	for f, a := range ipfam.Addrs(o.Public) {
-		own[f] = a
+		addrs[f] = a
 	}
-	return own
+	return addrs
 }

@@ -11,6 +11,7 @@ import (
 
 	"flannel/backend"
 	"flannel/internal/ipfam"
+	"flannel/internal/logonce"
 	"flannel/internal/wait"
 	"flannel/kernel/rtnl"
 
@@ -22,11 +23,11 @@ const (
 	// many changes come in several steps.
 	settle = 100 * time.Millisecond
 	// poll is how often the host is looked at while something is missing or
-	// makeshift, in case that an event says too little.
+	// only a last resort, in case no event reports the change.
 	poll = 5 * time.Second
 	// defaultGrace is how long addresses may be missing before another one is
-	// used that was not meant to be: a DHCP client or an administrator may be
-	// about to put them back, and the kernel drops IPv6 addresses when the
+	// used in their place: a DHCP client or an administrator may be
+	// about to restore them, and the kernel drops IPv6 addresses when the
 	// interface goes down.
 	defaultGrace = 10 * time.Second
 	// stableAfter is how long a better uplink must be there before it is used in
@@ -61,7 +62,7 @@ type Watcher struct {
 	looked  time.Time // when the host was looked at last
 	wasDown bool      // the uplink was down at the last look, or since
 	table   *linkTable
-	said    string // the last cause that was logged
+	logged  logonce.Last[string] // cause of the last warning
 
 	mu    sync.Mutex
 	view  backend.Host
@@ -87,8 +88,8 @@ func NewWatcher(c Config) *Watcher {
 	}
 }
 
-// Current returns the uplink in use. An error says what of it is gone, while
-// nothing on the host can take its place; the view is then the last one.
+// Current returns the uplink in use. The error names the part of it that is
+// gone while nothing on the host can take its place; the view is then the last one.
 func (w *Watcher) Current() (backend.Host, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -125,7 +126,7 @@ func (w *Watcher) follow(ctx context.Context, changed func(), enough func() bool
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		w.warn("following the uplink fails, will retry", err, err.Error())
+		w.warn("uplink cannot be followed, will retry", err, err.Error())
 		_ = wait.For(ctx, reopenAfter) // the loop sees when ctx has ended
 	}
 }
@@ -181,8 +182,8 @@ func (w *Watcher) session(ctx context.Context, changed func(), enough func() boo
 	}
 }
 
-// await waits for events or the time for a look, lets events settle and says
-// what they mean.
+// await waits for events or the time for a look, lets events settle and sums
+// them up.
 func (w *Watcher) await(ctx context.Context, events *rtnl.Events, sub subscription) (s eventSummary, err error) {
 	until := ctx
 	if deadline := w.deadline(); !deadline.IsZero() {
@@ -224,7 +225,7 @@ func (w *Watcher) deadline() time.Time {
 // subscription says which events matter at present.
 func (w *Watcher) subscription() subscription {
 	view, err := w.Current()
-	// What a makeshift uplink is given up for must not vanish unnoticed.
+	// What a last resort is given up for must not vanish unnoticed.
 	searching := err != nil || w.choice.better != ipfam.Pair[target]{}
 	return subscription{
 		index:         view.Uplink.Index,
@@ -255,8 +256,7 @@ func (w *Watcher) look(host host, s eventSummary, changed func()) error {
 	w.wasDown = !link.Up
 	was, _ := w.Current()
 	view := backend.Host{Uplink: w.choice.up, OnLinkRoutes: was.OnLinkRoutes}
-	// While something is missing the routes do not say what they say when all
-	// is well.
+	// While something is missing the routes are not those of normal operation.
 	if w.TrackLinks && gone == nil && link.Up {
 		if view.OnLinkRoutes, err = w.readLinks(host, link.Index, was.OnLinkRoutes); err != nil {
 			return err
@@ -286,7 +286,7 @@ func (w *Watcher) readLinks(host host, index int, former backend.OnLinkRoutes) (
 	return table.links(), nil
 }
 
-// keep takes the result over, logs what people should know and reports whether
+// keep stores the result, logs what people should know and reports whether
 // anything changed.
 func (w *Watcher) keep(view backend.Host, gone error) bool {
 	cause := causeOf(gone)
@@ -299,15 +299,15 @@ func (w *Watcher) keep(view backend.Host, gone error) bool {
 	case gone != nil && view.Uplink.Index == 0:
 		w.warn("waiting for an uplink", gone, cause)
 	case gone != nil:
-		w.warn("uplink gone, going on as before", gone, cause)
+		w.warn("uplink lost, its last state stays in use", gone, cause)
 	case moved && was.Uplink.Index != 0:
 		w.Log.Info("uplink changed", "dev", view.Uplink.Name, "mtu", view.Uplink.MTU,
 			"addr", view.Uplink.Addr, "public", view.Uplink.Public)
 	case wasCause != "" && was.Uplink.Index != 0:
-		w.Log.Info("uplink is back", "dev", view.Uplink.Name)
+		w.Log.Info("uplink restored", "dev", view.Uplink.Name)
 	}
 	if gone == nil {
-		w.said = ""
+		w.logged.Changed("")
 	}
 	return moved || cause != wasCause || !slices.Equal(was.OnLinkRoutes, view.OnLinkRoutes)
 }
@@ -327,8 +327,7 @@ func causeOf(gone error) string {
 
 // warn logs a problem once per cause.
 func (w *Watcher) warn(message string, err error, cause string) {
-	if w.said != cause {
-		w.said = cause
+	if w.logged.Changed(cause) {
 		w.Log.Warn(message, "err", err)
 	}
 }

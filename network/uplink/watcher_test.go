@@ -356,7 +356,7 @@ func TestTheUplinkIsWaitedFor(t *testing.T) {
 		t.Fatal("the uplink is not noticed")
 	}
 	if n := strings.Count(f.log.String(), "waiting for an uplink"); n != 1 {
-		t.Errorf("said %d times, want once:\n%s", n, f.log)
+		t.Errorf("logged %d times, want once:\n%s", n, f.log)
 	}
 }
 
