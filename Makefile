@@ -59,7 +59,7 @@ test: deps assets ## every test, on the real kernel, etcd and Kubernetes (root)
 test-fast: deps assets ## the tests without whole clusters, for working
 	test/run --fast
 
-check: ## formatting, vet and lint of every module
+check: ## formatting, order of imports, vet and lint of every module
 	test/assets/build lint
 	test -z "$$(find . -name '.?*' -prune -o -name '*.go' -exec gofmt -l {} + | tee /dev/stderr)"
 	for dir in $(MODULES); do \

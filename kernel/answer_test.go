@@ -9,11 +9,11 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/kernel"
 	"flannel/kernel/kerneltest"
 	"flannel/kernel/rtnl"
-
-	"golang.org/x/sys/unix"
 )
 
 // question is what the kernel sends when it needs to know who has 10.5.2.9.

@@ -5,10 +5,10 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/internal/ipfam"
 	"flannel/kernel/rtnl"
-
-	"golang.org/x/sys/unix"
 )
 
 // Backing is where decisions become actions: the kernel, or a fake in memory.

@@ -4,10 +4,10 @@ import (
 	"net"
 	"testing"
 
-	"flannel/kernel"
-
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"flannel/kernel"
 )
 
 const manyPeers = 5000

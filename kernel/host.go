@@ -3,10 +3,10 @@ package kernel
 import (
 	"net/netip"
 
-	"flannel/kernel/rtnl"
-
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"flannel/kernel/rtnl"
 )
 
 // Host is what this host has beside the overlay, or is part of it.

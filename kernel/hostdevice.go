@@ -4,9 +4,9 @@ import (
 	"strconv"
 	"strings"
 
-	"flannel/kernel/rtnl"
-
 	"github.com/vishvananda/netlink"
+
+	"flannel/kernel/rtnl"
 )
 
 // DeviceMAC returns the MAC of a device of this host; the zero MAC if there is

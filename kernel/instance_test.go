@@ -6,10 +6,10 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/internal/testkit/nstest"
 	"flannel/kernel"
-
-	"golang.org/x/sys/unix"
 )
 
 // Whoever can bind a socket keeps nobody from anything.

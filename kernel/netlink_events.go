@@ -9,11 +9,11 @@ import (
 	"sync"
 	"time"
 
-	"flannel/internal/wait"
-	"flannel/kernel/rtnl"
-
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"flannel/internal/wait"
+	"flannel/kernel/rtnl"
 )
 
 // netlinkEvents receives the events of the kernel on one socket and its

@@ -7,11 +7,11 @@ import (
 	"net/netip"
 	"os"
 
-	"flannel/internal/ipfam"
-	"flannel/kernel/rtnl"
-
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"flannel/internal/ipfam"
+	"flannel/kernel/rtnl"
 )
 
 // The kinds of devices that are made here, as the library calls them.

@@ -4,10 +4,10 @@ import (
 	"errors"
 	"net/netip"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/internal/ipfam"
 	"flannel/kernel/rtnl"
-
-	"golang.org/x/sys/unix"
 )
 
 // listRoutes lists the routes of our protocol, and if asked for those that

@@ -7,11 +7,11 @@ import (
 	"syscall"
 	"time"
 
-	"flannel/internal/ipfam"
-	"flannel/kernel/rtnl"
-
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"flannel/internal/ipfam"
+	"flannel/kernel/rtnl"
 )
 
 // netlinkTables are the tables of entries in the kernel.

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"time"
 
-	"flannel/kernel/rtnl"
-
 	"golang.org/x/sys/unix"
+
+	"flannel/kernel/rtnl"
 )
 
 // Miss is the kernel's question who has an address on a device (an L3 miss).

@@ -7,9 +7,9 @@ import (
 	"syscall"
 	"testing"
 
-	"flannel/kernel"
-
 	"golang.org/x/sys/unix"
+
+	"flannel/kernel"
 )
 
 // overTUN is a state in which user space moves the packets.

@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 	"unsafe"
 
-	"flannel/internal/ipfam"
-
 	"golang.org/x/sys/unix"
+
+	"flannel/internal/ipfam"
 )
 
 // controlSize is room for the control messages of one datagram.

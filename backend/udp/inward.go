@@ -5,10 +5,10 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/backend/udp/packet"
 	"flannel/internal/ipfam"
-
-	"golang.org/x/sys/unix"
 )
 
 // inward moves packets from one socket to the device.

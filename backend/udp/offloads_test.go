@@ -13,13 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"flannel/backend"
 	"flannel/backend/backendtest"
 	"flannel/internal/ipfam"
 	"flannel/internal/testkit/nstest"
 	"flannel/subnet"
-
-	"github.com/vishvananda/netlink"
 )
 
 // patience bounds every wait: far more than anything takes.

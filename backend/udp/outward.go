@@ -4,10 +4,10 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/backend/udp/packet"
 	"flannel/internal/ipfam"
-
-	"golang.org/x/sys/unix"
 )
 
 // arenaSize is room for the headers of many segments.

@@ -6,10 +6,10 @@ import (
 	"net/netip"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/backend/backendtest"
 	"flannel/internal/testkit/nstest"
-
-	"golang.org/x/sys/unix"
 )
 
 // TestADriverWithoutChecksumOffloadLosesNothing has the kernel refuse all

@@ -7,10 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/backend/udp/packet"
 	"flannel/internal/ipfam"
-
-	"golang.org/x/sys/unix"
 )
 
 // maxReports is how many ICMP errors are sent per second.

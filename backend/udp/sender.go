@@ -3,10 +3,10 @@ package udp
 import (
 	"unsafe"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/backend/udp/packet"
 	"flannel/internal/ipfam"
-
-	"golang.org/x/sys/unix"
 )
 
 // Limits of one flush.

@@ -6,10 +6,10 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"flannel/backend/udp/packet"
 	"flannel/internal/ipfam"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // session is the time between opening the device and the sockets, and closing

@@ -9,9 +9,9 @@ import (
 	"syscall"
 	"unsafe"
 
-	"flannel/internal/ipfam"
-
 	"golang.org/x/sys/unix"
+
+	"flannel/internal/ipfam"
 )
 
 // mmsghdr is struct mmsghdr of recvmmsg(2) and sendmmsg(2).

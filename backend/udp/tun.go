@@ -8,10 +8,10 @@ import (
 	"syscall"
 	"unsafe"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/backend/udp/packet"
 	"flannel/kernel"
-
-	"golang.org/x/sys/unix"
 )
 
 // tun is the end of the TUN device that user space holds.

@@ -9,11 +9,11 @@ import (
 	"net/netip"
 	"slices"
 
-	"flannel/internal/ipfam"
-	"flannel/kernel/rtnl"
-
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"flannel/internal/ipfam"
+	"flannel/kernel/rtnl"
 )
 
 // Readdress looks at the bridge of this name in the current network namespace.

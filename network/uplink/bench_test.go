@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/internal/testkit/nstest"
 	"flannel/kernel/rtnl"
-
-	"golang.org/x/sys/unix"
 )
 
 // batch runs lines of the ip tool in the namespace. It ends at the first error.

@@ -7,11 +7,11 @@ import (
 	"net/netip"
 	"slices"
 
-	"flannel/internal/ipfam"
-	"flannel/kernel/rtnl"
-
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"flannel/internal/ipfam"
+	"flannel/kernel/rtnl"
 )
 
 // host reads the kernel of one network namespace.

@@ -5,11 +5,11 @@ import (
 	"net/netip"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/backend"
 	"flannel/kernel"
 	"flannel/kernel/rtnl"
-
-	"golang.org/x/sys/unix"
 )
 
 func viaLink(dst string, dev int) rtnl.Route {

@@ -7,10 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/backend"
 	"flannel/internal/ipfam"
-
-	"golang.org/x/sys/unix"
 )
 
 var (
