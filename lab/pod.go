@@ -28,7 +28,7 @@ type Pod struct {
 }
 
 // AddPod adds a pod with the next addresses of the host's subnets. The bridge
-// is made, or given the subnets' gateway addresses, where that is missing.
+// is made, or given the subnets' gateway addresses, if that is missing.
 func (h *Host) AddPod(name string) (*Pod, error) {
 	e, err := h.Env()
 	if err != nil {

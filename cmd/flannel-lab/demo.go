@@ -26,7 +26,7 @@ func demo(args []string) int {
 	fs := newFlags("demo", "demo [flags]", "Starts hosts, shows their leases, pings every pod from every other, deletes a device and\n"+
 		"watches it heal. Nothing is left behind.")
 	hosts := fs.Int("hosts", 3, "number of hosts, at least 2")
-	name := fs.String("name", "", "let status and exec in under this `name` while the demo runs (default: nobody)")
+	name := fs.String("name", "", "let status and exec in under this `name` while the demo runs (default: do not)")
 	timeout := fs.Duration("timeout", time.Minute, "how long each step may take")
 	s.register(fs)
 	if _, code, ok := parse(fs, args, 0); !ok {

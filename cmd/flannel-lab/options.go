@@ -67,7 +67,7 @@ func (s *shape) options(hosts int) (lab.Options, error) {
 func (s *shape) find(b *lab.Binaries) error {
 	self, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("find the own program: %w", err)
+		return fmt.Errorf("find this program: %w", err)
 	}
 	bin := filepath.Dir(self)
 	if b.Flanneld, err = program("flanneld", s.flanneld, filepath.Join(bin, "flanneld")); err != nil {

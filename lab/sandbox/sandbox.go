@@ -223,7 +223,7 @@ var forwarded = []os.Signal{
 }
 
 // forward passes signals on until stop is called. A signal to a process that
-// has ended is nobody's loss.
+// has ended is ignored.
 func forward(signals <-chan os.Signal, send func(os.Signal) error) (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {

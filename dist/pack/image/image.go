@@ -30,7 +30,7 @@ type Spec struct {
 	// Files are all that is inside; the folders above them are made.
 	Files      []File
 	Entrypoint []string
-	// Args are those of the entrypoint where nobody gives others.
+	// Args are those of the entrypoint unless others are given.
 	Args []string
 	// Labels are those of the image, by name.
 	Labels map[string]string

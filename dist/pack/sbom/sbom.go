@@ -1,4 +1,4 @@
-// Package sbom says what programs are made of and where they come from, in the
+// Package sbom describes what programs are made of and where they come from, in the
 // formats that others read: SPDX and in-toto. It knows what the Go toolchain
 // wrote into the programs.
 package sbom

@@ -1,0 +1,33 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Main is the body of main for a command that does its work in a sandbox. It
+// takes the error of parsing the flags, which was printed, and ends the process
+// with the exit code: that of inside, whose context ends with a signal, or 2 if
+// the flags are wrong.
+func Main(name string, parsed error, inside func(context.Context) int) {
+	switch {
+	case errors.Is(parsed, flag.ErrHelp):
+		os.Exit(0)
+	case parsed != nil:
+		os.Exit(2)
+	}
+	code, err := Run(func() int {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		defer stop()
+		return inside(ctx)
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, name+":", err)
+	}
+	os.Exit(code)
+}
