@@ -5,7 +5,7 @@ import "fmt"
 // vxlanPort is the kernel's default UDP port, not the one that IANA assigned.
 const vxlanPort = 8472
 
-// port returns the UDP port that the kernel uses.
+// UDPPort returns the UDP port that the kernel uses.
 func (v VXLAN) UDPPort() int {
 	if v.Port == 0 {
 		return vxlanPort
@@ -73,7 +73,7 @@ func difference(want Device, have Link, alias string) LinkChange {
 	return c
 }
 
-// after returns the device as it is once the change has been made.
+// After returns the device as it is once the change has been made.
 func (c LinkChange) After(l Link) Link {
 	if c.MTU != 0 {
 		l.MTU = c.MTU
@@ -91,7 +91,7 @@ func (c LinkChange) After(l Link) Link {
 	return l
 }
 
-// inTheWay reports whether l keeps the wanted vxlan device from being created:
+// InTheWay reports whether l keeps the wanted vxlan device from being created:
 // the kernel allows a VNI once per port and family.
 func InTheWay(want Device, l Link) bool {
 	if want.VXLAN == nil || l.Kind != KindVXLAN {

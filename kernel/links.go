@@ -204,7 +204,7 @@ func (p *pass) turnOffTxChecksum(d Device) (bool, error) {
 }
 
 // deleteFormer removes the devices of earlier configurations, once everything is
-// in order in the families that they carry. What is on them goes with them.
+// in order in the families that they carry. What is on them is removed with them.
 func (p *pass) deleteFormer() error {
 	var kept []Link
 	var errs []error

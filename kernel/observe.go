@@ -123,7 +123,7 @@ func (r *Reconciler) watchUsed(used map[int]Link, blocked map[RouteKey]bool) err
 		c.blocked = blocked
 		for index, l := range used {
 			if _, ok := c.watched[index]; !ok {
-				l.Up = true // If it is not, the next event says so.
+				l.Up = true // If it is not, the next event shows it.
 				c.watched[index] = watchedLink{link: l}
 			}
 		}

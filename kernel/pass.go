@@ -48,7 +48,7 @@ type pass struct {
 	stats Stats
 	// failures are those of entries that serve peers.
 	failures failures
-	// deviceFailures are those of our own devices and addresses.
+	// deviceFailures are those of our devices and addresses.
 	deviceFailures failures
 	// served maps gateways to the destinations they serve; made when needed.
 	served map[NeighborKey][]netip.Prefix

@@ -22,11 +22,11 @@ type Reconciler struct {
 	// on-demand peer are removed.
 	unused   time.Duration
 	counters counters
-	// mode is a mode: what the cache is worth.
+	// mode says what the cache is worth.
 	mode atomic.Int32
 
 	// mu is held for a whole pass and while misses are answered. It guards the
-	// fields below; the cache has a lock of its own as well.
+	// fields below; the cache has its own lock as well.
 	mu sync.Mutex
 	// applied is the last state asked for.
 	applied State

@@ -3,6 +3,8 @@
 package kernel
 
 import (
+	"fmt"
+	"net"
 	"net/netip"
 
 	"flannel/internal/ipfam"
@@ -27,6 +29,33 @@ type State struct {
 	// peers, so that the kernel asks.
 	CatchAllRoutes []CatchAllRoute
 }
+
+// MAC is an Ethernet address (EUI-48) that can be compared and used as a key.
+// The zero MAC means none.
+type MAC [6]byte
+
+// ParseMAC reads an address in any of the notations of net.ParseMAC. It
+// accepts only six bytes.
+func ParseMAC(s string) (MAC, error) {
+	hw, err := net.ParseMAC(s)
+	if err != nil || len(hw) != len(MAC{}) {
+		return MAC{}, fmt.Errorf("%q is not an Ethernet address", s)
+	}
+	return MAC(hw), nil
+}
+
+// String returns the address in lower case with colons.
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// IsZero reports whether the address is all zeros.
+func (m MAC) IsZero() bool { return m == MAC{} }
+
+// IsUnicast reports whether a single host can have this address: it is not
+// zero and the group bit is clear (IEEE 802, I/G bit).
+func (m MAC) IsUnicast() bool { return !m.IsZero() && m[0]&1 == 0 }
+
+// MarshalText makes JSON and slog print the address and not six numbers.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
 // Device is a network interface of ours. Fields of State refer to it by name.
 type Device struct {
@@ -78,8 +107,8 @@ type Route struct {
 	// Via is the gateway; invalid for a route straight to the device.
 	Via netip.Addr
 	Dev string
-	// OnLink says that the gateway is reachable over Dev although no address
-	// of Dev says so.
+	// OnLink says that the gateway is reachable over Dev although it is in the
+	// network of no address of Dev.
 	OnLink bool
 	// Metric is the kernel's priority of the route; 0 is the kernel's default
 	// (for IPv6: 1024), for a blackhole one that every other route to Dst
@@ -119,10 +148,10 @@ type Scope struct {
 	// free.
 	Instance string
 	// Known says that an earlier run of this software is known on this host:
-	// then no unmarked route is taken over.
+	// then no unmarked route is adopted.
 	Known bool
-	// Adopt says which unmarked routes are taken over on the first start
-	// after flannel, beside those over our own devices.
+	// Adopt says which unmarked routes are adopted on the first start after
+	// flannel, beside those over our devices.
 	Adopt []Adoption
 }
 
@@ -149,7 +178,7 @@ type Stats struct {
 	// they serve, for the status of single peers. It is nil when nothing
 	// failed.
 	Failed map[netip.Prefix]error
-	// DeviceErr is what is wrong with this node's own devices and addresses.
+	// DeviceErr is what is wrong with this node's devices and addresses.
 	DeviceErr error
 	// Broken are the families that DeviceErr is about.
 	Broken ipfam.Pair[bool]

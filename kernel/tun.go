@@ -10,7 +10,7 @@ import (
 // tunPath is where user space opens TUN devices.
 const tunPath = "/dev/net/tun"
 
-// TUNFlags are those of our TUN devices; who attaches to one must name the same.
+// TUNFlags are those of our TUN devices; whoever attaches to one must name the same.
 const TUNFlags = unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR
 
 // makeTUN creates a device in the namespace of the thread that stays when
@@ -23,8 +23,8 @@ func makeTUN(name string) error {
 	return errors.Join(unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1), unix.Close(fd))
 }
 
-// UseTUN has the kernel hand packets to who has just attached to a device in the
-// namespace of the thread. By itself it does so a while later, and drops them
+// UseTUN has the kernel hand packets to whoever has just attached to a device in
+// the namespace of the thread. By itself it does so a while later, and drops them
 // until then; since Linux 6.8 it does so at once when it is asked for the carrier.
 func UseTUN(name string) error {
 	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

@@ -1,4 +1,4 @@
-// Package kerneltest has a kernel in memory, for tests.
+// Package kerneltest is a kernel in memory, for tests.
 package kerneltest
 
 import (
