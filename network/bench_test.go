@@ -17,7 +17,7 @@ import (
 	"flannel/subnet"
 )
 
-// manyLeases returns n leases in the order of their names, the own one first.
+// manyLeases returns n leases in the order of their names, ours first.
 func manyLeases(n int) []*subnet.Lease {
 	leases := make([]*subnet.Lease, n)
 	for i := range leases {

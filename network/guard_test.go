@@ -143,7 +143,7 @@ func TestGuardGivesNothingUpForListsWithoutTheOwnRecord(t *testing.T) {
 	}
 	wantLeases(t, running.admit(subnet.Snapshot{Epoch: 1}, mine), some(0, 20))
 	if !starting.holdDeletions() {
-		t.Error("deletes although the store does not show the own record")
+		t.Error("deletes although the store does not show our record")
 	}
 }
 

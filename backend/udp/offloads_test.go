@@ -28,8 +28,8 @@ const patience = 20 * time.Second
 // end is one of two nodes on a link, in a namespace of its own.
 type end struct {
 	*nstest.NS
-	n    int
-	said string // what was logged at the start
+	n      int
+	logged string // what was logged at the start
 }
 
 // newEnds returns two nodes whose kernels hold what the plan says.
@@ -82,7 +82,7 @@ func (e *end) moveTo(t testing.TB, may offloads, peer subnet.Lease) *udp {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.said = log.String()
+	e.logged = log.String()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	<-b.kick // what Run would have taken
@@ -203,13 +203,13 @@ func TestOlderKernels(t *testing.T) {
 			ends := newEnds(t)
 			ends[0].move(t, tt.may)
 			ends[1].move(t, all)
-			said := ends[0].said
-			if n := strings.Count(said, "the kernel lacks offloads"); (n == 1) != (len(tt.lacking) > 0) {
-				t.Errorf("said %d times: %s", n, said)
+			logged := ends[0].logged
+			if n := strings.Count(logged, "the kernel lacks offloads"); (n == 1) != (len(tt.lacking) > 0) {
+				t.Errorf("logged %d times: %s", n, logged)
 			}
 			for _, what := range tt.lacking {
-				if !strings.Contains(said, what) {
-					t.Errorf("%q is not said: %s", what, said)
+				if !strings.Contains(logged, what) {
+					t.Errorf("%q is not logged: %s", what, logged)
 				}
 			}
 			for _, f := range ipfam.All() {

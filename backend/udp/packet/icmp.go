@@ -35,7 +35,7 @@ var maxError = ipfam.Pair[int]{576, 1280}
 const headerICMP = 8
 
 // Report returns the ICMP error that reports a problem to the sender of p,
-// from an address of this host, or nil when nothing must be said. mtu is what
+// from an address of this host, or nil if none may be sent. mtu is what
 // TooBig allows.
 func Report(problem Problem, p Packet, from netip.Addr, mtu int) Packet {
 	f := p.Family()

@@ -55,7 +55,7 @@ func TestWhatIsNotReported(t *testing.T) {
 	tests := map[string]struct {
 		p       Packet
 		problem Problem
-		said    bool
+		sent    bool
 	}{
 		"no route":                   {p4, NoRoute, true},
 		"no route for echo":          {echo4, NoRoute, false},
@@ -75,8 +75,8 @@ func TestWhatIsNotReported(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := Report(tt.problem, tt.p, here[tt.p.Family()], 1280) != nil; got != tt.said {
-				t.Errorf("said: %t, want %t", got, tt.said)
+			if got := Report(tt.problem, tt.p, here[tt.p.Family()], 1280) != nil; got != tt.sent {
+				t.Errorf("sent: %t, want %t", got, tt.sent)
 			}
 		})
 	}
