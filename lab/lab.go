@@ -71,7 +71,7 @@ type Options struct {
 // Binaries are paths of programs. Only those that are used are needed.
 type Binaries struct {
 	Flanneld string
-	// Etcd has etcdctl and etcdutl beside it.
+	// Etcd has etcdutl beside it.
 	Etcd string
 	// For a lab with Kubernetes.
 	APIServer, ControllerManager string

@@ -30,7 +30,7 @@ func (s *shape) register(fs *flag.FlagSet) {
 	fs.StringVar(&s.backend, "backend", "", "Backend object of the network configuration, as `JSON` (default {\"Type\": \"vxlan\"})")
 	fs.IntVar(&s.links, "links", 1, "underlay links, `N` of them with a router in between")
 	fs.StringVar(&s.flanneld, "flanneld", "", "`path` of flanneld (default: beside flannel-lab)")
-	fs.StringVar(&s.etcd, "etcd", "", "`path` of etcd, with etcdctl beside it (default: below .assets in the repository)")
+	fs.StringVar(&s.etcd, "etcd", "", "`path` of etcd (default: below .assets in the repository)")
 }
 
 // options checks the flags and finds the programs.
