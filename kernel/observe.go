@@ -5,9 +5,9 @@ import (
 	"slices"
 	"sync"
 
-	"flannel/kernel/rtnl"
-
 	"golang.org/x/sys/unix"
+
+	"flannel/kernel/rtnl"
 )
 
 // cache is what the tables should hold: what was listed, changed by what was

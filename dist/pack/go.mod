@@ -4,7 +4,6 @@ go 1.26.0
 
 require (
 	github.com/google/go-containerregistry v0.22.1
-	github.com/in-toto/in-toto-golang v0.11.0
 	github.com/spdx/tools-golang v0.5.7
 )
 

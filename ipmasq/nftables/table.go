@@ -1,7 +1,6 @@
 package nftables
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -150,6 +149,3 @@ func (w wanted) rule(c *nftables.Chain) *nftables.Rule {
 		UserData: userdata.AppendString(nil, userdata.TypeComment, w.comment),
 	}
 }
-
-// key names a chain in one of our tables, for people.
-func key(f ipfam.Family, c chain) string { return fmt.Sprintf("%s %s", tableNames[f], c.name) }

@@ -3,10 +3,10 @@ package uplink
 import (
 	"net/netip"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/internal/ipfam"
 	"flannel/kernel/rtnl"
-
-	"golang.org/x/sys/unix"
 )
 
 // eventSummary is what a batch of events means.

@@ -5,11 +5,11 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/backend"
 	"flannel/kernel"
 	"flannel/kernel/rtnl"
-
-	"golang.org/x/sys/unix"
 )
 
 // linkTable collects the routes that decide which addresses are on the link of

@@ -9,13 +9,13 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/internal/logonce"
 	"flannel/internal/wait"
 	"flannel/kernel/rtnl"
-
-	"golang.org/x/sys/unix"
 )
 
 const (

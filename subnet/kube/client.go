@@ -71,7 +71,7 @@ func newClient(o Options, prefix string, lost func(error)) (*client, error) {
 	config.UserAgent = fmt.Sprintf("flanneld/%s (%s/%s)", o.Version, runtime.GOOS, runtime.GOARCH)
 	config.QPS = -1 // requests are few, and paced by the apiBreaker
 	config.Dial = connrotation.NewDialerWithTracker(c.dial, c.conns).DialContext
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return noting(pinging(next)) })
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return noting(filtered(pinging(next), prefix)) })
 	if c.http, err = rest.HTTPClientFor(config); err != nil {
 		return nil, fmt.Errorf("kubernetes client: %w", err)
 	}

@@ -61,17 +61,38 @@ const (
 	listItems    = 2
 )
 
-// Unmarshal reads from the protobuf form of a Node what a lease is made of. The
-// rest is skipped: to decode it costs more than everything else.
-func (n *Node) Unmarshal(message []byte) error {
-	err := fields(message, func(number protowire.Number, data, _ []byte) error {
-		switch number {
-		case nodeMetadata:
-			return unmarshalMeta(&n.ObjectMeta, data)
-		case nodeSpec:
-			return n.Spec.unmarshal(data)
+// leaseFields are the fields of a Node that a lease is made of, by the message
+// that they are in. There is no other list of them: what is decoded and what is
+// noticed as a change both follow it.
+var leaseFields = map[protowire.Number][]protowire.Number{
+	nodeMetadata: {metaName, metaUID, metaResourceVersion, metaCreationTimestamp, metaAnnotations},
+	nodeSpec:     {specPodCIDR, specPodCIDRs},
+}
+
+// visitLeaseFields visits these fields of a Node in its protobuf form. The rest is
+// skipped: to decode it costs more than everything else.
+func visitLeaseFields(node []byte, visit func(part, number protowire.Number, data, field []byte) error) error {
+	return fields(node, func(part protowire.Number, message, _ []byte) error {
+		wanted := leaseFields[part]
+		if wanted == nil {
+			return nil
 		}
-		return nil
+		return fields(message, func(number protowire.Number, data, field []byte) error {
+			if !slices.Contains(wanted, number) {
+				return nil
+			}
+			return visit(part, number, data, field)
+		})
+	})
+}
+
+// Unmarshal reads from the protobuf form of a Node what a lease is made of.
+func (n *Node) Unmarshal(message []byte) error {
+	err := visitLeaseFields(message, func(part, number protowire.Number, data, field []byte) error {
+		if part == nodeMetadata {
+			return n.ObjectMeta.Unmarshal(field) // which adds to what is there
+		}
+		return n.Spec.unmarshal(number, data)
 	})
 	if err != nil {
 		return fmt.Errorf("decode Node: %w", err)
@@ -79,26 +100,14 @@ func (n *Node) Unmarshal(message []byte) error {
 	return nil
 }
 
-func unmarshalMeta(m *metav1.ObjectMeta, message []byte) error {
-	return fields(message, func(number protowire.Number, _, field []byte) error {
-		switch number {
-		case metaName, metaUID, metaResourceVersion, metaCreationTimestamp, metaAnnotations:
-			return m.Unmarshal(field) // which adds to what is there
-		}
-		return nil
-	})
-}
-
-func (s *NodeSpec) unmarshal(message []byte) error {
-	return fields(message, func(number protowire.Number, data, _ []byte) error {
-		switch number {
-		case specPodCIDR:
-			s.PodCIDR = string(data)
-		case specPodCIDRs:
-			s.PodCIDRs = append(s.PodCIDRs, string(data))
-		}
-		return nil
-	})
+func (s *NodeSpec) unmarshal(number protowire.Number, data []byte) error {
+	switch number {
+	case specPodCIDR:
+		s.PodCIDR = string(data)
+	case specPodCIDRs:
+		s.PodCIDRs = append(s.PodCIDRs, string(data))
+	}
+	return nil
 }
 
 // Unmarshal reads the protobuf form of a list of Nodes.

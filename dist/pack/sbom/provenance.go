@@ -3,17 +3,39 @@ package sbom
 import (
 	"fmt"
 	"slices"
-
-	"github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/common"
-	slsa "github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/v1"
 )
 
-// statement is an in-toto statement with SLSA provenance.
+// statement is an in-toto statement (https://in-toto.io/Statement/v1) with SLSA
+// provenance (https://slsa.dev/provenance/v1). The libraries for both are either
+// deprecated or write JSON that differs from run to run.
 type statement struct {
-	Type          string                    `json:"_type"`
-	Subject       []slsa.ResourceDescriptor `json:"subject"`
-	PredicateType string                    `json:"predicateType"`
-	Predicate     slsa.ProvenancePredicate  `json:"predicate"`
+	Type          string     `json:"_type"`
+	Subject       []resource `json:"subject"`
+	PredicateType string     `json:"predicateType"`
+	Predicate     predicate  `json:"predicate"`
+}
+
+// resource is a file or a module, with digests by the name of their algorithm.
+type resource struct {
+	Name   string            `json:"name,omitempty"`
+	URI    string            `json:"uri,omitempty"`
+	Digest map[string]string `json:"digest,omitempty"`
+}
+
+// predicate says what was built from what, and by whom.
+type predicate struct {
+	BuildDefinition buildDefinition `json:"buildDefinition"`
+	RunDetails      struct {
+		Builder struct {
+			ID string `json:"id"`
+		} `json:"builder"`
+	} `json:"runDetails"`
+}
+
+type buildDefinition struct {
+	BuildType            string            `json:"buildType"`
+	ExternalParameters   map[string]string `json:"externalParameters"`
+	ResolvedDependencies []resource        `json:"resolvedDependencies"`
 }
 
 // buildType says that the Go toolchain made the programs from one module.
@@ -23,11 +45,11 @@ const buildType = "https://go.dev/ref/mod#go-build"
 // modules the programs were built, and which packages are beside them. It is not
 // signed.
 func Provenance(programs []Program, packages ...Package) (string, error) {
-	s := statement{Type: "https://in-toto.io/Statement/v1", PredicateType: slsa.PredicateSLSAProvenance}
+	s := statement{Type: "https://in-toto.io/Statement/v1", PredicateType: "https://slsa.dev/provenance/v1"}
 	s.Predicate.RunDetails.Builder.ID = buildType
 	parameters := map[string]string{}
 	for _, p := range programs {
-		s.Subject = append(s.Subject, slsa.ResourceDescriptor{Name: p.Name, Digest: common.DigestSet{"sha256": p.SHA256}})
+		s.Subject = append(s.Subject, resource{Name: p.Name, Digest: map[string]string{"sha256": p.SHA256}})
 		parameters["version"], parameters["go"] = p.Version, p.info.GoVersion
 		for _, setting := range p.info.Settings {
 			parameters[setting.Key] = setting.Value
@@ -35,9 +57,9 @@ func Provenance(programs []Program, packages ...Package) (string, error) {
 	}
 	dependencies := append(sources(programs), modulesUsed(programs)...)
 	for _, p := range packages {
-		dependencies = append(dependencies, slsa.ResourceDescriptor{URI: p.PURL, Digest: common.DigestSet{"sha256": p.SHA256}})
+		dependencies = append(dependencies, resource{URI: p.PURL, Digest: map[string]string{"sha256": p.SHA256}})
 	}
-	s.Predicate.BuildDefinition = slsa.ProvenanceBuildDefinition{
+	s.Predicate.BuildDefinition = buildDefinition{
 		BuildType: buildType, ExternalParameters: parameters, ResolvedDependencies: dependencies,
 	}
 	text, err := encode(s)
@@ -48,25 +70,25 @@ func Provenance(programs []Program, packages ...Package) (string, error) {
 }
 
 // sources are the commits that the programs were built from, one as a rule.
-func sources(programs []Program) []slsa.ResourceDescriptor {
-	var all []slsa.ResourceDescriptor
+func sources(programs []Program) []resource {
+	var all []resource
 	for _, p := range programs {
 		commit := p.Setting("vcs.revision")
-		seen := slices.ContainsFunc(all, func(d slsa.ResourceDescriptor) bool { return d.Digest["gitCommit"] == commit })
+		seen := slices.ContainsFunc(all, func(d resource) bool { return d.Digest["gitCommit"] == commit })
 		if commit != "" && !seen {
-			all = append(all, slsa.ResourceDescriptor{URI: "git+" + p.info.Main.Path, Digest: common.DigestSet{"gitCommit": commit}})
+			all = append(all, resource{URI: "git+" + p.info.Main.Path, Digest: map[string]string{"gitCommit": commit}})
 		}
 	}
 	return all
 }
 
 // modulesUsed are the modules; their digests are those of go.sum.
-func modulesUsed(programs []Program) []slsa.ResourceDescriptor {
-	var all []slsa.ResourceDescriptor
+func modulesUsed(programs []Program) []resource {
+	var all []resource
 	for _, m := range modules(programs) {
-		d := slsa.ResourceDescriptor{URI: purl(m)}
+		d := resource{URI: purl(m)}
 		if m.Sum != "" {
-			d.Digest = common.DigestSet{"dirHash1": m.Sum}
+			d.Digest = map[string]string{"dirHash1": m.Sum}
 		}
 		all = append(all, d)
 	}
