@@ -14,7 +14,7 @@ import (
 // written since. Events are compared with it, so it changes before the kernel
 // does.
 //
-// Locking: mu guards every field. Only the holder of reconciler.mu changes the
+// Locking: mu guards every field. Only the holder of Reconciler.mu changes the
 // maps of tables, and blocked, and takes mu for it; that goroutine alone may
 // read them without mu. The goroutines that receive events take mu.
 type cache struct {

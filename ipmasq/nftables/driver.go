@@ -57,7 +57,7 @@ func (d *Driver) Open() (*nftables.Conn, error) {
 func (d *Driver) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
 	before, failed := d.Generation()
 	if failed != nil && !c.Masquerade && !c.Forward {
-		return nil, nil //nolint:nilerr // without nf_tables there is nothing to remove
+		return nil, nil // without nf_tables there is nothing to remove
 	}
 	if failed == nil && d.verified.At(before, c) {
 		return nil, nil

@@ -20,9 +20,14 @@ const (
 	informers = 20
 	// fleetStarts is how many clients are started at the same time.
 	fleetStarts = 10
-	// restWindow is how long a fleet is watched at rest, outage how long the
-	// store is away, fleetPatience how long anything may take.
-	restWindow    = 30 * time.Second
+	// restWindow is how long a fleet is watched while nothing happens: longer than
+	// any daemon waits between two requests. Then changes are made during
+	// changeWindow, one each changeInterval.
+	restWindow     = 100 * time.Second
+	changeWindow   = 20 * time.Second
+	changeInterval = 100 * time.Millisecond
+	// outage is how long the store is away, fleetPatience how long anything may
+	// take.
 	outage        = 10 * time.Second
 	fleetPatience = 10 * time.Minute
 )
@@ -114,7 +119,9 @@ func daemons(hosts []*lab.Host) []client {
 type fleet struct {
 	server fleetServer
 	// alone is what the store costs without clients.
-	alone struct{ rest, outage cost }
+	alone costs
+	// updates is how many records the bench itself has changed.
+	updates int
 }
 
 // cost is what some time has cost a store.
@@ -122,18 +129,29 @@ type cost struct {
 	took            time.Duration
 	requests, bytes float64
 	cpu             time.Duration
+	// writes is how many records the clients have changed.
+	writes float64
+}
+
+// costs are what was measured of a store and its clients.
+type costs struct {
+	// rest is a time in which no record changes, and changes one in which the
+	// bench changes some.
+	rest, changes cost
+	// changed is how many records were changed during changes.
+	changed float64
+	// restart is that of all clients. After an outage watched is the time until
+	// all watch again.
+	restart, outage cost
+	watched         time.Duration
 }
 
 // prepare fills the store and measures it without clients.
-func (f *fleet) prepare(ctx context.Context) error {
+func (f *fleet) prepare(ctx context.Context) (err error) {
 	if err := f.server.fill(ctx); err != nil {
 		return err
 	}
-	var err error
-	if f.alone.rest, err = f.rest(ctx, nil); err != nil {
-		return err
-	}
-	f.alone.outage, err = f.outage(ctx, nil)
+	f.alone, err = f.costs(ctx, nil)
 	return err
 }
 
@@ -142,30 +160,63 @@ func (f *fleet) measure(ctx context.Context, series string, size int, clients []
 	ctx, cancel := context.WithTimeout(ctx, 4*fleetPatience)
 	defer cancel()
 	defer func() { err = errors.Join(err, each(clients, client.stop)) }()
-	start := func(c client) error { return c.start(ctx) }
-	if err := each(clients, start); err != nil {
+	if err := each(clients, func(c client) error { return c.start(ctx) }); err != nil {
 		return nil, err
 	}
-	rest, err := f.rest(ctx, clients)
+	c, err := f.costs(ctx, clients)
 	if err != nil {
 		return nil, err
 	}
-	restart, err := f.during(ctx, clients, func(ctx context.Context) error {
-		return each(clients, func(c client) error { return errors.Join(c.stop(), c.start(ctx)) })
+	return c.rows(series, f.alone, float64(len(clients)), float64(size), f.server.interval()), nil
+}
+
+// costs measures a store with clients that run.
+func (f *fleet) costs(ctx context.Context, clients []client) (c costs, err error) {
+	watches, err := f.settled(ctx)
+	if err != nil {
+		return c, err
+	}
+	c.rest, err = f.during(ctx, clients, func(ctx context.Context) error { return wait.For(ctx, restWindow) })
+	if err != nil {
+		return c, err
+	}
+	before := f.updates
+	c.changes, err = f.during(ctx, clients, func(ctx context.Context) error {
+		f.updates += int(changeWindow / changeInterval)
+		if err := paceUpdates(ctx, changeWindow, changeInterval, f.server.update); err != nil {
+			return err
+		}
+		return wait.For(ctx, time.Second) // until the last one has arrived
 	})
 	if err != nil {
-		return nil, err
+		return c, err
 	}
-	after, err := f.outage(ctx, clients)
+	c.changed = float64(f.updates - before)
+	c.restart, err = f.during(ctx, clients, func(ctx context.Context) error {
+		if err := each(clients, func(c client) error { return errors.Join(c.stop(), c.start(ctx)) }); err != nil {
+			return err
+		}
+		return f.watched(ctx, watches)
+	})
 	if err != nil {
-		return nil, err
+		return c, err
 	}
-	n := float64(len(clients))
-	rows = rest.without(f.alone.rest).perSecond(series, "at rest", n, size)
-	rows = append(rows, restart.perClient(series, "restart of the daemon", n, size)...)
-	rows = append(rows, after.without(f.alone.outage).perClient(series, "outage of the store", n, size)...)
-	watched := fleetRow(series, "outage of the store")
-	return append(rows, watched("until all daemons watch again", seconds, after.took.Seconds())), nil
+	c.outage, c.watched, err = f.outage(ctx, clients, watches)
+	return c, err
+}
+
+// settled waits until no client begins another watch and returns how many there
+// are.
+func (f *fleet) settled(ctx context.Context) (watches float64, err error) {
+	const rest = 3 * time.Second
+	last := -1.0
+	err = until(ctx, "the same number of watches", rest, func() (bool, error) {
+		_, _, now, err := f.server.counters(ctx)
+		same := now == last
+		last = now
+		return same, err
+	})
+	return last, err
 }
 
 // each does something for all clients, some at the same time.
@@ -178,55 +229,41 @@ func each(clients []client, do func(client) error) error {
 	return group.Wait()
 }
 
-// rest measures a time in which records are updated and nothing else happens.
-func (f *fleet) rest(ctx context.Context, clients []client) (cost, error) {
-	return f.during(ctx, clients, func(ctx context.Context) error {
-		end := time.Now().Add(restWindow)
-		if err := paceUpdates(ctx, restWindow, f.server.interval(), f.server.update); err != nil {
-			return err
-		}
-		return wait.For(ctx, time.Until(end))
-	})
-}
-
 // outage ends the store for a while and measures what it costs from its start
 // until all clients watch it again.
-func (f *fleet) outage(ctx context.Context, clients []client) (c cost, err error) {
-	_, watches, err := f.server.counters(ctx)
-	if err != nil {
-		return c, err
-	}
+func (f *fleet) outage(ctx context.Context, clients []client, watches float64) (c cost, watched time.Duration, err error) {
 	if err := f.server.stop(); err != nil {
-		return c, err
+		return c, 0, err
 	}
 	if err := wait.For(ctx, outage); err != nil {
-		return c, err
+		return c, 0, err
 	}
 	before, err := f.usage(ctx, clients, true)
 	if err != nil {
-		return c, err
+		return c, 0, err
 	}
+	f.updates = 0 // the counters of the store begin again
 	start := time.Now()
 	if err := f.server.start(ctx); err != nil {
-		return c, err
+		return c, 0, err
 	}
 	served := time.Now()
 	if err := f.watched(ctx, watches); err != nil {
-		return c, err
+		return c, 0, err
 	}
-	c.took = time.Since(served)
-	// A store without clients is measured as long as one with them takes.
-	if err := wait.For(ctx, time.Until(start.Add(outage))); err != nil {
-		return c, err
+	watched = time.Since(served)
+	// What a store does after its start is part of both measurements, that without
+	// clients and that with them.
+	if err := wait.For(ctx, time.Until(start.Add(2*outage))); err != nil {
+		return c, 0, err
 	}
 	after, err := f.usage(ctx, clients, false)
 	if err != nil {
-		return c, err
+		return c, 0, err
 	}
-	took := c.took
 	c = after.since(before)
-	c.took = took
-	return c, nil
+	c.took = time.Since(start)
+	return c, watched, nil
 }
 
 // watched waits until the store has as many watches again.
@@ -236,7 +273,7 @@ func (f *fleet) watched(ctx context.Context, watches float64) error {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		_, now, err := f.server.counters(ctx)
+		_, _, now, err := f.server.counters(ctx)
 		if err == nil && now >= watches {
 			return nil
 		}
@@ -272,8 +309,8 @@ func (f *fleet) during(ctx context.Context, clients []client, happen func(contex
 
 // usage is what a store has been used for so far.
 type usage struct {
-	requests, bytes float64
-	cpu             map[process]time.Duration
+	requests, writes, bytes float64
+	cpu                     map[process]time.Duration
 }
 
 // usage reads the counters. Those of a store that does not run begin at 0.
@@ -296,53 +333,100 @@ func (f *fleet) usage(ctx context.Context, clients []client, stopped bool) (u us
 		}
 	}
 	if !stopped {
-		u.requests, _, err = f.server.counters(ctx)
+		u.requests, u.writes, _, err = f.server.counters(ctx)
+		u.requests, u.writes = u.requests-float64(f.updates), u.writes-float64(f.updates)
 	}
 	return u, err
 }
 
 func (u usage) since(before usage) cost {
-	c := cost{requests: u.requests - before.requests, bytes: u.bytes - before.bytes}
+	c := cost{requests: u.requests - before.requests, writes: u.writes - before.writes, bytes: u.bytes - before.bytes}
 	for p, used := range u.cpu {
 		c.cpu += used - before.cpu[p]
 	}
 	return c
 }
 
-// without returns what a store with clients costs beyond one without.
-func (c cost) without(alone cost) cost {
-	c.requests -= alone.requests
-	c.cpu -= alone.cpu
+// over returns what goes on at the same rate for another time.
+func (c cost) over(took time.Duration) cost {
+	share := took.Seconds() / c.took.Seconds()
+	return cost{took, c.requests * share, c.bytes * share, time.Duration(float64(c.cpu) * share), c.writes * share}
+}
+
+// without returns the cost less another one.
+func (c cost) without(other cost) cost {
+	c.requests -= other.requests
+	c.bytes -= other.bytes
+	c.cpu -= other.cpu
+	c.writes -= other.writes
 	return c
+}
+
+// event is what it costs to tell one client of one change.
+type event struct{ bytes, cpu float64 }
+
+// event divides what changes cost by the changes and by the clients that were
+// told of them.
+func (c costs) event(alone costs, clients float64) event {
+	told := c.changed * clients
+	all := c.changes.without(c.rest.over(c.changes.took))
+	own := alone.changes.without(alone.rest.over(alone.changes.took))
+	return event{all.bytes / told, (all.cpu - own.cpu).Seconds() / told}
 }
 
 // fleetTable has what was measured down and the kind of client across.
 const fleetTable = "fleet"
 
-// perSecond are the rows of a time that goes on, for one client and for as many
-// as the cluster has nodes.
-func (c cost) perSecond(series, what string, clients float64, size int) []row {
-	share := 1 / clients / c.took.Seconds()
-	one := fleetRow(series, what+", per node")
-	all := fleetRow(series, fmt.Sprintf("%s, all %d nodes", what, size))
+// rows are the figures per node, and for a cluster of size nodes in which a record
+// changes each interval. What a client asks for grows with the nodes, what the
+// others are told of it with their square.
+func (c costs) rows(series string, alone costs, clients, size float64, interval time.Duration) []row {
+	told := c.event(alone, clients)
+	rows := told.rows(series)
+	rows = append(rows, c.restRows(series, alone, told, clients, size, interval)...)
+	restart := c.restart.without(c.rest.over(c.restart.took))
+	rows = append(rows, restart.rows(series, "restart of all daemons", told, clients, size)...)
+	after := c.outage.without(alone.outage).without(c.rest.without(alone.rest).over(max(0, c.outage.took-alone.outage.took)))
+	rows = append(rows, after.rows(series, "outage of the store", told, clients, size)...)
+	watched := fleetRow(series, "outage of the store")
+	return append(rows, watched("until all daemons watch again", seconds, c.watched.Seconds()))
+}
+
+func (e event) rows(series string) []row {
+	one := fleetRow(series, "one change, per node that is told")
+	return []row{one("traffic", kilobytes, e.bytes/1e3), one("CPU of the store", milliseconds, 1e3*e.cpu)}
+}
+
+func (c costs) restRows(series string, alone costs, told event, clients, size float64, interval time.Duration) []row {
+	changes := 1 / interval.Seconds()
+	share := 1 / clients / c.rest.took.Seconds()
+	bytes := c.rest.bytes*share + changes*told.bytes
+	cpu := (c.rest.cpu-alone.rest.over(c.rest.took).cpu).Seconds()*share + changes*told.cpu
+	one := fleetRow(series, "at rest, per node")
+	all := fleetRow(series, fmt.Sprintf("at rest, all %.0f nodes", size))
 	return []row{
-		one("traffic", kilobytesPerSecond, c.bytes/1e3*share),
-		one("requests", hertz, c.requests*share),
-		all("traffic", megabytesPerSecond, c.bytes/1e6*share*float64(size)),
-		all("CPU of the store", cores, c.cpu.Seconds()*share*float64(size)),
+		one("requests", hertz, c.rest.requests*share),
+		one("traffic", kilobytesPerSecond, bytes/1e3),
+		all("traffic", megabytesPerSecond, bytes/1e6*size),
+		all("CPU of the store", cores, cpu*size),
 	}
 }
 
-// perClient are the rows of something that happens to each client once.
-func (c cost) perClient(series, what string, clients float64, size int) []row {
+// rows are those of something that happens to each client once.
+func (c cost) rows(series, what string, told event, clients, size float64) []row {
+	// Each write was told to all clients.
+	heard := c.writes * clients
+	bytes, cpu := (c.bytes-heard*told.bytes)/clients, (c.cpu.Seconds()-heard*told.cpu)/clients
+	heard = c.writes / clients * size * size
 	one := fleetRow(series, what+", per node")
-	all := fleetRow(series, fmt.Sprintf("%s, all %d nodes", what, size))
+	all := fleetRow(series, fmt.Sprintf("%s, all %.0f nodes", what, size))
 	return []row{
-		one("traffic", megabytes, c.bytes/1e6/clients),
 		one("requests", count, c.requests/clients),
-		one("CPU of the store", milliseconds, inMilliseconds(c.cpu)/clients),
-		all("traffic", gigabytes, c.bytes/1e9/clients*float64(size)),
-		all("CPU of the store", seconds, c.cpu.Seconds()/clients*float64(size)),
+		one("of these changes that all are told of", count, c.writes/clients),
+		one("traffic of the node's own requests", megabytes, bytes/1e6),
+		one("CPU of the store for them", milliseconds, 1e3*cpu),
+		all("traffic", gigabytes, (bytes*size+heard*told.bytes)/1e9),
+		all("CPU of the store", seconds, cpu*size+heard*told.cpu),
 	}
 }
 

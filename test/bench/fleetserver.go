@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"flannel/internal/testkit/kubeplane"
 	"flannel/lab"
 )
 
@@ -18,12 +19,13 @@ type fleetServer interface {
 	fill(ctx context.Context) error
 	// programs are those that the daemons' requests cost CPU time.
 	programs() []process
-	// counters returns how many requests it has got since it started, without
-	// those of update, and how many watches are open.
-	counters(ctx context.Context) (requests, watches float64, err error)
-	// interval is the time between two updates of records in a cluster of the
+	// counters returns how many requests it has got since it started, how many
+	// records were changed, and how many watches are open.
+	counters(ctx context.Context) (requests, writes, watches float64, err error)
+	// interval is the time between two changes of records in a cluster of the
 	// fleet's size in which nothing happens.
 	interval() time.Duration
+	// update changes a record, with one request.
 	update(ctx context.Context, i int) error
 	// stop ends it, start starts it again and waits until it serves.
 	stop() error
@@ -54,7 +56,8 @@ func (k *kubeFleet) fill(ctx context.Context) error {
 			if err := api.DeleteNode(nodes, h.Name); err != nil {
 				return err
 			}
-			return api.CreateNode(nodes, h.Name, fmt.Sprintf("10.1.%d.0/24", i))
+			_, err := api.Do(nodes, http.MethodPost, "/api/v1/nodes", kubeplane.JSON, fleetNode(h.Name, i))
+			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -63,14 +66,23 @@ func (k *kubeFleet) fill(ctx context.Context) error {
 	return createNodes(ctx, api, k.ghosts)
 }
 
+// fleetNode is the Node of a host, as large as the others.
+func fleetNode(name string, i int) map[string]any {
+	subnet := fmt.Sprintf("10.1.%d.0/24", i)
+	node := kubeNode(i)
+	node["metadata"] = map[string]any{"name": name}
+	node["spec"] = map[string]any{"podCIDR": subnet, "podCIDRs": []string{subnet}}
+	return node
+}
+
 func (k *kubeFleet) programs() []process {
 	return []process{process(k.lab.Kubernetes.PID()), process(k.lab.Etcd.PID())}
 }
 
-func (k *kubeFleet) counters(ctx context.Context) (requests, watches float64, err error) {
+func (k *kubeFleet) counters(ctx context.Context) (requests, writes, watches float64, err error) {
 	text, err := k.lab.Kubernetes.API.Do(ctx, http.MethodGet, "/metrics", "", nil)
 	if err != nil {
-		return 0, 0, fmt.Errorf("read the API server's metrics: %w", err)
+		return 0, 0, 0, fmt.Errorf("read the API server's metrics: %w", err)
 	}
 	n := parseNumbers(string(text))
 	// A watch is counted as a request when it ends.
@@ -78,8 +90,8 @@ func (k *kubeFleet) counters(ctx context.Context) (requests, watches float64, er
 	for _, resource := range []string{`resource="nodes"`, `resource="events"`} {
 		requests += n.total("apiserver_request_total", resource)
 	}
-	updates := n.total("apiserver_request_total", `resource="nodes"`, `subresource="status"`, `verb="PATCH"`)
-	return requests + watches - updates, watches, nil
+	writes = n.total("apiserver_request_total", `resource="nodes"`, `verb="PATCH"`)
+	return requests + watches, writes, watches, nil
 }
 
 func (k *kubeFleet) interval() time.Duration {
@@ -105,24 +117,23 @@ func (e *etcdFleet) fill(ctx context.Context) error { return e.store.putPeers(ct
 
 func (e *etcdFleet) programs() []process { return []process{process(e.lab.Etcd.PID())} }
 
-func (e *etcdFleet) counters(ctx context.Context) (requests, watches float64, err error) {
+func (e *etcdFleet) counters(ctx context.Context) (requests, writes, watches float64, err error) {
 	client := http.Client{Transport: &http.Transport{DialContext: e.lab.Etcd.Node.Dial, DisableKeepAlives: true}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.lab.Etcd.Endpoint()+"/metrics", nil)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return 0, 0, fmt.Errorf("read etcd's metrics: %w", err)
+		return 0, 0, 0, fmt.Errorf("read etcd's metrics: %w", err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return 0, 0, fmt.Errorf("read etcd's metrics: %w", err)
+		return 0, 0, 0, fmt.Errorf("read etcd's metrics: %w", err)
 	}
 	n := parseNumbers(string(text))
-	requests = n.total("grpc_server_msg_received_total") - n.total("grpc_server_msg_received_total", `grpc_method="Put"`)
-	return requests, n.total("etcd_debugging_mvcc_watcher_total"), nil
+	return n.total("grpc_server_msg_received_total"), n.total("etcd_mvcc_put_total"), n.total("etcd_debugging_mvcc_watcher_total"), nil
 }
 
 // A record is renewed an hour before its day is over.

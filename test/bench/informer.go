@@ -59,8 +59,13 @@ func (i *informer) start(ctx context.Context) error {
 		return err
 	}
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	first, err := i.open(running, version)
+	if err != nil {
+		cancel()
+		return err
+	}
 	var run sync.WaitGroup
-	run.Go(func() { i.follow(running, version) })
+	run.Go(func() { i.follow(running, first, version) })
 	i.end = func() {
 		cancel()
 		run.Wait()
@@ -75,18 +80,24 @@ func (i *informer) stop() error {
 	return nil
 }
 
-// follow watches, and lists again if the server has forgotten the version.
-func (i *informer) follow(ctx context.Context, version string) {
-	for ctx.Err() == nil {
+// follow reads a watch and opens the next when it ends; it lists again if the
+// server has forgotten the version.
+func (i *informer) follow(ctx context.Context, events io.ReadCloser, version string) {
+	for {
+		err := errors.New("not open")
+		if events != nil {
+			err = read(events, &version)
+			events.Close()
+		}
 		if wait.For(ctx, retryInterval) != nil {
 			return
 		}
-		err := i.watch(ctx, &version)
 		if errors.Is(err, errExpired) {
 			if listed, err := i.list(ctx); err == nil {
 				version = listed
 			}
 		}
+		events, _ = i.open(ctx, version)
 	}
 }
 
@@ -111,13 +122,13 @@ func (i *informer) list(ctx context.Context) (version string, err error) {
 // errExpired is the answer to a watch from a version that is too old.
 var errExpired = errors.New("the version is too old")
 
-// watch follows the Nodes from a version on and keeps it up to date.
-func (i *informer) watch(ctx context.Context, version *string) error {
-	body, err := i.get(ctx, "?watch=true&allowWatchBookmarks=true&resourceVersion="+*version)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
+// open begins a watch from a version on.
+func (i *informer) open(ctx context.Context, version string) (io.ReadCloser, error) {
+	return i.get(ctx, "?watch=true&allowWatchBookmarks=true&resourceVersion="+version)
+}
+
+// read follows a watch until it ends and keeps the version up to date.
+func read(body io.Reader, version *string) error {
 	for events := json.NewDecoder(body); ; {
 		var event struct {
 			Type   string    `json:"type"`

@@ -116,11 +116,21 @@ func TestThePageHasItsLines(t *testing.T) {
 }
 
 func TestFleetIsATableOfItsOwn(t *testing.T) {
-	c := cost{took: 10 * time.Second, requests: 20, bytes: 4e6, cpu: time.Second}
+	one := func(took time.Duration, requests, bytes float64, cpu time.Duration, writes float64) cost {
+		return cost{took, requests, bytes, cpu, writes}
+	}
+	alone := costs{
+		rest: one(100*time.Second, 0, 0, time.Second, 0), changes: one(20*time.Second, 0, 0, 400*time.Millisecond, 0),
+		outage: one(20*time.Second, 0, 0, 4*time.Second, 0),
+	}
+	c := costs{
+		rest: one(100*time.Second, 200, 1e6, 2*time.Second, 0), changed: 100, changes: one(20*time.Second, 40, 100.2e6, 1600*time.Millisecond, 0),
+		restart: one(10*time.Second, 2000, 900.1e6, 20*time.Second, 400), outage: one(20*time.Second, 400, 400e6, 10*time.Second, 0),
+		watched: 3 * time.Second,
+	}
 	r := report{about: someReport().about}
 	for _, series := range []string{"one", "other"} {
-		r.rows = append(r.rows, c.perSecond(series, "at rest", 200, 5000)...)
+		r.rows = append(r.rows, c.rows(series, alone, 200, 5000, 60*time.Millisecond)...)
 	}
-	r.rows = append(r.rows, c.perClient("one", "restart", 200, 5000)...)
 	golden.Equal(t, r.markdown(), "testdata/fleet.md")
 }

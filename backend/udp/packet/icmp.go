@@ -70,8 +70,8 @@ func Report(problem Problem, p Packet, from netip.Addr, mtu int) Packet {
 }
 
 // mayReport applies the rules against storms of errors (RFC 1122, section
-// 3.2.2; RFC 4443, section 2.4). About a missing route ICMP hears nothing, as
-// flannel does.
+// 3.2.2; RFC 4443, section 2.4). An ICMP packet without a route is
+// dropped silently, as by flannel.
 func (p Packet) mayReport(problem Problem) bool {
 	src, dst := p.Src(), p.Dst()
 	if !src.IsGlobalUnicast() || dst.IsMulticast() && problem != TooBig || p.isLaterFragment() {
