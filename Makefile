@@ -79,7 +79,7 @@ bench: deps assets build ## measure everything for Documentation/performance.md,
 	go -C test/figures run . -pictures '$(CURDIR)/$(FIGURES)' $(if $(COMPARE),-compare '$(CURDIR)/bin/compare.json') \
 		'$(CURDIR)/$(FIGURES)/results.json'
 
-fleet: deps assets build ## what thousands of nodes cost the store, into Documentation/scaling.md, 15 minutes
+fleet: deps assets build ## what thousands of nodes cost the store, into Documentation/scaling.md, 40 minutes
 	go run ./test/bench -only fleet -page Documentation/scaling.md
 
 faults: deps assets build ## break a cluster at random for ten minutes and check that it recovers (SEED, root)

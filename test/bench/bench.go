@@ -41,7 +41,7 @@ func measures() []measure {
 		{"rules", 140 * time.Second, (*bench).rules, false},
 		{"cni", 2 * time.Second, (*bench).cni, false},
 		{"throughput", 190 * time.Second, (*bench).throughput, false},
-		{"fleet", 15 * time.Minute, (*bench).fleet, true},
+		{"fleet", 40 * time.Minute, (*bench).fleet, true},
 	}
 }
 
