@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"time"
@@ -30,10 +31,10 @@ const (
 func (b *Backoff) Next() time.Duration {
 	delay := b.next
 	if delay == 0 {
-		delay = orDefault(b.First, defaultFirst)
+		delay = cmp.Or(b.First, defaultFirst)
 	}
-	b.next = min(2*delay, orDefault(b.Last, defaultLast))
-	return delay - time.Duration(rand.Float64()*orDefault(b.Jitter, defaultJitter)*float64(delay))
+	b.next = min(2*delay, cmp.Or(b.Last, defaultLast))
+	return delay - time.Duration(rand.Float64()*cmp.Or(b.Jitter, defaultJitter)*float64(delay))
 }
 
 // Reset makes the next delay the first one again.
@@ -42,11 +43,3 @@ func (b *Backoff) Reset() { b.next = 0 }
 // Wait blocks for the next delay, or until ctx ends: then it returns the error
 // of ctx.
 func (b *Backoff) Wait(ctx context.Context) error { return wait.For(ctx, b.Next()) }
-
-func orDefault[T comparable](value, fallback T) T {
-	var zero T
-	if value == zero {
-		return fallback
-	}
-	return value
-}

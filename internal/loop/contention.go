@@ -1,6 +1,9 @@
 package loop
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Contention slows down a daemon that restores its record each time somebody
 // else changes it. The first restorations are made at once; if the changes go
@@ -43,7 +46,7 @@ func (c *Contention) Restored(now time.Time) (begins bool) {
 	}
 	*s = contentionState{restored: s.restored + 1, last: now, delay: s.delay}
 	if s.restored >= restoredAtOnce {
-		s.delay = min(max(orDefault(c.First, defaultFirst), 2*s.delay), orDefault(c.Last, defaultMostDelay))
+		s.delay = min(max(cmp.Or(c.First, defaultFirst), 2*s.delay), cmp.Or(c.Last, defaultMostDelay))
 	}
 	return s.restored == restoredAtOnce
 }
@@ -86,7 +89,7 @@ func (c *Contention) Active() bool { return c.state.restored >= restoredAtOnce }
 
 // QuietAt returns when the contention is over if nobody changes the record.
 func (c *Contention) QuietAt() time.Time {
-	quiet := orDefault(c.Quiet, 10*orDefault(c.First, defaultFirst))
+	quiet := cmp.Or(c.Quiet, 10*cmp.Or(c.First, defaultFirst))
 	return c.state.last.Add(max(quiet, 3*c.state.delay))
 }
 

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -37,7 +38,7 @@ func TestSignalsBeforeAReceiveAreOne(t *testing.T) {
 
 func TestDelaysDouble(t *testing.T) {
 	for _, b := range []Backoff{{}, {First: 50 * time.Millisecond, Last: 5 * time.Second}, {First: 2 * time.Second, Jitter: 0.5}} {
-		first, last, jitter := orDefault(b.First, time.Second), orDefault(b.Last, 30*time.Second), orDefault(b.Jitter, 0.2)
+		first, last, jitter := cmp.Or(b.First, time.Second), cmp.Or(b.Last, 30*time.Second), cmp.Or(b.Jitter, 0.2)
 		for range 2 {
 			want := first
 			for range 10 {

@@ -288,7 +288,7 @@ func (f *fleet) watched(ctx context.Context, watches float64) error {
 	}
 }
 
-// during measures a time in which the store goes on running.
+// during measures a time in which the store keeps running.
 func (f *fleet) during(ctx context.Context, clients []client, happen func(context.Context) error) (c cost, err error) {
 	ctx, cancel := context.WithTimeout(ctx, fleetPatience)
 	defer cancel()
@@ -350,7 +350,7 @@ func (u usage) since(before usage) cost {
 	return c
 }
 
-// over returns what goes on at the same rate for another time.
+// over returns the cost of another time at the same rate.
 func (c cost) over(took time.Duration) cost {
 	share := took.Seconds() / c.took.Seconds()
 	return cost{took, c.requests * share, c.bytes * share, time.Duration(float64(c.cpu) * share), c.writes * share}

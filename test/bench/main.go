@@ -11,22 +11,16 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"flannel/lab/sandbox"
 )
 
-// The exit codes: a figure over its limit is no error, a figure that could not
-// be measured is one.
-const (
-	exitOK    = 0
-	exitError = 1
-	exitUsage = 2
-)
+// exitError is the exit code if a figure could not be measured; one beyond its
+// limit is no error.
+const exitError = 1
 
 // settings are the flags.
 type settings struct {
@@ -40,17 +34,7 @@ type settings struct {
 
 func main() {
 	s, err := parse(os.Args[1:])
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(exitOK)
-	case err != nil:
-		os.Exit(exitUsage)
-	}
-	code, err := sandbox.Run(func() int { return inside(s) })
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-	}
-	os.Exit(code)
+	sandbox.Main("bench", err, s.inside)
 }
 
 func parse(args []string) (settings, error) {
@@ -98,9 +82,7 @@ func (s *settings) check(rest []string) error {
 }
 
 // inside measures, in the sandbox, and returns the exit code.
-func inside(s settings) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
+func (s settings) inside(ctx context.Context) int {
 	start := time.Now()
 	b, err := newBench(s, os.Stderr)
 	if err != nil {
@@ -115,7 +97,7 @@ func inside(s settings) int {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return exitError
 	}
-	return exitOK
+	return 0
 }
 
 // write prints the table and writes the files that were asked for, unless

@@ -12,11 +12,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"flannel/internal/atomicfile"
@@ -34,23 +32,9 @@ type settings struct {
 
 func main() {
 	s, err := parse(os.Args[1:])
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(0)
-	case err != nil:
-		os.Exit(2)
-	}
-	outside := sandbox.Outside()
-	code, err := sandbox.Run(func() int { return inside(s) })
-	// What an interrupted lab has left. Only outside it has ended.
-	if outside {
-		err = errors.Join(err, cgroup.Sweep(context.Background()))
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "conformance:", err)
-		code = max(code, 1)
-	}
-	os.Exit(code)
+	sandbox.Main("conformance", err, s.inside,
+		// What an interrupted lab has left.
+		func() error { return cgroup.Sweep(context.Background()) })
 }
 
 func parse(args []string) (settings, error) {
@@ -84,9 +68,7 @@ func (s *settings) names() []string {
 }
 
 // inside runs the suite, in the sandbox, and returns the exit code.
-func inside(s settings) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
+func (s settings) inside(ctx context.Context) int {
 	failed, err := s.run(ctx)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "conformance:", err)

@@ -117,7 +117,7 @@ func fillDisk(ctx context.Context, s scene) error {
 		default:
 		}
 		if n == 100 {
-			return errors.New("etcd goes on without space on its disk")
+			return errors.New("etcd keeps serving without space on its disk")
 		}
 		if err := s.lab.Etcd.Put(ctx, fmt.Sprint(fillerPrefix, n), value); err != nil {
 			return err

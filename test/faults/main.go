@@ -12,11 +12,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
 
 	"flannel/internal/testkit/assets"
@@ -39,18 +37,7 @@ type settings struct {
 
 func main() {
 	s, err := parse(os.Args[1:])
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		os.Exit(0)
-	case err != nil:
-		os.Exit(2)
-	}
-	code, err := sandbox.Run(func() int { return inside(s) })
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "faults:", err)
-		code = max(code, 1)
-	}
-	os.Exit(code)
+	sandbox.Main("faults", err, s.inside)
 }
 
 func parse(args []string) (settings, error) {
@@ -91,9 +78,7 @@ func (s *settings) check(rest []string, only string) (err error) {
 }
 
 // inside runs in the sandbox and returns the exit code.
-func inside(s settings) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
+func (s settings) inside(ctx context.Context) int {
 	// Drawn inside only: the outer program has the same flags.
 	for s.seed == 0 {
 		s.seed = rand.Uint64N(1 << 32)
