@@ -8,6 +8,7 @@ import (
 
 	"flannel/backend"
 	"flannel/internal/logonce"
+	"flannel/kernel"
 )
 
 // fewPeers is up to how many peers a change is logged line by line.
@@ -52,7 +53,8 @@ type peerKey struct {
 // they are few, numbers when they are many.
 func (p *reporter) logPeers(peers []backend.PeerStatus) {
 	all := peers
-	was, peers := different(p.peers, peers)
+	// Of many peers few change at a time.
+	was, peers := kernel.Trim(p.peers, peers)
 	before := make(map[peerKey]backend.PeerStatus, len(was))
 	for _, s := range was {
 		before[peerKey{s.Name, s.Family.String()}] = s
@@ -76,18 +78,6 @@ func (p *reporter) logPeers(peers []backend.PeerStatus) {
 	logGroup(p.log, "peer changed", changed)
 	logGroup(p.log, "peer removed", removed)
 	p.peers = all
-}
-
-// different cuts off what two lists have in common at both ends: of many peers
-// few change at a time.
-func different(a, b []backend.PeerStatus) (restA, restB []backend.PeerStatus) {
-	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
-		a, b = a[1:], b[1:]
-	}
-	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
-		a, b = a[:len(a)-1], b[:len(b)-1]
-	}
-	return a, b
 }
 
 func logGroup(log *slog.Logger, msg string, group []backend.PeerStatus) {
