@@ -20,10 +20,7 @@ const LockDir = "/run/flannel/lock"
 var ErrInstanceLocked = errors.New("another daemon on this host runs as the same instance")
 
 // InstanceLock is what a daemon holds while it runs as an instance.
-type InstanceLock struct {
-	instance     string
-	lock, socket *os.File
-}
+type InstanceLock struct{ file *os.File }
 
 // LockInstance tells other daemons in this network namespace that the one with
 // this Scope.Instance runs: its devices are left alone until the lock is closed
@@ -31,48 +28,19 @@ type InstanceLock struct {
 // holds the lock.
 //
 // The lock is on a file in a folder that only root can reach; dir is LockDir
-// but for tests. Any user could hold the name of a socket.
+// but for tests. Any user could bind an abstract socket instead of us.
 func LockInstance(dir, instance string) (*InstanceLock, error) {
-	lock, err := takeLock(dir, instance)
+	file, err := takeLock(dir, instance)
 	if err != nil {
 		return nil, fmt.Errorf("lock instance %q: %w", instance, err)
 	}
-	return &InstanceLock{instance: instance, lock: lock}, nil
-}
-
-// WithoutLock stands for the lock on a host on which LockInstance fails.
-func WithoutLock(instance string) *InstanceLock { return &InstanceLock{instance: instance} }
-
-// Announce tells daemons of earlier versions, for which the abstract socket is
-// the lock. An error that wraps EADDRINUSE says that some program holds it.
-func (l *InstanceLock) Announce() error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	name := SocketName(l.instance)
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err != nil {
-		_ = unix.Close(fd)
-		return fmt.Errorf("abstract socket %s: %w", name, os.NewSyscallError("bind", err))
-	}
-	l.socket = os.NewFile(uintptr(fd), "instance")
-	return nil
+	return &InstanceLock{file}, nil
 }
 
 // Close releases the lock.
 func (l *InstanceLock) Close() error {
-	var errs []error
-	if l.socket != nil {
-		errs = append(errs, l.socket.Close())
-	}
-	if l.lock != nil {
-		errs = append(errs, os.Remove(l.lock.Name()), l.lock.Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(os.Remove(l.file.Name()), l.file.Close())
 }
-
-// SocketName is the abstract socket of an instance, as ss shows it.
-func SocketName(instance string) string { return "@" + aliasWord + "-" + shortName(instance) }
 
 // takeLock returns the locked file of an instance.
 func takeLock(dir, instance string) (*os.File, error) {
@@ -159,10 +127,10 @@ func alive(dir string, namespace int, instance string) bool {
 	return err != nil || lock.Type != unix.F_UNLCK
 }
 
-// maxInstance is what fits into the name of a socket, beside what else is in it.
+// maxInstance is how much of an instance an alias shows.
 const maxInstance = 90
 
-// shortName is an instance as it is written into aliases and names of sockets.
+// shortName is an instance as it is written into aliases.
 func shortName(instance string) string {
 	instance = strings.TrimSpace(instance)
 	if len(instance) <= maxInstance {

@@ -41,9 +41,9 @@ type daemon struct {
 	// dropped reports what on this host drops packets of pods.
 	dropped  *health.Check
 	settings *settings
-	// alone is fine once no other daemon runs as the same instance.
-	alone   *health.Check
-	lockDir string
+	// instance passes once no other daemon runs as the same instance.
+	instance *health.Check
+	lockDir  string
 	// state is what is known over restarts; nil keeps nothing.
 	state *statedir.Dir
 	// storeAway is whether the store of leases cannot be reached.
@@ -74,7 +74,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 	d.store = d.health.Add(health.Note, "store", "")
 	d.waiting = d.health.Add(health.Note, "waiting for", "")
 	d.record = d.health.Add(health.Note, "own record", "")
-	d.alone = d.health.Add(health.Required, "instance", "not claimed yet")
+	d.instance = d.health.Add(health.Required, "instance", "not locked yet")
 	d.storeReachable(nil) // until a request fails
 	d.rules = d.health.Add(health.Required, "rules", "not written yet")
 	d.dropped = d.health.AddNote("forwarding", "PacketsDropped")
@@ -125,11 +125,11 @@ func (d *daemon) run(ctx context.Context) error {
 		group.Go(func() error { return run(ctx) })
 	}
 	group.Go(func() error {
-		claim, err := d.claim(ctx)
+		lock, err := d.lock(ctx)
 		if err != nil {
 			return err
 		}
-		defer claim.Close()
+		defer lock.Close()
 		d.withdrawCNIConf()
 		return d.network.Run(ctx)
 	})
