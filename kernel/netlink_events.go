@@ -12,7 +12,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 	"flannel/kernel/rtnl"
 )
 
@@ -73,7 +73,7 @@ func (n *netlinkEvents) keepListening(ctx context.Context, what string, listen f
 			return
 		}
 		n.log.Warn("messages of the kernel interrupted, will listen again", "about", what, "err", err)
-		if wait.For(ctx, reopenAfter) != nil {
+		if loop.Wait(ctx, reopenAfter) != nil {
 			return
 		}
 	}

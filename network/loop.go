@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"flannel/internal/loop"
-	"flannel/internal/wait"
 	"flannel/subnet"
 )
 
@@ -124,7 +123,7 @@ func (l *passState) askForList(ctx context.Context) {
 	}
 	delay := max(0, time.Until(at)) + rand.N(listSpread)
 	l.readers.Go(func() {
-		if wait.For(ctx, delay) != nil {
+		if loop.Wait(ctx, delay) != nil {
 			return
 		}
 		leases, err := l.Manager.List(ctx)

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"flannel/internal/logonce"
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 	"flannel/kernel"
 )
 
@@ -44,7 +44,7 @@ func (d *daemon) lock(ctx context.Context) (io.Closer, error) {
 			d.options.instance())
 		d.instance.Fail(err.Error())
 		failures.Fail("instance lock", err)
-		if err := wait.For(ctx, lockEvery); err != nil {
+		if err := loop.Wait(ctx, lockEvery); err != nil {
 			return nil, err
 		}
 	}

@@ -10,8 +10,8 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"flannel/internal/loop"
 	"flannel/internal/version"
-	"flannel/internal/wait"
 	"flannel/subnet"
 	"flannel/subnet/kube"
 )
@@ -62,7 +62,7 @@ func (d *daemon) startOverAfter(changed func(context.Context) error, what string
 		if err := changed(ctx); err != nil {
 			return err
 		}
-		if err := wait.For(ctx, time.Until(d.startOverFrom)); err != nil {
+		if err := loop.Wait(ctx, time.Until(d.startOverFrom)); err != nil {
 			return err
 		}
 		d.log.Info("something has changed that the daemon is built from, starting over", "what", what)

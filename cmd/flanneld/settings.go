@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"flannel/internal/health"
+	"flannel/internal/loop"
 	"flannel/internal/sysctl"
-	"flannel/internal/wait"
 	"flannel/network"
 )
 
@@ -45,7 +45,7 @@ func (s *settings) run(ctx context.Context) error {
 	}
 	for {
 		s.report(sysctl.Check(s.root, env.Config.Enabled(), env.Uplink()))
-		if err := wait.For(ctx, settingsEvery); err != nil {
+		if err := loop.Wait(ctx, settingsEvery); err != nil {
 			return err
 		}
 	}

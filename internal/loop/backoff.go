@@ -5,8 +5,6 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
-
-	"flannel/internal/wait"
 )
 
 // Backoff is the delay before something that failed is tried again. It doubles
@@ -42,4 +40,4 @@ func (b *Backoff) Reset() { b.next = 0 }
 
 // Wait blocks for the next delay, or until ctx ends: then it returns the error
 // of ctx.
-func (b *Backoff) Wait(ctx context.Context) error { return wait.For(ctx, b.Next()) }
+func (b *Backoff) Wait(ctx context.Context) error { return Wait(ctx, b.Next()) }

@@ -6,8 +6,6 @@ package loop
 import (
 	"context"
 	"time"
-
-	"flannel/internal/wait"
 )
 
 // Signal wakes whoever receives from it. Signals that are sent before one is
@@ -78,5 +76,5 @@ func (l *Loop) Pass(ctx context.Context, pass func(context.Context) error) error
 	} else {
 		l.Retry.Reset()
 	}
-	return wait.For(ctx, min(restFactor*time.Since(started), maxRest))
+	return Wait(ctx, min(restFactor*time.Since(started), maxRest))
 }

@@ -54,13 +54,17 @@ func TestDelaysDouble(t *testing.T) {
 
 func TestWaitEndsWithTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		if err := Wait(t.Context(), time.Minute); err != nil || time.Since(start) != time.Minute {
+			t.Errorf("got %v after %v", err, time.Since(start))
+		}
+		if err := new(Backoff).Wait(t.Context()); err != nil {
+			t.Error(err)
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		if err := new(Backoff).Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, want the error of the context", err)
-		}
-		if err := new(Backoff).Wait(t.Context()); err != nil {
-			t.Error(err)
 		}
 	})
 }

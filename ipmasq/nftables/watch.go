@@ -12,7 +12,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 )
 
 // headerSize is that of the header in front of the attributes.
@@ -30,7 +30,7 @@ func (d *Driver) Watch(ctx context.Context, own, other func()) error {
 		d.Log.Debug("events of nf_tables lost", "err", err)
 		own()
 		other()
-		if err := wait.For(ctx, time.Second); err != nil {
+		if err := loop.Wait(ctx, time.Second); err != nil {
 			return err
 		}
 	}

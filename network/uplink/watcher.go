@@ -14,7 +14,7 @@ import (
 	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/internal/logonce"
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 	"flannel/kernel/rtnl"
 )
 
@@ -127,7 +127,7 @@ func (w *Watcher) follow(ctx context.Context, changed func(), enough func() bool
 			return ctx.Err()
 		}
 		w.warn("uplink cannot be followed, will retry", err, err.Error())
-		_ = wait.For(ctx, reopenAfter) // the loop sees when ctx has ended
+		_ = loop.Wait(ctx, reopenAfter) // the loop sees when ctx has ended
 	}
 }
 
@@ -195,7 +195,7 @@ func (w *Watcher) await(ctx context.Context, events *rtnl.Events, sub subscripti
 	first := events.Read(until, add)
 	// The pause comes after any event: a stream of events that do not matter
 	// then costs a few wake-ups per second and not one each.
-	_ = wait.For(ctx, settle) // the end of ctx is seen below
+	_ = loop.Wait(ctx, settle) // the end of ctx is seen below
 	for _, err := range []error{first, events.Drain(add)} {
 		switch {
 		case errors.Is(err, rtnl.ErrOverrun):

@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"flannel/internal/loop"
-	"flannel/internal/wait"
 )
 
 // Requests are tried again after a second, growing to half a minute, or as soon
@@ -70,7 +69,7 @@ func doRacing[T any](ctx context.Context, m *Manager, request func(context.Conte
 			return answer, err
 		}
 		m.log.Debug("somebody else was faster, trying again")
-		if err := wait.For(ctx, rand.N(maxRaceDelay)); err != nil {
+		if err := loop.Wait(ctx, rand.N(maxRaceDelay)); err != nil {
 			return answer, err
 		}
 	}
@@ -110,7 +109,7 @@ func (m *Manager) pause(ctx context.Context, retry *loop.Backoff) error {
 		state = conn.GetState()
 	}
 	retry.Reset()
-	return wait.For(ctx, rand.N(spread))
+	return loop.Wait(ctx, rand.N(spread))
 }
 
 // reachability logs and reports when the store becomes unreachable, when the

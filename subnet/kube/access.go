@@ -16,7 +16,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 )
 
 // restConfig finds the API server and the credentials: a kubeconfig file, a
@@ -149,7 +149,7 @@ func (a access) read() ([]byte, error) {
 // that ctx has ended.
 func (m *Manager) AccessChanged(ctx context.Context) error {
 	for {
-		if err := wait.For(ctx, accessEvery); err != nil {
+		if err := loop.Wait(ctx, accessEvery); err != nil {
 			return err
 		}
 		text, err := m.access.read()

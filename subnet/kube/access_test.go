@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 )
 
 const kubeconfigText = `{"apiVersion": "v1", "kind": "Config", "current-context": "c",
@@ -38,7 +38,7 @@ func TestAccessChangedWaitsForAFileThatCanBeUsed(t *testing.T) {
 		go func() { result <- m.AccessChanged(t.Context()) }()
 		still := func(what string) {
 			t.Helper()
-			if err := wait.For(t.Context(), time.Minute); err != nil {
+			if err := loop.Wait(t.Context(), time.Minute); err != nil {
 				t.Fatal(err)
 			}
 			select {

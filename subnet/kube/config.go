@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 	"flannel/subnet"
 )
 
@@ -35,7 +35,7 @@ func (m *Manager) readConfig() error {
 // followConfig logs that the file has changed.
 func (m *Manager) followConfig(ctx context.Context) error {
 	for last := m.configRaw; ; {
-		if err := wait.For(ctx, configEvery); err != nil {
+		if err := loop.Wait(ctx, configEvery); err != nil {
 			return err
 		}
 		raw, err := os.ReadFile(m.o.NetConfigPath)

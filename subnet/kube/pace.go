@@ -5,7 +5,7 @@ import (
 	"net"
 	"time"
 
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 )
 
 // In a large cluster some Node changes all the time, and hardly ever in what a
@@ -58,7 +58,7 @@ func (c *pacedConn) Read(p []byte) (int, error) {
 
 func (c *pacedConn) fill() error {
 	if rest := c.pace.rest(time.Now()); rest > 0 {
-		_ = wait.For(c.closed, rest) // a closed connection reports it when read
+		_ = loop.Wait(c.closed, rest) // a closed connection reports it when read
 	}
 	if c.buffer == nil {
 		c.buffer = make([]byte, readBuffer)

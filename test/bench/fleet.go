@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 	"flannel/lab"
 )
 
@@ -179,7 +179,7 @@ func (f *fleet) costs(ctx context.Context, clients []client) (c costs, err error
 	if err != nil {
 		return c, err
 	}
-	c.rest, err = f.during(ctx, clients, func(ctx context.Context) error { return wait.For(ctx, restWindow) })
+	c.rest, err = f.during(ctx, clients, func(ctx context.Context) error { return loop.Wait(ctx, restWindow) })
 	if err != nil {
 		return c, err
 	}
@@ -189,7 +189,7 @@ func (f *fleet) costs(ctx context.Context, clients []client) (c costs, err error
 		if err := paceUpdates(ctx, changeWindow, changeInterval, f.server.update); err != nil {
 			return err
 		}
-		return wait.For(ctx, time.Second) // until the last one has arrived
+		return loop.Wait(ctx, time.Second) // until the last one has arrived
 	})
 	if err != nil {
 		return c, err
@@ -238,7 +238,7 @@ func (f *fleet) outage(ctx context.Context, clients []client, watches float64) (
 	if err := f.server.stop(); err != nil {
 		return c, 0, err
 	}
-	if err := wait.For(ctx, outage); err != nil {
+	if err := loop.Wait(ctx, outage); err != nil {
 		return c, 0, err
 	}
 	before, err := f.usage(ctx, clients, true)
@@ -257,7 +257,7 @@ func (f *fleet) outage(ctx context.Context, clients []client, watches float64) (
 	watched = time.Since(served)
 	// What a store does after its start is part of both measurements, that without
 	// clients and that with them.
-	if err := wait.For(ctx, time.Until(start.Add(2*outage))); err != nil {
+	if err := loop.Wait(ctx, time.Until(start.Add(2*outage))); err != nil {
 		return c, 0, err
 	}
 	after, err := f.usage(ctx, clients, false)

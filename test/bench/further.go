@@ -9,7 +9,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 )
 
 // spacing is the time between further peers: each is a change of its own.
@@ -41,7 +41,7 @@ func (c *crowd) further(ctx context.Context, joined, rounds int) ([]row, error) 
 		return nil, err
 	}
 	defer stop()
-	if err := wait.For(ctx, time.Second); err != nil {
+	if err := loop.Wait(ctx, time.Second); err != nil {
 		return nil, err
 	}
 	for range rounds {
@@ -113,7 +113,7 @@ func (m *moments) note(name string) {
 // await waits until something is seen, and at least for spacing.
 func (m *moments) await(ctx context.Context, name string) (time.Time, error) {
 	for end := time.Now().Add(patience); time.Now().Before(end); {
-		if err := wait.For(ctx, spacing); err != nil {
+		if err := loop.Wait(ctx, spacing); err != nil {
 			return time.Time{}, err
 		}
 		if t, ok := m.first(name); ok {

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 	"flannel/lab"
 )
 
@@ -81,7 +81,7 @@ func (c *cluster) start(ctx context.Context) error {
 // round makes a fault and returns how long it lasted, and the longest time in
 // which the host's pod heard nothing from another one that it kept asking.
 func (c *cluster) round(ctx context.Context, f fault, round int) (took, silent time.Duration, err error) {
-	if err := wait.For(ctx, between); err != nil {
+	if err := loop.Wait(ctx, between); err != nil {
 		return 0, 0, err
 	}
 	scene := scene{host: c.lab.Hosts[0], peer: c.lab.Hosts[1], round: round}

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 	"flannel/network"
 )
 
@@ -47,7 +47,7 @@ func (b *bench) idle(ctx context.Context) ([]row, error) {
 }
 
 func (c *crowd) idleLoad(ctx context.Context) (float64, error) {
-	return c.load(ctx, idleWindow, func(ctx context.Context) error { return wait.For(ctx, idleWindow) })
+	return c.load(ctx, idleWindow, func(ctx context.Context) error { return loop.Wait(ctx, idleWindow) })
 }
 
 // settle waits until the daemon has made no pass for a while, which is longer
@@ -78,7 +78,7 @@ func (c *crowd) load(ctx context.Context, window time.Duration, happen func(cont
 		return 0, err
 	}
 	// The answer itself costs something.
-	if err := wait.For(ctx, 100*time.Millisecond); err != nil {
+	if err := loop.Wait(ctx, 100*time.Millisecond); err != nil {
 		return 0, err
 	}
 	began := time.Now()

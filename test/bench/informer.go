@@ -14,8 +14,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"flannel/internal/loop"
 	"flannel/internal/testkit/kubeplane"
-	"flannel/internal/wait"
 	"flannel/lab"
 )
 
@@ -89,7 +89,7 @@ func (i *informer) follow(ctx context.Context, events io.ReadCloser, version str
 			err = read(events, &version)
 			events.Close()
 		}
-		if wait.For(ctx, retryInterval) != nil {
+		if loop.Wait(ctx, retryInterval) != nil {
 			return
 		}
 		if errors.Is(err, errExpired) {

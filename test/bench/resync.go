@@ -8,7 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 	"flannel/kernel"
 )
 
@@ -86,7 +86,7 @@ func (c *crowd) provokeResync(ctx context.Context) (resynced, error) {
 // has made more passes than before.
 func (c *crowd) metricsAfterPass(ctx context.Context, before float64) (numbers, error) {
 	for end := time.Now().Add(patience); time.Now().Before(end); {
-		if err := wait.For(ctx, quiet); err != nil {
+		if err := loop.Wait(ctx, quiet); err != nil {
 			return nil, err
 		}
 		m, err := c.metrics(ctx)

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 	"flannel/lab"
 )
 
@@ -113,7 +113,7 @@ func (h filterHost) programs(ctx context.Context) (perPeriod float64, err error)
 		return 0, err
 	}
 	// What is looked at once, at the start, is over with the first look.
-	if err := wait.For(ctx, resyncPeriod); err != nil {
+	if err := loop.Wait(ctx, resyncPeriod); err != nil {
 		return 0, err
 	}
 	before, err := os.ReadFile(runs)

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 	"flannel/lab"
 )
 
@@ -149,7 +149,7 @@ func (s *speed) measure(ctx context.Context, from, to end) error {
 
 // idleAfter measures the CPU time of a daemon that has nothing to move.
 func (s *speed) idleAfter(ctx context.Context, l *lab.Lab) error {
-	if err := wait.For(ctx, time.Second); err != nil {
+	if err := loop.Wait(ctx, time.Second); err != nil {
 		return err
 	}
 	p := process(l.Hosts[0].Flanneld().PID())
@@ -157,7 +157,7 @@ func (s *speed) idleAfter(ctx context.Context, l *lab.Lab) error {
 	if err != nil {
 		return err
 	}
-	if err := wait.For(ctx, lasting); err != nil {
+	if err := loop.Wait(ctx, lasting); err != nil {
 		return err
 	}
 	after, err := p.cpu()

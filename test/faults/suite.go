@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"flannel/internal/ipfam"
-	"flannel/internal/wait"
+	"flannel/internal/loop"
 	"flannel/lab"
 	"flannel/lab/ping"
 	"flannel/subnet/env"
@@ -36,7 +36,7 @@ type suite struct {
 // interval is how often the pods ping each other.
 const interval = 50 * time.Millisecond
 
-func pause(ctx context.Context, d time.Duration) error { return wait.For(ctx, d) }
+func pause(ctx context.Context, d time.Duration) error { return loop.Wait(ctx, d) }
 
 func (s *suite) run(ctx context.Context) error {
 	if err := s.start(ctx); err != nil {
