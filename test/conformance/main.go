@@ -12,12 +12,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"flannel/internal/atomicfile"
 	"flannel/lab/cgroup"
 	"flannel/lab/sandbox"
 )
@@ -42,8 +40,8 @@ func parse(args []string) (settings, error) {
 	fs := flag.NewFlagSet("conformance", flag.ContinueOnError)
 	fs.StringVar(&s.only, "only", "", "comma list of `runs`, of "+strings.Join(runNames(), ", ")+" (default: all)")
 	fs.StringVar(&s.focus, "focus", "", "only tests whose name this `regexp` matches, also those that are skipped otherwise; their results are not kept")
-	fs.StringVar(&s.results, "results", "dist/out/conformance", "`folder` that keeps the last result of each run, as JUnit")
-	fs.StringVar(&s.page, "page", "Documentation/conformance.md", "`file` for the results of all runs")
+	fs.StringVar(&s.results, "results", "dist/out/conformance", "`folder` that keeps the last result of each run")
+	fs.StringVar(&s.page, "page", "Documentation/conformance.md", "`file` for the results of all runs, written when each has one")
 	fs.IntVar(&s.procs, "procs", 6, "tests that run at the same time")
 	err := fs.Parse(args)
 	if err == nil && fs.NArg() > 0 {
@@ -69,37 +67,50 @@ func (s *settings) names() []string {
 
 // inside runs the suite, in the sandbox, and returns the exit code.
 func (s settings) inside(ctx context.Context) int {
-	failed, err := s.run(ctx)
-	if err != nil {
+	if err := s.run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "conformance:", err)
 		return 1
 	}
-	return min(failed, 1)
+	return 0
 }
 
-func (s *settings) run(ctx context.Context) (failed int, err error) {
+func (s *settings) run(ctx context.Context) error {
 	names := s.names()
 	fmt.Printf("about %d minutes on two cores for %s; a dot is a test that has passed\n",
 		len(names)*minutesPerRun, strings.Join(names, ", "))
+	from, err := findOrigin(ctx)
+	if err != nil {
+		return err
+	}
 	images, err := buildImages()
 	if err != nil {
-		return 0, err
+		return err
 	}
+	var errs []error
 	for _, r := range runs() {
 		if !slices.Contains(names, r.name) {
 			continue
 		}
-		n, err := s.one(ctx, r, images)
-		failed += n
+		got, err := s.one(ctx, r, images)
+		if got != nil && s.focus == "" {
+			err = errors.Join(err, s.keep(r, kept{from, got}))
+		}
 		if err != nil {
-			return failed, fmt.Errorf("run %s: %w", r.name, err)
+			errs = append(errs, fmt.Errorf("run %s: %w", r.name, err))
+		}
+		if got == nil {
+			return errors.Join(errs...)
 		}
 	}
-	return failed, nil
+	if s.focus == "" {
+		errs = append(errs, s.writePage())
+	}
+	return errors.Join(errs...)
 }
 
-// one does one run, and keeps and shows its result.
-func (s *settings) one(ctx context.Context, r run, images []string) (failed int, err error) {
+// one does one run and shows its result. There is one, beside the error, also
+// when tests have failed.
+func (s *settings) one(ctx context.Context, r run, images []string) (result, error) {
 	focus, skip := r.focus(), skip()
 	if s.focus != "" {
 		focus, skip = s.focus, ""
@@ -108,37 +119,11 @@ func (s *settings) one(ctx context.Context, r run, images []string) (failed int,
 	start := time.Now()
 	raw, err := r.test(ctx, images, focus, skip, s.procs)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	got, err := parseResult(raw, focus)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	failed = got.report(os.Stdout, r.name, time.Since(start))
-	if s.focus != "" {
-		return failed, nil
-	}
-	return failed, errors.Join(os.MkdirAll(s.results, 0o755), atomicfile.Write(s.file(r), raw, 0o644), s.writePage())
-}
-
-// file keeps the last result of a run.
-func (s *settings) file(r run) string {
-	return filepath.Join(s.results, strings.ReplaceAll(r.name, " ", "-")+".xml")
-}
-
-// writePage makes the page of the last results of all runs.
-func (s *settings) writePage() error {
-	results := map[string]result{}
-	for _, r := range runs() {
-		got, err := readResult(s.file(r), r.focus())
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		results[r.name] = got
-	}
-	version, err := askSuite("--version")
-	if err != nil {
-		return err
-	}
-	return atomicfile.Write(s.page, []byte(page(version, results)), 0o644)
+	return got, got.report(os.Stdout, r.name, time.Since(start))
 }

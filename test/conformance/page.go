@@ -2,13 +2,14 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
 
 const pageHead = `# Conformance
 
-The network tests of Kubernetes' own end-to-end suite, %s and unchanged, against clusters of
+The network tests of Kubernetes' own end-to-end suite, unchanged, against clusters of
 two nodes whose network is [the manifest](kube-flannel.yml) or one of its variants: all of
 ` + "`[sig-network]`" + ` that is tagged ` + "`[Conformance]`" + `, the other tests of ` + "`Networking`" + ` and, with both
 families, those of ` + "`[Feature:IPv6DualStack]`" + `. ` + "`make conformance`" + ` runs them and writes this
@@ -26,34 +27,33 @@ configurations, versions and results. The CNI project has no other suite that ju
 This is part of ` + "`make test`" + `.
 `
 
-// page is the Markdown page of all runs, with a version of Kubernetes. Runs
-// without a result are left out.
-func page(version string, results map[string]result) string {
+// page is the Markdown page of all runs. Runs without a result are left out.
+func page(results map[string]kept) string {
 	var names []string
 	all := result{}
 	for _, r := range runs() {
-		if len(results[r.name]) == 0 {
+		if len(results[r.name].Tests) == 0 {
 			continue
 		}
 		names = append(names, r.name)
-		for test, o := range results[r.name] {
-			all[test] = o
-		}
+		maps.Copy(all, results[r.name].Tests)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, pageHead, version)
-	writeRow(&b, "run", "passed", "failed", "skipped")
-	writeRow(&b, slices.Repeat([]string{"---"}, 4)...)
+	b.WriteString(pageHead)
+	columns := []string{"run", "passed", "failed", "skipped", "Kubernetes", "commit", "date"}
+	writeRow(&b, columns...)
+	writeRow(&b, slices.Repeat([]string{"---"}, len(columns))...)
 	for _, n := range names {
-		passed, failed, skipped := results[n].count()
-		writeRow(&b, n, fmt.Sprint(passed), fmt.Sprint(failed), fmt.Sprint(skipped))
+		k := results[n]
+		passed, failed, skipped := k.Tests.count()
+		writeRow(&b, n, fmt.Sprint(passed), fmt.Sprint(failed), fmt.Sprint(skipped), k.From.Kubernetes, k.From.Commit, k.From.Date)
 	}
 	b.WriteString("\n## Skipped\n\nNone is skipped because it fails.\n\n")
 	writeRow(&b, "test", "reason")
 	writeRow(&b, "---", "---")
 	for _, test := range sorted(all) {
-		if o, skipped := skippedIn(results, test); skipped {
-			writeRow(&b, shorten(test), o.text)
+		if reason, skipped := skippedIn(results, test); skipped {
+			writeRow(&b, shorten(test), reason)
 		}
 	}
 	b.WriteString("\n## Tests\n\nA dash: the test is not one of this run.\n\n")
@@ -62,7 +62,7 @@ func page(version string, results map[string]result) string {
 	for _, test := range sorted(all) {
 		row := []string{shorten(test)}
 		for _, n := range names {
-			row = append(row, cell(results[n], test))
+			row = append(row, cell(results[n].Tests, test))
 		}
 		if slices.Contains(row, "passed") || slices.Contains(row, failedCell) {
 			writeRow(&b, row...)
@@ -72,13 +72,14 @@ func page(version string, results map[string]result) string {
 	return b.String()
 }
 
-func skippedIn(results map[string]result, test string) (outcome, bool) {
-	for _, r := range results {
-		if o := r[test]; !o.passed() && !o.failed {
-			return o, true
+// skippedIn returns why the first run that skipped a test did.
+func skippedIn(results map[string]kept, test string) (reason string, skipped bool) {
+	for _, r := range runs() {
+		if o := results[r.name].Tests[test]; !o.passed() && !o.Failed {
+			return o.Text, true
 		}
 	}
-	return outcome{}, false
+	return "", false
 }
 
 const failedCell = "**failed**"
@@ -90,7 +91,7 @@ func cell(r result, test string) string {
 		return "–"
 	case o.passed():
 		return "passed"
-	case o.failed:
+	case o.Failed:
 		return failedCell
 	}
 	return "skipped"

@@ -2,9 +2,9 @@ package main
 
 import (
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,20 +16,12 @@ type result map[string]outcome
 
 // outcome is empty for a test that has passed.
 type outcome struct {
-	failed bool
-	// text is the failure, or why the test was skipped.
-	text string
+	Failed bool `json:"failed,omitempty"`
+	// Text is the failure, or why the test was skipped.
+	Text string `json:"text,omitempty"`
 }
 
 func (o outcome) passed() bool { return o == outcome{} }
-
-func readResult(file, focus string) (result, error) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	return parseResult(raw, focus)
-}
 
 // parseResult reads the JUnit report of ginkgo, and from it what is in the
 // focus: the suite lists all its other tests as skipped.
@@ -59,14 +51,14 @@ func parseResult(raw []byte, focus string) (result, error) {
 			bad := c.Failure.or(c.Error)
 			switch {
 			case !isTest && bad != nil:
-				got[c.Name] = outcome{failed: true, text: bad.text()}
+				got[c.Name] = outcome{Failed: true, Text: bad.text()}
 			case !isTest:
 			case bad != nil:
-				got[name] = outcome{failed: true, text: bad.text()}
+				got[name] = outcome{Failed: true, Text: bad.text()}
 			case c.Skipped == nil:
 				got[name] = outcome{}
 			case wanted.MatchString(name):
-				got[name] = outcome{text: reason(name, strings.TrimPrefix(c.Skipped.Message, "skipped - "))}
+				got[name] = outcome{Text: reason(name, strings.TrimPrefix(c.Skipped.Message, "skipped - "))}
 			}
 		}
 	}
@@ -97,16 +89,23 @@ func testName(junit string) (string, bool) {
 	return labels.ReplaceAllString(name, ""), found
 }
 
-// report prints what became of a run, and returns how many tests have failed.
-func (r result) report(w io.Writer, name string, took time.Duration) int {
+// report prints what became of a run. It is an error unless a test has passed and
+// none has failed.
+func (r result) report(w io.Writer, name string, took time.Duration) error {
 	for _, test := range sorted(r) {
-		if o := r[test]; o.failed {
-			fmt.Fprintf(w, "FAILED %s\n  %s\n", test, strings.ReplaceAll(o.text, "\n", "\n  "))
+		if o := r[test]; o.Failed {
+			fmt.Fprintf(w, "FAILED %s\n  %s\n", test, strings.ReplaceAll(o.Text, "\n", "\n  "))
 		}
 	}
 	passed, failed, skipped := r.count()
 	fmt.Fprintf(w, "%s: %d passed, %d failed, %d skipped in %s\n", name, passed, failed, skipped, took.Round(time.Second))
-	return failed
+	switch {
+	case failed > 0:
+		return fmt.Errorf("%d tests have failed", failed)
+	case passed == 0:
+		return errors.New("no test has passed")
+	}
+	return nil
 }
 
 func (r result) count() (passed, failed, skipped int) {
@@ -114,7 +113,7 @@ func (r result) count() (passed, failed, skipped int) {
 		switch {
 		case o.passed():
 			passed++
-		case o.failed:
+		case o.Failed:
 			failed++
 		default:
 			skipped++
