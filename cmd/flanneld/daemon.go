@@ -4,10 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"net/netip"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -114,8 +111,8 @@ func (d *daemon) run(ctx context.Context) error {
 	d.log.Info("flanneld starts", "version", version.String())
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.notify.run(ctx) })
-	if d.options.healthzPort != 0 {
-		group.Go(func() error { return d.server().Run(ctx) })
+	for _, s := range d.servers() {
+		group.Go(func() error { return s.Run(ctx) })
 	}
 	if d.events.post != nil {
 		group.Go(func() error { return d.events.run(ctx) })
@@ -139,19 +136,6 @@ func (d *daemon) run(ctx context.Context) error {
 func (d *daemon) close() {
 	for _, c := range d.closers {
 		_ = c.Close() // nothing more is written to it
-	}
-}
-
-func (d *daemon) server() *health.Server {
-	return &health.Server{
-		Addr: net.JoinHostPort(d.options.healthzIP, strconv.Itoa(d.options.healthzPort)),
-		Log:  d.log,
-		Handler: health.Handler(d.health, health.Pages{
-			Metrics:      d.metrics.Handler(),
-			Status:       http.HandlerFunc(d.network.ServeStatus),
-			StatusRemote: d.options.statusRemote,
-		}),
-		Failed: func(error) { d.metrics.Error("health-port") },
 	}
 }
 

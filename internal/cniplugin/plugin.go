@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
+	"flannel/internal/socket"
 	"flannel/subnet/env"
 )
 
@@ -123,7 +124,7 @@ func (p Plugin) await(ctx context.Context, path string) (e env.Env, err error) {
 		return true, err
 	})
 	if err != nil && ctx.Err() == nil {
-		err = subnetFileError(err)
+		err = subnetFileError(ctx, path, err)
 	}
 	return e, err
 }
@@ -153,12 +154,20 @@ func retry(ctx context.Context, limit, every time.Duration, try func() (again bo
 
 // subnetFileError tells the runtime to try again later if the daemon has not
 // written the file yet.
-func subnetFileError(err error) error {
+func subnetFileError(ctx context.Context, path string, err error) error {
 	code := types.ErrInternal
 	if errors.Is(err, fs.ErrNotExist) {
 		code = types.ErrTryAgainLater
 	}
-	return types.NewError(code, err.Error(), "")
+	return types.NewError(code, err.Error(), waitsFor(ctx, path, err))
+}
+
+// waitsFor returns what the daemon says it waits for if subnet.env is missing.
+func waitsFor(ctx context.Context, path string, err error) string {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	return socket.Waiting(ctx, socket.Path(path))
 }
 
 func (p Plugin) warn(format string, args ...any) {

@@ -22,7 +22,7 @@ func (p Plugin) Status(ctx context.Context, args *skel.CmdArgs) error {
 	}
 	e, err := env.Read(c.SubnetFile)
 	if err != nil {
-		return types.NewError(codeNotAvailable, err.Error(), "")
+		return types.NewError(codeNotAvailable, err.Error(), waitsFor(ctx, c.SubnetFile, err))
 	}
 	d, err := c.delegate(e)
 	if err != nil {

@@ -21,6 +21,8 @@ func clientOf(remote string) netip.Addr {
 	return client.Addr().Unmap()
 }
 
+func isUnix(a net.Addr) bool { return a != nil && a.Network() == "unix" }
+
 // host tells clients on this host from others.
 type host struct {
 	mu    sync.Mutex
@@ -66,7 +68,7 @@ func (l *limiter) connState(c net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
 		client := clientOf(c.RemoteAddr().String())
-		if !l.local(client) && !l.admit(c, client) {
+		if !isUnix(c.LocalAddr()) && !l.local(client) && !l.admit(c, client) {
 			c.Close()
 		}
 	case http.StateClosed, http.StateHijacked:

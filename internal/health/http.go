@@ -3,6 +3,7 @@ package health
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 )
@@ -30,7 +31,7 @@ func Handler(r *Registry, p Pages) http.Handler {
 			code, first = http.StatusOK, "flanneld is ready"
 		}
 		problems := r.Problems()
-		if !here.has(clientOf(req.RemoteAddr)) {
+		if !onSocket(req) && !here.has(clientOf(req.RemoteAddr)) {
 			problems = r.failing(func(c *Check) string { return c.name })
 		}
 		text(w, code, append([]string{first}, problems...)...)
@@ -48,6 +49,13 @@ func Handler(r *Registry, p Pages) http.Handler {
 	return mux
 }
 
+// onSocket reports whether a request came over a unix socket: who may connect to
+// it is up to the mode of its file.
+func onSocket(req *http.Request) bool {
+	at, _ := req.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return isUnix(at)
+}
+
 // text answers with lines; the last one has no line end, as the bodies of
 // flannel.
 func text(w http.ResponseWriter, code int, lines ...string) {
@@ -59,7 +67,7 @@ func text(w http.ResponseWriter, code int, lines ...string) {
 // LoopbackOnly refuses clients on other hosts with 403.
 func LoopbackOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if !clientOf(req.RemoteAddr).IsLoopback() {
+		if !onSocket(req) && !clientOf(req.RemoteAddr).IsLoopback() {
 			text(w, http.StatusForbidden, fmt.Sprintf("%s answers on loopback only; --status-remote opens it", req.URL.Path))
 			return
 		}

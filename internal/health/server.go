@@ -15,7 +15,10 @@ import (
 
 // Server keeps the health pages reachable, from this host whatever others do.
 type Server struct {
-	// Addr is host and port to listen on.
+	// Name is what the log calls this server.
+	Name string
+	// Listen opens what to listen on; nil means TCP at Addr, host and port.
+	Listen  func(context.Context) (net.Listener, error)
 	Addr    string
 	Handler http.Handler
 	Log     *slog.Logger
@@ -47,7 +50,7 @@ func (s *Server) Run(ctx context.Context) error {
 		if listening {
 			backoff.Reset()
 		}
-		failures.Fail("health server", err)
+		failures.Fail(s.Name, err)
 		if s.Failed != nil {
 			s.Failed(err)
 		}
@@ -56,14 +59,21 @@ func (s *Server) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
+func (s *Server) listen(ctx context.Context) (net.Listener, error) {
+	if s.Listen != nil {
+		return s.Listen(ctx)
+	}
+	var config net.ListenConfig
+	return config.Listen(ctx, "tcp", s.Addr)
+}
+
 // serve listens and answers until ctx ends or the listener breaks.
 func (s *Server) serve(ctx context.Context, failures *logonce.Failures) (listening bool, err error) {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", s.Addr)
+	listener, err := s.listen(ctx)
 	if err != nil {
 		return false, err
 	}
-	failures.OK("health server")
+	failures.OK(s.Name)
 	if s.Listening != nil {
 		s.Listening(listener.Addr())
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -133,5 +134,47 @@ func TestServerWaitsForABusyPortAndEndsWithItsContext(t *testing.T) {
 	if conn, err := net.Dial("tcp", addr.String()); err == nil {
 		conn.Close()
 		t.Error("the port is still open")
+	}
+}
+
+// Whoever may connect to the socket may know everything.
+func TestAClientOnASocketIsLocal(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	r := New(nil)
+	r.Add(Required, "lease", "waiting for a subnet")
+	status := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "peers") })
+	listening := make(chan net.Addr, 1)
+	s := &Server{
+		Listen: func(ctx context.Context) (net.Listener, error) {
+			var config net.ListenConfig
+			return config.Listen(ctx, "unix", path)
+		},
+		Handler: Handler(r, Pages{Status: status}), Log: slog.New(slog.DiscardHandler),
+		Listening: func(a net.Addr) { listening <- a }, local: func(netip.Addr) bool { return false },
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	<-listening
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
+	defer client.CloseIdleConnections()
+	for page, want := range map[string]string{"/status": "peers", "/readyz": "flanneld is not ready yet\nlease: waiting for a subnet"} {
+		for range 2 * maxRemotePerAddress {
+			resp, err := client.Get("http://localhost" + page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil || string(body) != want {
+				t.Fatalf("%s: got %q, %v", page, body, err)
+			}
+		}
 	}
 }

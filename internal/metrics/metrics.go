@@ -53,7 +53,7 @@ func New(version string) *Metrics {
 			Name: "flannel_kernel_drift_total", Help: "Entries that somebody else had changed or removed and that were restored, by table.",
 		}, []string{"table"}),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "flannel_errors_total", Help: "Errors by what was being done: pass, rules, store, subnet-file, cni-conf, health-port.",
+			Name: "flannel_errors_total", Help: "Errors by what was being done: pass, rules, store, subnet-file, cni-conf, health-port, socket.",
 		}, []string{"what"}),
 		lastSuccess: gauge("flannel_last_success_timestamp_seconds", "When the last pass without an error ended, in seconds since 1970."),
 		storeUp:     gauge("flannel_store_reachable", "1 while the store of leases answers, else 0."),

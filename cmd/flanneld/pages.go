@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strconv"
+
+	"flannel/internal/health"
+	"flannel/internal/socket"
+)
+
+// servers answer from the start on, so that they can say what the daemon waits
+// for: on the socket, and on the health port if there is one.
+func (d *daemon) servers() []*health.Server {
+	pages := health.Handler(d.health, health.Pages{
+		Metrics:      d.metrics.Handler(),
+		Status:       http.HandlerFunc(d.network.ServeStatus),
+		StatusRemote: d.options.statusRemote,
+	})
+	path := socket.Path(d.options.subnetFile)
+	servers := []*health.Server{{
+		Name:    "socket",
+		Listen:  func(ctx context.Context) (net.Listener, error) { return socket.Listen(ctx, path) },
+		Log:     d.log,
+		Handler: pages,
+		Failed:  func(error) { d.metrics.Error("socket") },
+	}}
+	if d.options.healthzPort != 0 {
+		servers = append(servers, &health.Server{
+			Name:    "health server",
+			Addr:    net.JoinHostPort(d.options.healthzIP, strconv.Itoa(d.options.healthzPort)),
+			Log:     d.log,
+			Handler: pages,
+			Failed:  func(error) { d.metrics.Error("health-port") },
+		})
+	}
+	return servers
+}
