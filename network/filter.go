@@ -39,7 +39,7 @@ func (n *Network) prepareFilter() {
 		host, _ := n.uplink.Current()
 		return host.Uplink.Name
 	}}
-	for f, list := range n.previous.Network.Each() {
+	for f, list := range n.file.previous.Network.Each() {
 		env.Previous[f] = slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool { return p == n.config.Network[f] })
 	}
 	n.filter = n.NewFilter(env)
@@ -48,8 +48,8 @@ func (n *Network) prepareFilter() {
 // filterNodes passes the addresses of the nodes to the filter, if its rules
 // depend on them. An address that is not on the uplink's link counts only while a
 // single record names it.
-func (l *passState) filterNodes(own subnet.Lease, validation subnet.Validation) {
-	if l.filter == nil || !l.config.ExcludeNodes {
+func (p *passState) filterNodes(own subnet.Lease, validation subnet.Validation) {
+	if p.n.filter == nil || !p.n.config.ExcludeNodes {
 		return
 	}
 	var addrs []netip.Addr
@@ -58,10 +58,10 @@ func (l *passState) filterNodes(own subnet.Lease, validation subnet.Validation) 
 	}
 	for i := range validation.Peers {
 		for _, a := range ipfam.Addrs(validation.Peers[i].Attrs.PublicIP) {
-			if !validation.Shared[a] || l.site.isOnLink(a) {
+			if !validation.Shared[a] || p.site.isOnLink(a) {
 				addrs = append(addrs, a)
 			}
 		}
 	}
-	l.filter.SetNodes(addrs)
+	p.n.filter.SetNodes(addrs)
 }

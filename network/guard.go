@@ -40,7 +40,7 @@ type guard struct {
 	heldAtStart int
 	// started is whether inKernel was compared with a snapshot.
 	started bool
-	// epoch is that of the last snapshot, own the claim of this node's record.
+	// epoch is that of the last snapshot, own the precedence of this node's record.
 	epoch uint64
 	own   subnet.Precedence
 	// missing is what the last list lacked; before next there is no other.
@@ -86,13 +86,13 @@ func (g *guard) holdDeletions() bool { return len(g.inKernel) > 0 }
 // published theirs again yet.
 func (g *guard) admit(s subnet.Snapshot, own ipfam.Pair[netip.Prefix]) []*subnet.Lease {
 	snapshot := s.Leases
-	mine := indexOf(snapshot, own)
-	ownListed := mine >= 0
+	ownIndex := indexOf(snapshot, own)
+	ownListed := ownIndex >= 0
 	believed := ownListed && s.Epoch == g.epoch
 	if ownListed {
-		claim := snapshot[mine].Precedence
-		believed = believed && (g.own == subnet.Precedence{} || g.own == claim)
-		g.own = claim
+		precedence := snapshot[ownIndex].Precedence
+		believed = believed && (g.own == subnet.Precedence{} || g.own == precedence)
+		g.own = precedence
 	}
 	g.epoch = s.Epoch
 	if g.holdDeletions() && !s.Held {
@@ -107,7 +107,7 @@ func (g *guard) admit(s subnet.Snapshot, own ipfam.Pair[netip.Prefix]) []*subnet
 	if len(lost) > 0 {
 		g.known = slices.Concat(snapshot, lost)
 	}
-	g.settle()
+	g.forgetList()
 	return g.known
 }
 
@@ -173,8 +173,8 @@ func (g *guard) compareKernel(snapshot []*subnet.Lease, ownListed bool) {
 	}
 }
 
-// settle forgets the first list when nothing waits for the second.
-func (g *guard) settle() {
+// forgetList forgets the first list when nothing waits for the second.
+func (g *guard) forgetList() {
 	if !g.holding() {
 		g.next, g.missing = time.Time{}, absence{}
 	}
@@ -211,7 +211,7 @@ func (g *guard) listed(leases []*subnet.Lease, own ipfam.Pair[netip.Prefix], at 
 	g.kept = slices.DeleteFunc(slices.Clone(g.kept), givenUp)
 	g.known = slices.DeleteFunc(slices.Clone(g.known), givenUp)
 	g.missing = absent
-	g.settle()
+	g.forgetList()
 }
 
 // absent returns what is held and a list lacks.

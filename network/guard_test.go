@@ -27,8 +27,8 @@ func some(from, to int) []*subnet.Lease {
 	return out
 }
 
-// mine is the subnet of this node, number 0.
-var mine = some(0, 1)[0].Subnet
+// ownSubnet is the subnet of this node, number 0.
+var ownSubnet = some(0, 1)[0].Subnet
 
 // guarded is the network of these leases.
 var guarded = ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.5.0.0/16")}
@@ -60,8 +60,8 @@ func wantLeases(t *testing.T, got, want []*subnet.Lease) {
 
 func TestGuardBelievesASmallLoss(t *testing.T) {
 	var g guard
-	g.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
-	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 13)}, mine), some(0, 13))
+	g.admit(subnet.Snapshot{Leases: some(0, 20)}, ownSubnet)
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 13)}, ownSubnet), some(0, 13))
 	if g.holding() {
 		t.Error("holding after a small loss")
 	}
@@ -69,8 +69,8 @@ func TestGuardBelievesASmallLoss(t *testing.T) {
 
 func TestGuardKeepsAllWhileTheOwnRecordIsMissing(t *testing.T) {
 	var g guard
-	g.admit(subnet.Snapshot{Leases: some(0, 4)}, mine)
-	got := g.admit(subnet.Snapshot{Leases: some(1, 2)}, mine)
+	g.admit(subnet.Snapshot{Leases: some(0, 4)}, ownSubnet)
+	got := g.admit(subnet.Snapshot{Leases: some(1, 2)}, ownSubnet)
 	wantLeases(t, got, some(0, 4))
 	for _, l := range got {
 		if live := l.Name == "node001"; l.Precedence.Grace == live {
@@ -78,8 +78,8 @@ func TestGuardKeepsAllWhileTheOwnRecordIsMissing(t *testing.T) {
 		}
 	}
 	// Others come back one by one; none is given up in between.
-	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 2)}, mine), some(0, 4))
-	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 4)}, mine), some(0, 4))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 2)}, ownSubnet), some(0, 4))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 4)}, ownSubnet), some(0, 4))
 	if g.holding() {
 		t.Error("holding although all are back")
 	}
@@ -87,10 +87,10 @@ func TestGuardKeepsAllWhileTheOwnRecordIsMissing(t *testing.T) {
 
 func TestGuardKeepsWhatARestoredStoreLacks(t *testing.T) {
 	var g guard
-	g.admit(subnet.Snapshot{Leases: some(0, 4)}, mine)
-	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 2), Epoch: 1}, mine), some(0, 4))
-	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 3), Epoch: 1}, mine), some(0, 4))
-	g.admit(subnet.Snapshot{Leases: some(0, 4), Epoch: 1}, mine)
+	g.admit(subnet.Snapshot{Leases: some(0, 4)}, ownSubnet)
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 2), Epoch: 1}, ownSubnet), some(0, 4))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 3), Epoch: 1}, ownSubnet), some(0, 4))
+	g.admit(subnet.Snapshot{Leases: some(0, 4), Epoch: 1}, ownSubnet)
 	if g.holding() {
 		t.Error("holding although all are back")
 	}
@@ -98,29 +98,29 @@ func TestGuardKeepsWhatARestoredStoreLacks(t *testing.T) {
 
 func TestGuardKeepsAllWhenTheOwnRecordIsMadeAnew(t *testing.T) {
 	var g guard
-	g.admit(subnet.Snapshot{Leases: some(0, 4)}, mine)
+	g.admit(subnet.Snapshot{Leases: some(0, 4)}, ownSubnet)
 	again := some(0, 2)
 	again[0].Precedence.Age = 99
-	wantLeases(t, g.admit(subnet.Snapshot{Leases: again}, mine), some(0, 4))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: again}, ownSubnet), some(0, 4))
 }
 
 func TestGuardGivesUpWhenTwoListsAgree(t *testing.T) {
 	var g guard
 	start := time.Unix(1000, 0)
-	g.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
-	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 5)}, mine), some(0, 20))
+	g.admit(subnet.Snapshot{Leases: some(0, 20)}, ownSubnet)
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 5)}, ownSubnet), some(0, 20))
 	if at, ok := g.nextList(); !ok || !at.IsZero() {
 		t.Fatalf("next list at %v %t, want one at once", at, ok)
 	}
-	g.listed(some(0, 5), mine, start)
+	g.listed(some(0, 5), ownSubnet, start)
 	if at, _ := g.nextList(); at != start.Add(agreeAfter) {
 		t.Fatalf("next list at %v, want %v later", at, agreeAfter)
 	}
-	g.listed(some(0, 5), mine, start.Add(agreeAfter-1))
-	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 5)}, mine), some(0, 20))
+	g.listed(some(0, 5), ownSubnet, start.Add(agreeAfter-1))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 5)}, ownSubnet), some(0, 20))
 	// Two of them are in the second list: only the others are given up.
-	g.listed(some(0, 7), mine, start.Add(agreeAfter))
-	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 7)}, mine), some(0, 7))
+	g.listed(some(0, 7), ownSubnet, start.Add(agreeAfter))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 7)}, ownSubnet), some(0, 7))
 	if g.holding() {
 		t.Error("still holding")
 	}
@@ -128,20 +128,20 @@ func TestGuardGivesUpWhenTwoListsAgree(t *testing.T) {
 
 func TestGuardGivesNothingUpForListsWithoutTheOwnRecord(t *testing.T) {
 	var running, starting guard
-	running.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
+	running.admit(subnet.Snapshot{Leases: some(0, 20)}, ownSubnet)
 	starting.start(held(some(1, 20)), guarded)
 	for _, g := range []*guard{&running, &starting} {
-		g.admit(subnet.Snapshot{Epoch: 1}, mine)
+		g.admit(subnet.Snapshot{Epoch: 1}, ownSubnet)
 		at := time.Unix(1000, 0)
 		for range 3 {
-			g.listed(nil, mine, at)
+			g.listed(nil, ownSubnet, at)
 			at = at.Add(agreeAfter)
 			if next, ok := g.nextList(); !ok || next != at {
 				t.Errorf("next list at %v %t, want %v", next, ok, at)
 			}
 		}
 	}
-	wantLeases(t, running.admit(subnet.Snapshot{Epoch: 1}, mine), some(0, 20))
+	wantLeases(t, running.admit(subnet.Snapshot{Epoch: 1}, ownSubnet), some(0, 20))
 	if !starting.holdDeletions() {
 		t.Error("deletes although the store does not show our record")
 	}
@@ -150,16 +150,16 @@ func TestGuardGivesNothingUpForListsWithoutTheOwnRecord(t *testing.T) {
 func TestGuardHoldsDeletionsAtStart(t *testing.T) {
 	var g guard
 	g.start(held(some(1, 20)), guarded)
-	g.admit(subnet.Snapshot{Leases: nil}, mine)
+	g.admit(subnet.Snapshot{Leases: nil}, ownSubnet)
 	if !g.holdDeletions() {
 		t.Error("deletes without its own record")
 	}
-	g.admit(subnet.Snapshot{Leases: some(0, 3)}, mine)
+	g.admit(subnet.Snapshot{Leases: some(0, 3)}, ownSubnet)
 	if !g.holdDeletions() {
 		t.Error("deletes after a mass loss")
 	}
-	g.listed(some(0, 3), mine, time.Unix(1000, 0))
-	g.listed(some(0, 3), mine, time.Unix(1000, 0).Add(agreeAfter))
+	g.listed(some(0, 3), ownSubnet, time.Unix(1000, 0))
+	g.listed(some(0, 3), ownSubnet, time.Unix(1000, 0).Add(agreeAfter))
 	if g.holdDeletions() {
 		t.Error("holds although two lists agree")
 	}
@@ -168,7 +168,7 @@ func TestGuardHoldsDeletionsAtStart(t *testing.T) {
 func TestGuardDeletesAFewStaleOnesAtStart(t *testing.T) {
 	var g guard
 	g.start(held(some(1, 20)), guarded)
-	g.admit(subnet.Snapshot{Leases: some(0, 15)}, mine)
+	g.admit(subnet.Snapshot{Leases: some(0, 15)}, ownSubnet)
 	if g.holdDeletions() {
 		t.Error("holds after a small loss")
 	}
@@ -180,13 +180,13 @@ func TestGuardDoubtsNoStoreItHasNotSeen(t *testing.T) {
 	if !g.holding() || g.doubts() {
 		t.Errorf("before the first snapshot: holding %t, doubts %t", g.holding(), g.doubts())
 	}
-	g.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
+	g.admit(subnet.Snapshot{Leases: some(0, 20)}, ownSubnet)
 	if g.holding() || g.doubts() {
 		t.Errorf("after a complete one: holding %t, doubts %t", g.holding(), g.doubts())
 	}
 	var other guard
 	other.start(held(some(1, 20)), guarded)
-	other.admit(subnet.Snapshot{Leases: some(0, 2)}, mine)
+	other.admit(subnet.Snapshot{Leases: some(0, 2)}, ownSubnet)
 	if !other.doubts() {
 		t.Error("a store that has lost most is not doubted")
 	}
@@ -195,7 +195,7 @@ func TestGuardDoubtsNoStoreItHasNotSeen(t *testing.T) {
 func TestGuardHoldsNothingOfAnotherNetwork(t *testing.T) {
 	var g guard
 	g.start(held(some(1, 20)), ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.6.0.0/16")})
-	g.admit(subnet.Snapshot{Leases: some(0, 1)}, mine)
+	g.admit(subnet.Snapshot{Leases: some(0, 1)}, ownSubnet)
 	if g.holdDeletions() {
 		t.Error("holds routes that no lease can bring back")
 	}
@@ -203,18 +203,18 @@ func TestGuardHoldsNothingOfAnotherNetwork(t *testing.T) {
 
 func TestGuardDropsWhatALiveLeaseHas(t *testing.T) {
 	var g guard
-	g.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
+	g.admit(subnet.Snapshot{Leases: some(0, 20)}, ownSubnet)
 	now := some(0, 5)
 	heir := *some(10, 11)[0]
 	heir.Name = "heir"
 	now = append([]*subnet.Lease{&heir}, now...)
-	got := g.admit(subnet.Snapshot{Leases: now}, mine)
+	got := g.admit(subnet.Snapshot{Leases: now}, ownSubnet)
 	want := slices.Concat(now, some(5, 10), some(11, 20))
 	wantLeases(t, got, want)
 	at := time.Unix(1000, 0)
-	g.listed(now, mine, at)
-	g.listed(now, mine, at.Add(agreeAfter))
-	wantLeases(t, g.admit(subnet.Snapshot{Leases: now}, mine), now)
+	g.listed(now, ownSubnet, at)
+	g.listed(now, ownSubnet, at.Add(agreeAfter))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: now}, ownSubnet), now)
 	if g.holding() {
 		t.Error("still holding")
 	}
@@ -224,14 +224,14 @@ func TestGuardDropsWhatALiveLeaseHas(t *testing.T) {
 // is gone.
 func TestGuardCountsNames(t *testing.T) {
 	var g guard
-	g.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
+	g.admit(subnet.Snapshot{Leases: some(0, 20)}, ownSubnet)
 	now := some(0, 5)
 	heir := *some(10, 11)[0]
 	heir.Name, heir.Subnet[ipfam.V4] = "heir", netip.MustParsePrefix("10.5.10.0/25")
 	now = append([]*subnet.Lease{&heir}, now...)
-	g.admit(subnet.Snapshot{Leases: now}, mine)
-	g.listed(now, mine, time.Unix(1000, 0))
-	g.listed(now, mine, time.Unix(1000, 0).Add(agreeAfter))
+	g.admit(subnet.Snapshot{Leases: now}, ownSubnet)
+	g.listed(now, ownSubnet, time.Unix(1000, 0))
+	g.listed(now, ownSubnet, time.Unix(1000, 0).Add(agreeAfter))
 	if g.holding() {
 		t.Error("still holding")
 	}
@@ -250,25 +250,25 @@ func (l *lister) List(context.Context) ([]*subnet.Lease, error) {
 
 // afterMassLoss returns a loop whose guard wants a list.
 func afterMassLoss(store subnet.Manager) *passState {
-	l := &passState{
-		Network: &Network{Options: Options{Manager: store, Log: slog.New(slog.DiscardHandler)}},
-		lists:   make(chan listing, 1),
+	p := &passState{
+		n:     &Network{Options: Options{Manager: store, Log: slog.New(slog.DiscardHandler)}},
+		lists: make(chan storeList, 1),
 	}
-	l.guard.admit(subnet.Snapshot{Leases: some(0, 20)}, mine)
-	l.guard.admit(subnet.Snapshot{Leases: some(0, 2)}, mine)
-	return l
+	p.guard.admit(subnet.Snapshot{Leases: some(0, 20)}, ownSubnet)
+	p.guard.admit(subnet.Snapshot{Leases: some(0, 2)}, ownSubnet)
+	return p
 }
 
 func TestListsThatFailAreAskedForMoreAndMoreRarely(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &lister{}
-		l := afterMassLoss(store)
+		p := afterMassLoss(store)
 		start := time.Now()
 		for time.Since(start) < 10*time.Minute {
-			l.askForList(t.Context())
-			l.listed(<-l.lists)
+			p.askForList(t.Context())
+			p.listed(<-p.lists)
 		}
-		l.readers.Wait()
+		p.readers.Wait()
 		if n := len(store.times); n < 15 || n > 40 {
 			t.Errorf("%d lists in ten minutes", n)
 		}
@@ -282,9 +282,9 @@ func TestFirstListsAreSpread(t *testing.T) {
 		for range 50 {
 			began := time.Now()
 			store := &lister{}
-			l := afterMassLoss(store)
-			l.askForList(t.Context())
-			<-l.lists
+			p := afterMassLoss(store)
+			p.askForList(t.Context())
+			<-p.lists
 			delay := store.times[0].Sub(began)
 			first, last = min(first, delay), max(last, delay)
 		}

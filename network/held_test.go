@@ -52,11 +52,11 @@ func TestAHeldSnapshotDeletesNothing(t *testing.T) {
 func TestWhatWasKnownCountsForTheGuard(t *testing.T) {
 	var g guard
 	g.start(held(some(30, 31)), guarded)
-	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 20), Held: true}, mine), some(0, 20))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 20), Held: true}, ownSubnet), some(0, 20))
 	if !g.holdDeletions() || g.doubts() {
 		t.Error("a held snapshot has decided what is lost")
 	}
-	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 5)}, mine), some(0, 20))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 5)}, ownSubnet), some(0, 20))
 	if !g.doubts() {
 		t.Error("a mass loss was believed")
 	}

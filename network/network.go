@@ -110,12 +110,8 @@ type Network struct {
 	Options
 	checks checks
 
-	config   *subnet.Config
-	previous env.Env // of an earlier run
-	// fileFound is whether there was a subnet.env at the start, ranLast whether
-	// this software was the last to serve the node.
-	fileFound, ranLast bool
-	remembered         lastRun
+	config *subnet.Config
+	file   subnetFile
 	// needs are those of the backend.
 	needs   backend.Needs
 	backend backend.Backend
@@ -180,7 +176,7 @@ func (n *Network) prepare(ctx context.Context) error {
 		log.Warn("backend configuration", "problem", w)
 	}
 	n.needs = backendConfig.Needs()
-	n.readPrevious()
+	n.file = readSubnetFile(n.Log, n.SubnetFile, n.State)
 	if err := n.prepareUplink(ctx); err != nil {
 		return err
 	}
@@ -188,7 +184,7 @@ func (n *Network) prepare(ctx context.Context) error {
 		return err
 	}
 	n.prepareFilter()
-	if err := n.acquire(ctx, n.previous.Masked()); err != nil {
+	if err := n.acquire(ctx, n.file.previous.Masked()); err != nil {
 		return err
 	}
 	n.kernel, err = n.NewKernel(n.scope())
@@ -219,7 +215,7 @@ func (n *Network) prepareUplink(ctx context.Context) error {
 
 func (n *Network) prepareBackend(ctx context.Context, config backend.Config, log *slog.Logger) error {
 	host, _ := n.uplink.Current()
-	previous, err := n.Manager.Previous(ctx, host.Uplink.Public, n.previous.Masked())
+	previous, err := n.Manager.Previous(ctx, host.Uplink.Public, n.file.previous.Masked())
 	if err != nil {
 		return err
 	}
@@ -242,25 +238,13 @@ func (n *Network) prepareBackend(ctx context.Context, config backend.Config, log
 	return n.needs.CheckUplink(host.Uplink)
 }
 
-// readPrevious reads what an earlier run has written. A file that cannot be
-// read is as good as none; it is written anew.
-func (n *Network) readPrevious() {
-	n.recall()
-	previous, err := env.Read(n.SubnetFile)
-	if err != nil {
-		n.Log.Debug("no earlier subnet file", "path", n.SubnetFile, "err", err)
-		return
-	}
-	n.previous = previous
-}
-
 // scope returns which routes in the kernel are ours: those inside the configured
 // networks and those of an earlier run, and, after flannel, those it has made
 // to peers on the uplink's link, if the backend makes such routes. Without a
 // subnet.env flannel has not run since the host was started.
 func (n *Network) scope() kernel.Scope {
-	s := kernel.Scope{Known: n.ranLast}
-	adopt := n.fileFound && n.needs.OnLinkRoutes
+	s := kernel.Scope{Known: n.file.ours}
+	adopt := n.file.found && n.needs.OnLinkRoutes
 	host, _ := n.uplink.Current()
 	own := n.own.Load()
 	for f, p := range ipfam.Prefixes(n.config.Network) {
@@ -269,7 +253,7 @@ func (n *Network) scope() kernel.Scope {
 			s.Adopt = append(s.Adopt, kernel.Adoption{Network: p, Bits: own.Subnet[f].Bits(), Dev: host.Uplink.Name})
 		}
 	}
-	for _, list := range n.previous.Network {
+	for _, list := range n.file.previous.Network {
 		s.Networks = append(s.Networks, list...)
 	}
 	return s

@@ -14,37 +14,38 @@ import (
 	"flannel/subnet"
 )
 
-// look reads the addresses of this host, which decide which records may be used:
+// readSite reads the addresses of this host, which decide which records may be used:
 // at the start, with each resync and when the uplink changes. If they cannot be
 // read, the former ones stay; before the first time only the configuration is
 // known, and the next pass reads again.
-func (l *passState) look(ctx context.Context, up backend.Uplink) {
-	if l.looked && l.site.uplink == up {
+func (p *passState) readSite(ctx context.Context, up backend.Uplink) {
+	if p.siteKnown && p.site.uplink == up {
 		return
 	}
-	host, err := l.kernel.Host(ctx)
-	l.report.repeat.Fail("read the addresses of this host", err)
-	if err != nil && l.site.vet.Network == l.config.Network {
+	host, err := p.n.kernel.Host(ctx)
+	p.report.repeat.Fail("read the addresses of this host", err)
+	if err != nil && p.site.validation.Network == p.n.config.Network {
 		return
 	}
-	l.looked = err == nil
-	l.site = newSite(l.config, host, up, l.Manager.StoreAddrs())
+	p.siteKnown = err == nil
+	p.site = newSite(p.n.config, host, up, p.n.Manager.StoreAddrs())
 }
 
 // site is what a pass knows of this host.
 type site struct {
-	vet    subnet.Site
-	uplink backend.Uplink
+	// validation is what the validator of the leases knows.
+	validation subnet.Site
+	uplink     backend.Uplink
 	// onLink are the networks of the uplink.
 	onLink []netip.Prefix
 }
 
 func newSite(c *subnet.Config, host kernel.Host, up backend.Uplink, store []netip.Addr) site {
 	s := site{uplink: up}
-	s.vet.Network, s.vet.Bits = c.Network, c.SubnetLen
+	s.validation.Network, s.validation.Bits = c.Network, c.SubnetLen
 	for _, a := range host.Addrs {
 		if a.Dev != servicesDevice || c.BackendType == subnet.DefaultBackend {
-			s.vet.Local = append(s.vet.Local, a.Addr.Addr())
+			s.validation.Local = append(s.validation.Local, a.Addr.Addr())
 		}
 		if !mayBeInOverlay(a.Dev) {
 			s.reserve(a.Addr.Addr(), "the address %s of "+a.Dev)
@@ -59,8 +60,8 @@ func newSite(c *subnet.Config, host kernel.Host, up backend.Uplink, store []neti
 	for _, a := range store {
 		s.reserve(a, "the address %s of the store")
 	}
-	slices.SortFunc(s.vet.Local, netip.Addr.Compare)
-	slices.SortFunc(s.vet.Reserved, func(a, b subnet.Reserved) int {
+	slices.SortFunc(s.validation.Local, netip.Addr.Compare)
+	slices.SortFunc(s.validation.Reserved, func(a, b subnet.Reserved) int {
 		return cmp.Or(a.Addr.Compare(b.Addr), strings.Compare(a.What, b.What))
 	})
 	return s
@@ -80,8 +81,8 @@ func mayBeInOverlay(dev string) bool {
 
 // reserve adds an address, if a subnet can hold it at all.
 func (s *site) reserve(a netip.Addr, what string) {
-	if a.IsValid() && s.vet.Network[ipfam.Of(a)].Contains(a) {
-		s.vet.Reserved = append(s.vet.Reserved, subnet.Reserved{Addr: a, What: fmt.Sprintf(what, a)})
+	if a.IsValid() && s.validation.Network[ipfam.Of(a)].Contains(a) {
+		s.validation.Reserved = append(s.validation.Reserved, subnet.Reserved{Addr: a, What: fmt.Sprintf(what, a)})
 	}
 }
 

@@ -86,8 +86,8 @@ func (n *Network) Status() (Status, bool) {
 	if !r.own.Expires.IsZero() {
 		s.Lease.Expires = &r.own.Expires
 	}
-	notes := make(map[peerKey]string, len(r.notes))
-	for _, note := range r.notes {
+	notes := make(map[peerKey]string, len(r.records.Notes))
+	for _, note := range r.records.Notes {
 		key := peerKey{note.Lease.Name, note.Family().String()}
 		if notes[key] != "" {
 			notes[key] += "; "

@@ -1,120 +1,128 @@
 package network
 
 import (
-	"errors"
-	"net/netip"
-	"os"
+	"log/slog"
 	"time"
 
-	"flannel/internal/ipfam"
-	"flannel/subnet"
+	"golang.org/x/sys/unix"
+
+	"flannel/internal/loop"
+	"flannel/internal/statedir"
 	"flannel/subnet/env"
 )
-
-// writeSubnetFile writes for the CNI plugin what this node has, after a pass
-// that left the node itself correct in one family at least, whatever single
-// peers failed.
-func (l *passState) writeSubnetFile(r *result) {
-	e, ok := l.subnetEnv(r)
-	if !ok {
-		return
-	}
-	// Its state is taken before it is compared, so that later changes are
-	// noticed. After it was written both happen again.
-	found, _ := os.Lstat(l.SubnetFile)
-	changed, err := env.Write(l.SubnetFile, e)
-	if changed {
-		found, _ = os.Lstat(l.SubnetFile)
-		if again, _ := env.Write(l.SubnetFile, e); again {
-			found = nil
-		}
-	}
-	l.subnetFileWritten = err == nil
-	l.checks.subnetFile.Set(err)
-	if err != nil {
-		l.Metrics.Error("subnet-file")
-		r.err = errors.Join(r.err, err)
-		return
-	}
-	l.subnetFile = found
-	l.remember()
-	if changed {
-		l.Log.Info("subnet file written", "path", l.SubnetFile, "subnet", subnet.Join(r.own.Subnet), "mtu", e.MTU)
-	}
-	if changed || !l.bridgeSeen {
-		l.bridgeSeen = true
-		l.readdressBridge(e)
-	}
-	if l.SubnetFileWritten != nil && !l.fileNotified {
-		err := l.SubnetFileWritten()
-		l.fileNotified = err == nil
-		r.err = errors.Join(r.err, err)
-	}
-}
 
 // subnetFileEvery is how often the subnet file is checked: no event shows that
 // somebody has removed it.
 const subnetFileEvery = 2 * time.Second
 
-// subnetFileDue reports whether the subnet file is to be restored. It is restored
-// ever more rarely while somebody else, such as a second daemon with the same
-// --subnet-file, writes it again and again.
-func (l *passState) subnetFileDue(now time.Time) bool {
-	if now.Before(l.fileAfter) {
-		return false
-	}
-	if !l.subnetFileTouched() {
-		l.fileRetry.Reset()
-		return false
-	}
-	l.fileAfter = now.Add(l.fileRetry.Next())
-	return true
+// subnetFile is subnet.env. It belongs to prepare, and then to the loop.
+type subnetFile struct {
+	path  string
+	log   *slog.Logger
+	state *statedir.Dir
+
+	// previous is what an earlier run has written; found is whether there was a
+	// file at the start, and ours whether this software was the last to serve the
+	// node.
+	previous    env.Env
+	found, ours bool
+	// last is what the state folder has. Its mark is zero if others wrote the file
+	// at the same moment.
+	last lastRun
+	// written is whether the last write succeeded.
+	written bool
+	// retry paces what restores the file; it is not checked before retryAt.
+	retry   loop.Backoff
+	retryAt time.Time
 }
 
-// subnetFileTouched reports whether the subnet file differs from what was
-// written. While it cannot be written, passes are repeated anyway.
-func (l *passState) subnetFileTouched() bool {
-	if !l.subnetFileWritten {
-		return false
-	}
-	was := l.subnetFile
-	is, err := os.Lstat(l.SubnetFile)
-	return err != nil || was == nil || !os.SameFile(was, is) || was.Size() != is.Size() || was.Mode() != is.Mode() || !was.ModTime().Equal(is.ModTime())
+// lastRun is the document from which a later start learns that this software was
+// the last to serve the node. flannel does not mark its routes on the uplink:
+// those that exist may be its routes only if it ran since, in this boot, and then
+// it has written subnet.env.
+type lastRun struct {
+	// Boot is when that was.
+	Boot string
+	// File is subnet.env as it was left.
+	File fileMark
 }
 
-// subnetEnv returns what subnet.env is to hold after a pass; it reports false
-// if the file is to stay as it is. A family that is broken keeps what an earlier
-// pass has written of it.
-func (l *passState) subnetEnv(r *result) (env.Env, bool) {
-	e := env.Env{MTU: l.backend.MTU(r.host.Uplink), IPMasq: l.IPMasq}
-	var written env.Env
-	if r.stats.Broken != (ipfam.Pair[bool]{}) {
-		written, _ = env.Read(l.SubnetFile) // a file that cannot be read counts as none
+const lastRunDocument = "last-run"
+
+// fileMark distinguishes a file from one that was written in its place.
+type fileMark struct {
+	Inode    uint64
+	Modified int64 // nanoseconds
+	Mode     uint32
+}
+
+// markOf returns the mark of a file; the zero mark if there is none.
+func markOf(path string) fileMark {
+	var stat unix.Stat_t
+	if unix.Lstat(path, &stat) != nil {
+		return fileMark{}
 	}
-	usable := false
-	for f, s := range ipfam.Prefixes(env.Gateways(r.own.Subnet)) {
-		if r.stats.Broken[f] {
-			e.Subnet[f], e.Network[f] = written.Subnet[f], written.Network[f]
-			continue
+	return fileMark{stat.Ino, stat.Mtim.Nano(), stat.Mode}
+}
+
+// readSubnetFile finds out what an earlier run has written, and who served the
+// node before this start. A file that cannot be read is as good as none; it is
+// written anew.
+func readSubnetFile(log *slog.Logger, path string, state *statedir.Dir) subnetFile {
+	f := subnetFile{path: path, log: log, state: state}
+	mark := markOf(f.path)
+	f.found = mark != fileMark{}
+	if f.state.Load(lastRunDocument, &f.last) == nil {
+		if f.found {
+			f.ours = mark == f.last.File
+		} else {
+			f.ours = f.last.Boot != "" && f.last.Boot == statedir.BootID()
 		}
-		e.Subnet[f], e.Network[f] = s, []netip.Prefix{l.config.Network[f]}
-		usable = true
 	}
-	return e, usable && r.planned
+	previous, err := env.Read(f.path)
+	if err != nil {
+		f.log.Debug("no earlier subnet file", "path", f.path, "err", err)
+		return f
+	}
+	f.previous = previous
+	return f
 }
 
-// bridge is the name that the CNI plugin's bridge has by default.
-const bridge = "cni0"
+// write makes the file hold e and reports whether it did not before.
+func (f *subnetFile) write(e env.Env) (changed bool, err error) {
+	// The mark is taken before the file is compared, so that later changes are
+	// noticed. After it was written both happen again.
+	mark := markOf(f.path)
+	if changed, err = env.Write(f.path, e); changed {
+		mark = markOf(f.path)
+		if again, _ := env.Write(f.path, e); again {
+			mark = fileMark{}
+		}
+	}
+	if f.written = err == nil; !f.written {
+		return false, err
+	}
+	now := lastRun{statedir.BootID(), mark}
+	if now != f.last {
+		f.last = now // A folder that cannot be written to is not tried with each pass.
+		if err := f.state.Save(lastRunDocument, now); err != nil {
+			f.log.Warn("record of this run not written", "err", err)
+		}
+	}
+	return changed, nil
+}
 
-// readdressBridge gives a bridge without pods the present subnet's address, and
-// logs that pods have addresses of an earlier one.
-func (l *passState) readdressBridge(e env.Env) {
-	former, err := l.ReaddressBridge(bridge, e)
-	if err != nil {
-		l.Log.Warn("bridge not checked", "dev", bridge, "err", err)
+// due reports whether the file is to be restored. It is restored ever more rarely
+// while somebody else, such as a second daemon with the same --subnet-file, writes
+// it again and again. While it cannot be written, passes are repeated anyway.
+func (f *subnetFile) due(now time.Time) bool {
+	if now.Before(f.retryAt) || !f.written {
+		return false
 	}
-	for _, a := range former {
-		l.Log.Warn("the bridge has an address outside this node's subnet: its pods are not reached from other nodes; "+
-			"delete them, then the bridge follows", "dev", bridge, "addr", a, "subnet", e.Subnet[ipfam.Of(a.Addr())].Masked())
+	if mark := markOf(f.path); mark == f.last.File && mark != (fileMark{}) {
+		f.retry.Reset()
+		return false
 	}
+	f.retryAt = now.Add(f.retry.Next())
+	return true
 }
