@@ -30,8 +30,8 @@ func (c *control) put(used, level, kind int, value []byte) int {
 // tosOption is how the TOS of one datagram is set and read.
 var tosOption = ipfam.Pair[[2]int]{{unix.IPPROTO_IP, unix.IP_TOS}, {unix.IPPROTO_IPV6, unix.IPV6_TCLASS}}
 
-// outgoing writes what is not the default: the TOS, and the size of segments.
-func (c *control) outgoing(f ipfam.Family, tos byte, segment int) int {
+// outgoing returns what is not the default: the TOS, and the size of segments.
+func (c *control) outgoing(f ipfam.Family, tos byte, segment int) []byte {
 	used := 0
 	var value [4]byte
 	if tos != 0 {
@@ -42,7 +42,7 @@ func (c *control) outgoing(f ipfam.Family, tos byte, segment int) int {
 		binary.NativeEndian.PutUint16(value[:], uint16(segment))
 		used = c.put(used, unix.IPPROTO_UDP, unix.UDP_SEGMENT, value[:2])
 	}
-	return used
+	return c.b[:used]
 }
 
 // incoming reads the TOS, and the size of the datagrams when there are many.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
 	"flannel/backend/udp/packet"
@@ -35,13 +36,13 @@ func newInward(s *session, socket *socket) *inward {
 // run moves packets until the device or the socket fails.
 func (i *inward) run() error {
 	for {
-		n, err := i.receiver.receive()
+		messages, err := i.receiver.receive()
 		if err != nil {
 			return err
 		}
 		i.table = i.tables.Load()
-		for m := range n {
-			if err := i.message(m); err != nil {
+		for m := range messages {
+			if err := i.message(&messages[m]); err != nil {
 				return err
 			}
 		}
@@ -52,12 +53,11 @@ func (i *inward) run() error {
 }
 
 // message takes the datagrams of one message; they have one sender.
-func (i *inward) message(n int) error {
-	data, control := i.receiver.payload(n)
-	from := i.receiver.from[n].addr()
-	tos, size := incoming(control)
-	here, known := i.table.endpoints[from]
-	if !known && !i.acceptUnknown(from) {
+func (i *inward) message(m *ipv4.Message) error {
+	data, sender := m.Buffers[0][:m.N], from(m)
+	tos, size := incoming(m.OOB[:m.NN])
+	here, known := i.table.endpoints[sender]
+	if !known && !i.acceptUnknown(sender) {
 		return nil
 	}
 	if size <= 0 {

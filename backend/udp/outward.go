@@ -206,7 +206,7 @@ func (o *outward) alone(s *sender, to *peer, p packet.Packet) {
 
 // learnPath asks the kernel what fits, which it has learnt from a router.
 func (o *outward) learnPath(s *sender, m *message) {
-	mtu, err := pathMTU(s.socket.conn, &m.peer.to)
+	mtu, err := pathMTU(s.socket.family, m.peer.to)
 	if err != nil {
 		o.log.Debug("MTU of a path not known", "dst", m.peer.path.addr, "err", err)
 		return

@@ -33,7 +33,7 @@ func TestADriverWithoutChecksumOffloadLosesNothing(t *testing.T) {
 	defer sink.conn.Close()
 	defer from.conn.Close()
 	port := sink.conn.LocalAddr().(*net.UDPAddr).Port
-	to := &peer{path: &path{addr: host}, to: newAddress(host, port, 0)}
+	to := &peer{path: &path{addr: host}, to: udpAddr(host, port, 0)}
 	o := &outward{session: &session{forwarder: newForwarder(backendtest.Env(true, false), Config{}, "flannel0")}}
 	s := newSender(from, nil)
 	s.socket.gso = true

@@ -3,7 +3,6 @@ package udp
 import (
 	"errors"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -83,12 +82,6 @@ func (r *reporter) close() error {
 // sendOne sends one datagram at once; when the socket is full it is lost.
 func (s *socket) sendOne(to *peer, tos byte, p packet.Packet) error {
 	var c control
-	oob := c.b[:c.outgoing(s.family, tos, 0)]
-	_, _, err := s.conn.WriteMsgUDPAddrPort(p, oob, to.to.addrPort())
+	_, _, err := s.conn.WriteMsgUDP(p, c.outgoing(s.family, tos, 0), to.to)
 	return err
-}
-
-// addrPort returns the address for package net.
-func (a *address) addrPort() netip.AddrPort {
-	return netip.AddrPortFrom(a.addr(), a.port())
 }

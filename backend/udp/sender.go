@@ -1,8 +1,10 @@
 package udp
 
 import (
-	"unsafe"
+	"bytes"
+	"errors"
 
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
 	"flannel/backend/udp/packet"
@@ -37,24 +39,19 @@ type message struct {
 // sender collects datagrams and sends them with few system calls, in order.
 type sender struct {
 	socket   *socket
-	headers  [maxMessages]mmsghdr
 	messages [maxMessages]message
 	count    int
-	pieces   [maxPieces]unix.Iovec
+	pieces   [maxPieces][]byte
 	used     int
+	// batch are the messages as the kernel takes them.
+	batch [maxMessages]ipv4.Message
 
 	// failed is called for a message that the kernel refused.
 	failed func(m *message, err error)
-
-	start, sent int
-	err         unix.Errno
-	try         func(fd uintptr) bool
 }
 
 func newSender(s *socket, failed func(*message, error)) *sender {
-	out := &sender{socket: s, failed: failed}
-	out.try = out.once
-	return out
+	return &sender{socket: s, failed: failed}
 }
 
 // full reports whether another datagram may not fit.
@@ -67,8 +64,7 @@ func (s *sender) add(p *peer, tos byte, header, body []byte) {
 	first := s.used
 	for _, b := range [2][]byte{header, body} {
 		if len(b) > 0 {
-			s.pieces[s.used].Base = unsafe.SliceData(b)
-			s.pieces[s.used].SetLen(len(b))
+			s.pieces[s.used] = b
 			s.used++
 			pieces++
 		}
@@ -102,16 +98,17 @@ func (s *sender) flush() error {
 	for i := range s.count {
 		s.prepare(i)
 	}
-	s.start = 0
-	for s.start < s.count {
-		s.err = 0
-		if err := s.socket.raw.Write(s.try); err != nil {
+	for start := 0; start < s.count; {
+		n, err := s.socket.batch.WriteBatch(s.batch[start:s.count], 0)
+		var refused unix.Errno
+		switch {
+		case err == nil:
+			start += n
+		case errors.As(err, &refused):
+			s.failed(&s.messages[start], refused)
+			start++
+		default:
 			return err
-		}
-		s.start += s.sent
-		if s.err != 0 {
-			s.failed(&s.messages[s.start], s.err)
-			s.start++
 		}
 	}
 	s.count, s.used = 0, 0
@@ -120,39 +117,15 @@ func (s *sender) flush() error {
 
 // prepare fills in what the kernel reads.
 func (s *sender) prepare(i int) {
-	m, h := &s.messages[i], &s.headers[i]
+	m := &s.messages[i]
 	segment := 0
 	if m.count > 1 {
 		segment = m.size
 	}
-	h.Name = (*byte)(unsafe.Pointer(&m.peer.to.raw))
-	h.Namelen = m.peer.to.length
-	h.Iov = &s.pieces[m.first]
-	h.SetIovlen(m.count * m.perPart)
-	h.Control = nil
-	used := m.controls.outgoing(s.socket.family, m.tos, segment)
-	if used > 0 {
-		h.Control = &m.controls.b[0]
-	}
-	h.SetControllen(used)
-}
-
-// once sends messages from start on. It reports false when the socket is full.
-func (s *sender) once(fd uintptr) bool {
-	for {
-		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd,
-			uintptr(unsafe.Pointer(&s.headers[s.start])), uintptr(s.count-s.start), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			return false
-		case 0:
-			s.sent = int(n)
-		default:
-			s.sent, s.err = 0, errno
-		}
-		return true
+	s.batch[i] = ipv4.Message{
+		Buffers: s.pieces[m.first : m.first+m.count*m.perPart],
+		OOB:     m.controls.outgoing(s.socket.family, m.tos, segment),
+		Addr:    m.peer.to,
 	}
 }
 
@@ -160,11 +133,7 @@ func (s *sender) once(fd uintptr) bool {
 func (s *sender) datagrams(m *message) []packet.Packet {
 	var out []packet.Packet
 	for i := range m.count {
-		var b []byte
-		for _, piece := range s.pieces[m.first+i*m.perPart : m.first+(i+1)*m.perPart] {
-			b = append(b, unsafe.Slice(piece.Base, piece.Len)...)
-		}
-		if p, ok := packet.Parse(b); ok {
+		if p, ok := packet.Parse(bytes.Join(s.pieces[m.first+i*m.perPart:m.first+(i+1)*m.perPart], nil)); ok {
 			out = append(out, p)
 		}
 	}

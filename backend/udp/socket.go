@@ -7,24 +7,19 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
-	"unsafe"
 
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
 )
 
-// mmsghdr is struct mmsghdr of recvmmsg(2) and sendmmsg(2).
-type mmsghdr struct {
-	unix.Msghdr
-	n uint32
-}
-
 // socket carries the datagrams of one family.
 type socket struct {
 	conn   *net.UDPConn
-	raw    syscall.RawConn
 	family ipfam.Family
+	// batch sends and receives many messages at once, of either family.
+	batch *ipv4.PacketConn
 	// gso is whether one send makes many datagrams, gro whether one receive gets
 	// many.
 	gso, gro bool
@@ -48,9 +43,7 @@ func listen(addr netip.Addr, port int, zone string, may offloads) (*socket, erro
 		return nil, fmt.Errorf("open UDP port %d: %w", port, err)
 	}
 	s.conn = conn.(*net.UDPConn)
-	if s.raw, err = s.conn.SyscallConn(); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
+	s.batch = ipv4.NewPacketConn(conn)
 	return s, nil
 }
 
@@ -80,19 +73,17 @@ func (s *socket) control(_, _ string, c syscall.RawConn) error {
 }
 
 // pathMTU asks the kernel what fits on the way to an address.
-func pathMTU(from *net.UDPConn, to *address) (int, error) {
-	local := from.LocalAddr().(*net.UDPAddr).AddrPort().Addr()
-	f := ipfam.Of(local)
-	fd, err := unix.Socket(f.AF(), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+func pathMTU(f ipfam.Family, to *net.UDPAddr) (mtu int, err error) {
+	conn, err := net.DialUDP("udp", nil, to)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = unix.Close(fd) }()
-	if _, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&to.raw)), uintptr(to.length)); errno != 0 {
-		return 0, errno
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
 	}
-	if f == ipfam.V4 {
-		return unix.GetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU)
-	}
-	return unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU)
+	option := ipfam.Pair[[2]int]{{unix.IPPROTO_IP, unix.IP_MTU}, {unix.IPPROTO_IPV6, unix.IPV6_MTU}}[f]
+	failed := raw.Control(func(fd uintptr) { mtu, err = unix.GetsockoptInt(int(fd), option[0], option[1]) })
+	return mtu, errors.Join(failed, err)
 }

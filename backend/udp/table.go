@@ -1,9 +1,12 @@
 package udp
 
 import (
+	"cmp"
 	"encoding/binary"
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +19,7 @@ import (
 // peer is a node in one family.
 type peer struct {
 	path *path
-	to   address
+	to   *net.UDPAddr
 	// ecn is whether the node copies congestion marks to the inner packets.
 	ecn bool
 }
@@ -84,27 +87,25 @@ func newTable(env backend.Env, port int, own subnet.Lease, peers []subnet.Lease,
 		t.own[f] = own.Subnet[f].Addr()
 		for _, l := range peers {
 			if l.Subnet[f].IsValid() && backend.CheckPeer(f, &l, typeName) == nil {
-				t.add(f, l, newAddress(l.Attrs.PublicIP[f], port, up.Index), old, len(peers))
+				t.add(f, l, udpAddr(l.Attrs.PublicIP[f], port, up.Index), old, len(peers))
 			}
 		}
 		slices.SortFunc(t.prefixTables[f], func(a, b prefixTable) int {
-			return compare(b.high, a.high)*2 + compare(b.low, a.low)
+			return cmp.Or(cmp.Compare(b.high, a.high), cmp.Compare(b.low, a.low))
 		})
 	}
 	return t
 }
 
-func compare(a, b uint64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
+// udpAddr returns where datagrams go; index is the interface of link-local addresses.
+func udpAddr(a netip.Addr, port, index int) *net.UDPAddr {
+	if a.Is6() && a.IsLinkLocalUnicast() {
+		a = a.WithZone(strconv.Itoa(index))
 	}
-	return 0
+	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, uint16(port)))
 }
 
-func (t *table) add(f ipfam.Family, l subnet.Lease, to address, old *table, room int) {
+func (t *table) add(f ipfam.Family, l subnet.Lease, to *net.UDPAddr, old *table, room int) {
 	addr, s := l.Attrs.PublicIP[f], l.Subnet[f]
 	e := t.endpoints[addr]
 	if e.path == nil && old != nil {

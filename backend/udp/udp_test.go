@@ -113,7 +113,7 @@ func TestTableFindsTheMostSpecificPeer(t *testing.T) {
 		got := ""
 		if p := table.find(to(dst)); p != nil {
 			got = p.path.addr.String()
-			if a := p.to.addrPort(); a != netip.AddrPortFrom(p.path.addr, 8285) {
+			if a := p.to.AddrPort(); a != netip.AddrPortFrom(p.path.addr, 8285) {
 				t.Errorf("%s goes to %s", dst, a)
 			}
 		}
@@ -170,11 +170,11 @@ func TestFindAllocatesNothing(t *testing.T) {
 func TestControlMessages(t *testing.T) {
 	for _, f := range ipfam.All() {
 		var c control
-		used := c.outgoing(f, 0xba, 1400)
-		if tos, _ := incoming(c.b[:used]); tos != 0xba {
-			t.Errorf("%s: TOS %x of %x", f, tos, c.b[:used])
+		sent := c.outgoing(f, 0xba, 1400)
+		if tos, _ := incoming(sent); tos != 0xba {
+			t.Errorf("%s: TOS %x of %x", f, tos, sent)
 		}
-		if c.outgoing(f, 0, 0) != 0 {
+		if len(c.outgoing(f, 0, 0)) != 0 {
 			t.Error("something to say about nothing")
 		}
 	}
