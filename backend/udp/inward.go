@@ -14,7 +14,8 @@ import (
 
 // inward moves packets from one socket to the device.
 type inward struct {
-	*session
+	udp      *udp
+	session  *session
 	family   ipfam.Family
 	receiver *receiver
 	writer   *writer
@@ -26,7 +27,7 @@ type inward struct {
 
 func newInward(s *session, socket *socket) *inward {
 	i := &inward{
-		session: s, family: socket.family, receiver: newReceiver(socket), writer: newWriter(s.tun),
+		udp: s.udp, session: s, family: socket.family, receiver: newReceiver(socket), writer: newWriter(s.tun),
 		merge: s.tun.segments,
 	}
 	i.merger.UDP = s.tun.datagrams
@@ -40,7 +41,7 @@ func (i *inward) run() error {
 		if err != nil {
 			return err
 		}
-		i.table = i.tables.Load()
+		i.table = i.udp.tables.Load()
 		for m := range messages {
 			if err := i.message(&messages[m]); err != nil {
 				return err
@@ -78,9 +79,11 @@ func (i *inward) message(m *ipv4.Message) error {
 // acceptUnknown reports whether packets from an address that no lease names are
 // accepted. The address is logged once.
 func (i *inward) acceptUnknown(from netip.Addr) bool {
-	i.counters.unknownSource.Add(1)
-	drop := i.config.KnownSourcesOnly || i.config.StrictSources
-	i.logUnknownSource(from, drop)
+	i.udp.counters.unknownSource.Add(1)
+	drop := i.udp.config.KnownSourcesOnly || i.udp.config.StrictSources
+	if i.udp.unknownSources.First(from) {
+		i.udp.env.Log.Info("packets from an address that no lease names", "src", from, "dropped", drop)
+	}
 	return !drop
 }
 
@@ -89,20 +92,20 @@ func (i *inward) acceptUnknown(from netip.Addr) bool {
 func (i *inward) accept(datagram []byte, tos byte, subnets []netip.Prefix) packet.Packet {
 	p, ok := packet.Parse(datagram)
 	if !ok || p.Family() != i.family || !i.table.network[i.family].Contains(p.Dst()) {
-		i.counters.malformed.Add(1)
+		i.udp.counters.malformed.Add(1)
 		return nil
 	}
-	if i.config.StrictSources && !holds(subnets, p.Src()) {
-		i.counters.wrongSource.Add(1)
+	if i.udp.config.StrictSources && !holds(subnets, p.Src()) {
+		i.udp.counters.wrongSource.Add(1)
 		return nil
 	}
 	if !p.Arrive(tos) {
-		i.counters.congested.Add(1)
+		i.udp.counters.congested.Add(1)
 		return nil
 	}
 	if !p.Hop() {
-		i.counters.expired.Add(1)
-		i.report(packet.TimeExceeded, p, 0)
+		i.udp.counters.expired.Add(1)
+		i.session.report(packet.TimeExceeded, p, 0)
 		return nil
 	}
 	return p
@@ -135,7 +138,7 @@ func (i *inward) write() error {
 		return err
 	}
 	// The device is down, or the packet makes no sense to the kernel.
-	i.counters.unwritten.Add(1)
+	i.udp.counters.unwritten.Add(1)
 	return nil
 }
 

@@ -15,7 +15,8 @@ const arenaSize = 64 << 10
 
 // outward moves packets from the device to the sockets.
 type outward struct {
-	*session
+	udp     *udp
+	session *session
 	reader  *reader
 	senders ipfam.Pair[*sender]
 	// arena holds headers until they are sent.
@@ -28,7 +29,7 @@ type outward struct {
 }
 
 func newOutward(s *session) *outward {
-	o := &outward{session: s, reader: newReader(s.tun), arena: make([]byte, arenaSize)}
+	o := &outward{udp: s.udp, session: s, reader: newReader(s.tun), arena: make([]byte, arenaSize)}
 	for f, socket := range s.sockets.Each() {
 		if socket != nil {
 			o.senders[f] = newSender(socket, func(m *message, err error) { o.refused(o.senders[f], m, err) })
@@ -41,7 +42,7 @@ func newOutward(s *session) *outward {
 func (o *outward) run() error {
 	for {
 		frames, err := o.reader.read()
-		o.table, o.now = o.tables.Load(), time.Now()
+		o.table, o.now = o.udp.tables.Load(), time.Now()
 		for _, frame := range frames {
 			if err := o.frame(frame); err != nil {
 				return err
@@ -74,23 +75,23 @@ func (o *outward) frame(frame []byte) error {
 	v := packet.DecodeVnet(frame)
 	p, ok := packet.Parse(frame[packet.VnetLen:])
 	if !ok {
-		o.counters.malformed.Add(1)
+		o.udp.counters.malformed.Add(1)
 		return nil
 	}
 	to := o.table.find(p)
 	if to == nil || o.senders[p.Family()] == nil {
-		o.counters.noLease.Add(1)
-		o.report(packet.NoRoute, p, 0)
+		o.udp.counters.noLease.Add(1)
+		o.session.report(packet.NoRoute, p, 0)
 		return nil
 	}
 	if !p.Hop() {
-		o.counters.expired.Add(1)
-		o.report(packet.TimeExceeded, p, 0)
+		o.udp.counters.expired.Add(1)
+		o.session.report(packet.TimeExceeded, p, 0)
 		return nil
 	}
 	if v.Whole() {
 		if !v.Complete(p) {
-			o.counters.malformed.Add(1)
+			o.udp.counters.malformed.Add(1)
 			return nil
 		}
 		return o.whole(to, p)
@@ -109,7 +110,7 @@ func (o *outward) whole(to *peer, p packet.Packet) error {
 // segments sends a packet that the kernel has left to us to take apart.
 func (o *outward) segments(to *peer, p packet.Packet, v packet.Vnet) error {
 	if o.splitter.Start(p, v) != nil {
-		o.counters.malformed.Add(1)
+		o.udp.counters.malformed.Add(1)
 		return nil
 	}
 	if limit := to.path.limit(o.now); limit != 0 && o.splitter.SegmentLen() > limit {
@@ -146,8 +147,8 @@ func (o *outward) add(to *peer, tos byte, header, body []byte) error {
 // tooBig reports to the sender of a packet what fits, or sends the packet in parts
 // when its sender allows that.
 func (o *outward) tooBig(to *peer, p packet.Packet, limit int) error {
-	o.counters.tooBig.Add(1)
-	o.report(packet.TooBig, p, limit)
+	o.udp.counters.tooBig.Add(1)
+	o.session.report(packet.TooBig, p, limit)
 	for _, part := range packet.Fragments(p, limit) {
 		if err := o.add(to, p.Outer(to.ecn), part, nil); err != nil {
 			return err
@@ -164,8 +165,7 @@ func (o *outward) refused(s *sender, m *message, err error) {
 	case errors.Is(err, unix.EIO) && m.count > 1:
 		o.sendSingly(s)
 	default:
-		o.counters.unsent.Add(uint64(m.count))
-		o.logSendError(m.peer.path.addr, err)
+		o.unsent(m.peer, m.count, err)
 		return
 	}
 	for _, p := range s.datagrams(m) {
@@ -178,7 +178,7 @@ func (o *outward) refused(s *sender, m *message, err error) {
 func (o *outward) sendSingly(s *sender) {
 	if s.socket.gso {
 		s.socket.gso = false
-		o.log.Warn("the uplink's driver has no checksum offload, so datagrams are sent one by one", "dev", o.setup.uplink)
+		o.udp.env.Log.Warn("the uplink's driver has no checksum offload, so datagrams are sent one by one", "dev", o.session.setup.uplink)
 	}
 }
 
@@ -189,8 +189,8 @@ func (o *outward) again(s *sender, to *peer, p packet.Packet) {
 		o.alone(s, to, p)
 		return
 	}
-	o.counters.tooBig.Add(1)
-	o.report(packet.TooBig, p, limit)
+	o.udp.counters.tooBig.Add(1)
+	o.session.report(packet.TooBig, p, limit)
 	for _, part := range packet.Fragments(p, limit) {
 		o.alone(s, to, part)
 	}
@@ -199,8 +199,16 @@ func (o *outward) again(s *sender, to *peer, p packet.Packet) {
 // alone sends one datagram at once.
 func (o *outward) alone(s *sender, to *peer, p packet.Packet) {
 	if err := s.socket.sendOne(to, p.Outer(to.ecn), p); err != nil {
-		o.counters.unsent.Add(1)
-		o.logSendError(to.path.addr, err)
+		o.unsent(to, 1, err)
+	}
+}
+
+// unsent counts datagrams that the kernel does not send, and logs once for each
+// address why.
+func (o *outward) unsent(to *peer, count int, err error) {
+	o.udp.counters.unsent.Add(uint64(count))
+	if o.udp.sendErrors.First(to.path.addr) {
+		o.udp.env.Log.Warn("packets not sent", "dst", to.path.addr, "err", err)
 	}
 }
 
@@ -208,13 +216,13 @@ func (o *outward) alone(s *sender, to *peer, p packet.Packet) {
 func (o *outward) learnPath(s *sender, m *message) {
 	mtu, err := pathMTU(s.socket.family, m.peer.to)
 	if err != nil {
-		o.log.Debug("MTU of a path not known", "dst", m.peer.path.addr, "err", err)
+		o.udp.env.Log.Debug("MTU of a path not known", "dst", m.peer.path.addr, "err", err)
 		return
 	}
 	limit := mtu - overhead[s.socket.family]
-	if o.setup.mtu <= limit {
+	if o.session.setup.mtu <= limit {
 		return // It was something else that did not fit.
 	}
 	m.peer.path.learn(limit, o.now)
-	o.log.Debug("path with a smaller MTU", "dst", m.peer.path.addr, "mtu", mtu)
+	o.udp.env.Log.Debug("path with a smaller MTU", "dst", m.peer.path.addr, "mtu", mtu)
 }

@@ -34,7 +34,7 @@ func TestADriverWithoutChecksumOffloadLosesNothing(t *testing.T) {
 	defer from.conn.Close()
 	port := sink.conn.LocalAddr().(*net.UDPAddr).Port
 	to := &peer{path: &path{addr: host}, to: udpAddr(host, port, 0)}
-	o := &outward{session: &session{forwarder: newForwarder(backendtest.Env(true, false), Config{}, "flannel0")}}
+	o := &outward{udp: backendtest.New(t, Type, `{}`, backendtest.Env(true, false)).(*udp), session: &session{}}
 	s := newSender(from, nil)
 	s.socket.gso = true
 	for _, tos := range []byte{0, 0xb8} {
@@ -50,7 +50,7 @@ func TestADriverWithoutChecksumOffloadLosesNothing(t *testing.T) {
 	for i := range s.count {
 		o.refused(s, &s.messages[i], unix.EIO)
 	}
-	if n := o.counters.unsent.Load(); n != 0 || s.socket.gso {
+	if n := o.udp.counters.unsent.Load(); n != 0 || s.socket.gso {
 		t.Fatalf("%d packets not sent; many at once still: %t", n, s.socket.gso)
 	}
 	b := make([]byte, 100)

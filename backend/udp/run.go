@@ -4,16 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"flannel/backend"
 	"flannel/internal/ipfam"
-	"flannel/internal/logonce"
 	"flannel/internal/loop"
 	"flannel/subnet"
 )
@@ -37,38 +33,7 @@ func (s *source) same(own subnet.Lease, peers []subnet.Lease, up backend.Uplink)
 	return s.up == up && s.own.Equal(own) && slices.EqualFunc(s.peers, peers, subnet.Lease.Equal)
 }
 
-// forwarder runs one session after the other.
-type forwarder struct {
-	env    backend.Env
-	log    *slog.Logger
-	config Config
-	device string
-	may    offloads
-
-	// last is what the table was made from; only Use knows it.
-	last     source
-	tables   atomic.Pointer[table]
-	counters counters
-	// unknownSources have sent packets and are named by no lease. sendErrors are
-	// the addresses to which the kernel does not send.
-	unknownSources, sendErrors *logonce.Set[netip.Addr]
-	// kick is signalled when setup is another one, or the device may be there.
-	kick loop.Signal
-
-	mu      sync.Mutex
-	setup   *setup // nil until the first Use
-	problem error
-}
-
 var errStarting = errors.New("starting to move packets")
-
-func newForwarder(env backend.Env, config Config, device string) *forwarder {
-	return &forwarder{
-		env: env, log: env.Log, config: config, device: device, may: all,
-		kick: loop.NewSignal(), problem: errStarting, counters: newCounters(env.Counter),
-		unknownSources: logonce.NewSet[netip.Addr](maxLogged), sendErrors: logonce.NewSet[netip.Addr](maxLogged),
-	}
-}
 
 // Use implements backend.Runner.
 func (b *udp) Use(own subnet.Lease, peers []subnet.Lease, h backend.Host) error {
@@ -81,39 +46,39 @@ func (b *udp) Use(own subnet.Lease, peers []subnet.Lease, h backend.Host) error 
 
 // use asks for a session with this setup and returns what is wrong with the
 // present one.
-func (f *forwarder) use(s setup) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.setup == nil || *f.setup != s || f.problem != nil {
-		f.setup = &s
-		f.kick.Send()
+func (b *udp) use(s setup) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.setup == nil || *b.setup != s || b.problem != nil {
+		b.setup = &s
+		b.kick.Send()
 	}
-	return f.problem
+	return b.problem
 }
 
-func (f *forwarder) wanted() *setup {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.setup
+func (b *udp) wanted() *setup {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.setup
 }
 
 // Run implements backend.Runner.
-func (f *forwarder) Run(ctx context.Context, changed func()) error {
+func (b *udp) Run(ctx context.Context, changed func()) error {
 	// The device is there soon after the first pass.
 	retry := loop.Backoff{First: 50 * time.Millisecond, Last: 5 * time.Second}
 	for {
-		want := f.wanted()
+		want := b.wanted()
 		if want == nil {
-			if err := f.wait(ctx, nil); err != nil {
+			if err := b.wait(ctx, nil); err != nil {
 				return err
 			}
 			continue
 		}
-		s, err := f.open(*want)
+		s, err := b.open(*want)
 		if err == nil {
 			retry.Reset()
-			f.settle(nil, changed)
-			err = f.session(ctx, s)
+			b.settle(nil, changed)
+			err = b.session(ctx, s)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -121,40 +86,37 @@ func (f *forwarder) Run(ctx context.Context, changed func()) error {
 		if err == nil {
 			continue // Another setup.
 		}
-		f.settle(err, changed)
-		timer := time.NewTimer(retry.Next())
-		err = f.wait(ctx, timer.C)
-		timer.Stop()
-		if err != nil {
+		b.settle(err, changed)
+		if err := b.wait(ctx, time.After(retry.Next())); err != nil {
 			return err
 		}
 	}
 }
 
-func (f *forwarder) wait(ctx context.Context, timer <-chan time.Time) error {
+func (b *udp) wait(ctx context.Context, timer <-chan time.Time) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-f.kick:
+	case <-b.kick:
 	case <-timer:
 	}
 	return nil
 }
 
 // settle remembers what is wrong, and calls changed if that is something else.
-func (f *forwarder) settle(err error, changed func()) {
-	f.mu.Lock()
-	before := f.problem
+func (b *udp) settle(err error, changed func()) {
+	b.mu.Lock()
+	before := b.problem
 	if err != nil {
 		err = fmt.Errorf("packets are not moved: %w", err)
 	}
-	f.problem = err
-	f.mu.Unlock()
+	b.problem = err
+	b.mu.Unlock()
 	switch {
 	case err == nil:
-		f.log.Info("moving packets", "dev", f.device, "port", f.config.Port)
+		b.env.Log.Info("moving packets", "dev", b.device, "port", b.config.Port)
 	case before == nil || before.Error() != err.Error():
-		f.log.Warn("packets are not moved, will retry", "err", err)
+		b.env.Log.Warn("packets are not moved, will retry", "err", err)
 	default:
 		return
 	}
@@ -163,7 +125,7 @@ func (f *forwarder) settle(err error, changed func()) {
 
 // session runs a session until it fails, ctx ends, or another setup is wanted;
 // then it returns nil.
-func (f *forwarder) session(ctx context.Context, s *session) error {
+func (b *udp) session(ctx context.Context, s *session) error {
 	done := make(chan error, 1) // closed by nobody: one send
 	go func() { done <- s.run() }()
 	for {
@@ -171,8 +133,8 @@ func (f *forwarder) session(ctx context.Context, s *session) error {
 		case err := <-done:
 			return errors.Join(err, s.close())
 		case <-ctx.Done():
-		case <-f.kick:
-			if want := f.wanted(); *want == s.setup {
+		case <-b.kick:
+			if want := b.wanted(); *want == s.setup {
 				continue
 			}
 		}

@@ -15,7 +15,7 @@ import (
 // session is the time between opening the device and the sockets, and closing
 // them.
 type session struct {
-	*forwarder
+	udp      *udp
 	setup    setup
 	tun      *tun
 	sockets  ipfam.Pair[*socket]
@@ -31,21 +31,21 @@ type offloads struct{ segments, datagrams, gso, gro bool }
 var all = offloads{true, true, true, true}
 
 // open attaches to the device and opens a socket per family.
-func (f *forwarder) open(want setup) (*session, error) {
-	s := &session{forwarder: f, setup: want}
+func (b *udp) open(want setup) (*session, error) {
+	s := &session{udp: b, setup: want}
 	var err error
-	if s.tun, err = openTUN(want.device, f.may); err != nil {
+	if s.tun, err = openTUN(want.device, b.may); err != nil {
 		return nil, err
 	}
-	for family, on := range f.env.Families.Each() {
+	for family, on := range b.env.Families.Each() {
 		if !on {
 			continue
 		}
-		if s.sockets[family], err = listen(want.addrs[family], f.config.Port, want.uplink, f.may); err != nil {
+		if s.sockets[family], err = listen(want.addrs[family], b.config.Port, want.uplink, b.may); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
 	}
-	s.reporter = openReporter(f.log, f.env.Families)
+	s.reporter = openReporter(b.env.Log, b.env.Families)
 	s.logOffloads()
 	return s, nil
 }
@@ -68,7 +68,7 @@ func (s *session) logOffloads() {
 		}
 	}
 	if lacking != nil {
-		s.log.Warn("the kernel lacks offloads, so packets are moved more slowly", "lacking", lacking)
+		s.udp.env.Log.Warn("the kernel lacks offloads, so packets are moved more slowly", "lacking", lacking)
 	}
 }
 
@@ -121,7 +121,7 @@ func (s *session) close() error {
 
 // report sends an ICMP error about a packet to its sender.
 func (s *session) report(problem packet.Problem, p packet.Packet, mtu int) {
-	t := s.tables.Load()
+	t := s.udp.tables.Load()
 	if !s.reporter.may() {
 		return
 	}

@@ -4,8 +4,14 @@
 package udp
 
 import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
 	"flannel/backend"
 	"flannel/internal/ipfam"
+	"flannel/internal/logonce"
+	"flannel/internal/loop"
 	"flannel/kernel"
 	"flannel/subnet"
 )
@@ -19,19 +25,39 @@ const routeMetric = 100
 // overhead is what the outer IP and UDP headers take from the uplink's MTU.
 var overhead = ipfam.Pair[int]{20 + 8, 40 + 8}
 
-// udp plans for the TUN device, and moves packets between it and the sockets.
+// udp plans for the TUN device, and moves packets between it and the sockets, in
+// one session after the other.
 type udp struct {
 	env    backend.Env
 	config Config
 	device string
-	*forwarder
+	may    offloads
+
+	// last is what the table was made from; only Use knows it.
+	last     source
+	tables   atomic.Pointer[table]
+	counters counters
+	// unknownSources have sent packets and are named by no lease. sendErrors are
+	// the addresses to which the kernel does not send.
+	unknownSources, sendErrors *logonce.Set[netip.Addr]
+	// kick is signalled when setup is another one, or the device may be there.
+	kick loop.Signal
+
+	mu      sync.Mutex
+	setup   *setup // nil until the first Use
+	problem error  // of the present session
 }
+
+// maxLogged bounds what is remembered of addresses that anybody can invent.
+const maxLogged = 256
 
 // New implements backend.Config. It finds the name of the device.
 func (c Config) New(env backend.Env) (backend.Backend, error) {
-	b := &udp{env: env, config: c, device: env.TUNName(devicePrefix)}
-	b.forwarder = newForwarder(env, c, b.device)
-	return b, nil
+	return &udp{
+		env: env, config: c, device: env.TUNName(devicePrefix), may: all,
+		kick: loop.NewSignal(), problem: errStarting, counters: newCounters(env.Counter),
+		unknownSources: logonce.NewSet[netip.Addr](maxLogged), sendErrors: logonce.NewSet[netip.Addr](maxLogged),
+	}, nil
 }
 
 // Attrs implements backend.Backend.
