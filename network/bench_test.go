@@ -1,7 +1,6 @@
 package network
 
 import (
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -25,7 +24,7 @@ func manyLeases(n int) []*subnet.Lease {
 		l.Subnet[ipfam.V4] = netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255))
 		l.Attrs.BackendType = "vxlan"
 		l.Attrs.PublicIP[ipfam.V4] = netip.MustParseAddr(fmt.Sprintf("172.16.%d.%d", i>>8, i&255))
-		l.Attrs.Data[ipfam.V4] = json.RawMessage(fmt.Sprintf(`{"VNI":1,"VtepMAC":"02:00:00:00:%02x:%02x"}`, i>>8, i&255))
+		l.Attrs.Data[ipfam.V4] = fmt.Sprintf(`{"VNI":1,"VtepMAC":"02:00:00:00:%02x:%02x"}`, i>>8, i&255)
 		leases[i] = l
 	}
 	return leases

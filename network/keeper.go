@@ -60,7 +60,7 @@ func (n *Network) setOwn(own subnet.Lease) {
 	if !n.needs.Peers {
 		n.snapshot.Store(&subnet.Snapshot{Leases: []*subnet.Lease{&own}})
 	}
-	if before == nil || before.Subnet != own.Subnet || !before.Attrs.Equal(own.Attrs) {
+	if before == nil || before.Subnet != own.Subnet || before.Attrs != own.Attrs {
 		n.Log.Info("lease acquired", "subnet", subnet.Join(own.Subnet), "public", addrs(own.Attrs.PublicIP))
 	}
 	n.wake()
@@ -85,7 +85,7 @@ func (n *Network) keepUntilChange(ctx context.Context, own subnet.Lease) error {
 				from = host.Uplink.Addr
 				n.Manager.Reconnect()
 			}
-			if n.backend.Attrs(host.Uplink).Equal(own.Attrs) {
+			if n.backend.Attrs(host.Uplink) == own.Attrs {
 				continue
 			}
 			cancel()

@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http/httptest"
@@ -133,7 +132,7 @@ func (n *testNode) await(what string, ok func() bool) {
 func (n *testNode) peer(number string) subnet.Lease {
 	l := subnet.Lease{Subnet: subnettest.Subnets("10.5." + number + ".0/24")}
 	l.Attrs = subnet.Attrs{BackendType: vxlan.Type.Name, PublicIP: ipfam.Pair[netip.Addr]{netip.MustParseAddr("192.0.2." + number)}}
-	l.Attrs.Data[ipfam.V4] = json.RawMessage(`{"VNI":1,"VtepMAC":"02:00:00:00:01:` + number + `"}`)
+	l.Attrs.Data[ipfam.V4] = `{"VNI":1,"VtepMAC":"02:00:00:00:01:` + number + `"}`
 	n.store.Put(l, false)
 	return l
 }

@@ -2,7 +2,6 @@
 package subnet
 
 import (
-	"encoding/json"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,38 +10,39 @@ import (
 	"flannel/internal/ipfam"
 )
 
-// Lease is the subnet of a node, and how that node is reached.
+// Lease is the subnet of a node, and how that node is reached. As JSON it stands in
+// the state folder.
 type Lease struct {
 	// Name is what an operator looks the record up by: the last element of
 	// the etcd key, or the name of the Node.
-	Name string
+	Name string `json:"name"`
 	// Subnet is the node's subnet in each family; an absent family is the
 	// zero Prefix.
-	Subnet ipfam.Pair[netip.Prefix]
-	Attrs  Attrs
+	Subnet ipfam.Pair[netip.Prefix] `json:"subnet"`
+	Attrs  Attrs                    `json:"attrs"`
 	// Expires is when the store drops the lease; zero means never or unknown.
 	// It is known only for this node's lease.
-	Expires time.Time
+	Expires time.Time `json:"expires,omitzero"`
 	// Precedence decides between two leases that collide.
-	Precedence Precedence
+	Precedence Precedence `json:"claim"`
 	// Invalid says what is wrong with a record that could not be decoded.
 	// The other fields then hold what could be read. Such a lease is never
 	// used; it is listed so that people can see it.
-	Invalid string
+	Invalid string `json:"-"`
 }
 
 // Attrs is what other nodes need to know to reach a node.
 type Attrs struct {
 	// BackendType is the backend in lower case; an empty type in a record is
 	// read as "udp".
-	BackendType string
+	BackendType string `json:"type"`
 	// Untyped is true if the record itself names no backend, as those of
 	// flannel's udp backend do.
-	Untyped  bool
-	PublicIP ipfam.Pair[netip.Addr]
-	// Data is what the backend publishes, one JSON text per family; nil when
+	Untyped  bool                   `json:"untyped,omitempty"`
+	PublicIP ipfam.Pair[netip.Addr] `json:"public"`
+	// Data is what the backend publishes, one JSON text per family; empty if
 	// the backend has none.
-	Data ipfam.Pair[json.RawMessage]
+	Data ipfam.Pair[string] `json:"data"`
 }
 
 // Precedence orders leases by age. Of two leases that collide the older one is
@@ -73,26 +73,19 @@ func (p Precedence) Before(o Precedence) bool {
 // are the same, and one of them is only kept in grace. That happens when an older
 // state of the store was restored. Two live ones are a collision.
 func (l *Lease) SameNode(o *Lease) bool {
-	return l.Precedence.Grace != o.Precedence.Grace && l.Attrs.Equal(o.Attrs)
+	return l.Precedence.Grace != o.Precedence.Grace && l.Attrs == o.Attrs
 }
 
 // Equal reports whether two leases are the same to a backend. Expires does not
 // count.
 func (l Lease) Equal(o Lease) bool {
 	return l.Name == o.Name && l.Subnet == o.Subnet && l.Precedence == o.Precedence &&
-		l.Invalid == o.Invalid && l.Attrs.Equal(o.Attrs)
+		l.Invalid == o.Invalid && l.Attrs == o.Attrs
 }
 
 // EqualLeases reports whether two lists hold equal leases in the same order.
 func EqualLeases(a, b []*Lease) bool {
 	return slices.EqualFunc(a, b, func(l, o *Lease) bool { return l == o || l.Equal(*o) })
-}
-
-// Equal reports whether two attribute sets are the same, byte for byte.
-func (a Attrs) Equal(o Attrs) bool {
-	return a.BackendType == o.BackendType && a.Untyped == o.Untyped && a.PublicIP == o.PublicIP &&
-		string(a.Data[ipfam.V4]) == string(o.Data[ipfam.V4]) &&
-		string(a.Data[ipfam.V6]) == string(o.Data[ipfam.V6])
 }
 
 // Join returns the subnets of a lease for people, IPv4 first,

@@ -113,8 +113,8 @@ func (s *Site) isOwn(own, l *Lease) bool {
 	if l.Subnet == own.Subnet || l.Name == own.Name && own.Name != "" {
 		return true
 	}
-	keyed := l.Attrs.Data[ipfam.V4] != nil || l.Attrs.Data[ipfam.V6] != nil
-	return l.Attrs.PublicIP == own.Attrs.PublicIP && (keyed || s.hasLocal(l)) && l.Attrs.Equal(own.Attrs)
+	keyed := l.Attrs.Data != (ipfam.Pair[string]{})
+	return l.Attrs.PublicIP == own.Attrs.PublicIP && (keyed || s.hasLocal(l)) && l.Attrs == own.Attrs
 }
 
 // hasLocal reports whether an interface of this host has a public address of a

@@ -40,7 +40,7 @@ func TestOnlyBadLeasesAreRejected(t *testing.T) {
 	good := lease("good", "10.5.2.0/24", "192.0.2.2", 6)
 	grace := func(l *subnet.Lease) { l.Precedence.Grace = true }
 	udp := func(l *subnet.Lease) { l.Attrs.BackendType = "udp" }
-	keyed := func(l *subnet.Lease) { l.Attrs.Data[ipfam.V4] = []byte(`{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}`) }
+	keyed := func(l *subnet.Lease) { l.Attrs.Data[ipfam.V4] = `{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}` }
 	tests := map[string]struct {
 		leases []subnet.Lease
 		want   map[string]string // rejected name: part of the reason
@@ -234,7 +234,7 @@ func pointees(leases ...subnet.Lease) []subnet.Lease { return leases }
 // This node's record has another subnet than it knows while one is acquired.
 func TestThisNodesRecordIsNoPeer(t *testing.T) {
 	own := lease("own", "10.5.1.0/24", "192.0.2.1", 5)
-	keyed := func(l *subnet.Lease) { l.Attrs.Data[ipfam.V4] = []byte(`{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}`) }
+	keyed := func(l *subnet.Lease) { l.Attrs.Data[ipfam.V4] = `{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}` }
 	renumbered := lease("own", "10.5.9.0/24", "192.0.2.1", 5)
 	for name, tt := range map[string]struct {
 		own, record subnet.Lease

@@ -82,7 +82,7 @@ func TestAttrsHaveNoData(t *testing.T) {
 	b := backendtest.New(t, Type, `{}`, backendtest.Env(true, false))
 	a := b.Attrs(backendtest.Uplink())
 	want := subnet.Attrs{BackendType: "host-gw", PublicIP: ipfam.Pair[netip.Addr]{netip.MustParseAddr("192.0.2.1")}}
-	if !a.Equal(want) {
+	if a != want {
 		t.Errorf("got %+v, want %+v", a, want)
 	}
 }

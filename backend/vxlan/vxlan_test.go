@@ -1,7 +1,6 @@
 package vxlan
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -25,7 +24,7 @@ func mac(s string) kernel.MAC {
 
 func environment(v4, v6 bool) backend.Env {
 	env := backendtest.Env(v4, v6)
-	env.Previous = subnet.Attrs{BackendType: typeName, Data: ipfam.Pair[json.RawMessage]{
+	env.Previous = subnet.Attrs{BackendType: typeName, Data: ipfam.Pair[string]{
 		data{1, mac("02:00:00:00:00:01")}.encode(), data{1, mac("02:00:00:00:06:01")}.encode(),
 	}}
 	return env
@@ -46,7 +45,7 @@ func node(n int) subnet.Lease {
 	l.Attrs = subnet.Attrs{
 		BackendType: typeName,
 		PublicIP:    ipfam.Pair[netip.Addr]{netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", n)), netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", n))},
-		Data: ipfam.Pair[json.RawMessage]{
+		Data: ipfam.Pair[string]{
 			data{1, mac(fmt.Sprintf("02:00:00:00:00:%02d", n))}.encode(), data{1, mac(fmt.Sprintf("02:00:00:00:06:%02d", n))}.encode(),
 		},
 	}
@@ -64,7 +63,7 @@ func TestPlan(t *testing.T) {
 		{Prefix: netip.MustParsePrefix("192.0.2.3/32"), Direct: false},
 	}
 	change := func(n int, text string) subnet.Lease {
-		return with(node(n), func(l *subnet.Lease) { l.Attrs.Data[ipfam.V4] = json.RawMessage(text) })
+		return with(node(n), func(l *subnet.Lease) { l.Attrs.Data[ipfam.V4] = text })
 	}
 	tests := []struct {
 		name, options string

@@ -102,7 +102,7 @@ func TestContentionEnds(t *testing.T) {
 	d := newContender(t, h, subnettest.Attrs(v4, 1), 50*time.Millisecond)
 	isOurs := func() bool {
 		l, _, found := h.Get(t, d.own.Subnet)
-		return found && l.Attrs.Equal(d.own.Attrs)
+		return found && l.Attrs == d.own.Attrs
 	}
 	theirs := d.own
 	theirs.Attrs.Data = subnettest.Attrs(v4, 2).Data

@@ -164,7 +164,7 @@ func (l *life) run(t *testing.T) {
 	l.acquire(t, l.there)
 	l.acquire(t, l.here)
 	leases, err := l.m.List(t.Context())
-	if err != nil || len(leases) != 1 || leases[0].Subnet != l.subnet || !leases[0].Attrs.Equal(l.here) {
+	if err != nil || len(leases) != 1 || leases[0].Subnet != l.subnet || leases[0].Attrs != l.here {
 		t.Errorf("the store holds %v, %v", leases, err)
 	}
 	if _, id := l.h.stored(t, l.subnet); id == clientv3.NoLease {

@@ -119,7 +119,7 @@ func renewedBeforeItEnds(t *testing.T, h *harness) {
 		})
 	}
 	l, _, _ := h.Get(t, own.Subnet)
-	if l.Precedence != own.Precedence || !l.Attrs.Equal(own.Attrs) {
+	if l.Precedence != own.Precedence || l.Attrs != own.Attrs {
 		t.Errorf("the record became %+v, was %+v", l, own)
 	}
 	if present := <-reported; !present.Expires.After(own.Expires) || !present.Equal(own) {
@@ -307,7 +307,7 @@ func recognisedByMAC(t *testing.T, h *harness) {
 	h.Put(t, other, false)
 	eventually.True(t, "own attributes are published again", func() bool {
 		l, _, _ := h.Get(t, own.Subnet)
-		return l.Attrs.Equal(own.Attrs)
+		return l.Attrs == own.Attrs
 	})
 	select {
 	case err := <-result:

@@ -38,7 +38,7 @@ func classify(r *record, want subnet.Attrs, past published) ownership {
 		return unowned
 	case !past.wrote(r.etcdLease) && !sameNode(a, want) && !past.identifies(a, r.etcdLease):
 		return foreign
-	case !a.Equal(want):
+	case a != want:
 		return outdated
 	}
 	return current
@@ -165,9 +165,9 @@ func sameKey(a, b subnet.Attrs) bool {
 
 // identity returns what in a backend's data belongs to one node alone: the MAC
 // of vxlan or the public key of wireguard.
-func identity(data json.RawMessage) string {
+func identity(data string) string {
 	var id struct{ VtepMAC, PublicKey string }
-	if data == nil || json.Unmarshal(data, &id) != nil {
+	if data == "" || json.Unmarshal([]byte(data), &id) != nil {
 		return ""
 	}
 	return strings.ToLower(id.VtepMAC) + id.PublicKey
@@ -186,5 +186,5 @@ func sameAddress(record, node subnet.Attrs) bool {
 // key material or, if the backend has none, are the same. With udp the records of
 // several nodes may be the same, from behind one address.
 func sameOrigin(a, b subnet.Attrs) bool {
-	return sameKey(a, b) || a.BackendType != subnet.DefaultBackend && a.Equal(b) && len(keysOf(a)) == 0
+	return sameKey(a, b) || a.BackendType != subnet.DefaultBackend && a == b && len(keysOf(a)) == 0
 }

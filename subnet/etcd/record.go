@@ -118,8 +118,8 @@ func encodeValue(a subnet.Attrs) ([]byte, error) {
 		PublicIP:      encodeAddr(ipfam.V4, a.PublicIP[ipfam.V4]),
 		PublicIPv6:    encodeAddr(ipfam.V6, a.PublicIP[ipfam.V6]),
 		BackendType:   a.BackendType,
-		BackendData:   a.Data[ipfam.V4],
-		BackendV6Data: a.Data[ipfam.V6],
+		BackendData:   json.RawMessage(a.Data[ipfam.V4]),
+		BackendV6Data: json.RawMessage(a.Data[ipfam.V6]),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode lease: %w", err)
@@ -144,7 +144,7 @@ func decodeValue(value []byte) (subnet.Attrs, error) {
 	a := subnet.Attrs{
 		BackendType: subnet.DefaultBackend,
 		Untyped:     r.BackendType == "", // flannel's udp backend writes none
-		Data:        ipfam.Pair[json.RawMessage]{present(r.BackendData), present(r.BackendV6Data)},
+		Data:        ipfam.Pair[string]{present(r.BackendData), present(r.BackendV6Data)},
 	}
 	for f, raw := range (ipfam.Pair[json.RawMessage]{r.PublicIP, r.PublicIPv6}).Each() {
 		var err error
@@ -161,11 +161,11 @@ func decodeValue(value []byte) (subnet.Attrs, error) {
 	return a, nil
 }
 
-func present(data json.RawMessage) json.RawMessage {
+func present(data json.RawMessage) string {
 	if string(data) == "null" {
-		return nil
+		return ""
 	}
-	return data
+	return string(data)
 }
 
 // decode reads a whole record. It always returns a lease; what could not be

@@ -136,7 +136,7 @@ func TestRestoredStoreIsBroughtUpToDate(t *testing.T) {
 	awaitAll(t, h, nodes, append(subnets, gone.Subnet))
 	eventually.True(t, "the attributes of the first node are published again", func() bool {
 		l, _, found := h.Get(t, subnets[0])
-		return found && l.Attrs.Equal(moved)
+		return found && l.Attrs == moved
 	})
 }
 

@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -73,7 +72,7 @@ func (k *annotations) encode(a subnet.Attrs) map[string]*string {
 	for f, key := range k.data.Each() {
 		switch {
 		case len(a.Data[f]) > 0:
-			out[key] = text(string(a.Data[f]))
+			out[key] = text(a.Data[f])
 		case f == ipfam.V4 || a.PublicIP[f].IsValid():
 			out[key] = text(noData)
 		default:
@@ -184,7 +183,7 @@ func (k *annotations) restore(is, was subnet.Attrs, have map[string]string) (sub
 		if !is.PublicIP[f].IsValid() && was.PublicIP[f].IsValid() {
 			is.PublicIP[f], lost = was.PublicIP[f], true
 		}
-		if is.Data[f] == nil && was.Data[f] != nil {
+		if is.Data[f] == "" && was.Data[f] != "" {
 			is.Data[f], lost = was.Data[f], true
 		}
 	}
@@ -201,7 +200,7 @@ func (k *annotations) typeGone(is, was subnet.Attrs, have map[string]string) boo
 		return true
 	}
 	for f, data := range is.Data.Each() {
-		if data != nil && bytes.Equal(data, was.Data[f]) {
+		if data != "" && data == was.Data[f] {
 			return true
 		}
 	}
@@ -224,16 +223,16 @@ func decodeAddr(f ipfam.Family, key string, have map[string]string) (netip.Addr,
 	return addr, nil
 }
 
-func decodeData(key, value string) (json.RawMessage, error) {
+func decodeData(key, value string) (string, error) {
 	if len(value) > maxData {
-		return nil, fmt.Errorf("annotation %s has %d bytes, at most %d are allowed", key, len(value), maxData)
+		return "", fmt.Errorf("annotation %s has %d bytes, at most %d are allowed", key, len(value), maxData)
 	}
-	data := bytes.TrimSpace([]byte(value))
-	if len(data) == 0 || string(data) == noData {
-		return nil, nil
+	data := strings.TrimSpace(value)
+	if data == "" || data == noData {
+		return "", nil
 	}
-	if !json.Valid(data) {
-		return nil, fmt.Errorf("annotation %s is not JSON", key)
+	if !json.Valid([]byte(data)) {
+		return "", fmt.Errorf("annotation %s is not JSON", key)
 	}
 	return data, nil
 }

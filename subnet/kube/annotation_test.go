@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"encoding/json"
 	"maps"
 	"net/netip"
 	"strings"
@@ -44,14 +43,14 @@ func TestPrefixOfAnnotations(t *testing.T) {
 func attrs4() subnet.Attrs {
 	a := subnet.Attrs{BackendType: "vxlan"}
 	a.PublicIP[ipfam.V4] = netip.MustParseAddr("192.0.2.1")
-	a.Data[ipfam.V4] = json.RawMessage(`{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}`)
+	a.Data[ipfam.V4] = `{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}`
 	return a
 }
 
 func attrs46() subnet.Attrs {
 	a := attrs4()
 	a.PublicIP[ipfam.V6] = netip.MustParseAddr("2001:db8::1")
-	a.Data[ipfam.V6] = json.RawMessage(`{"VNI":1,"VtepMAC":"02:00:00:00:00:06"}`)
+	a.Data[ipfam.V6] = `{"VNI":1,"VtepMAC":"02:00:00:00:00:06"}`
 	return a
 }
 
@@ -73,9 +72,9 @@ func apply(have map[string]string, patch map[string]*string) map[string]string {
 
 func TestAnnotationsAreThoseOfFlannel(t *testing.T) {
 	hostgw := attrs4()
-	hostgw.BackendType, hostgw.Data = "host-gw", ipfam.Pair[json.RawMessage]{}
+	hostgw.BackendType, hostgw.Data = "host-gw", ipfam.Pair[string]{}
 	only6 := attrs46()
-	only6.PublicIP[ipfam.V4], only6.Data[ipfam.V4] = netip.Addr{}, nil
+	only6.PublicIP[ipfam.V4], only6.Data[ipfam.V4] = netip.Addr{}, ""
 	tests := map[string]struct {
 		attrs subnet.Attrs
 		want  map[string]string
@@ -116,7 +115,7 @@ func TestAnnotationsAreThoseOfFlannel(t *testing.T) {
 			if !matches(got, encoded) {
 				t.Error("the patched Node does not match")
 			}
-			if a, err := k.decode(got, both); err != nil || !a.Equal(test.attrs) {
+			if a, err := k.decode(got, both); err != nil || a != test.attrs {
 				t.Errorf("decoded %+v, %v", a, err)
 			}
 		})
@@ -142,8 +141,8 @@ func TestAFlannelPeerSeesAChangeOfOneFamily(t *testing.T) {
 	changes := map[string]func(*subnet.Attrs){
 		"IPv4 address": func(a *subnet.Attrs) { a.PublicIP[ipfam.V4] = netip.MustParseAddr("192.0.2.7") },
 		"IPv6 address": func(a *subnet.Attrs) { a.PublicIP[ipfam.V6] = netip.MustParseAddr("2001:db8::7") },
-		"IPv4 MAC":     func(a *subnet.Attrs) { a.Data[ipfam.V4] = json.RawMessage(`{"VNI":1,"VtepMAC":"02:00:00:00:00:07"}`) },
-		"IPv6 MAC":     func(a *subnet.Attrs) { a.Data[ipfam.V6] = json.RawMessage(`{"VNI":1,"VtepMAC":"02:00:00:00:00:07"}`) },
+		"IPv4 MAC":     func(a *subnet.Attrs) { a.Data[ipfam.V4] = `{"VNI":1,"VtepMAC":"02:00:00:00:00:07"}` },
+		"IPv6 MAC":     func(a *subnet.Attrs) { a.Data[ipfam.V6] = `{"VNI":1,"VtepMAC":"02:00:00:00:00:07"}` },
 		"both addresses": func(a *subnet.Attrs) {
 			a.PublicIP[ipfam.V4], a.PublicIP[ipfam.V6] = netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")
 		},
@@ -159,7 +158,7 @@ func TestAFlannelPeerSeesAChangeOfOneFamily(t *testing.T) {
 				if !flannelSees(k, have, is) {
 					t.Errorf("flannel ignores the change from %v to %v", have, is)
 				}
-				if a, err := k.decode(is, both); err != nil || !a.Equal(next) || !matches(is, k.encode(next)) {
+				if a, err := k.decode(is, both); err != nil || a != next || !matches(is, k.encode(next)) {
 					t.Errorf("the annotations say %+v, %v", a, err)
 				}
 				have, next = is, attrs46()
@@ -197,7 +196,7 @@ func TestWrongAnnotations(t *testing.T) {
 func TestFlannelsUDPHasNoType(t *testing.T) {
 	k := keysOf(t)
 	a, err := k.decode(map[string]string{k.managed: "true", k.backendType: "", k.publicIP[ipfam.V4]: "192.0.2.1", k.data[ipfam.V4]: "null"}, both)
-	if err != nil || a.BackendType != "udp" || !a.Untyped || a.Data[ipfam.V4] != nil {
+	if err != nil || a.BackendType != "udp" || !a.Untyped || a.Data[ipfam.V4] != "" {
 		t.Errorf("got %+v, %v", a, err)
 	}
 }

@@ -77,7 +77,7 @@ func (k *keeper) check(ctx context.Context, n *Node) (done bool, again time.Time
 		k.own.Precedence = p
 		k.update(k.own)
 	}
-	if asked := m.asked.Load(); asked != nil && !m.overwrite(n, *asked).Equal(k.own.Attrs) {
+	if asked := m.asked.Load(); asked != nil && m.overwrite(n, *asked) != k.own.Attrs {
 		return true, again, nil
 	}
 	now := time.Now()

@@ -163,12 +163,12 @@ func owns() map[string]func(t *testing.T, h *harness) {
 		},
 		"an earlier run is remembered": func(t *testing.T, h *harness) {
 			m := h.onNode(t, "earlier", "10.5.1.0/24")
-			if a, err := m.Previous(h.ctx(t), attrs4().PublicIP, nothing()); err != nil || !a.Equal(subnet.Attrs{}) {
+			if a, err := m.Previous(h.ctx(t), attrs4().PublicIP, nothing()); err != nil || a != (subnet.Attrs{}) {
 				t.Errorf("before the first run: %+v, %v", a, err)
 			}
 			h.acquire(t, m)
 			next := start(t, h.options(t, "earlier"))
-			if a, err := next.Previous(h.ctx(t), ipfam.Pair[netip.Addr]{}, nothing()); err != nil || !a.Equal(attrs4()) {
+			if a, err := next.Previous(h.ctx(t), ipfam.Pair[netip.Addr]{}, nothing()); err != nil || a != attrs4() {
 				t.Errorf("after it: %+v, %v", a, err)
 			}
 		},

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"sync/atomic"
@@ -44,8 +43,8 @@ func put(t *testing.T, p *peers, n *Node) {
 func clone(n *Node) *Node { return n.DeepCopyObject().(*Node) }
 
 func TestEachPartOfAPeerIsCompared(t *testing.T) {
-	mac := json.RawMessage(`{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}`)
-	key := json.RawMessage(`{"PublicKey":"k"}`)
+	mac := `{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}`
+	key := `{"PublicKey":"k"}`
 	parts := map[string]func(f ipfam.Family, n *Node, a *subnet.Attrs){
 		"MAC": func(f ipfam.Family, _ *Node, a *subnet.Attrs) { a.Data[f] = mac },
 		"key": func(f ipfam.Family, _ *Node, a *subnet.Attrs) { a.Data[f] = key },
@@ -75,7 +74,7 @@ func TestEachPartOfAPeerIsCompared(t *testing.T) {
 					}
 					n.Annotations = apply(n.Annotations, p.keys.patch(n.Annotations, p.keys.encode(a)))
 					put(t, p, n)
-					if after := last()[0]; after.Equal(*before) || !after.Attrs.Equal(a) || *sets != 2 {
+					if after := last()[0]; after.Equal(*before) || after.Attrs != a || *sets != 2 {
 						t.Errorf("got %+v after %+v, %d sets", after, before, *sets)
 					}
 					n.ResourceVersion += "1"
@@ -92,7 +91,7 @@ func TestEachPartOfAPeerIsCompared(t *testing.T) {
 func TestAPeerWithoutAnnotationsIsKeptForAWhile(t *testing.T) {
 	k := keysOf(t)
 	hostgw := attrs46()
-	hostgw.BackendType, hostgw.Data = "host-gw", ipfam.Pair[json.RawMessage]{}
+	hostgw.BackendType, hostgw.Data = "host-gw", ipfam.Pair[string]{}
 	wipes := map[string]struct {
 		attrs subnet.Attrs
 		wipe  func(n *Node)
@@ -124,7 +123,7 @@ func TestAPeerWithoutAnnotationsIsKeptForAWhile(t *testing.T) {
 				<-time.After(4 * time.Minute)
 				put(t, p, wiped)
 				p.replace([]*Node{clone(wiped)}, "2")
-				if l := last(); len(l) != 1 || !l[0].Precedence.Grace || !l[0].Attrs.Equal(tt.attrs) {
+				if l := last(); len(l) != 1 || !l[0].Precedence.Grace || l[0].Attrs != tt.attrs {
 					t.Fatalf("after four minutes: %+v", l)
 				}
 				put(t, p, whole)
@@ -169,12 +168,12 @@ func TestWhatIsLeftOfAPeerIsFollowed(t *testing.T) {
 		put(t, p, n)
 		want := attrs46()
 		want.PublicIP[ipfam.V4] = netip.MustParseAddr("192.0.2.99")
-		if l := last(); len(l) != 1 || !l[0].Attrs.Equal(want) {
+		if l := last(); len(l) != 1 || l[0].Attrs != want {
 			t.Fatalf("while IPv6 is kept: %+v", l)
 		}
 		<-time.After(time.Minute + time.Second)
-		want.PublicIP[ipfam.V6], want.Data[ipfam.V6] = netip.Addr{}, nil
-		if l := last(); len(l) != 1 || !l[0].Attrs.Equal(want) || l[0].Precedence.Grace {
+		want.PublicIP[ipfam.V6], want.Data[ipfam.V6] = netip.Addr{}, ""
+		if l := last(); len(l) != 1 || l[0].Attrs != want || l[0].Precedence.Grace {
 			t.Errorf("after the grace time: %+v", l)
 		}
 	})
@@ -183,7 +182,7 @@ func TestWhatIsLeftOfAPeerIsFollowed(t *testing.T) {
 // TestAnotherBackendIsTakenAtOnce changes to flannel's udp backend, which has an
 // empty type, and to one without data.
 func TestAnotherBackendIsTakenAtOnce(t *testing.T) {
-	for from, data := range map[string]ipfam.Pair[json.RawMessage]{"vxlan": attrs46().Data, "host-gw": {}} {
+	for from, data := range map[string]ipfam.Pair[string]{"vxlan": attrs46().Data, "host-gw": {}} {
 		for _, to := range []string{"", "alloc"} {
 			t.Run(from+" to "+to, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {

@@ -2,7 +2,6 @@ package subnettest
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -38,7 +37,7 @@ func Attrs(config string, n int) subnet.Attrs {
 	}
 	for f := range ipfam.Prefixes(c.Network) {
 		a.PublicIP[f] = public[f]
-		a.Data[f] = json.RawMessage(fmt.Sprintf(`{"VNI":1,"VtepMAC":"02:00:00:00:00:%02x"}`, n))
+		a.Data[f] = fmt.Sprintf(`{"VNI":1,"VtepMAC":"02:00:00:00:00:%02x"}`, n)
 	}
 	return a
 }
@@ -78,7 +77,7 @@ func acquire(t *testing.T, m subnet.Manager, a subnet.Attrs, prev ipfam.Pair[net
 	if err != nil {
 		t.Fatalf("Acquire: %v", err)
 	}
-	if !l.Attrs.Equal(a) || l.Name == "" || l.Precedence.Age == 0 {
+	if l.Attrs != a || l.Name == "" || l.Precedence.Age == 0 {
 		t.Fatalf("Acquire = %+v, want the attributes %+v, a name and a precedence", l, a)
 	}
 	return l
@@ -233,7 +232,7 @@ func reservationStaysOne(t *testing.T, h Harness) {
 			t.Errorf("acquired %v until %s", got.Subnet, got.Expires)
 		}
 		l, reservation, found := h.Get(t, reserved)
-		if !found || !reservation || !l.Attrs.Equal(a) {
+		if !found || !reservation || l.Attrs != a {
 			t.Errorf("the store has %+v, reservation %t, found %t", l, reservation, found)
 		}
 	}
@@ -250,7 +249,7 @@ func otherAttributes(t *testing.T, h Harness) {
 	if second.Subnet != first.Subnet || second.Precedence != first.Precedence {
 		t.Errorf("the subnet changed from %+v to %+v", first, second)
 	}
-	if l, _, _ := h.Get(t, first.Subnet); !l.Attrs.Equal(other) {
+	if l, _, _ := h.Get(t, first.Subnet); l.Attrs != other {
 		t.Errorf("the store has %+v, want %+v", l.Attrs, other)
 	}
 }
@@ -259,14 +258,14 @@ func previous(t *testing.T, h Harness) {
 	h.SetConfig(t, IPv4Config)
 	a := Attrs(IPv4Config, 1)
 	m := node(t, h)
-	if got, err := m.Previous(limited(t), a.PublicIP, none()); err != nil || !got.Equal(subnet.Attrs{}) {
+	if got, err := m.Previous(limited(t), a.PublicIP, none()); err != nil || got != (subnet.Attrs{}) {
 		t.Errorf("Previous = %+v, %v before the first run", got, err)
 	}
 	own := acquire(t, m, a, none())
 	keyless := a
 	keyless.Data = subnet.Attrs{}.Data
 	for prev, want := range map[ipfam.Pair[netip.Prefix]]subnet.Attrs{own.Subnet: a, none(): keyless} {
-		if got, err := node(t, h).Previous(limited(t), a.PublicIP, prev); err != nil || !got.Equal(want) {
+		if got, err := node(t, h).Previous(limited(t), a.PublicIP, prev); err != nil || got != want {
 			t.Errorf("Previous = %+v, %v after %v; want %+v", got, err, prev, want)
 		}
 	}
@@ -311,7 +310,7 @@ func readdressed(t *testing.T, h Harness) {
 		moved := Attrs(config, 1)
 		moved.PublicIP = Attrs(config, 2).PublicIP
 		m := node(t, h)
-		if got, err := m.Previous(limited(t), moved.PublicIP, first.Subnet); err != nil || !got.Equal(subnet.Attrs{}) {
+		if got, err := m.Previous(limited(t), moved.PublicIP, first.Subnet); err != nil || got != (subnet.Attrs{}) {
 			t.Errorf("Previous = %+v, %v; nobody has published this address", got, err)
 		}
 		again := acquire(t, m, moved, first.Subnet)
@@ -346,7 +345,7 @@ func addressOfAnother(t *testing.T, h Harness) {
 		m, n := node(t, h), node(t, h)
 		own := acquire(t, m, c.first, none())
 		prev, err := n.Previous(limited(t), c.other.PublicIP, none())
-		if err != nil || prev.Data[ipfam.V4] != nil {
+		if err != nil || prev.Data[ipfam.V4] != "" {
 			t.Errorf("Previous = %+v, %v: the key is another node's", prev, err)
 		}
 		other := acquire(t, n, c.other, none())
@@ -355,7 +354,7 @@ func addressOfAnother(t *testing.T, h Harness) {
 		}
 		back := acquire(t, m, c.back, own.Subnet)
 		disjoint(t, []subnet.Lease{other, back})
-		if l, _, _ := h.Get(t, other.Subnet); !l.Attrs.Equal(c.other) {
+		if l, _, _ := h.Get(t, other.Subnet); l.Attrs != c.other {
 			t.Errorf("the record of the other node became %+v", l)
 		}
 		h.Delete(t, other.Subnet)

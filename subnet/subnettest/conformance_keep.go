@@ -22,7 +22,7 @@ func deletedIsPublishedAgain(t *testing.T, h Harness) {
 			h.Delete(t, own.Subnet)
 			eventually.True(t, "the lease is there again", func() bool {
 				l, _, found := h.Get(t, own.Subnet)
-				return found && l.Attrs.Equal(own.Attrs)
+				return found && l.Attrs == own.Attrs
 			})
 		}
 		stop()
@@ -72,7 +72,7 @@ func takenOverIsLost(t *testing.T, h Harness) {
 	awaitLoss(t, result)
 	other := acquire(t, m, Attrs(IPv4Config, 1), own.Subnet)
 	disjoint(t, []subnet.Lease{thief, other})
-	if l, _, _ := h.Get(t, own.Subnet); !l.Attrs.Equal(thief.Attrs) {
+	if l, _, _ := h.Get(t, own.Subnet); l.Attrs != thief.Attrs {
 		t.Errorf("the other node's record was overwritten with %+v", l)
 	}
 }
@@ -87,7 +87,7 @@ func undecodableIsReplaced(t *testing.T, h Harness) {
 		t.Helper()
 		eventually.True(t, "the lease is there again", func() bool {
 			l, reservation, found := h.Get(t, own.Subnet)
-			return found && !reservation && l.Attrs.Equal(own.Attrs)
+			return found && !reservation && l.Attrs == own.Attrs
 		})
 	}
 	garble := func(value string) {
@@ -142,14 +142,14 @@ func watchSeesChanges(t *testing.T, h Harness) {
 	h.Put(t, peer, false)
 	w.Await("the changed attributes", func(leases []*subnet.Lease) bool {
 		for _, l := range leases {
-			if l.Subnet == peer.Subnet && l.Attrs.Equal(changed) {
+			if l.Subnet == peer.Subnet && l.Attrs == changed {
 				return true
 			}
 		}
 		return false
 	})
 	for _, l := range before {
-		if l.Attrs.Equal(changed) {
+		if l.Attrs == changed {
 			t.Error("a set that was passed on has changed")
 		}
 	}

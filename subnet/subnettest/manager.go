@@ -102,7 +102,7 @@ func sameNode(a, b subnet.Attrs) bool {
 
 func sameDevice(a, b subnet.Attrs) bool {
 	for f, data := range a.Data.Each() {
-		if data != nil && string(data) == string(b.Data[f]) {
+		if data != "" && data == b.Data[f] {
 			return true
 		}
 	}

@@ -44,47 +44,8 @@ type state struct {
 	Overrides ipfam.Pair[netip.Addr] `json:"overrides"`
 	// Asked is what this node has asked to publish; an operator may have made the
 	// record another one.
-	Asked attrs  `json:"asked"`
-	Own   record `json:"own"`
-}
-
-// record is a lease.
-type record struct {
-	Name       string                   `json:"name"`
-	Subnet     ipfam.Pair[netip.Prefix] `json:"subnet"`
-	Attrs      attrs                    `json:"attrs"`
-	Expires    time.Time                `json:"expires,omitzero"`
-	Precedence subnet.Precedence        `json:"claim"`
-}
-
-// attrs are subnet.Attrs, with the data byte for byte.
-type attrs struct {
-	BackendType string                 `json:"type"`
-	Untyped     bool                   `json:"untyped,omitempty"`
-	PublicIP    ipfam.Pair[netip.Addr] `json:"public"`
-	Data        ipfam.Pair[string]     `json:"data"`
-}
-
-func attrsOf(a subnet.Attrs) attrs {
-	return attrs{a.BackendType, a.Untyped, a.PublicIP, ipfam.Pair[string]{string(a.Data[ipfam.V4]), string(a.Data[ipfam.V6])}}
-}
-
-func (a attrs) attrs() subnet.Attrs {
-	out := subnet.Attrs{BackendType: a.BackendType, Untyped: a.Untyped, PublicIP: a.PublicIP}
-	for f, text := range a.Data.Each() {
-		if text != "" {
-			out.Data[f] = json.RawMessage(text)
-		}
-	}
-	return out
-}
-
-func recordOf(l *subnet.Lease) record {
-	return record{l.Name, l.Subnet, attrsOf(l.Attrs), l.Expires, l.Precedence}
-}
-
-func (r record) lease() subnet.Lease {
-	return subnet.Lease{Name: r.Name, Subnet: r.Subnet, Attrs: r.Attrs.attrs(), Expires: r.Expires, Precedence: r.Precedence}
+	Asked subnet.Attrs `json:"asked"`
+	Own   subnet.Lease `json:"own"`
 }
 
 // load reads what this node knew last.
@@ -113,7 +74,7 @@ func (s *state) check(o Options, config *subnet.Config, wanted *subnet.Attrs, no
 		return errors.New("it is of another store or another node")
 	case config != nil && !sameConfig(config, s.Config):
 		return errors.New("the network configuration has changed")
-	case wanted != nil && !s.Asked.attrs().Equal(*wanted):
+	case wanted != nil && s.Asked != *wanted:
 		return fmt.Errorf("this node has published something else: %v", s.Asked.PublicIP)
 	case now.Before(s.Contact.Add(-clockError)):
 		return fmt.Errorf("the clock is behind: the store was reached at %s", s.Contact.Format(time.RFC3339))

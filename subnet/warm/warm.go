@@ -117,14 +117,14 @@ func (m *Manager) Overrides(ctx context.Context) (ipfam.Pair[netip.Addr], error)
 func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr], prev ipfam.Pair[netip.Prefix]) (subnet.Attrs, error) {
 	return ask(ctx, m, func(ctx context.Context) (subnet.Attrs, error) {
 		return m.Store.Previous(ctx, public, prev)
-	}, func(s *state) subnet.Attrs { return s.Own.Attrs.attrs() })
+	}, func(s *state) subnet.Attrs { return s.Own.Attrs })
 }
 
 // Acquire implements subnet.Manager. The lease of the state is this node's only
 // while the node publishes the same as then.
 func (m *Manager) Acquire(ctx context.Context, a subnet.Attrs, prev ipfam.Pair[netip.Prefix]) (subnet.Lease, error) {
 	m.update(func() { m.wanted = &a })
-	if s := m.state(); s != nil && !s.Asked.attrs().Equal(a) {
+	if s := m.state(); s != nil && s.Asked != a {
 		if err := m.confirm(ctx); err != nil {
 			return subnet.Lease{}, err
 		}
@@ -135,7 +135,7 @@ func (m *Manager) Acquire(ctx context.Context, a subnet.Attrs, prev ipfam.Pair[n
 			m.noteOwn(own)
 		}
 		return own, err
-	}, func(s *state) subnet.Lease { return s.Own.lease() })
+	}, func(s *state) subnet.Lease { return s.Own })
 }
 
 // Keep implements subnet.Manager. It returns nil once the store has confirmed

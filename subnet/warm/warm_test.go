@@ -2,7 +2,6 @@ package warm
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -27,7 +26,7 @@ func published(n byte) subnet.Attrs {
 	return subnet.Attrs{
 		BackendType: "vxlan",
 		PublicIP:    ipfam.Pair[netip.Addr]{netip.AddrFrom4([4]byte{192, 0, 2, n})},
-		Data:        ipfam.Pair[json.RawMessage]{json.RawMessage(fmt.Sprintf(` {"VNI":1,"n":%d}`, n))},
+		Data:        ipfam.Pair[string]{fmt.Sprintf(` {"VNI":1,"n":%d}`, n)},
 	}
 }
 
@@ -265,7 +264,7 @@ func TestTheEndOfALeaseAndTheClock(t *testing.T) {
 	}
 	contact := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	own := subnet.Lease{Name: "a", Subnet: ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.5.1.0/24")}, Expires: contact.Add(time.Hour)}
-	s := state{Format: format, Contact: contact, Config: c, Own: recordOf(&own)}
+	s := state{Format: format, Contact: contact, Config: c, Own: own}
 	other, err := subnet.ParseConfig([]byte(`{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan", "VNI": 7}}`), true)
 	if err != nil {
 		t.Fatal(err)

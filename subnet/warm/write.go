@@ -63,9 +63,9 @@ func (m *Manager) Run(ctx context.Context) error {
 func (m *Manager) noteOwn(l subnet.Lease) {
 	m.update(func() {
 		m.settled = true
-		m.now.Own, m.now.Asked = recordOf(&l), attrsOf(l.Attrs)
+		m.now.Own, m.now.Asked = l, l.Attrs
 		if m.wanted != nil {
-			m.now.Asked = attrsOf(*m.wanted)
+			m.now.Asked = *m.wanted
 		}
 	})
 	m.ownChanged.Send()
@@ -116,7 +116,7 @@ func (m *Manager) savePeers() error {
 			b.WriteByte(',')
 		}
 		first = false
-		if err := enc.Encode(recordOf(l)); err != nil {
+		if err := enc.Encode(l); err != nil {
 			return err
 		}
 	}
@@ -129,7 +129,7 @@ func (m *Manager) savePeers() error {
 func (m *Manager) loadPeers(s *state) []*subnet.Lease {
 	var known struct {
 		Identity string
-		Leases   []record
+		Leases   []*subnet.Lease
 	}
 	err := m.o.Dir.Load(peersDocument, &known)
 	if err == nil && known.Identity != s.Identity {
@@ -139,13 +139,8 @@ func (m *Manager) loadPeers(s *state) []*subnet.Lease {
 		m.o.Log.Warn("no leases of other nodes are known", "err", err)
 		known.Leases = nil
 	}
-	own := s.Own.lease()
-	leases := []*subnet.Lease{&own}
-	for _, r := range known.Leases {
-		if l := r.lease(); l.Subnet != own.Subnet {
-			leases = append(leases, &l)
-		}
-	}
+	leases := slices.DeleteFunc(known.Leases, func(l *subnet.Lease) bool { return l == nil || l.Subnet == s.Own.Subnet })
+	leases = append(leases, &s.Own)
 	slices.SortFunc(leases, func(a, b *subnet.Lease) int { return strings.Compare(a.Name, b.Name) })
 	return leases
 }
