@@ -18,8 +18,11 @@ const (
 	// informers are how many clients with flannel's pattern stand for a fleet:
 	// each needs the CPU time and memory of six daemons.
 	informers = 20
-	// fleetStarts is how many clients are started at the same time.
-	fleetStarts = 10
+	// fleetStarts is how many clients are restarted at the same time. When the
+	// fleet first starts, which is not measured, it is fleetFirstStarts: whoever
+	// runs already hears of a whole batch at once.
+	fleetStarts      = 10
+	fleetFirstStarts = 50
 	// restWindow is how long a fleet is watched while nothing happens: longer than
 	// any daemon waits between two requests. Then changes are made during
 	// changeWindow, one each changeInterval.
@@ -58,7 +61,7 @@ func (b *bench) kubeFleet(ctx context.Context) (rows []row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	f := &fleet{server: &kubeFleet{l, b.peers - fleetDaemons}}
+	f := &fleet{server: &kubeFleet{l, b.peers - fleetDaemons}, step: b.progress.step}
 	if err := f.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -80,7 +83,7 @@ func (b *bench) etcdFleet(ctx context.Context) (rows []row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &fleet{server: &etcdFleet{l, store, b.peers - fleetDaemons}}
+	f := &fleet{server: &etcdFleet{l, store, b.peers - fleetDaemons}, step: b.progress.step}
 	defer func() { err = errors.Join(err, f.server.close()) }()
 	if err := f.prepare(ctx); err != nil {
 		return nil, err
@@ -121,6 +124,8 @@ func daemons(hosts []*lab.Host) []client {
 // fleet is a store with many clients.
 type fleet struct {
 	server fleetServer
+	// step is told what happens next.
+	step func(what string)
 	// alone is what the store costs without clients.
 	alone costs
 	// updates is how many records the bench itself has changed.
@@ -151,10 +156,11 @@ type costs struct {
 
 // prepare fills the store and measures it without clients.
 func (f *fleet) prepare(ctx context.Context) (err error) {
+	f.step("records")
 	if err := f.server.fill(ctx); err != nil {
 		return err
 	}
-	f.alone, err = f.costs(ctx, nil)
+	f.alone, err = f.costs(ctx, "no clients", nil)
 	return err
 }
 
@@ -162,11 +168,12 @@ func (f *fleet) prepare(ctx context.Context) (err error) {
 func (f *fleet) measure(ctx context.Context, series string, size int, clients []client) (rows []row, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 4*fleetPatience)
 	defer cancel()
-	defer func() { err = errors.Join(err, each(clients, client.stop)) }()
-	if err := each(clients, func(c client) error { return c.start(ctx) }); err != nil {
+	defer func() { err = errors.Join(err, each(clients, fleetFirstStarts, client.stop)) }()
+	f.step(series + ": start")
+	if err := each(clients, fleetFirstStarts, func(c client) error { return c.start(ctx) }); err != nil {
 		return nil, err
 	}
-	c, err := f.costs(ctx, clients)
+	c, err := f.costs(ctx, series, clients)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +181,8 @@ func (f *fleet) measure(ctx context.Context, series string, size int, clients []
 }
 
 // costs measures a store with clients that run.
-func (f *fleet) costs(ctx context.Context, clients []client) (c costs, err error) {
+func (f *fleet) costs(ctx context.Context, series string, clients []client) (c costs, err error) {
+	f.step(series + ": at rest")
 	watches, err := f.settled(ctx)
 	if err != nil {
 		return c, err
@@ -183,6 +191,7 @@ func (f *fleet) costs(ctx context.Context, clients []client) (c costs, err error
 	if err != nil {
 		return c, err
 	}
+	f.step(series + ": changes")
 	before := f.updates
 	c.changes, err = f.during(ctx, clients, func(ctx context.Context) error {
 		f.updates += int(changeWindow / changeInterval)
@@ -195,8 +204,9 @@ func (f *fleet) costs(ctx context.Context, clients []client) (c costs, err error
 		return c, err
 	}
 	c.changed = float64(f.updates - before)
+	f.step(series + ": restart")
 	c.restart, err = f.during(ctx, clients, func(ctx context.Context) error {
-		if err := each(clients, func(c client) error { return errors.Join(c.stop(), c.start(ctx)) }); err != nil {
+		if err := each(clients, fleetStarts, func(c client) error { return errors.Join(c.stop(), c.start(ctx)) }); err != nil {
 			return err
 		}
 		return f.watched(ctx, watches)
@@ -204,6 +214,7 @@ func (f *fleet) costs(ctx context.Context, clients []client) (c costs, err error
 	if err != nil {
 		return c, err
 	}
+	f.step(series + ": outage")
 	c.outage, c.watched, err = f.outage(ctx, clients, watches)
 	return c, err
 }
@@ -222,10 +233,10 @@ func (f *fleet) settled(ctx context.Context) (watches float64, err error) {
 	return last, err
 }
 
-// each does something for all clients, some at the same time.
-func each(clients []client, do func(client) error) error {
+// each does something for all clients, for some at the same time.
+func each(clients []client, some int, do func(client) error) error {
 	var group errgroup.Group
-	group.SetLimit(fleetStarts)
+	group.SetLimit(some)
 	for _, c := range clients {
 		group.Go(func() error { return do(c) })
 	}

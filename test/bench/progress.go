@@ -21,6 +21,7 @@ type progress struct {
 
 	mu      sync.Mutex
 	number  int
+	measure string
 	current string
 }
 
@@ -41,7 +42,15 @@ func newProgress(w io.Writer, measures []measure) *progress {
 // next begins a measure.
 func (p *progress) next(name string) {
 	p.mu.Lock()
-	p.number, p.current = p.number+1, name
+	p.number, p.measure, p.current = p.number+1, name, name
+	p.mu.Unlock()
+	p.write(time.Since(p.start))
+}
+
+// step names what a long measure does next.
+func (p *progress) step(what string) {
+	p.mu.Lock()
+	p.current = p.measure + ", " + what
 	p.mu.Unlock()
 	p.write(time.Since(p.start))
 }
