@@ -27,9 +27,8 @@ const (
 
 // rule is one rule of a chain.
 type rule struct {
-	// holds is whether the packets meet all conditions, more is set if some are not
-	// understood.
-	holds   answer
+	conditions []Condition
+	// more is set if there are conditions that are not understood.
 	more    bool
 	verdict Verdict
 	to      chain // of jump and jumpForGood
@@ -38,32 +37,32 @@ type rule struct {
 	number uint64
 }
 
+// add adds a condition; ok is false if it is not understood.
+func (r *rule) add(c Condition, ok bool) {
+	if !ok {
+		r.more = true
+		return
+	}
+	r.conditions = append(r.conditions, c)
+}
+
+// holds reports whether packets meet the rule.
+func (r *rule) holds(p *known) answer {
+	out := yes
+	if r.more {
+		out = maybe
+	}
+	for i := range r.conditions {
+		out = min(out, r.conditions[i].holds(p))
+	}
+	return out
+}
+
 // chain is a list of rules.
 type chain interface {
 	name() string
-	// rules reads the rules for some packets. Each is valid until the next one is
-	// read.
-	rules(packet *known) iter.Seq[*rule]
-}
-
-// add adds a condition to a rule; ok is false if it is not understood.
-func (r *rule) add(c Condition, ok bool, packet *known) {
-	if ok {
-		r.holds = min(r.holds, c.holds(packet))
-		return
-	}
-	r.holds, r.more = min(r.holds, maybe), true
-}
-
-// unsettled reports whether a condition on a field need not be read, because nothing
-// is known of the field: which conditions are understood matters only if the rule
-// drops. A table can have thousands of rules.
-func (r *rule) unsettled(f Field, packet *known) bool {
-	if r.verdict == Drop || packet[f].IsValid() {
-		return false
-	}
-	r.holds = min(r.holds, maybe)
-	return true
+	// rules reads the rules. Each is valid until the next one is read.
+	rules() iter.Seq[*rule]
 }
 
 // Base is a base chain: the kernel itself gives packets to it.
@@ -178,17 +177,18 @@ func (w *walk) follow(c chain, depth int) Verdict {
 	if depth == 0 {
 		return Continue
 	}
-	for r := range c.rules(&w.packet) {
+	for r := range c.rules() {
 		w.firewalld = w.firewalld || r.to != nil && ofFirewalld(r.to.name())
-		if r.holds != no && r.verdict == Drop {
+		holds := r.holds(&w.packet)
+		if holds != no && r.verdict == Drop {
 			w.findings = append(w.findings, Finding{
 				Base: w.base, In: c.name(), Rule: r.number,
-				Certain: r.holds == yes, Understood: !r.more, MayAccept: w.mayAccept,
+				Certain: holds == yes, Understood: !r.more, MayAccept: w.mayAccept,
 			})
 		}
 		switch {
-		case r.holds == no:
-		case r.holds == maybe:
+		case holds == no:
+		case holds == maybe:
 			w.mayAccept = w.mayAccept || r.verdict == Accept || r.to != nil
 		case r.verdict == Accept, r.verdict == Drop:
 			return r.verdict

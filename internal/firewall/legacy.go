@@ -12,7 +12,6 @@ import (
 	"strings"
 	"unsafe"
 
-	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
@@ -183,7 +182,7 @@ func (c legacyChain) name() string {
 	return string(text(before.rest))
 }
 
-func (c legacyChain) rules(packet *known) iter.Seq[*rule] {
+func (c legacyChain) rules() iter.Seq[*rule] {
 	return func(yield func(*rule) bool) {
 		r := &rule{}
 		number := uint64(0)
@@ -194,12 +193,12 @@ func (c legacyChain) rules(packet *known) iter.Seq[*rule] {
 			}
 			next := at + e.size
 			number++
-			*r = rule{holds: yes, number: number}
+			*r = rule{conditions: r.conditions[:0], number: number}
 			if at == c.policy {
 				r.number = 0
 			}
 			c.table.verdict(e, next, r)
-			c.table.conditions(e, r, packet)
+			c.table.conditions(e, r)
 			if !yield(r) {
 				return
 			}
@@ -231,8 +230,8 @@ func (t Legacy) entry(at int) (e entry, ok bool) {
 	return entry{b[:l.size], b[l.size:targetAt], text(b[targetAt+2 : rest-1]), b[rest:size], size}, true
 }
 
-// conditions reads the conditions of a rule, until one does not hold.
-func (t Legacy) conditions(e entry, r *rule, packet *known) {
+// conditions reads the conditions of a rule.
+func (t Legacy) conditions(e entry, r *rule) {
 	l, f := layouts[t.family], t.family
 	flags, not := e.fixed[l.flags], e.fixed[l.flags+1]
 	n := f.Bits() / 8
@@ -250,46 +249,60 @@ func (t Legacy) conditions(e entry, r *rule, packet *known) {
 		if zero(mask) {
 			continue
 		}
-		if r.unsettled(c.field, packet) {
-			continue
-		}
 		values, ok := c.field.masked(f, e.fixed[c.at:c.at+c.len], mask)
-		if r.add(Condition{c.field, values, not&c.inverted != 0}, ok, packet); r.holds == no {
-			return
-		}
+		r.add(Condition{c.field, values, not&c.inverted != 0}, ok)
 	}
 	const protocolSize = 2
 	protocolAt := 4*n + 4*nameSize
-	if p := binary.NativeEndian.Uint16(e.fixed[protocolAt:]); p != 0 && !r.unsettled(Protocol, packet) {
-		r.add(Condition{Protocol, Protocol.values(f, []byte{byte(p)}, 8), not&invertedProtocol != 0}, p < 256, packet)
+	if p := binary.NativeEndian.Uint16(e.fixed[protocolAt:]); p != 0 {
+		r.add(Condition{Protocol, Protocol.values(f, []byte{byte(p)}, 8), not&invertedProtocol != 0}, p < 256)
 	}
 	// With IPv6 the kind of service is between the protocol and the flags.
 	if !zero(e.fixed[protocolAt+protocolSize:l.flags]) || flags&^(l.gotoFlag|l.protocolFlag) != 0 || not&^inverted != 0 {
-		r.add(Condition{}, false, packet)
+		r.more = true
 	}
-	t.extensions(e.extensions, r, packet)
+	t.extensions(e.extensions, r)
 }
 
 // extensions reads a list of struct xt_entry_match.
-func (t Legacy) extensions(list []byte, r *rule, packet *known) {
+func (t Legacy) extensions(list []byte, r *rule) {
 	const headerSize = 32
-	for len(list) >= headerSize && r.holds != no {
+	for len(list) >= headerSize {
 		size := int(binary.NativeEndian.Uint16(list))
 		if size < headerSize || size > len(list) {
-			r.add(Condition{}, false, packet)
+			r.more = true
 			return
 		}
-		name := string(text(list[2 : headerSize-1]))
-		if (name == "tcp" || name == "udp") && !r.unsettled(Port, packet) {
-			info, err := xt.Unmarshal(name, xt.TableFamily(nfProto[t.family]), 0, list[headerSize:size])
-			c, has, ok := destinationPort(t.family, info)
-			if has || err != nil || !ok {
-				r.add(c, ok && err == nil, packet)
+		switch name, info := string(text(list[2:headerSize-1])), list[headerSize:size]; name {
+		case "tcp", "udp":
+			if c, has, ok := portsIn(name, info).destination(t.family); has || !ok {
+				r.add(c, ok)
 			}
-		} else if name != "comment" {
-			r.add(Condition{}, false, packet)
+		case "comment":
+		default:
+			r.more = true
 		}
 		list = list[size:]
+	}
+}
+
+// portsIn reads struct xt_tcp or struct xt_udp.
+func portsIn(name string, info []byte) ports {
+	// Behind the ports: option, mask and value of the flags, which only tcp has, and
+	// what is inverted.
+	const portsSize, othersSize, invertedDstPort = 8, 3, 2
+	others := 0
+	if name == "tcp" {
+		others = othersSize
+	}
+	if len(info) <= portsSize+others {
+		return ports{more: true}
+	}
+	port := func(i int) uint16 { return binary.NativeEndian.Uint16(info[2*i:]) }
+	not := info[portsSize+others]
+	return ports{
+		src: [2]uint16{port(0), port(1)}, dst: [2]uint16{port(2), port(3)}, notDst: not == invertedDstPort,
+		more: not&^invertedDstPort != 0 || !zero(info[portsSize:portsSize+others]),
 	}
 }
 

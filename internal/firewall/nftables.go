@@ -21,17 +21,27 @@ var (
 type NFTables struct {
 	conn *nftables.Conn
 	base []*nftables.Chain
+	// rules are those of the chains that packets have come to.
+	rules map[chainKey][]rule
 }
 
-// ReadNFTables lists the base chains. Drops reads the rules; those that cannot be
-// read count as if no packet met them.
+// chainKey names a chain; family is that of the packets, which inet has both of.
+type chainKey struct {
+	table, chain string
+	kind         nftables.TableFamily
+	family       ipfam.Family
+}
+
+// ReadNFTables lists the base chains. Drops reads the rules of the chains that a
+// packet comes to, once.
 func ReadNFTables(conn *nftables.Conn) (NFTables, error) {
 	all, err := conn.ListChains()
 	if err != nil {
 		return NFTables{}, fmt.Errorf("list chains of nf_tables: %w", err)
 	}
 	filters := func(c *nftables.Chain) bool { return c.Hooknum != nil && c.Type == nftables.ChainTypeFilter }
-	return NFTables{conn, slices.DeleteFunc(all, func(c *nftables.Chain) bool { return !filters(c) })}, nil
+	base := slices.DeleteFunc(all, func(c *nftables.Chain) bool { return !filters(c) })
+	return NFTables{conn, base, map[chainKey][]rule{}}, nil
 }
 
 // Drops finds what drops a packet.
@@ -50,7 +60,7 @@ func (n NFTables) Drops(p Packet) []Finding {
 			base.Program = programs[p.Family] + "-nft" // without the suffix it may be the legacy one
 		}
 		w := walk{base: base, packet: p.known(), firewalld: c.Table.Name == "firewalld"}
-		out = append(out, w.drops(nftChain{n.conn, c.Table, c.Name, p.Family, c.Policy})...)
+		out = append(out, w.drops(nftChain{n, c.Table, c.Name, p.Family, c.Policy})...)
 	}
 	return out
 }
@@ -63,7 +73,7 @@ var programs = ipfam.Pair[string]{"iptables", "ip6tables"}
 
 // nftChain is a chain of nf_tables.
 type nftChain struct {
-	conn   *nftables.Conn
+	tables NFTables
 	table  *nftables.Table
 	label  string
 	family ipfam.Family
@@ -72,38 +82,47 @@ type nftChain struct {
 
 func (c nftChain) name() string { return c.label }
 
-func (c nftChain) rules(packet *known) iter.Seq[*rule] {
+func (c nftChain) rules() iter.Seq[*rule] {
+	key := chainKey{c.table.Name, c.label, c.table.Family, c.family}
+	list, known := c.tables.rules[key]
+	if !known {
+		list = c.read()
+		c.tables.rules[key] = list
+	}
 	return func(yield func(*rule) bool) {
-		list, err := c.conn.GetRules(c.table, &nftables.Chain{Name: c.label, Table: c.table})
-		if err != nil {
-			return
-		}
-		for _, r := range list {
-			if !yield(c.read(r, packet)) {
+		for i := range list {
+			if !yield(&list[i]) {
 				return
 			}
-		}
-		if c.policy != nil && *c.policy == nftables.ChainPolicyDrop {
-			yield(&rule{holds: yes, verdict: Drop})
 		}
 	}
 }
 
-func (c nftChain) read(r *nftables.Rule, packet *known) *rule {
-	out := &rule{holds: yes, number: r.Handle}
+// read reads the rules. Those that cannot be read may accept some packets.
+func (c nftChain) read() []rule {
+	list, err := c.tables.conn.GetRules(c.table, &nftables.Chain{Name: c.label, Table: c.table})
+	if err != nil {
+		return []rule{{more: true, verdict: Accept}}
+	}
+	out := make([]rule, 0, len(list)+1)
+	for _, r := range list {
+		out = append(out, c.parse(r))
+	}
+	if c.policy != nil && *c.policy == nftables.ChainPolicyDrop {
+		out = append(out, rule{verdict: Drop})
+	}
+	return out
+}
+
+func (c nftChain) parse(r *nftables.Rule) rule {
 	conditions, all := Conditions(c.family, r.Exprs)
-	for _, condition := range conditions {
-		out.add(condition, true, packet)
-	}
-	if !all {
-		out.add(Condition{}, false, packet)
-	}
+	out := rule{conditions: conditions, more: !all, number: r.Handle}
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
 		case *expr.Verdict:
 			out.verdict = nftVerdicts[e.Kind]
 			if e.Chain != "" {
-				out.to = nftChain{conn: c.conn, table: c.table, label: e.Chain, family: c.family}
+				out.to = nftChain{tables: c.tables, table: c.table, label: e.Chain, family: c.family}
 			}
 		case *expr.Reject:
 			out.verdict = Drop
@@ -162,10 +181,8 @@ func Conditions(f ipfam.Family, list []expr.Any) (out []Condition, all bool) {
 			c, understood := o.compare(f, e)
 			add(c, ok && understood)
 		case *expr.Match:
-			if _, comment := e.Info.(*xt.Comment); !comment {
-				if c, has, ok := destinationPort(f, e.Info); has || !ok {
-					add(c, ok)
-				}
+			if c, has, ok := portsOf(e.Info).destination(f); has || !ok {
+				add(c, ok)
 			}
 		case *expr.Verdict, *expr.Counter, *expr.Log, *expr.Reject, *expr.Target, *expr.Immediate, *expr.Masq:
 		default:
@@ -173,6 +190,21 @@ func Conditions(f ipfam.Family, list []expr.Any) (out []Condition, all bool) {
 		}
 	}
 	return out, all
+}
+
+// portsOf returns what an extension of xtables compares. Comments match every packet.
+func portsOf(info xt.InfoAny) ports {
+	every := [2]uint16{0, 0xffff}
+	switch m := info.(type) {
+	case *xt.Comment:
+		return ports{src: every, dst: every}
+	case *xt.Tcp:
+		more := m.Option != 0 || m.FlagsMask != 0 || m.InvFlags&^xt.TcpInvDestPorts != 0
+		return ports{m.SrcPorts, m.DstPorts, m.InvFlags == xt.TcpInvDestPorts, more}
+	case *xt.Udp:
+		return ports{m.SrcPorts, m.DstPorts, m.InvFlags == xt.UdpInvDestPorts, m.InvFlags&^xt.UdpInvDestPorts != 0}
+	}
+	return ports{more: true}
 }
 
 // compare returns a condition on the field that a register holds.

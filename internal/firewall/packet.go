@@ -5,7 +5,6 @@ import (
 	"math/bits"
 	"net/netip"
 
-	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
@@ -143,19 +142,19 @@ func (c *Condition) holds(packet *known) answer {
 	return out
 }
 
-// destinationPort returns the condition of the extensions tcp and udp of xtables,
-// if there is one. It reports false if there are others.
-func destinationPort(family ipfam.Family, info xt.InfoAny) (c Condition, has, ok bool) {
-	var src, dst, every = [2]uint16{}, [2]uint16{}, [2]uint16{0, 0xffff}
-	switch m := info.(type) {
-	case *xt.Tcp:
-		src, dst, c.Not = m.SrcPorts, m.DstPorts, m.InvFlags == xt.TcpInvDestPorts
-		ok = m.Option == 0 && m.FlagsMask == 0 && m.InvFlags&^xt.TcpInvDestPorts == 0
-	case *xt.Udp:
-		src, dst, c.Not = m.SrcPorts, m.DstPorts, m.InvFlags == xt.UdpInvDestPorts
-		ok = m.InvFlags&^xt.UdpInvDestPorts == 0
-	}
-	has = c.Not || dst != every
-	c.Field, c.Values = Port, Port.values(family, binary.BigEndian.AppendUint16(nil, dst[0]), 16)
-	return c, has, ok && src == every && (!has || dst[0] == dst[1])
+// ports are what the extensions tcp and udp of xtables compare.
+type ports struct {
+	src, dst [2]uint16 // the first and the last one
+	notDst   bool
+	// more is set if there are conditions on other things.
+	more bool
+}
+
+// destination returns the condition on the destination port, if there is one. It
+// reports false if there are others, or if it is not on a single port.
+func (p ports) destination(family ipfam.Family) (c Condition, has, ok bool) {
+	every := [2]uint16{0, 0xffff}
+	has = p.notDst || p.dst != every
+	c = Condition{Port, Port.values(family, binary.BigEndian.AppendUint16(nil, p.dst[0]), 16), p.notDst}
+	return c, has, !p.more && p.src == every && (!has || p.dst[0] == p.dst[1])
 }
