@@ -79,6 +79,9 @@ type Uplink struct {
 	Index int
 	// MTU of the interface in bytes.
 	MTU int
+	// Why is how the interface was found, for people: the flag, or the default
+	// route.
+	Why string
 	// Addr is the interface's address that is used as the source, in each
 	// family that is on.
 	Addr ipfam.Pair[netip.Addr]

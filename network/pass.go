@@ -50,7 +50,8 @@ type result struct {
 	state   kernel.State
 	planned bool
 	peers   []backend.PeerStatus
-	hold    bool // delete nothing
+	since   []int64 // of each peer, when it was reached as it is; see date
+	hold    bool    // delete nothing
 	kept    int
 	stats   kernel.Stats
 	took    time.Duration
@@ -99,6 +100,7 @@ func (p *passState) finish(r *result) {
 	p.updateHealth(r)
 	p.updateMetrics(r)
 	p.report.pass(r)
+	r.date(p.n.last.Load())
 	p.n.last.Store(r)
 }
 

@@ -16,6 +16,7 @@ type Status struct {
 	Network []netip.Prefix `json:"network"`
 	Lease   LeaseStatus    `json:"lease"`
 	Uplink  UplinkStatus   `json:"uplink"`
+	Devices []DeviceStatus `json:"devices"`
 	// Peers lists each peer once per family.
 	Peers []Peer `json:"peers"`
 	// Held counts what is kept although the store does not show it.
@@ -39,9 +40,17 @@ type UplinkStatus struct {
 	Name string       `json:"name"`
 	MTU  int          `json:"mtu"`
 	Addr []netip.Addr `json:"addr"`
+	// Why is how it was found: the flag, or the default route.
+	Why string `json:"why,omitempty"`
 	// Problem is why the uplink is gone; the rest is then what was used
 	// last.
 	Problem string `json:"problem,omitempty"`
+}
+
+// DeviceStatus is a device of this overlay.
+type DeviceStatus struct {
+	Name string `json:"name"`
+	MTU  int    `json:"mtu"`
 }
 
 // Peer is how one peer is reached in one family, and why so.
@@ -52,6 +61,9 @@ type Peer struct {
 	Via    string `json:"via,omitempty"`
 	How    string `json:"how"`
 	Why    string `json:"why"`
+	// Since is when it began to be reached like this, at the earliest when the
+	// daemon was started.
+	Since time.Time `json:"since"`
 	// Note is what people should know of a peer that is used.
 	Note string `json:"note,omitempty"`
 }
@@ -77,11 +89,15 @@ func (n *Network) Status() (Status, bool) {
 		Lease: LeaseStatus{
 			Name: r.own.Name, Subnet: prefixes(r.own.Subnet), PublicIP: addrList(r.own.Attrs.PublicIP),
 		},
-		Uplink:   UplinkStatus{Name: r.host.Uplink.Name, MTU: r.host.Uplink.MTU, Addr: addrList(r.host.Uplink.Addr), Problem: errText(r.gone)},
+		Uplink:   uplinkStatus(r),
+		Devices:  []DeviceStatus{},
 		Peers:    make([]Peer, 0, len(r.peers)),
 		Held:     r.kept + r.stats.Held,
 		Notes:    n.Health.Notices(),
 		LastPass: PassStatus{At: r.at, Took: r.took.String(), Changes: r.stats.Changed(), Error: errText(r.err)},
+	}
+	for _, d := range r.state.Devices {
+		s.Devices = append(s.Devices, DeviceStatus{d.Name, d.MTU})
 	}
 	if !r.own.Expires.IsZero() {
 		s.Lease.Expires = &r.own.Expires
@@ -94,8 +110,8 @@ func (n *Network) Status() (Status, bool) {
 		}
 		notes[key] += note.String()
 	}
-	for _, p := range r.peers {
-		peer := Peer{Name: p.Name, Family: p.Family.String(), How: string(p.How), Why: p.Why}
+	for i, p := range r.peers {
+		peer := Peer{Name: p.Name, Family: p.Family.String(), How: string(p.How), Why: p.Why, Since: time.Unix(r.since[i], 0).UTC()}
 		if p.Subnet.IsValid() {
 			peer.Subnet = p.Subnet.String()
 		}
@@ -106,6 +122,11 @@ func (n *Network) Status() (Status, bool) {
 		s.Peers = append(s.Peers, peer)
 	}
 	return s, true
+}
+
+func uplinkStatus(r *result) UplinkStatus {
+	up := r.host.Uplink
+	return UplinkStatus{Name: up.Name, MTU: up.MTU, Addr: addrList(up.Addr), Why: up.Why, Problem: errText(r.gone)}
 }
 
 // ServeStatus answers /status.

@@ -46,6 +46,7 @@ func find(o Options, s Snapshot) (up backend.Uplink, given ipfam.Pair[netip.Addr
 			up, err = complete(o, s, found)
 		}
 		if err == nil {
+			up.Why = m.name
 			return up, found.addr, nil
 		}
 		causes = append(causes, m.name+": "+err.Error())

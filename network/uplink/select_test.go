@@ -149,6 +149,22 @@ func TestFind(t *testing.T) {
 	}
 }
 
+func TestHowTheUplinkWasFound(t *testing.T) {
+	host := hostOf("eth0 192.0.2.1", "eth1 198.51.100.1").withDefaults([]int{1}, nil)
+	for want, flags := range map[string]Flags{
+		"default route": {}, "--iface=eth1": {Iface: []string{"tun0", "eth1"}}, "--iface-regex=eth": {IfaceRegex: []string{"eth"}},
+		"--public-ip=192.0.2.1": {PublicIP: "192.0.2.1"},
+	} {
+		o, err := flags.Options(v4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if up, _, err := find(o, host); up.Why != want || err != nil {
+			t.Errorf("got %q, %v, want %q", up.Why, err, want)
+		}
+	}
+}
+
 func TestNotFoundSaysWhatThereIs(t *testing.T) {
 	_, _, err := find(Options{Ifaces: []string{"eth9"}, Families: dual}, hostOf("eth2", "eth0 10.0.0.2 2001:db8::2"))
 	want := "no uplink: --iface=eth9: no such interface, see 'ip link'; " +
