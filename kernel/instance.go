@@ -114,9 +114,12 @@ func lockPath(dir string, namespace int, instance string) (string, error) {
 // instance. If that cannot be found out, it does.
 func alive(dir string, namespace int, instance string) bool {
 	path, err := lockPath(dir, namespace, instance)
-	if err != nil {
-		return true
-	}
+	return err != nil || locked(path)
+}
+
+// locked reports whether a process holds the lock on a file. If that cannot be
+// found out, it does.
+func locked(path string) bool {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist)

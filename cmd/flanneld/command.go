@@ -20,6 +20,7 @@ type command struct {
 // commands are all of them, in the order of the usage.
 func commands() []command {
 	return []command{
+		{"doctor", "[flags]", "check this host: what keeps pods from reaching each other, and which command mends it", runDoctor},
 		{"install-cni", "[flags]", "install the CNI plugin and its network configuration", installCNI},
 		{"install-conf", "SOURCE TARGET", "copy a file in one step, with its permissions", installConf},
 		{"cp", "[-f] SOURCE... TARGET", "copy files, as flannel's manifest asks for it", copyFiles},
@@ -52,9 +53,12 @@ func findCommand(args []string) *command {
 func (c command) do(args []string, stdout, stderr io.Writer) int {
 	err := c.run(c, args, stdout)
 	var usage usageError
+	var code exitCode
 	switch {
 	case err == nil || errors.Is(err, flag.ErrHelp):
 		return exitOK
+	case errors.As(err, &code):
+		return int(code)
 	case errors.As(err, &usage):
 		fmt.Fprintf(stderr, "flanneld %s: %v\nUsage: flanneld %s %s\n", c.name, err, c.name, c.arguments)
 		return exitUsage

@@ -3,6 +3,7 @@
 package sysctl
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,7 +25,13 @@ type Problem struct {
 // Check reads the settings below root that matter to the families that are on
 // and to the uplink.
 func Check(root string, families ipfam.Pair[bool], uplink string) []Problem {
-	h := host{root}
+	return Find(func(name string) string { return Read(root, name) }, families, uplink)
+}
+
+// Find looks at settings that have been read: read returns the value of one, or
+// nothing if the kernel does not have it.
+func Find(read func(name string) string, families ipfam.Pair[bool], uplink string) []Problem {
+	h := host{read}
 	var out []Problem
 	if families[ipfam.V4] {
 		out = append(out, h.forwarding("net.ipv4.ip_forward", "IPv4")...)
@@ -40,11 +47,17 @@ func Check(root string, families ipfam.Pair[bool], uplink string) []Problem {
 	return out
 }
 
-type host struct{ root string }
+type host struct{ read func(name string) string }
 
-// read returns a setting, or nothing when the kernel does not have it.
-func (h host) read(name string) string {
-	text, err := os.ReadFile(filepath.Join(h.root, path(name)))
+// Of names a setting of a device as sysctl does: a dot in the name of the device
+// is written as a slash.
+func Of(family ipfam.Family, dev, setting string) string {
+	return fmt.Sprintf("net.%s.conf.%s.%s", family, strings.ReplaceAll(dev, ".", "/"), setting)
+}
+
+// Read returns a setting below root, or nothing if the kernel does not have it.
+func Read(root, name string) string {
+	text, err := os.ReadFile(filepath.Join(root, path(name)))
 	if err != nil {
 		return ""
 	}
@@ -80,7 +93,7 @@ func (h host) bridge(tool string) []Problem {
 // the two settings holds, except that 2 is loose.
 func (h host) reversePath(uplink string) []Problem {
 	all := "net.ipv4.conf.all.rp_filter"
-	own := "net.ipv4.conf." + strings.ReplaceAll(uplink, ".", "/") + ".rp_filter"
+	own := Of(ipfam.V4, uplink, "rp_filter")
 	if max(h.read(all), h.read(own)) != "1" {
 		return nil
 	}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"flannel/doctor"
+	"flannel/doctor/gather"
+)
+
+// exitCode ends a command with an exit code, without a message.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// doctorFlags are those of doctor.
+type doctorFlags struct {
+	output  string
+	verbose bool
+	gather  gather.Options
+}
+
+func newDoctorFlagSet(o *doctorFlags) *flag.FlagSet {
+	o.gather = gather.Default()
+	fs := flag.NewFlagSet("doctor", flag.ContinueOnError)
+	fs.StringVar(&o.output, "o", "text", "`format`: text or json")
+	fs.BoolVar(&o.verbose, "v", false, "show also what may be harmless")
+	fs.StringVar(&o.gather.Daemon, "daemon", o.gather.Daemon, "`address` of the daemon's health port")
+	fs.StringVar(&o.gather.SubnetFile, "subnet-file", o.gather.SubnetFile, "`file` that the daemon writes")
+	return fs
+}
+
+// runDoctor checks this host.
+func runDoctor(c command, args []string, stdout io.Writer) error {
+	var o doctorFlags
+	fs := newDoctorFlagSet(&o)
+	if err := c.parse(fs, args, stdout); err != nil {
+		return err
+	}
+	switch {
+	case fs.NArg() > 0:
+		return usageError{fmt.Errorf("argument %q is not a flag", fs.Arg(0))}
+	case o.output != "text" && o.output != "json":
+		return usageError{fmt.Errorf("-o %s: use text or json", o.output)}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	report := doctor.Examine(gather.HostName(), gather.Gather(ctx, o.gather), doctor.Checks())
+	if o.output == "json" {
+		if err := report.WriteJSON(stdout); err != nil {
+			return err
+		}
+	} else {
+		report.WriteText(stdout, o.verbose)
+	}
+	if code := report.ExitCode(); code != 0 {
+		return exitCode(code)
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+package doctor
+
+// Check is one thing that is looked at.
+type Check struct {
+	// Name is one word.
+	Name string
+	// About says in one sentence what is looked at.
+	About string
+	// Means says what a finding does to pods.
+	Means string
+	// More is the page of Documentation with more about it, and the section.
+	More string
+	// Find looks at the facts. It is pure.
+	Find func(*Facts) []Finding
+}
+
+// Finding is something that is wrong, or with Note something that is worth knowing.
+type Finding struct {
+	Check string `json:"check"`
+	// Problem is one line.
+	Problem string `json:"problem"`
+	Meaning string `json:"meaning"`
+	// Command mends it; empty if no command does.
+	Command string `json:"command,omitempty"`
+	// Page is where the documentation explains it.
+	Page string `json:"page"`
+	// Note is set if it may be harmless: it is shown with -v only, and does not
+	// count.
+	Note bool `json:"-"`
+}
+
+// Checks are all of them, in the order in which they are reported.
+func Checks() []Check {
+	return []Check{
+		subnetFile,
+		daemon,
+		settings,
+		filter,
+		routes,
+		mtu,
+	}
+}
+
+// Page returns the section of the documentation about a check.
+func (c Check) Page() string { return "Documentation/doctor.md#" + c.Name }
+
+// run returns what a check finds, completed by what is the same each time.
+func (c Check) run(f *Facts) []Finding {
+	found := c.Find(f)
+	for i := range found {
+		found[i].Check, found[i].Meaning, found[i].Page = c.Name, c.Means, c.Page()
+	}
+	return found
+}

@@ -1,0 +1,44 @@
+package doctor
+
+import "strings"
+
+// checkedHere are the notes of the daemon whose causes other checks look at.
+var checkedHere = []string{"settings: ", "forwarding: "}
+
+var daemon = Check{
+	Name:  "daemon",
+	About: "The daemon runs, and what it waits for or reports (`/readyz`).",
+	Means: "The daemon names in these words what keeps it from its work, or what is unusual. While it does not run, this node learns of no new peer.",
+	More:  "monitoring.md#readiness",
+	Find: func(f *Facts) []Finding {
+		var out []Finding
+		if !f.Daemon.Runs && f.SubnetFile.Env != nil {
+			out = append(out, Finding{Problem: "flanneld does not run", Command: start})
+		}
+		for _, line := range f.Daemon.Ready {
+			if f.SubnetFile.Env != nil && !startsWithAny(line, checkedHere) {
+				out = append(out, Finding{Problem: line, Command: commandIn(line)})
+			}
+		}
+		return out
+	},
+}
+
+func startsWithAny(s string, prefixes []string) bool {
+	for _, p := range prefixes {
+		if strings.HasPrefix(s, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// commandIn returns the command that a message of the daemon ends with.
+func commandIn(line string) string {
+	for _, before := range []string{"; see: ", "with: "} {
+		if _, command, ok := strings.Cut(line, before); ok {
+			return command
+		}
+	}
+	return logs
+}

@@ -1,0 +1,192 @@
+// Package doctor finds out what is wrong with the overlay network on a host, from
+// facts that were gathered before. It does no I/O; package gather does.
+package doctor
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"flannel/internal/firewall"
+	"flannel/internal/ipfam"
+	"flannel/kernel"
+	"flannel/network"
+	"flannel/subnet/env"
+)
+
+// Facts are what was found on a host. What could not be read is left empty, and
+// its source is in Unread.
+type Facts struct {
+	SubnetFile SubnetFile
+	Daemon     Daemon
+	Links      []kernel.Link
+	Addrs      []kernel.HostAddr
+	// Routes are those of all routing tables that lead somewhere inside the overlay
+	// networks, without those of this host's own addresses.
+	Routes []Route
+	// Lookups are what the kernel answers for Destinations.
+	Lookups []Lookup
+	// Settings are the values of sysctls, by their names as sysctl writes them.
+	Settings map[string]string
+	// Drops are the rules of the packet filter that may drop one of Packets.
+	Drops []Drop
+
+	Unread []Unread
+}
+
+// Unread is a source that could not be read.
+type Unread struct {
+	Source  string `json:"source"`
+	Problem string `json:"problem"`
+}
+
+// SubnetFile is subnet.env.
+type SubnetFile struct {
+	Path string
+	// Env is nil if there is no file that can be read, which Err explains.
+	Env *env.Env
+	Err error
+}
+
+// Daemon is what the daemon of this host says.
+type Daemon struct {
+	// Asked is where it was asked.
+	Asked string
+	// Ready are the lines of /readyz behind the first, Status is /status; nil until
+	// a pass has ended, and without a daemon.
+	Ready  []string
+	Status *network.Status
+	// Runs is set if a daemon of this software runs in this network namespace,
+	// whether or not it answers.
+	Runs bool
+}
+
+// Route is a route of any table.
+type Route struct {
+	Table    int
+	Dst      netip.Prefix
+	Via      netip.Addr
+	Dev      string
+	Protocol int
+	// Type is as ip writes it, empty for unicast: blackhole, unreachable, prohibit,
+	// throw.
+	Type string
+}
+
+// Lookup is the kernel's answer to the question which route a packet takes.
+type Lookup struct {
+	Dst netip.Addr
+	// Route is the entry of the table that was chosen; Err is why there is none.
+	Route Route
+	Err   error
+}
+
+// Drop is a rule that may drop packets that matter.
+type Drop struct {
+	Packet  Packet
+	Finding firewall.Finding
+}
+
+// link returns a device by its name.
+func (f *Facts) link(name string) (kernel.Link, bool) {
+	i := slices.IndexFunc(f.Links, func(l kernel.Link) bool { return l.Name == name })
+	if i < 0 {
+		return kernel.Link{}, false
+	}
+	return f.Links[i], true
+}
+
+func (f *Facts) linkByIndex(index int) (kernel.Link, bool) {
+	i := slices.IndexFunc(f.Links, func(l kernel.Link) bool { return l.Index == index })
+	if i < 0 {
+		return kernel.Link{}, false
+	}
+	return f.Links[i], true
+}
+
+// isOverlay reports whether a device is one that this software or flannel makes.
+func isOverlay(l kernel.Link) bool {
+	kind := l.Kind == kernel.KindVXLAN || l.Kind == kernel.KindTUN
+	return kind && (kernel.Marked(l.Alias) || strings.HasPrefix(l.Name, "flannel"))
+}
+
+// overlays returns the devices of the overlay.
+func (f *Facts) overlays() []kernel.Link {
+	var out []kernel.Link
+	for _, l := range f.Links {
+		if isOverlay(l) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// uplink returns the interface that carries the overlay, as far as that is known.
+func (f *Facts) uplink() (kernel.Link, bool) {
+	if s := f.Daemon.Status; s != nil {
+		return f.link(s.Uplink.Name)
+	}
+	for _, l := range f.overlays() {
+		if up, ok := f.linkByIndex(l.VXLAN.Uplink); ok {
+			return up, true
+		}
+	}
+	return kernel.Link{}, false
+}
+
+// Networks returns the overlay networks.
+func (f *Facts) Networks() []netip.Prefix {
+	if s := f.Daemon.Status; s != nil {
+		return s.Network
+	}
+	if e := f.SubnetFile.Env; e != nil {
+		return slices.Concat(e.Network[ipfam.V4], e.Network[ipfam.V6])
+	}
+	return nil
+}
+
+// own returns this node's subnets.
+func (f *Facts) own() ipfam.Pair[netip.Prefix] {
+	if e := f.SubnetFile.Env; e != nil {
+		return e.Masked()
+	}
+	return ipfam.Pair[netip.Prefix]{}
+}
+
+// families returns those that are on.
+func (f *Facts) families() ipfam.Pair[bool] {
+	var on ipfam.Pair[bool]
+	for _, n := range f.Networks() {
+		on[ipfam.Of(n.Addr())] = true
+	}
+	return on
+}
+
+// bridges returns the bridges that have an address in this node's subnet: those of
+// the pods or of Docker's containers.
+func (f *Facts) bridges() []kernel.Link {
+	var out []kernel.Link
+	own := f.own()
+	for _, l := range f.Links {
+		inside := func(a kernel.HostAddr) bool {
+			return a.Dev == l.Name && own[ipfam.Of(a.Addr.Addr())].Contains(a.Addr.Addr())
+		}
+		if l.Kind == "bridge" && slices.ContainsFunc(f.Addrs, inside) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// PodSource returns the address of this host in the pods' subnet, if it has one.
+func (f *Facts) PodSource(family ipfam.Family) netip.Addr {
+	own := f.own()[family]
+	for _, l := range f.bridges() {
+		for _, a := range f.Addrs {
+			if a.Dev == l.Name && own.Contains(a.Addr.Addr()) {
+				return a.Addr.Addr()
+			}
+		}
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,176 @@
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"flannel/internal/firewall"
+	"flannel/internal/ipfam"
+	"flannel/kernel"
+)
+
+var filter = Check{
+	Name: "filter",
+	About: "The packet filters (nftables, iptables-nft, iptables-legacy), whoever wrote their rules, let pass what pods send to other nodes and " +
+		"get from there, and the backend's own packets.",
+	Means: "These packets are dropped on this host. An accept of ours cannot undo a drop in another table, or ahead of it.",
+	More:  "masquerading.md#firewalls",
+	Find: func(f *Facts) []Finding {
+		var out []Finding
+		type rule struct {
+			base firewall.Base
+			in   string
+			id   uint64
+		}
+		seen := map[rule]bool{}
+		for _, d := range f.Drops {
+			r := rule{d.Finding.Base, d.Finding.In, d.Finding.Rule}
+			if found := d.finding(); !found.Note && !seen[r] {
+				seen[r] = true
+				out = append(out, found)
+			}
+		}
+		for _, d := range f.Drops {
+			r := rule{d.Finding.Base, d.Finding.In, d.Finding.Rule}
+			if !seen[r] {
+				seen[r] = true
+				out = append(out, d.finding())
+			}
+		}
+		return out
+	},
+}
+
+// Packet is a packet that must pass this host.
+type Packet struct {
+	firewall.Packet
+	// What says for people what it is.
+	What string
+	// Network is that of the overlay; invalid for a packet of the tunnel.
+	Network netip.Prefix
+}
+
+// udpPort is that of the backend udp; a vxlan device knows its own.
+const udpPort = 8285
+
+// Packets are those for which the packet filters are read.
+func (f *Facts) Packets() []Packet {
+	var out []Packet
+	for _, n := range f.Networks() {
+		family := ipfam.Of(n.Addr())
+		out = append(out,
+			Packet{firewall.Packet{Family: family, Hook: firewall.Forward, Src: n}, "packets from pods", n},
+			Packet{firewall.Packet{Family: family, Hook: firewall.Forward, Dst: n}, "packets to pods", n})
+	}
+	return slices.Concat(out, f.tunnelPackets(), f.deviceForwards())
+}
+
+// deviceForwards are packets between the pods' bridge and the device of the
+// overlay: a filter may look at the interfaces.
+func (f *Facts) deviceForwards() []Packet {
+	var out []Packet
+	for _, l := range f.overlays() {
+		for family, own := range ipfam.Prefixes(f.own()) {
+			if l.VXLAN.Local.IsValid() && ipfam.Of(l.VXLAN.Local) != family {
+				continue
+			}
+			for _, bridge := range f.bridges() {
+				in := firewall.Packet{Family: family, Hook: firewall.Forward, In: l.Name, Out: bridge.Name, Dst: own}
+				away := firewall.Packet{Family: family, Hook: firewall.Forward, In: bridge.Name, Out: l.Name, Src: own}
+				out = append(out,
+					Packet{Packet: in, What: fmt.Sprintf("packets to pods that come in by %s", l.Name)},
+					Packet{Packet: away, What: fmt.Sprintf("packets of pods that leave by %s", l.Name)})
+			}
+		}
+	}
+	return out
+}
+
+// tunnelPackets are those of the backend on the uplink. Which peer they come from
+// can matter to a filter.
+func (f *Facts) tunnelPackets() []Packet {
+	var out []Packet
+	up, ok := f.uplink()
+	if !ok {
+		return nil
+	}
+	for _, l := range f.overlays() {
+		port := l.VXLAN.Port
+		if l.Kind == kernel.KindTUN {
+			port = udpPort
+		}
+		p := firewall.Packet{Family: ipfam.Of(l.VXLAN.Local), Hook: firewall.Input, In: up.Name, Protocol: 17, Port: uint16(port)}
+		vias := f.vias(l)
+		for _, via := range vias {
+			p.Family, p.Src = ipfam.Of(via), ipfam.Host(via)
+			out = append(out, Packet{Packet: p, What: fmt.Sprintf("the packets of %s from %s on UDP port %d", l.Name, via, port)})
+		}
+		if len(vias) == 0 && l.VXLAN.Local.IsValid() {
+			out = append(out, Packet{Packet: p, What: fmt.Sprintf("the packets of %s on UDP port %d", l.Name, port)})
+		}
+	}
+	return out
+}
+
+// vias returns some addresses of peers that are reached by a tunnel.
+func (f *Facts) vias(l kernel.Link) []netip.Addr {
+	const sample = 20
+	var out []netip.Addr
+	if f.Daemon.Status == nil {
+		return nil
+	}
+	for _, p := range f.peers() {
+		same := !l.VXLAN.Local.IsValid() || ipfam.Of(l.VXLAN.Local) == ipfam.Of(p.via)
+		if p.via.IsValid() && !p.direct && same && !slices.Contains(out, p.via) {
+			if out = append(out, p.via); len(out) == sample {
+				break
+			}
+		}
+	}
+	return out
+}
+
+// finding describes for people what drops.
+func (d Drop) finding() Finding {
+	f := d.Finding
+	if d.Packet.Network.IsValid() {
+		unless := ""
+		if f.MayAccept {
+			unless = " that no rule with other conditions accepts"
+		}
+		return Finding{
+			Problem: fmt.Sprintf("%s drops forwarded packets of %s%s", f.Base, d.Packet.Network, unless),
+			Command: f.Allow(d.Packet.Network),
+			Note:    !f.Certain,
+		}
+	}
+	return Finding{
+		Problem: fmt.Sprintf("%s drops %s", f.Base, d.Packet.What),
+		Command: allow(f.Base, d.Packet.Packet),
+		Note:    !f.Certain || f.MayAccept,
+	}
+}
+
+// allow returns the command that lets packets pass a chain.
+func allow(b firewall.Base, p firewall.Packet) string {
+	if b.Program != "" {
+		insert := fmt.Sprintf("%s -I %s ", b.Program, b.Chain)
+		switch {
+		case p.Port != 0:
+			return fmt.Sprintf("%s-p udp --dport %d -j ACCEPT", insert, p.Port)
+		case p.Dst.IsValid():
+			return fmt.Sprintf("%s-i %s -d %s -j ACCEPT", insert, p.In, p.Dst)
+		}
+		return fmt.Sprintf("%s-o %s -s %s -j ACCEPT", insert, p.Out, p.Src)
+	}
+	insert := fmt.Sprintf("nft insert rule %s %s ", b.Table, b.Chain)
+	word := ipfam.Pair[string]{"ip", "ip6"}[p.Family]
+	switch {
+	case p.Port != 0:
+		return fmt.Sprintf("%sudp dport %d accept", insert, p.Port)
+	case p.Dst.IsValid():
+		return fmt.Sprintf("%siifname %s %s daddr %s accept", insert, p.In, word, p.Dst)
+	}
+	return fmt.Sprintf("%soifname %s %s saddr %s accept", insert, p.Out, word, p.Src)
+}

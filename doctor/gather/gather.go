@@ -1,0 +1,76 @@
+// Package gather reads the facts that package doctor looks at, from this host and
+// its daemon. It changes nothing.
+package gather
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"flannel/doctor"
+	"flannel/internal/sysctl"
+	"flannel/kernel"
+	"flannel/subnet/env"
+)
+
+// timeout bounds how long one source is waited for.
+const timeout = 3 * time.Second
+
+// Options say where the facts are. The zero value of a field has no default.
+type Options struct {
+	SubnetFile string
+	// Daemon is the address of the daemon's health port.
+	Daemon string
+	// LockDir is where the locks of daemons are, and Sysctl where the kernel shows
+	// its settings.
+	LockDir, Sysctl string
+}
+
+// gatherer fills in facts, one source after the other: what a later one reads
+// depends on earlier ones.
+type gatherer struct {
+	options Options
+	facts   *doctor.Facts
+}
+
+// Gather reads everything that can be read. It works in the network namespace of the
+// calling thread.
+func Gather(ctx context.Context, o Options) *doctor.Facts {
+	g := gatherer{o, &doctor.Facts{Settings: map[string]string{}}}
+	f := g.facts
+	f.SubnetFile.Path = o.SubnetFile
+	if e, err := env.Read(o.SubnetFile); err != nil {
+		f.SubnetFile.Err = err
+	} else {
+		f.SubnetFile.Env = &e
+	}
+	g.source("daemon", g.daemon(ctx))
+	g.source("devices, addresses and routes", g.network())
+	for _, name := range f.SettingNames() {
+		f.Settings[name] = sysctl.Read(o.Sysctl, name)
+	}
+	g.filters()
+	return f
+}
+
+// source notes a source that could not be read.
+func (g gatherer) source(name string, err error) {
+	if err != nil {
+		g.facts.Unread = append(g.facts.Unread, doctor.Unread{Source: name, Problem: err.Error()})
+	}
+}
+
+// Default are the places on a host.
+func Default() Options {
+	return Options{SubnetFile: "/run/flannel/subnet.env", Daemon: "127.0.0.1:8081", LockDir: kernel.LockDir, Sysctl: sysctl.Root}
+}
+
+// HostName names this host for the report.
+func HostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return fmt.Sprintf("this host (%v)", err)
+	}
+	return name
+}

@@ -1,0 +1,73 @@
+package doctor
+
+import (
+	"fmt"
+
+	"flannel/internal/ipfam"
+	"flannel/kernel"
+)
+
+var mtu = Check{
+	Name: "mtu",
+	About: "The MTUs of uplink, device of the overlay, `subnet.env`, pods' bridge and the host's side of the pods' interfaces fit together; " +
+		"the tunnel needs 50 bytes (IPv6: 70) with vxlan, 28 (48) with udp.",
+	Means: "Small packets pass, large ones do not: connections open and then hang.",
+	More:  "backends.md",
+	Find: func(f *Facts) []Finding {
+		e := f.SubnetFile.Env
+		if e == nil {
+			return nil
+		}
+		var out []Finding
+		add := func(command, format string, args ...any) {
+			out = append(out, Finding{Problem: fmt.Sprintf(format, args...), Command: command})
+		}
+		up, known := f.uplink()
+		for _, l := range f.overlays() {
+			if known && l.MTU+overhead(l) > up.MTU {
+				add(fmt.Sprintf("ip link set %s mtu %d", l.Name, up.MTU-overhead(l)),
+					"%s has MTU %d and needs %d bytes for the tunnel, but %s has MTU %d", l.Name, l.MTU, overhead(l), up.Name, up.MTU)
+			}
+			if l.MTU < e.MTU {
+				add(restart, "%s gives pods MTU %d, but %s has MTU %d", f.SubnetFile.Path, e.MTU, l.Name, l.MTU)
+			}
+		}
+		if known && len(f.overlays()) == 0 && up.MTU < e.MTU {
+			add(restart, "%s gives pods MTU %d, but %s has MTU %d", f.SubnetFile.Path, e.MTU, up.Name, up.MTU)
+		}
+		return append(out, f.podMTU(e.MTU)...)
+	},
+}
+
+// overhead is what the tunnel of a device takes at least.
+func overhead(l kernel.Link) int {
+	switch {
+	case l.Kind == kernel.KindTUN:
+		return 28
+	case ipfam.Of(l.VXLAN.Local) == ipfam.V6:
+		return 70
+	}
+	return 50
+}
+
+// podMTU finds pods that were made with another MTU: they keep it.
+func (f *Facts) podMTU(right int) []Finding {
+	var out []Finding
+	for _, bridge := range f.bridges() {
+		n, most, name := 0, 0, ""
+		for _, l := range f.Links {
+			if l.Master == bridge.Index && l.MTU > right {
+				if n++; l.MTU > most {
+					most, name = l.MTU, l.Name
+				}
+			}
+		}
+		if n > 0 {
+			out = append(out, Finding{
+				Problem: fmt.Sprintf("%d interfaces of pods on %s have an MTU of more than %d, for example %s with %d: they are older than this MTU", n, bridge.Name, right, name, most),
+				Command: "kubectl delete pod for the pods of this node, or restart the containers",
+			})
+		}
+	}
+	return out
+}

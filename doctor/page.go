@@ -1,0 +1,61 @@
+package doctor
+
+import (
+	"fmt"
+	"strings"
+)
+
+// intro is what the documentation says ahead of the checks.
+const intro = "# flanneld doctor\n" + `
+` + "`flanneld doctor`" + ` looks at this host and its daemon, and says what keeps pods from reaching
+each other. It changes nothing.
+
+` + "```sh" + `
+kubectl -n kube-flannel exec ds/kube-flannel-ds -- /opt/bin/flanneld doctor   # in the pod of a node
+flanneld doctor                                                               # on the host, as root
+flanneld doctor -o json
+` + "```" + `
+
+` + "```" + `
+1. routes: packets for 10.244.3.0/24 (node-c) take a route of others: 10.244.3.0/24 via 192.0.2.1 dev eth0 proto static
+   Packets for pods of that node take another way and are lost. ...
+   Run: ip route del 10.244.3.0/24 via 192.0.2.1 dev eth0 proto static
+   See: Documentation/doctor.md#routes
+
+node-a: 1 finding in 6 checks
+` + "```" + `
+
+| flag | |
+|---|---|
+| ` + "`-o`" + ` | ` + "`text`" + ` or ` + "`json`" + ` |
+| ` + "`-v`" + ` | also what may be harmless, such as rules of a packet filter with conditions that are not understood |
+| ` + "`-daemon`" + ` | address of the daemon's health port, 127.0.0.1:8081 by default |
+| ` + "`-subnet-file`" + ` | the daemon's ` + "`--subnet-file`" + ` |
+
+| exit code | |
+|---|---|
+| 0 | nothing was found |
+| 1 | there are findings |
+| 2 | nothing was found, but not everything could be read; or the command line is wrong |
+
+What cannot be read is named, and the rest is checked. The JSON has a ` + "`version`" + `, which
+changes if a field is removed or gets another meaning.
+
+## Checks
+`
+
+// Document returns the page of the documentation.
+func Document(checks []Check) string {
+	var b strings.Builder
+	b.WriteString(intro)
+	for _, c := range checks {
+		fmt.Fprintf(&b, "\n### %s\n\n%s\n\n%s\n\nMore: [%s](%s)\n", c.Name, c.About, c.Means, title(c.More), c.More)
+	}
+	return b.String()
+}
+
+// title is the name of a page: masquerading.md#firewalls is masquerading.
+func title(link string) string {
+	name, _, _ := strings.Cut(link, ".md")
+	return name
+}

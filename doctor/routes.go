@@ -1,0 +1,204 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"flannel/backend"
+	"flannel/internal/ipfam"
+	"flannel/kernel"
+)
+
+var routes = Check{
+	Name: "routes",
+	About: "The route to each peer leads over the device of the overlay, or straight to the peer: the kernel is asked for one address of each " +
+		"peer, and for each route of others inside a peer's subnet.",
+	Means: "Packets for pods of that node take another way and are lost. Stale routes, rules and tables of another network plugin or a VPN are the usual cause.",
+	More:  "troubleshooting.md#a-peer",
+	Find: func(f *Facts) []Finding {
+		var out []Finding
+		for _, l := range f.Lookups {
+			peer, ok := f.peerOf(l.Dst)
+			if !ok {
+				continue
+			}
+			if found, bad := f.astray(peer, l); bad && !slices.Contains(out, found) {
+				out = append(out, found)
+			}
+		}
+		return shorten(out)
+	},
+}
+
+// peer is where packets for a subnet should go.
+type peer struct {
+	name   string
+	subnet netip.Prefix
+	// direct is set if the peer is reached without a tunnel, at via.
+	direct bool
+	via    netip.Addr
+}
+
+// peers lists the peers that are in use. Without a daemon they follow from the
+// routes that it has left.
+func (f *Facts) peers() []peer {
+	var out []peer
+	if s := f.Daemon.Status; s != nil {
+		for _, p := range s.Peers {
+			subnet, err := netip.ParsePrefix(p.Subnet)
+			how := backend.How(p.How)
+			if err != nil || how != backend.Tunnel && how != backend.Direct {
+				continue
+			}
+			via, _ := netip.ParseAddr(p.Via)
+			out = append(out, peer{p.Name, subnet, how == backend.Direct, via})
+		}
+		return out
+	}
+	for _, r := range f.Routes {
+		if r.Protocol != kernel.RouteProtocol || r.Type != "" || slices.Contains(f.Networks(), r.Dst) {
+			continue
+		}
+		l, _ := f.link(r.Dev)
+		out = append(out, peer{subnet: r.Dst, direct: !isOverlay(l), via: r.Via})
+	}
+	return out
+}
+
+func (f *Facts) peerOf(a netip.Addr) (peer, bool) {
+	list := f.peers()
+	i := slices.IndexFunc(list, func(p peer) bool { return p.subnet.Contains(a) })
+	if i < 0 {
+		return peer{}, false
+	}
+	return list[i], true
+}
+
+// String names the peer for people.
+func (p peer) String() string {
+	switch {
+	case p.name == "" && !p.via.IsValid():
+		return p.subnet.String()
+	case p.name == "" || strings.HasPrefix(p.name, p.subnet.Addr().String()): // with etcd
+		return fmt.Sprintf("%s (at %s)", p.subnet, p.via)
+	}
+	return fmt.Sprintf("%s (%s)", p.subnet, p.name)
+}
+
+// Destinations are the addresses for which the kernel is asked: one of each peer, and
+// one for each route of others inside a peer's subnet.
+func (f *Facts) Destinations() []netip.Addr {
+	var out []netip.Addr
+	peers := f.peers()
+	for _, p := range peers {
+		// The first address that a pod can have.
+		out = append(out, p.subnet.Addr().Next().Next())
+	}
+	for _, r := range f.Routes {
+		inside := func(p peer) bool { return p.subnet.Bits() < r.Dst.Bits() && p.subnet.Contains(r.Dst.Addr()) }
+		if r.Protocol != kernel.RouteProtocol && slices.ContainsFunc(peers, inside) {
+			out = append(out, r.Dst.Addr())
+		}
+	}
+	return out
+}
+
+// astray reports whether a packet for a peer does not take the right way.
+func (f *Facts) astray(p peer, l Lookup) (Finding, bool) {
+	r := l.Route
+	if l.Err != nil {
+		return f.noWay(p, l), true
+	}
+	dev, _ := f.link(r.Dev)
+	up, known := f.uplink()
+	right := isOverlay(dev)
+	if p.direct {
+		right = r.Protocol == kernel.RouteProtocol || !known || dev.Index == up.Index && (r.Via == p.via || !r.Via.IsValid())
+	}
+	if right {
+		return Finding{}, false
+	}
+	return Finding{
+		Problem: fmt.Sprintf("packets for %s take a route of others: %s", p, r),
+		Command: fmt.Sprintf("ip route del %s%s", r, f.ruleFor(r.Table)),
+	}, true
+}
+
+// noWay explains why a lookup ended without a route.
+func (f *Facts) noWay(p peer, l Lookup) Finding {
+	for _, r := range f.Routes {
+		if r.Type != "" && r.Dst.Contains(l.Dst) && refuses[r.Type] != nil && errors.Is(l.Err, refuses[r.Type]) {
+			return Finding{
+				Problem: fmt.Sprintf("packets for %s are dropped by a route: %s", p, r),
+				Command: fmt.Sprintf("ip route del %s", r),
+			}
+		}
+	}
+	return Finding{
+		Problem: fmt.Sprintf("there is no route for %s: %v", p, l.Err),
+		Command: fmt.Sprintf("ip route get %s; ip rule", l.Dst),
+	}
+}
+
+// refuses are the errors with which the kernel answers for routes that drop.
+var refuses = map[string]error{"blackhole": unix.EINVAL, "unreachable": unix.EHOSTUNREACH, "prohibit": unix.EACCES}
+
+// ruleFor returns what to look at if the route is in a table that a rule chose.
+func (f *Facts) ruleFor(table int) string {
+	if table == unix.RT_TABLE_MAIN || table == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; or delete the rule that leads to table %d: ip rule | grep 'lookup %d'", table, table)
+}
+
+// String writes a route as ip takes it.
+func (r Route) String() string {
+	words := []string{r.Dst.String()}
+	if r.Type != "" {
+		words = []string{r.Type, r.Dst.String()}
+	}
+	if r.Via.IsValid() {
+		words = append(words, "via", r.Via.String())
+	}
+	if r.Dev != "" && r.Type == "" {
+		words = append(words, "dev", r.Dev)
+	}
+	if r.Table != unix.RT_TABLE_MAIN && r.Table != 0 {
+		words = append(words, "table", fmt.Sprint(r.Table))
+	}
+	if name, ok := protocols[r.Protocol]; ok {
+		words = append(words, "proto", name)
+	} else if r.Protocol != 0 {
+		words = append(words, "proto", fmt.Sprint(r.Protocol))
+	}
+	return strings.Join(words, " ")
+}
+
+var protocols = map[int]string{
+	unix.RTPROT_KERNEL: "kernel", unix.RTPROT_BOOT: "boot", unix.RTPROT_STATIC: "static",
+	unix.RTPROT_RA: "ra", unix.RTPROT_DHCP: "dhcp", unix.RTPROT_BIRD: "bird", unix.RTPROT_BGP: "bgp",
+}
+
+// most bounds the findings of one check: they have one cause.
+const most = 10
+
+func shorten(list []Finding) []Finding {
+	if len(list) <= most {
+		return list
+	}
+	rest := Finding{Problem: fmt.Sprintf("%d more of this kind", len(list)-most), Command: "flanneld doctor, once these are mended"}
+	return append(list[:most:most], rest)
+}
+
+// Inside reports whether a route matters: it leads somewhere inside the overlay
+// networks, or to all of one.
+func (f *Facts) Inside(dst netip.Prefix) bool {
+	return slices.ContainsFunc(f.Networks(), func(n netip.Prefix) bool {
+		return ipfam.Of(n.Addr()) == ipfam.Of(dst.Addr()) && dst.Bits() > 0 && n.Overlaps(dst)
+	})
+}

@@ -1,0 +1,100 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+
+	"flannel/internal/ipfam"
+	"flannel/internal/sysctl"
+)
+
+var settings = Check{
+	Name: "settings",
+	About: "The settings of the kernel (`sysctl`) that pods need: forwarding for the host and for each device on the way, " +
+		"`br_netfilter`, the check of source addresses, the size of the neighbor table.",
+	Means: "Packets of pods are dropped by this host, without any message. The command lasts until the next boot; put the setting into `/etc/sysctl.d` as well.",
+	More:  "troubleshooting.md#this-host",
+	Find: func(f *Facts) []Finding {
+		var out []Finding
+		up, _ := f.uplink()
+		for _, p := range sysctl.Find(f.setting, f.families(), up.Name) {
+			out = append(out, Finding{Problem: p.Text, Command: p.Command})
+		}
+		return slices.Concat(out, f.deviceSettings(), f.neighborLimit())
+	},
+}
+
+func (f *Facts) setting(name string) string { return f.Settings[name] }
+
+// SettingNames are those that the checks look at.
+func (f *Facts) SettingNames() []string {
+	names := []string{
+		"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv4.conf.all.rp_filter",
+		"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables",
+		neighborLimitName, "net.ipv6.conf.all.disable_ipv6",
+	}
+	for _, dev := range f.path() {
+		names = append(names,
+			sysctl.Of(ipfam.V4, dev, "rp_filter"), sysctl.Of(ipfam.V4, dev, "forwarding"),
+			sysctl.Of(ipfam.V6, dev, "forwarding"), sysctl.Of(ipfam.V6, dev, "disable_ipv6"))
+	}
+	return names
+}
+
+// path names the devices that packets of pods pass on this host.
+func (f *Facts) path() []string {
+	var names []string
+	if up, ok := f.uplink(); ok {
+		names = append(names, up.Name)
+	}
+	for _, l := range slices.Concat(f.overlays(), f.bridges()) {
+		names = append(names, l.Name)
+	}
+	return names
+}
+
+// deviceSettings finds devices that do not forward although the host does: the
+// kernel copies the setting of the host to each device only when that changes. With
+// IPv4 the device that a packet comes in by decides, with IPv6 the same.
+func (f *Facts) deviceSettings() []Finding {
+	var out []Finding
+	all := ipfam.Pair[string]{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"}
+	for family, on := range f.families().Each() {
+		if !on || f.setting(all[family]) == "0" {
+			continue
+		}
+		for _, dev := range f.inward(family) {
+			name := sysctl.Of(family, dev, "forwarding")
+			if f.setting(name) == "0" {
+				out = append(out, Finding{
+					Problem: fmt.Sprintf("%s is 0: the host forwards no packets that come in by %s", name, dev),
+					Command: "sysctl -w " + name + "=1",
+				})
+			}
+		}
+	}
+	return out
+}
+
+// inward names the devices by which packets that are forwarded come in: with a
+// tunnel the uplink has only packets for the host itself.
+func (f *Facts) inward(family ipfam.Family) []string {
+	var names []string
+	for _, l := range f.overlays() {
+		if !l.VXLAN.Local.IsValid() || ipfam.Of(l.VXLAN.Local) == family {
+			names = append(names, l.Name)
+		}
+	}
+	if up, ok := f.uplink(); ok && len(names) == 0 {
+		names = append(names, up.Name)
+	}
+	for _, l := range f.bridges() {
+		names = append(names, l.Name)
+	}
+	return names
+}
+
+const neighborLimitName = "net.ipv4.neigh.default.gc_thresh3"
+
+// neighborLimit is replaced once the neighbors are counted.
+func (f *Facts) neighborLimit() []Finding { return nil }

@@ -1,0 +1,51 @@
+package kernel
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+
+	"flannel/kernel/rtnl"
+)
+
+// ReadLinks lists the devices that a handle sees, for programs that only look.
+func ReadLinks(handle *netlink.Handle) ([]Link, error) {
+	var list []netlink.Link
+	err := rtnl.Retry(func() (err error) { list, err = handle.LinkList(); return err })
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	out := make([]Link, len(list))
+	for i, l := range list {
+		out[i] = linkOf(l)
+	}
+	return out, nil
+}
+
+// ReadAddrs lists the addresses that a handle sees.
+func ReadAddrs(handle *netlink.Handle) ([]HostAddr, error) {
+	list, err := hostAddrs(handle)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	return list, nil
+}
+
+// Marked reports whether the alias of a device says that this software has made
+// it, whichever instance.
+func Marked(alias string) bool { return isMark(alias) }
+
+// AnyInstanceRuns reports whether a daemon of this software runs in the current
+// network namespace, as far as its lock shows.
+func AnyInstanceRuns(dir string) bool {
+	path, err := lockPath(dir, 0, "")
+	if err != nil {
+		return false
+	}
+	prefix := path[:strings.LastIndex(path, "-")+1]
+	files, _ := filepath.Glob(prefix + "*")
+	return slices.ContainsFunc(files, locked)
+}

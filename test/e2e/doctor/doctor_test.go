@@ -1,0 +1,189 @@
+// Package doctor tests what flanneld doctor says on hosts on which something is
+// wrong, and that it says nothing on healthy ones.
+package doctor
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+var built = sync.OnceValues(func() (lab.Binaries, error) { return lab.BuildBinaries() })
+
+// newLab returns a lab in which flanneld is ready on all hosts, each with a pod.
+func newLab(t *testing.T, o lab.Options) *lab.Lab {
+	t.Helper()
+	var err error
+	o.Binaries, err = built()
+	lab.Must(t, err)
+	l := lab.ForTest(t, o)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	lab.Must(t, l.Up(ctx))
+	return l
+}
+
+// examine runs the command on a host and returns what it prints, and its exit code.
+func examine(t *testing.T, h *lab.Host, args ...string) (string, int) {
+	t.Helper()
+	b, err := built()
+	lab.Must(t, err)
+	out, err := h.Exec(t.Context(), append([]string{b.Flanneld, "doctor"}, args...)...)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return out, exit.ExitCode()
+	}
+	lab.Must(t, err)
+	return out, 0
+}
+
+func sh(t *testing.T, h *lab.Host, script string) {
+	t.Helper()
+	out, err := h.Exec(t.Context(), "sh", "-ec", script)
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", script, err, out)
+	}
+}
+
+// healthy waits for a doctor that finds nothing: a daemon may be busy for a moment.
+func healthy(t *testing.T, h *lab.Host) {
+	t.Helper()
+	eventually.Says(t, func() (string, bool) {
+		out, code := examine(t, h)
+		return out, code == 0
+	})
+}
+
+func TestHealthyHosts(t *testing.T) {
+	for name, o := range map[string]lab.Options{
+		"vxlan":                {Hosts: 3},
+		"vxlan, both families": {Hosts: 3, Families: lab.Dual},
+		"vxlan on demand":      {Hosts: 3, Backend: `{"Type": "vxlan", "OnDemand": true}`},
+		"vxlan, direct":        {Hosts: 3, Links: 2, Backend: `{"Type": "vxlan", "DirectRouting": true}`},
+		"host-gw":              {Hosts: 3, Families: lab.Dual, Backend: `{"Type": "host-gw"}`},
+		"udp":                  {Hosts: 3, Backend: `{"Type": "udp"}`},
+		"alloc":                {Hosts: 2, Backend: `{"Type": "alloc"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, o)
+			for _, h := range l.Hosts {
+				out, code := examine(t, h)
+				if code != 0 || !strings.Contains(out, "nothing found") {
+					t.Errorf("%s: exit code %d\n%s", h.Name, code, out)
+				}
+			}
+		})
+	}
+}
+
+// trouble is something that is wrong with a host.
+type trouble struct {
+	name, breaks, mends string
+	// says are words of the report.
+	says []string
+}
+
+// run breaks and mends, and looks at what is said about it.
+func (tt trouble) run(t *testing.T, h *lab.Host) {
+	t.Run(tt.name, func(t *testing.T) {
+		defer healthy(t, h)
+		defer sh(t, h, tt.mends)
+		sh(t, h, tt.breaks)
+		eventually.Says(t, func() (string, bool) {
+			out, code := examine(t, h)
+			for _, words := range tt.says {
+				if !strings.Contains(out, words) {
+					return "lacks " + words + "\n" + out, false
+				}
+			}
+			return out, code == 1
+		})
+	})
+}
+
+func TestTroubles(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 2})
+	h, other := l.Hosts[0], l.Hosts[1]
+	s, err := other.Subnet()
+	lab.Must(t, err)
+	peer := s[0].Addr().String()
+	for _, tt := range []trouble{
+		{
+			"a stale route of another plugin", "ip route add PEER/25 via 172.31.1.1 proto static", "ip route del PEER/25",
+			[]string{"routes: packets for PEER/24 (at 172.31.1.12) take a route of others", "Run: ip route del PEER/25 via 172.31.1.1 dev eth0 proto static\n"},
+		},
+		{
+			"a blackhole", "ip route add blackhole PEER/26", "ip route del blackhole PEER/26",
+			[]string{"are dropped by a route", "Run: ip route del blackhole PEER/26 proto boot\n"},
+		},
+		{
+			"a rule of another plugin", "ip route add default via 172.31.1.1 table 220; ip rule add from all lookup 220 pref 220",
+			"ip rule del pref 220; ip route flush table 220",
+			[]string{"take a route of others: 0.0.0.0/0 via 172.31.1.1 dev eth0 table 220", "ip rule | grep 'lookup 220'"},
+		},
+		{
+			"a drop on the device", "iptables-nft -I FORWARD -i flannel.1 -j DROP", "iptables-nft -F FORWARD",
+			[]string{"filter: chain FORWARD of table ip filter drops packets to pods that come in by flannel.1", "Run: iptables-nft -I FORWARD -i flannel.1"},
+		},
+		{
+			"the backend's port is dropped", "iptables-nft -I INPUT -p udp --dport 8472 -j DROP", "iptables-nft -F INPUT",
+			[]string{"chain INPUT of table ip filter drops the packets of flannel.1 from 172.31.1.12 on UDP port 8472", "Run: iptables-nft -I INPUT -p udp --dport 8472 -j ACCEPT"},
+		},
+		{
+			"all packets to this host are dropped by legacy iptables", "iptables-legacy -P INPUT DROP", "iptables-legacy -P INPUT ACCEPT",
+			[]string{"chain INPUT of iptables-legacy drops the packets of flannel.1", "Run: iptables-legacy -I INPUT -p udp --dport 8472 -j ACCEPT"},
+		},
+		{
+			"Docker's policy in legacy iptables", "iptables-legacy -P FORWARD DROP", "iptables-legacy -P FORWARD ACCEPT",
+			[]string{"chain FORWARD of iptables-legacy drops forwarded packets of 10.244.0.0/16", "Run: iptables-legacy -I FORWARD -s 10.244.0.0/16 -j ACCEPT"},
+		},
+		{
+			"Docker's policy in a table of nftables", "nft add table inet x; nft add chain inet x f '{ type filter hook forward priority 10 ; policy drop ; }'", "nft delete table inet x",
+			[]string{"chain f of table inet x drops forwarded packets of 10.244.0.0/16", "Run: nft insert rule inet x f ip saddr 10.244.0.0/16 accept"},
+		},
+		{
+			"forwarding is off", "sysctl -wq net.ipv4.ip_forward=0", "sysctl -wq net.ipv4.ip_forward=1",
+			[]string{"net.ipv4.ip_forward is 0", "Run: sysctl -w net.ipv4.ip_forward=1\n"},
+		},
+		{
+			"forwarding is off on the device", "sysctl -wq net.ipv4.conf.flannel/1.forwarding=0", "sysctl -wq net.ipv4.conf.flannel/1.forwarding=1",
+			[]string{"the host forwards no packets that come in by flannel.1", "Run: sysctl -w net.ipv4.conf.flannel/1.forwarding=1\n"},
+		},
+		{
+			"strict check of source addresses", "sysctl -wq net.ipv4.conf.eth0.rp_filter=1", "sysctl -wq net.ipv4.conf.eth0.rp_filter=0",
+			[]string{"net.ipv4.conf.eth0.rp_filter is 1", "Run: sysctl -w net.ipv4.conf.eth0.rp_filter=2\n"},
+		},
+		{
+			"pods are older than the MTU", "ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500",
+			[]string{"mtu: 1 interfaces of pods on cni0 have an MTU of more than 1350"},
+		},
+	} {
+		replace := strings.NewReplacer("PEER", peer)
+		tt.breaks, tt.mends = replace.Replace(tt.breaks), replace.Replace(tt.mends)
+		for i := range tt.says {
+			tt.says[i] = replace.Replace(tt.says[i])
+		}
+		tt.run(t, h)
+	}
+	t.Run("the daemon does not run", func(t *testing.T) {
+		lab.Must(t, h.Stop())
+		out, code := examine(t, h)
+		if code != 1 || !strings.Contains(out, "daemon: flanneld does not run") {
+			t.Errorf("exit code %d\n%s", code, out)
+		}
+		sh(t, h, "rm /run/flannel/subnet.env")
+		out, code = examine(t, h)
+		if code != 1 || !strings.Contains(out, "/run/flannel/subnet.env is missing: flanneld does not run") {
+			t.Errorf("exit code %d\n%s", code, out)
+		}
+	})
+}
