@@ -146,6 +146,9 @@ func (k *Kubernetes) StopControllerManager() error { return k.managers.kill() }
 // PID returns the process ID of the API server, 0 before its first start.
 func (k *Kubernetes) PID() int { return k.api.pid() }
 
+// Log returns everything the API server has written.
+func (k *Kubernetes) Log() string { return k.api.log() }
+
 // KillAPIServer ends the API server alone, at once.
 func (k *Kubernetes) KillAPIServer() error { return k.api.kill() }
 

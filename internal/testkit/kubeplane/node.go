@@ -26,7 +26,12 @@ const nodesPath = "/api/v1/nodes"
 // CreateNode makes a Node; without pod CIDRs the controller manager gives it
 // some.
 func (a *API) CreateNode(ctx context.Context, name string, podCIDRs ...string) error {
-	node := map[string]any{"metadata": map[string]any{"name": name}}
+	return a.CreateAnnotatedNode(ctx, name, nil, podCIDRs...)
+}
+
+// CreateAnnotatedNode is CreateNode for a Node that a daemon has published.
+func (a *API) CreateAnnotatedNode(ctx context.Context, name string, annotations map[string]any, podCIDRs ...string) error {
+	node := map[string]any{"metadata": map[string]any{"name": name, "annotations": annotations}}
 	if len(podCIDRs) > 0 {
 		node["spec"] = map[string]any{"podCIDR": podCIDRs[0], "podCIDRs": podCIDRs}
 	}
