@@ -18,20 +18,24 @@ import (
 
 // commands runs programs on the host one after the other; see lab.Host.Commands.
 // ROUTE and ROUTE6 stand for the destinations of the routes to the peer, METRIC
-// for theirs if it is not the kernel's default.
+// and METRIC6 for their metrics.
 func commands(lines ...string) act {
 	return func(ctx context.Context, s scene) error {
-		route := strings.NewReplacer("ROUTE", "SUBNET", "METRIC", "")
-		if s.backend == udp {
-			route = strings.NewReplacer("ROUTE6", networks[ipfam.V6], "ROUTE", networks[ipfam.V4], "METRIC", fmt.Sprint("metric ", udpMetric))
-		}
-		replaced := make([]string, len(lines))
-		for i, line := range lines {
-			replaced[i] = route.Replace(line)
-		}
 		subnets, err := s.subnetsAtStart(s.drawn.peer)
 		if err != nil {
 			return err
+		}
+		var to, metric ipfam.Pair[string]
+		for _, f := range ipfam.All() {
+			to[f], metric[f] = subnets[f].String(), fmt.Sprint("metric ", peerMetric(subnets[f]))
+			if s.backend == udp {
+				to[f], metric[f] = networks[f], fmt.Sprint("metric ", udpMetric)
+			}
+		}
+		fill := strings.NewReplacer("ROUTE6", to[ipfam.V6], "ROUTE", to[ipfam.V4], "METRIC6", metric[ipfam.V6], "METRIC", metric[ipfam.V4])
+		replaced := make([]string, len(lines))
+		for i, line := range lines {
+			replaced[i] = fill.Replace(line)
 		}
 		return s.host.Commands(ctx, subnets, replaced...)
 	}

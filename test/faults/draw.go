@@ -1,6 +1,7 @@
 package main
 
 import (
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -14,9 +15,6 @@ const (
 )
 
 var backends = []string{vxlan, hostgw, udp}
-
-// hosts is how many there are.
-const hosts = 4
 
 // drawn is a fault with all that chance decides about it.
 type drawn struct {
@@ -38,26 +36,46 @@ func (s *settings) table() []fault {
 			return true
 		case !slices.Contains(stores, s.store), f.store != "" && f.store != s.store:
 			return true
-		case s.within > 0 && f.deadline > s.within:
-			return true
 		}
 		return !s.only.MatchString(f.name)
 	})
 }
 
-// draw returns the faults of a round, counted from 0: one, or two of different
-// hosts. It depends on the seed, the round and the table alone. All faults come
-// before one comes again.
-func draw(seed uint64, round int, table []fault) []drawn {
+// draw returns the rounds, counted from 0, and their faults. Rounds with a long
+// fault are left out once there were as many as the settings allow.
+func (s *settings) draw() iter.Seq2[int, []drawn] {
+	table := s.table()
+	return func(yield func(int, []drawn) bool) {
+		long := 0
+		for round := s.first - 1; ; round++ {
+			faults := drawRound(s.seed, round, table, s.hosts)
+			if slices.ContainsFunc(faults, drawn.long) {
+				if long++; s.long >= 0 && long > s.long {
+					if !slices.ContainsFunc(table, fault.short) {
+						return
+					}
+					continue
+				}
+			}
+			if !yield(round, faults) {
+				return
+			}
+		}
+	}
+}
+
+// drawRound returns the faults of a round: one, or two of different hosts. It
+// depends on the arguments alone. All faults come before one comes again.
+func drawRound(seed uint64, round int, table []fault, hosts int) []drawn {
 	cycle, place := round/len(table), round%len(table)
 	order := rand.New(rand.NewPCG(seed, uint64(cycle))).Perm(len(table))
 	r := rand.New(rand.NewPCG(^seed, uint64(round)))
-	first := drawOne(r, table[order[place]], r.IntN(hosts))
-	if r.IntN(4) > 0 {
+	first := drawOne(r, table[order[place]], hosts, r.IntN(hosts))
+	if r.IntN(4) > 0 || first.uses != nil {
 		return []drawn{first}
 	}
-	second := drawOne(r, table[r.IntN(len(table))], (first.victim+1+r.IntN(hosts-1))%hosts)
-	if second.victim == first.victim || first.store != "" && second.store != "" {
+	second := drawOne(r, table[r.IntN(len(table))], hosts, (first.victim+1+r.IntN(hosts-1))%hosts)
+	if second.victim == first.victim || second.uses != nil || first.store != "" && second.store != "" {
 		return []drawn{first}
 	}
 	return []drawn{first, second}
@@ -67,7 +85,7 @@ func draw(seed uint64, round int, table []fault) []drawn {
 // restart would hide shows there.
 const steady = 0
 
-func drawOne(r *rand.Rand, f fault, victim int) drawn {
+func drawOne(r *rand.Rand, f fault, hosts, victim int) drawn {
 	if f.restarts && victim == steady {
 		victim += 1 + r.IntN(hosts-1)
 	}

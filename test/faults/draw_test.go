@@ -2,15 +2,32 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"regexp"
+	"slices"
 	"testing"
+
+	"flannel/internal/ipfam"
 )
 
-func text(seed uint64, rounds int) string {
-	s := settings{backend: vxlan, store: etcd, only: regexp.MustCompile("")}
+func settingsOf(backend, store string, seed uint64) settings {
+	return settings{backend: backend, store: store, seed: seed, hosts: fewestHosts, first: 1, long: -1, only: regexp.MustCompile("")}
+}
+
+// rounds are the first ones that are drawn.
+func rounds(s settings, count int) (out [][]drawn) {
+	for _, faults := range s.draw() {
+		if out = append(out, faults); len(out) == count {
+			break
+		}
+	}
+	return out
+}
+
+func text(s settings, count int) string {
 	out := ""
-	for round := range rounds {
-		for _, d := range draw(seed, round, s.table()) {
+	for round, faults := range rounds(s, count) {
+		for _, d := range faults {
 			out += fmt.Sprintln(round, d.name, d.victim, d.peer, d.offset, d.lasts, d.number)
 		}
 	}
@@ -18,23 +35,24 @@ func text(seed uint64, rounds int) string {
 }
 
 func TestASeedRepeatsFaultsOrderAndOffsets(t *testing.T) {
-	first := text(7, 100)
-	if first != text(7, 100) {
+	first := text(settingsOf(vxlan, etcd, 7), 100)
+	if first != text(settingsOf(vxlan, etcd, 7), 100) {
 		t.Error("the same seed draws other faults")
 	}
-	if first == text(8, 100) {
+	if first == text(settingsOf(vxlan, etcd, 8), 100) {
 		t.Error("another seed draws the same faults")
 	}
 }
 
 func TestEveryFaultComes(t *testing.T) {
 	for i, backend := range backends {
-		s := settings{backend: backend, store: stores[i%len(stores)], only: regexp.MustCompile("")}
-		table, seen := s.table(), map[string]bool{}
-		for round := range table {
-			for _, d := range draw(3, round, table) {
+		s, seen := settingsOf(backend, stores[i%len(stores)], 3), map[string]bool{}
+		table := s.table()
+		for _, faults := range rounds(s, len(table)) {
+			for _, d := range faults {
 				seen[d.name] = true
-				if d.restarts && d.victim == steady || d.victim == d.peer || d.lasts < d.shortest || d.lasts > d.longest {
+				if d.restarts && d.victim == steady || d.victim == d.peer || d.lasts < d.shortest || d.lasts > d.longest ||
+					d.uses != nil && len(faults) > 1 {
 					t.Errorf("drawn: %+v", d)
 				}
 			}
@@ -45,19 +63,72 @@ func TestEveryFaultComes(t *testing.T) {
 	}
 }
 
-func TestADifferenceNamesBothSides(t *testing.T) {
-	const want = "- route b\n+ route c\n"
-	if got := difference("route a\nroute b\n", "route a\nroute c\n"); got != want {
-		t.Errorf("got %q, want %q", got, want)
+func TestARunHasAFewLongFaultsAndManyRunsHaveAll(t *testing.T) {
+	for _, store := range stores {
+		seen := map[string]bool{}
+		for seed := range uint64(100) {
+			s, long := settingsOf(udp, store, seed), 0
+			s.long = 1
+			for _, faults := range rounds(s, 20) {
+				if slices.ContainsFunc(faults, drawn.long) {
+					long++
+				}
+				for _, d := range faults {
+					seen[d.name] = true
+				}
+			}
+			if long > 1 {
+				t.Errorf("%s, seed %d: %d rounds with a long fault", store, seed, long)
+			}
+		}
+		s := settingsOf(udp, store, 1)
+		if table := s.table(); len(seen) != len(table) {
+			t.Errorf("%s: %d of %d faults in 100 runs", store, len(seen), len(table))
+		}
 	}
-	if got := difference("route a\n", "route a\n"); got != "" {
-		t.Errorf("equal texts differ: %q", got)
+}
+
+func TestNoRoundsAreLeftOfLongFaultsAlone(t *testing.T) {
+	s := settingsOf(vxlan, etcd, 1)
+	s.only, s.long = regexp.MustCompile("^etcd wiped$"), 1
+	if got := len(rounds(s, 5)); got != 1 {
+		t.Errorf("%d rounds, want 1", got)
+	}
+}
+
+func TestTheCommandRepeatsWhatWasDrawn(t *testing.T) {
+	s := settingsOf(hostgw, kubernetes, 7)
+	s.only = regexp.MustCompile("annotations|CIDR")
+	const want = `make faults SEED=7 ARGS='-backend host-gw -store kubernetes -hosts 4 -first 3 -rounds 1 -only "annotations|CIDR"'`
+	if got := s.command(3, 1, -1); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestADifferenceNamesBothSides(t *testing.T) {
+	for name, tt := range map[string]struct{ want, have, diff, ordered string }{
+		"equal":         {"a\nb\n", "a\nb\n", "", ""},
+		"another":       {"a\nb\n", "a\nc\n", "- b\n+ c\n", "- b\n+ c\n"},
+		"twice":         {"a\n", "a\na\n", "+ a\n", "+ a\n"},
+		"once too few":  {"a\na\n", "a\n", "- a\n", "- a\n"},
+		"another order": {"a\nb\n", "b\na\n", "", "in another order:\nb\na\n"},
+	} {
+		if got := difference(tt.want, tt.have); got != tt.diff {
+			t.Errorf("%s: got %q, want %q", name, got, tt.diff)
+		}
+		if got := orderedDifference(tt.want, tt.have); got != tt.ordered {
+			t.Errorf("%s, ordered: got %q, want %q", name, got, tt.ordered)
+		}
 	}
 }
 
 func TestKeysTellTheirSubnets(t *testing.T) {
 	if got := subnetsOf(recordKey(markerSubnets)); got != markerSubnets {
 		t.Errorf("got %v, want %v", got, markerSubnets)
+	}
+	one := ipfam.Pair[netip.Prefix]{ipfam.V6: markerSubnets[ipfam.V6]}
+	if got := subnetsOf(recordKey(one)); got != one {
+		t.Errorf("got %v, want %v", got, one)
 	}
 	for _, key := range []string{"", "nonsense", "10.244.1.0", "&", "10.244.1.0-24/x"} {
 		_ = subnetsOf(subnetsPrefix + key) // it does not panic
@@ -68,15 +139,6 @@ func TestALateRecoveryHasAReason(t *testing.T) {
 	for _, f := range faults() {
 		if (f.deadline > 0) != (f.hold != "") {
 			t.Errorf("%q: deadline %v, documented wait %q", f.name, f.deadline, f.hold)
-		}
-	}
-}
-
-func TestOnlyFaultsThatAreMendedInTime(t *testing.T) {
-	s := settings{backend: udp, store: etcd, only: regexp.MustCompile(""), within: away}
-	for _, f := range s.table() {
-		if f.deadline > away || f.backend == vxlan || f.store == kubernetes {
-			t.Errorf("%+v", f)
 		}
 	}
 }

@@ -23,11 +23,11 @@ func etcdFaults() []fault {
 	table := []fault{
 		{name: "own lease deleted", cuts: repair, inject: deleteLease},
 		{name: "own lease garbled", cuts: repair, inject: putLease(func(scene) string { return "not JSON" })},
-		{name: "own lease claimed again and again", deadline: 70 * time.Second, hold: holdDispute, cutsAll: true, cuts: 10 * time.Second, inject: fight},
-		{name: "own lease given to another", restarts: true, deadline: restart, hold: holdStart, shortest: 5 * time.Second, longest: 8 * time.Second, cutsAll: true, cuts: restart,
+		{name: "own lease claimed again and again", deadline: 70 * time.Second, hold: holdDispute, cutsAll: true, cuts: 5 * time.Second, inject: fight},
+		{name: "own lease given to another", restarts: true, deadline: restart, hold: holdStart, shortest: 5 * time.Second, longest: 8 * time.Second, cutsAll: true, cuts: begin,
 			inject: putLease(another), undo: all(kill, putLease(reservation), start)},
-		{name: "hostile records", longest: 2 * time.Second, inject: hostile(true), undo: hostile(false)},
-		{name: "2000 peers come and go", deadline: 70 * time.Second, hold: holdGuard, longest: 5 * time.Second, inject: burst(true), undo: burst(false)},
+		{name: "hostile records", shortest: time.Second, longest: 2 * time.Second, inject: hostile(true), undo: hostile(false), uses: usedHostile},
+		{name: crowdName, deadline: 70 * time.Second, hold: holdGuard, longest: 5 * time.Second, inject: burst(true), undo: burst(false), uses: usedCrowd},
 
 		{name: "one member of etcd stopped", longest: 5 * time.Second, inject: someMembers(1, (*lab.EtcdMember).Stop), undo: etcdStart},
 		{name: "one member of etcd killed", longest: 5 * time.Second, inject: someMembers(1, (*lab.EtcdMember).Kill), undo: etcdStart},
@@ -36,7 +36,7 @@ func etcdFaults() []fault {
 		{name: "etcd stopped", deadline: restart, hold: holdEtcd, longest: 5 * time.Second, inject: func(_ context.Context, s scene) error { return s.lab.Etcd.Stop() }, undo: etcdStart},
 		{name: "etcd cut off", deadline: 20 * time.Second, hold: holdEtcd, longest: 5 * time.Second,
 			inject: onEtcd("nft 'table inet cut { chain in { type filter hook input priority -400; iifname eth0 drop; }; }'"), undo: onEtcd("nft delete table inet cut")},
-		{name: "etcd refuses writes", deadline: restart, hold: holdEtcd, longest: 3 * time.Second, cutsAll: true, cuts: deadline, inject: all(denyWrites(true), deleteLease), undo: denyWrites(false)},
+		{name: "etcd refuses writes", deadline: restart, hold: holdEtcd, longest: 3 * time.Second, cutsAll: true, cuts: again, inject: all(denyWrites(true), deleteLease), undo: denyWrites(false)},
 		{name: "etcd compacted while a daemon is stopped", stops: true, longest: 2 * time.Second,
 			inject: all(send(syscall.SIGSTOP), func(ctx context.Context, s scene) error { return s.lab.Etcd.Compact(ctx) }), undo: send(syscall.SIGCONT)},
 		{name: "etcd wiped", deadline: 70 * time.Second, hold: holdGuard, inject: etcdWipe},
@@ -194,20 +194,13 @@ func fight(ctx context.Context, s scene) error {
 // burst puts or deletes the records of 2,000 peers, many at once.
 func burst(put bool) act {
 	return func(ctx context.Context, s scene) error {
-		return parallel(2000, func(n int) error {
-			key := fmt.Sprintf("%s10.244.%d.%d-30&fd00:10:244:%x::-64", subnetsPrefix, 205+n/64, n%64*4, 0x1000+n)
+		return parallel(crowd, func(n int) error {
+			key := recordKey(crowdSubnets(n))
 			if !put {
 				return s.lab.Etcd.Delete(ctx, key)
 			}
 			return s.lab.Etcd.Put(ctx, key, peerAttrs(n).record(s.backend))
 		})
-	}
-}
-
-func peerAttrs(n int) attrs {
-	return attrs{
-		public: ipfam.Pair[string]{fmt.Sprintf("172.31.1.%d", 100+n%100), fmt.Sprintf("fd00:31:0:1::%d", 1000+n)},
-		mac:    fmt.Sprintf("02:00:00:01:%02x:%02x", n>>8, n&0xff),
 	}
 }
 

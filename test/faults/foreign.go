@@ -1,5 +1,10 @@
 package main
 
+import (
+	"context"
+	"strings"
+)
+
 // plant puts what is not ours on a host, and subnet.env on a small disk.
 const plant = `set -e
 mkdir -p /run/flannel
@@ -21,17 +26,42 @@ ip -6 route add 2001:db8:1::/48 via 2001:db8::2
 ip rule add from 203.0.113.0/24 lookup 100 priority 1000
 ip -6 rule add from 2001:db8::/64 lookup 100 priority 1000
 nft 'table inet foreign { chain in { type filter hook input priority 10; ip saddr 198.51.100.7 drop; }; }'
+for program in iptables ip6tables; do
+	$program -N FOREIGN
+	$program -A FOREIGN -p udp --dport 4242 -j DROP
+	$program -A FORWARD -p udp --dport 4243 -j DROP
+	$program -A FORWARD -j FOREIGN
+	$program -A FORWARD -i foreign0 -j DROP
+	$program -t nat -N FOREIGN
+	$program -t nat -A FOREIGN -p tcp --dport 4242 -j REDIRECT --to-ports 4243
+	$program -t nat -A PREROUTING -p tcp --dport 4244 -j RETURN
+	$program -t nat -A PREROUTING -i foreign0 -j FOREIGN
+done
 `
 
-// show prints all of that.
+// show prints all of that, sorted where the kernel's order means nothing.
 const show = `
 ip -o addr show dev foreign0 | sed 's/valid_lft.*//'
 ip -o link show foreign0; ip -o -d link show foreignvx
-bridge fdb show dev foreignvx
-ip neigh show dev foreign0 nud permanent; ip -6 neigh show dev foreign0 nud permanent
-ip route show dev foreign0 | grep -v default; ip route show table 100; ip -6 route show dev foreign0 proto boot
+bridge fdb show dev foreignvx | sort
+(ip neigh show dev foreign0 nud permanent; ip -6 neigh show dev foreign0 nud permanent) | sort
+(ip route show dev foreign0 | grep -v default; ip route show table 100; ip -6 route show dev foreign0 proto boot) | sort
 ip rule; ip -6 rule
-nft list table inet foreign`
+nft list table inet foreign
+(iptables-save; ip6tables-save) | grep -e '^[*]' -e '^-A' | grep -v FLANNEL`
+
+// deleteRule deletes one of our packet filter rules, whichever it is.
+func deleteRule(ctx context.Context, s scene) error {
+	const list = `for program in iptables ip6tables; do for table in nat filter; do
+		$program-save -t $table | sed -n "s/^-A\(.*FLANNEL\)/$program -t $table -D\1/p"
+	done; done`
+	out, err := s.host.Exec(ctx, "sh", "-c", list)
+	if err != nil {
+		return err
+	}
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	return shell(lines[s.drawn.number%len(lines)])(ctx, s)
+}
 
 // rules prints our packet filter rules.
-const rules = `(iptables-save; ip6tables-save) | grep -e '^-A.*FLANNEL'`
+const rules = `(iptables-save; ip6tables-save) | grep -e '^[*]' -e '^-A.*FLANNEL'`

@@ -22,11 +22,18 @@ import (
 	"flannel/lab/sandbox"
 )
 
+// How many hosts there may be: pods of all ping each other.
+const (
+	fewestHosts = 4
+	mostHosts   = 10
+)
+
 // settings are the flags.
 type settings struct {
 	seed     uint64
 	rounds   int
-	within   time.Duration
+	long     int
+	hosts    int
 	first    int
 	duration time.Duration
 	backend  string
@@ -46,7 +53,8 @@ func parse(args []string) (settings, error) {
 	fs.Uint64Var(&s.seed, "seed", 0, "repeat the faults of this `number`, their order and their offsets (default: drawn and printed)")
 	fs.DurationVar(&s.duration, "duration", 10*time.Minute, "start no round after this `time`")
 	fs.IntVar(&s.rounds, "rounds", 0, "end after this `number` of rounds, however long they take")
-	fs.DurationVar(&s.within, "within", 0, "only faults after which the cluster must have recovered within this `time` (default: all)")
+	fs.IntVar(&s.hosts, "hosts", fewestHosts, "`number` of hosts")
+	fs.IntVar(&s.long, "long", -1, "leave out what may take more than 40s to recover from after this `number` of such rounds; -1: never")
 	fs.IntVar(&s.first, "first", 1, "begin with round `number` of the seed")
 	fs.StringVar(&s.backend, "backend", vxlan, "`name` of the backend, of "+strings.Join(backends, ", "))
 	fs.StringVar(&s.store, "store", etcd, "`name` of the store, of "+strings.Join(stores, ", "))
@@ -71,6 +79,8 @@ func (s *settings) check(rest []string, only string) (err error) {
 		return fmt.Errorf("unexpected argument %q", rest[0])
 	case s.rounds < 0 || s.first < 1:
 		return errors.New("rounds are counted from 1")
+	case s.hosts < fewestHosts || s.hosts > mostHosts:
+		return fmt.Errorf("-hosts %d: from %d to %d", s.hosts, fewestHosts, mostHosts)
 	case len(s.table()) == 0:
 		return fmt.Errorf("no fault of backend %q and store %q has a name that matches %q", s.backend, s.store, s.only)
 	}
@@ -99,13 +109,14 @@ func run(ctx context.Context, s settings) error {
 	if s.rounds > 0 {
 		takes = fmt.Sprintf("%d rounds, about %s", s.rounds, time.Duration(s.rounds)*usualRound)
 	}
-	fmt.Printf("faults: %s, seed %d, backend %s, store %s\n", takes, s.seed, s.backend, s.store)
+	fmt.Printf("faults: %s, seed %d, backend %s, store %s, %d hosts; round, time to recover, longest loss, faults\n",
+		takes, s.seed, s.backend, s.store, s.hosts)
 	b, err := binaries(s)
 	if err != nil {
 		return err
 	}
 	o := lab.Options{
-		Hosts: hosts, Families: lab.Dual, Binaries: b,
+		Hosts: s.hosts, Families: lab.Dual, Binaries: b,
 		Backend: `{"Type": "` + s.backend + `"}`, Flags: []string{"--ip-masq"},
 	}
 	if s.store == kubernetes {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -28,6 +29,9 @@ const (
 	udpMetric   = 100
 )
 
+// peerMetric is the metric of the route to a peer's subnet: the kernel's default.
+func peerMetric(subnet netip.Prefix) int { return ipfam.Pair[int]{0, 1024}[ipfam.Of(subnet.Addr())] }
+
 // wanted is the state of host number own: what its own record, its uplink and
 // the records of the others make of it.
 func wanted(backend string, uplinkMTU, own int, all []record) string {
@@ -48,15 +52,15 @@ func wanted(backend string, uplinkMTU, own int, all []record) string {
 			add("device %s up mtu %d mac %s vni 1 local %s", dev, uplinkMTU-overhead[f], me.mac[f], me.public[f])
 			add("address %s %s/%d", dev, me.subnet[f].Addr(), f.Bits())
 		}
-		for i, peer := range all {
+		for _, peer := range all {
 			switch vtep := peer.subnet[f].Addr(); {
-			case i == own:
+			case peer.except == own || !peer.subnet[f].IsValid() || !peer.public[f].IsValid() || peer.public[f].IsUnspecified():
 			case backend == vxlan:
-				add("route %s via %s dev %s onlink", peer.subnet[f], vtep, dev)
+				add("route %s via %s dev %s metric %d onlink", peer.subnet[f], vtep, dev, peerMetric(peer.subnet[f]))
 				add("neighbour %s %s %s", dev, vtep, peer.mac[f])
 				add("fdb %s %s %s", dev, peer.mac[f], peer.public[f])
 			default:
-				add("route %s via %s dev %s", peer.subnet[f], peer.public[f], lab.Uplink)
+				add("route %s via %s dev %s metric %d", peer.subnet[f], peer.public[f], lab.Uplink, peerMetric(peer.subnet[f]))
 			}
 		}
 	}
@@ -106,10 +110,10 @@ func actual(h *netlink.Handle) (string, error) {
 }
 
 func describe(r *netlink.Route, dev string) string {
-	if r.Gw == nil {
-		return fmt.Sprintf("route %s dev %s metric %d", r.Dst, dev, r.Priority)
+	text := fmt.Sprintf("route %s dev %s metric %d", r.Dst, dev, r.Priority)
+	if r.Gw != nil {
+		text = fmt.Sprintf("route %s via %s dev %s metric %d", r.Dst, r.Gw, dev, r.Priority)
 	}
-	text := fmt.Sprintf("route %s via %s dev %s", r.Dst, r.Gw, dev)
 	if r.Flags&int(netlink.FLAG_ONLINK) != 0 {
 		text += " onlink"
 	}
@@ -144,20 +148,4 @@ func addEntries(h *netlink.Handle, link netlink.Link, add func(string, ...any)) 
 		}
 	}
 	return nil
-}
-
-// difference shows which lines are missing and which are too many.
-func difference(want, have string) string {
-	var b strings.Builder
-	missing := func(sign, from, in string) {
-		lines := strings.Split(in, "\n")
-		for line := range strings.Lines(from) {
-			if line = strings.TrimSuffix(line, "\n"); !slices.Contains(lines, line) {
-				fmt.Fprintf(&b, "%s %s\n", sign, line)
-			}
-		}
-	}
-	missing("-", want, have)
-	missing("+", have, want)
-	return b.String()
 }

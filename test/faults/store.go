@@ -30,6 +30,8 @@ type record struct {
 	subnet ipfam.Pair[netip.Prefix]
 	public ipfam.Pair[netip.Addr]
 	mac    ipfam.Pair[string]
+	// except is the number of the host that does not use it.
+	except int
 }
 
 // attrs are what the suite publishes for nodes that do not exist.
@@ -38,14 +40,17 @@ type attrs struct {
 	mac    string
 }
 
-// recordKey is the key of these subnets.
+// recordKey is the key of these subnets, of one family or both.
 func recordKey(s ipfam.Pair[netip.Prefix]) string {
-	dash := func(p netip.Prefix) string { return strings.ReplaceAll(p.String(), "/", "-") }
-	return subnetsPrefix + dash(s[ipfam.V4]) + "&" + dash(s[ipfam.V6])
+	var parts []string
+	for _, p := range ipfam.Prefixes(s) {
+		parts = append(parts, strings.ReplaceAll(p.String(), "/", "-"))
+	}
+	return subnetsPrefix + strings.Join(parts, "&")
 }
 
 // The marker is a node that does not exist. What it publishes changes each
-// round: a host that has it in its kernel follows the store.
+// time: a host that has it in its kernel follows the store.
 const (
 	markerName = "marker"
 	marker4    = "10.244.250.0/24"
@@ -54,14 +59,13 @@ const (
 
 var markerSubnets = ipfam.Pair[netip.Prefix]{netip.MustParsePrefix(marker4), netip.MustParsePrefix(marker6)}
 
-// putMarker publishes the marker of a round.
-func (s *suite) putMarker(ctx context.Context, round int) error {
-	number := 100 + round%90
+// putMarker publishes the next marker.
+func (s *suite) putMarker(ctx context.Context) error {
+	s.markers++
 	a := attrs{
-		public: ipfam.Pair[string]{fmt.Sprintf("172.31.1.%d", number), fmt.Sprintf("fd00:31:0:1::%d", number)},
-		mac:    fmt.Sprintf("02:00:00:00:fa:%02x", number),
+		public: ipfam.Pair[string]{s.marker(), fmt.Sprintf("fd00:31:0:1::%d", 100+s.markers%90)},
+		mac:    fmt.Sprintf("02:00:00:00:fa:%02x", s.markers%90),
 	}
-	s.marker = number
 	if s.store == etcd {
 		return s.lab.Etcd.Put(ctx, recordKey(markerSubnets), a.record(s.backend))
 	}
@@ -72,39 +76,66 @@ func (s *suite) putMarker(ctx context.Context, round int) error {
 	return api.Annotate(ctx, markerName, a.annotations(s.backend))
 }
 
-// records reads what the hosts have published under their present subnets, and
-// the marker.
-func (s *suite) records(ctx context.Context) ([]record, error) {
+// marker is the public address of the last one.
+func (s *suite) marker() string { return fmt.Sprintf("172.31.1.%d", 100+s.markers%90) }
+
+// records reads what the hosts have published under their present subnets, the
+// marker, and uses.
+func (s *suite) records(ctx context.Context, uses []use) ([]record, error) {
 	stored, err := s.stored(ctx)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]record, 0, len(s.lab.Hosts)+1)
-	for _, h := range s.lab.Hosts {
+	out := make([]record, 0, len(s.lab.Hosts)+1+len(uses))
+	add := func(key string, except int) error {
+		r, ok := stored[key]
+		if !ok {
+			return fmt.Errorf("the store has no record %s", key)
+		}
+		r.except = except
+		out = append(out, r)
+		return nil
+	}
+	for i, h := range s.lab.Hosts {
 		subnet, err := h.Subnet()
 		if err != nil {
 			return nil, err
 		}
-		r, ok := stored[recordKey(subnet)]
-		if !ok {
-			return nil, fmt.Errorf("%s has no record %s", h.Name, recordKey(subnet))
+		if err := add(s.key(h.Name, subnet), i); err != nil {
+			return nil, fmt.Errorf("%s: %w", h.Name, err)
 		}
-		for f, a := range r.public.Each() {
+		if out[i].subnet != subnet {
+			return nil, fmt.Errorf("%s has published %v, subnet.env has %v", h.Name, out[i].subnet, subnet)
+		}
+		for f, a := range out[i].public.Each() {
 			if a != h.Addr(f) {
 				return nil, fmt.Errorf("%s has published %s, its uplink has %s", h.Name, a, h.Addr(f))
 			}
 		}
-		out = append(out, r)
 	}
-	r, ok := stored[recordKey(markerSubnets)]
-	if !ok || !strings.HasSuffix(r.public[ipfam.V4].String(), fmt.Sprint(".", s.marker)) {
-		return nil, fmt.Errorf("the store does not have marker %d", s.marker)
+	if err := add(s.key(markerName, markerSubnets), nobody); err != nil {
+		return nil, err
 	}
-	return append(out, r), nil
+	if got := out[len(out)-1].public[ipfam.V4].String(); got != s.marker() {
+		return nil, fmt.Errorf("the store has the marker %s, not %s", got, s.marker())
+	}
+	for _, u := range uses {
+		if err := add(u.key, u.except); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
-// stored returns the records that can be read, by the keys that they have in
-// etcd.
+// key is what a record has in the store: a key in etcd, or the name of a Node.
+func (s *suite) key(name string, subnets ipfam.Pair[netip.Prefix]) string {
+	if s.store == kubernetes {
+		return name
+	}
+	return recordKey(subnets)
+}
+
+// stored returns the records that can be read, by their keys.
 func (s *suite) stored(ctx context.Context) (map[string]record, error) {
 	if s.store == kubernetes {
 		return s.storedNodes(ctx)
@@ -157,7 +188,7 @@ func (s *suite) storedNodes(ctx context.Context) (map[string]record, error) {
 			_ = json.Unmarshal([]byte(n.Metadata.Annotations[annotation+dataKeys[f]]), &data)
 			r.mac[f] = data.VtepMAC
 		}
-		out[recordKey(r.subnet)] = r
+		out[n.Metadata.Name] = r
 	}
 	return out, err
 }
@@ -183,8 +214,8 @@ func (s *suite) sees(ctx context.Context, h *lab.Host) error {
 	if err != nil || code != http.StatusOK {
 		return errors.Join(err, fmt.Errorf("%s: /status: %d", h.Name, code))
 	}
-	if want := fmt.Sprintf("172.31.1.%d", s.marker); !slices.Contains(strings.Split(body, `"`), want) {
-		return fmt.Errorf("%s does not follow the store: its status has no peer at %s", h.Name, want)
+	if !slices.Contains(strings.Split(body, `"`), s.marker()) {
+		return fmt.Errorf("%s does not follow the store: its status has no peer at %s", h.Name, s.marker())
 	}
 	return nil
 }

@@ -24,8 +24,8 @@ type fault struct {
 	hold     string
 	// shortest and longest bound the time between inject and undo.
 	shortest, longest time.Duration
-	// cutsAll says that packets from and to the host may be lost until undo;
-	// cuts is how long after that (for a fault without undo: after inject).
+	// cutsAll says that packets from and to the host may be lost while the fault
+	// is made, stands and is undone; cuts is how long after that.
 	cutsAll bool
 	cuts    time.Duration
 
@@ -34,7 +34,27 @@ type fault struct {
 	stops, restarts bool
 
 	inject, undo act
+
+	// uses names the records of the fault that hosts use, of which there may be
+	// none. If it is set, the state of every host is checked while the fault
+	// stands, and no other fault comes at the same time.
+	uses func(scene) ([]use, error)
 }
+
+// use is a record, by its key in the store, that all hosts use but the one with
+// the number except.
+type use struct {
+	key    string
+	except int
+}
+
+// nobody is the number of no host.
+const nobody = -1
+
+// long reports whether the cluster may need far longer than usual to recover.
+func (f fault) long() bool { return f.deadline > 40*time.Second }
+
+func (f fault) short() bool { return !f.long() }
 
 // act does something to a host.
 type act func(context.Context, scene) error
@@ -49,9 +69,19 @@ type scene struct {
 // Usual values of the table.
 const (
 	deadline = 5 * time.Second
-	repair   = 2 * time.Second
+	repair   = 500 * time.Millisecond
 	restart  = 10 * time.Second
 	away     = 35 * time.Second
+
+	// After a loss of the carrier the kernel looks at a link once a second.
+	carrier = time.Second + repair
+	// A daemon begins with its lease and its peers.
+	begin = 2 * time.Second
+)
+
+// How often the API server or etcd is asked again decides when a record is there.
+const (
+	again = 2 * time.Second
 )
 
 const (
@@ -91,10 +121,10 @@ func hostFaults() []fault {
 			inject: commands("ip route add ROUTE dev foreign0 metric 4000 proto static", "ip -6 route add ROUTE6 dev foreign0 metric 4000 proto static"),
 			undo:   commands("ip route del ROUTE dev foreign0", "ip -6 route del ROUTE6 dev foreign0")},
 		{name: "foreign routes of equal metric behind ours", longest: time.Second,
-			inject: commands("ip route append ROUTE dev foreign0 METRIC proto static", "ip -6 route append ROUTE6 dev foreign0 METRIC proto static"),
+			inject: commands("ip route append ROUTE dev foreign0 METRIC proto static", "ip -6 route append ROUTE6 dev foreign0 METRIC6 proto static"),
 			undo:   commands("ip route del ROUTE dev foreign0", "ip -6 route del ROUTE6 dev foreign0")},
 		{name: "foreign routes in place of ours", longest: 2 * time.Second, cutsAll: true, cuts: repair,
-			inject: commands("ip route replace ROUTE dev foreign0 METRIC proto static", "ip -6 route replace ROUTE6 dev foreign0 METRIC proto static"),
+			inject: commands("ip route replace ROUTE dev foreign0 METRIC proto static", "ip -6 route replace ROUTE6 dev foreign0 METRIC6 proto static"),
 			undo:   commands("ip route del ROUTE dev foreign0", "ip -6 route del ROUTE6 dev foreign0")},
 		{name: "foreign rules in the way", longest: 2 * time.Second, cutsAll: true,
 			inject: commands("ip rule add to SUBNET lookup 100 priority 500", "ip route add blackhole default table 100",
@@ -106,7 +136,7 @@ func hostFaults() []fault {
 
 		{name: "uplink set down and up", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, cutsAll: true, cuts: repair,
 			inject: commands("ip link set eth0 down"), undo: uplinkUp},
-		{name: "uplink's cable pulled", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, cutsAll: true, cuts: repair,
+		{name: "uplink's cable pulled", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, cutsAll: true, cuts: carrier,
 			inject: func(_ context.Context, s scene) error { return s.host.Unplug() },
 			undo:   func(_ context.Context, s scene) error { return s.host.Plug() }},
 		{name: "uplink deleted and made again", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, cutsAll: true, cuts: repair,
@@ -119,7 +149,7 @@ func hostFaults() []fault {
 			inject: all(commands("ip addr del ADDR/24 dev eth0", "ip addr del ADDR6/64 dev eth0"), addSecondAddress),
 			undo:   all(removeSecondAddress, configureUplink)},
 		{name: "uplink re-addressed, both addresses for a while", deadline: away, hold: holdUplink,
-			shortest: 12 * time.Second, longest: 15 * time.Second, cutsAll: true, cuts: 12 * time.Second,
+			shortest: 12 * time.Second, longest: 15 * time.Second, cutsAll: true, cuts: again,
 			inject: all(addSecondAddress, commands("ip addr del ADDR/24 dev eth0", "ip addr del ADDR6/64 dev eth0")),
 			undo:   all(configureUplink, removeSecondAddress)},
 		{name: "uplink's MTU changed", longest: 2 * time.Second, cutsAll: true, cuts: repair,
@@ -138,8 +168,7 @@ func hostFaults() []fault {
 		{name: "rules flushed", deadline: 10 * time.Second, hold: holdResync, inject: commands(
 			"iptables -t nat -F FLANNEL-POSTRTG", "iptables -t nat -F POSTROUTING", "iptables -F FLANNEL-FWD",
 			"ip6tables -t nat -F FLANNEL-POSTRTG", "ip6tables -t nat -F POSTROUTING", "ip6tables -F FLANNEL-FWD")},
-		{name: "one rule deleted", deadline: 10 * time.Second, hold: holdResync, inject: commands(
-			"iptables -t nat -D FLANNEL-POSTRTG 1", "ip6tables -D FLANNEL-FWD 1")},
+		{name: "one rule deleted", deadline: 10 * time.Second, hold: holdResync, inject: deleteRule},
 
 		{name: "subnet.env deleted", inject: commands("rm /run/flannel/subnet.env")},
 		{name: "subnet.env garbled", inject: shell("echo FLANNEL_SUBNET=nonsense >/run/flannel/subnet.env")},
