@@ -49,10 +49,10 @@ func BenchmarkForeignRouteEvent(b *testing.B) {
 	defer events.Close()
 	sub := subscription{index: ns.Index("eth0"), table: tableOf(ns.Index("eth0"), viaLink("10.0.0.0/16", ns.Index("eth0")))}
 	var s eventSummary
-	const perSettle = int(time.Second / settle * 10)
+	const perLook = int(time.Second / collectFor * 10)
 	verbs, total, rounds := []string{"add", "del"}, time.Duration(0), 0
 	for b.Loop() {
-		batch(b, ns, foreignRoutes(perSettle, verbs[rounds%2]))
+		batch(b, ns, foreignRoutes(perLook, verbs[rounds%2]))
 		before := processorTime(b)
 		if err := events.Drain(func(m rtnl.Message) { s.merge(sub.classify(m)) }); err != nil || s.look {
 			b.Fatalf("got %+v, %v; want nothing that matters", s, err)
@@ -60,7 +60,7 @@ func BenchmarkForeignRouteEvent(b *testing.B) {
 		total += processorTime(b) - before
 		rounds++
 	}
-	b.ReportMetric(float64(total.Nanoseconds())/float64(rounds*perSettle), "cpu-ns/event")
+	b.ReportMetric(float64(total.Nanoseconds())/float64(rounds*perLook), "cpu-ns/event")
 }
 
 func processorTime(b *testing.B) time.Duration {

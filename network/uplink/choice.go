@@ -1,6 +1,7 @@
 package uplink
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -28,31 +29,42 @@ type choice struct {
 
 	// up is in use; it is zero before the first choice.
 	up backend.Uplink
-	// lost is when an address in use was first missed, zero while it is there.
-	lost   ipfam.Pair[time.Time]
-	forced ipfam.Pair[bool]
-	// home is what was in use before it had to be replaced, and seen are the
-	// addresses of the host when it was last there. While nothing is lost or
-	// forced, home is up.
+	// home is what was in use before it had to be replaced. While nothing is lost
+	// or forced, home is up.
 	home backend.Uplink
-	seen ipfam.Pair[[]Addr]
-	// linkLocal is since when only a link-local address is left.
-	linkLocal ipfam.Pair[time.Time]
-	// better is what a forced address is to be given up for.
-	better ipfam.Pair[target]
+	// state is that of the addresses in use.
+	state ipfam.Pair[addrState]
 }
 
-// target is an address of an interface, and since when it is there.
+// addrState is the state of the address in use in one family.
+type addrState struct {
+	// lost is when it was first missed, zero while it is there.
+	lost   time.Time
+	forced bool
+	// seen are the addresses of the host when that of home was last there.
+	seen []Addr
+	// next is what is to be used in its place.
+	next target
+}
+
+func (a addrState) isLost() bool   { return !a.lost.IsZero() }
+func (a addrState) isForced() bool { return a.forced }
+
+// target is an address of an interface, and since when it is wanted.
 type target struct {
 	index int
 	ip    netip.Addr
 	since time.Time
 }
 
-// open reports whether the choice may change although the addresses in use are
-// on their interface.
+// open reports whether something else than what is in use is looked for.
 func (c *choice) open() bool {
-	return c.up.Index == 0 || c.forced != ipfam.Pair[bool]{}
+	return c.up.Index == 0 || !c.all(func(a addrState) bool { return !a.isLost() && !a.forced })
+}
+
+// waits reports whether something is wanted in place of what is in use.
+func (c *choice) waits() bool {
+	return !c.all(func(a addrState) bool { return a.next == target{} })
 }
 
 // needsRoutes reports whether a look at this host depends on its routes.
@@ -67,53 +79,133 @@ func (c *choice) needsRoutes(s Snapshot) bool {
 
 // look decides. The error names what of the uplink is missing.
 func (c *choice) look(s Snapshot, now time.Time) error {
-	if c.up.Index == 0 {
-		return c.start(s, now)
-	}
 	link := c.note(s, now)
 	for f := range ipfam.Addrs(c.up.Addr) {
-		if c.lost[f].IsZero() {
+		if !c.state[f].isLost() {
 			continue
 		}
 		if ip := c.onAgain(s, link, f); ip.IsValid() {
 			c.take(s, f, link, ip, !c.atHome(link))
 		}
 	}
-	err := c.force(s, link, now)
-	c.revisit(s, now)
-	return err
-}
-
-// start makes the first choice.
-func (c *choice) start(s Snapshot, now time.Time) error {
-	up, given, err := find(c.options, s)
-	if err != nil {
-		c.linkLocal = ipfam.Pair[time.Time]{}
-		return err
+	if !c.open() {
+		return nil
 	}
+	found, given, notFound := find(c.options, s)
+	next := c.wanted(s, link, found, given)
+	moves := next.Index != link.Index
 	var forced ipfam.Pair[bool]
-	for f, ip := range ipfam.Addrs(up.Addr) {
-		forced[f] = ip.IsLinkLocalUnicast() && ip != given[f]
-		if !c.due(f, ip, given[f], now) {
-			err = errors.Join(err, fmt.Errorf("%s has only link-local %s addresses: %s is used if no other comes", up.Name, f, ip))
+	var early []error
+	for _, f := range ipfam.All() {
+		c.want(f, next, now)
+		if (c.state[f].next == target{}) {
+			continue
+		}
+		var ready bool
+		ready, forced[f] = c.ready(f, link, isLastResort(next.Addr[f], given[f]), now)
+		switch {
+		case !ready:
+			early = append(early, fmt.Errorf("%s has only link-local %s addresses: %s is used if no other comes", next.Name, f, next.Addr[f]))
+		case !moves:
+			c.take(s, f, link, next.Addr[f], forced[f])
 		}
 	}
-	if err != nil {
-		return err
+	if moves && early == nil {
+		c.move(s, next, forced)
+		return nil
 	}
-	c.up, c.forced, c.home = up, forced, up
-	for f := range ipfam.Addrs(up.Addr) {
-		c.seen[f] = s.Addrs
+	missing := c.missing(link)
+	switch {
+	case c.up.Index == 0:
+		return cmp.Or(notFound, errors.Join(early...))
+	case missing != nil && notFound != nil:
+		return fmt.Errorf("%w: %w", missing, notFound)
+	case missing != nil && moves:
+		return fmt.Errorf("%w: %s is used if it does not come back", missing, next.Name)
 	}
-	return nil
+	return missing
+}
+
+// wanted returns the uplink without what is lost or forced about it, as far as
+// there is something else.
+func (c *choice) wanted(s Snapshot, link Link, found backend.Uplink, given ipfam.Pair[netip.Addr]) backend.Uplink {
+	elsewhere := found.Index != 0 && found.Index != link.Index
+	if elsewhere && c.all(addrState.isForced) {
+		if next, ok := c.better(s, found, given); ok {
+			return next
+		}
+	}
+	if elsewhere && c.all(addrState.isLost) { // or nothing is in use yet
+		return found
+	}
+	next := c.up
+	next.Name, next.Index, next.MTU = link.Name, link.Index, link.MTU
+	for f, ip := range ipfam.Addrs(c.up.Addr) {
+		var other netip.Addr
+		switch state := c.state[f]; {
+		case state.isLost(), state.forced && ip.IsLinkLocalUnicast():
+			other = c.on(s, link, f, anyAddr)
+		case state.forced && c.atHome(link):
+			other = c.onAgain(s, link, f)
+		}
+		if other.IsValid() || c.state[f].isLost() {
+			next.Addr[f] = other
+		}
+	}
+	return next
+}
+
+// better returns what the selection finds on another interface, if that is not
+// a last resort as well.
+func (c *choice) better(s Snapshot, found backend.Uplink, given ipfam.Pair[netip.Addr]) (backend.Uplink, bool) {
+	link, _ := s.linkByIndex(found.Index)
+	for f := range ipfam.Addrs(found.Addr) {
+		if ip := c.onAgain(s, link, f); ip.IsValid() && c.atHome(link) {
+			found.Addr[f] = ip
+		}
+		if isLastResort(found.Addr[f], given[f]) {
+			return found, false
+		}
+	}
+	return found, true
+}
+
+// isLastResort reports whether an address is link-local and no flag gives it.
+func isLastResort(ip, given netip.Addr) bool { return ip.IsLinkLocalUnicast() && ip != given }
+
+// want notes what is to be used in one family, and since when.
+func (c *choice) want(f ipfam.Family, next backend.Uplink, now time.Time) {
+	state, ip := &c.state[f], next.Addr[f]
+	switch {
+	case !ip.IsValid() || next.Index == c.up.Index && ip == c.up.Addr[f]:
+		state.next = target{}
+	case state.next.index != next.Index || state.next.ip != ip:
+		state.next = target{next.Index, ip, now}
+	}
+}
+
+// ready reports whether what is wanted in one family may be used, and whether it
+// is then forced.
+func (c *choice) ready(f ipfam.Family, link Link, lastResort bool, now time.Time) (ready, forced bool) {
+	state := c.state[f]
+	waited := now.Sub(state.next.since)
+	switch {
+	case c.up.Index == 0:
+		return !lastResort || waited >= c.grace, lastResort
+	case state.isLost() && now.Sub(state.lost) >= c.grace && (!lastResort || waited >= c.grace):
+		return true, true
+	case state.forced && (waited >= c.stable || c.up.Addr[f].IsLinkLocalUnicast()):
+		return true, state.next.index == link.Index && !c.atHome(link)
+	}
+	return false, false
 }
 
 // remember counts addresses among those that the uplink had before it lost the
 // ones in use. They may have come between two looks.
 func (c *choice) remember(added []netip.Addr) {
 	for _, ip := range added {
-		if f := ipfam.Of(ip); c.lost[f].IsZero() && !c.forced[f] {
-			c.seen[f] = append(slices.Clip(c.seen[f]), Addr{Link: c.up.Index, IP: ip})
+		if state := &c.state[ipfam.Of(ip)]; !state.isLost() && !state.forced {
+			state.seen = append(slices.Clip(state.seen), Addr{Link: c.up.Index, IP: ip})
 		}
 	}
 }
@@ -136,57 +228,15 @@ func (c *choice) note(s Snapshot, now time.Time) Link {
 	for f, ip := range ipfam.Addrs(c.up.Addr) {
 		switch {
 		case s.has(c.up.Index, ip):
-			c.lost[f] = time.Time{}
-			if !c.forced[f] {
-				c.seen[f] = s.Addrs
+			c.state[f].lost = time.Time{}
+			if !c.state[f].forced {
+				c.state[f].seen, c.state[f].next = s.Addrs, target{}
 			}
-		case c.lost[f].IsZero():
-			c.lost[f] = now
+		case !c.state[f].isLost():
+			c.state[f].lost = now
 		}
 	}
 	return link
-}
-
-// force replaces addresses that have been missed for too long by what there is.
-// The error names what is still missing.
-func (c *choice) force(s Snapshot, link Link, now time.Time) error {
-	if c.lost == (ipfam.Pair[time.Time]{}) {
-		return nil
-	}
-	next, given, notFound := find(c.options, s)
-	if notFound == nil && next.Index != link.Index && c.all(func(f ipfam.Family) bool { return !c.lost[f].IsZero() }) {
-		if c.all(func(f ipfam.Family) bool { return c.due(f, next.Addr[f], given[f], now) }) {
-			c.move(s, next, true)
-			return nil
-		}
-		return fmt.Errorf("%w: %s is used if it does not come back", c.missing(link), next.Name)
-	}
-	for f := range ipfam.Addrs(c.up.Addr) {
-		if c.lost[f].IsZero() {
-			continue
-		}
-		if ip := c.on(s, link, f, anyAddr); c.due(f, ip, netip.Addr{}, now) {
-			c.take(s, f, link, ip, true)
-		}
-	}
-	err := c.missing(link)
-	if err != nil && notFound != nil {
-		return fmt.Errorf("%w: %w", err, notFound)
-	}
-	return err
-}
-
-// due reports whether an address may be used in place of one that is lost, or at
-// the start, for want of a better one. A link-local address that no flag gives
-// has to be the only one for the whole grace time.
-func (c *choice) due(f ipfam.Family, ip, given netip.Addr, now time.Time) bool {
-	switch {
-	case !ip.IsLinkLocalUnicast() || ip == given:
-		c.linkLocal[f] = time.Time{}
-	case c.linkLocal[f].IsZero():
-		c.linkLocal[f] = now
-	}
-	return ip.IsValid() && now.Sub(c.lost[f]) >= c.grace && now.Sub(c.linkLocal[f]) >= c.grace
 }
 
 // missing returns an error that names the lost part of the uplink in use.
@@ -194,7 +244,7 @@ func (c *choice) missing(link Link) error {
 	var errs []error
 	for f, ip := range ipfam.Addrs(c.up.Addr) {
 		switch {
-		case c.lost[f].IsZero():
+		case !c.state[f].isLost():
 		case link.Index == 0:
 			return fmt.Errorf("interface %s is gone", c.up.Name)
 		default:
@@ -204,107 +254,40 @@ func (c *choice) missing(link Link) error {
 	return errors.Join(errs...)
 }
 
-// revisit gives forced addresses up for better ones: a link-local one at once,
-// others when the better one was there for a while.
-func (c *choice) revisit(s Snapshot, now time.Time) {
-	next := c.wanted(s)
-	link, _ := s.linkByIndex(next.Index)
-	ready := func(f ipfam.Family) bool {
-		return c.up.Addr[f].IsLinkLocalUnicast() || now.Sub(c.better[f].since) >= c.stable
-	}
-	for f, ip := range ipfam.Addrs(next.Addr) {
-		same := next.Index == c.up.Index
-		if same && ip == c.up.Addr[f] {
-			c.better[f] = target{}
-			continue
-		}
-		if b := c.better[f]; b.index != next.Index || b.ip != ip {
-			c.better[f] = target{next.Index, ip, now}
-		}
-		if same && ready(f) {
-			c.take(s, f, link, ip, !c.atHome(link))
-		}
-	}
-	if next.Index != c.up.Index && c.all(ready) {
-		c.move(s, next, false)
-	}
-}
-
-// wanted is the uplink without what is forced about it, as far as there is
-// something better.
-func (c *choice) wanted(s Snapshot) backend.Uplink {
-	if c.all(func(f ipfam.Family) bool { return c.forced[f] }) {
-		if next, ok := c.elsewhere(s); ok {
-			return next
-		}
-	}
-	next := c.up
-	link, _ := s.linkByIndex(next.Index)
-	for f, ip := range ipfam.Addrs(next.Addr) {
-		if !c.forced[f] || !c.lost[f].IsZero() {
-			continue
-		}
-		var better netip.Addr
-		switch {
-		case ip.IsLinkLocalUnicast():
-			better = c.on(s, link, f, anyAddr)
-		case c.atHome(link):
-			better = c.onAgain(s, link, f)
-		}
-		if better.IsValid() {
-			next.Addr[f] = better
-		}
-	}
-	return next
-}
-
-// elsewhere returns what the selection finds on another interface, if that is not
-// a last resort as well.
-func (c *choice) elsewhere(s Snapshot) (backend.Uplink, bool) {
-	next, given, err := find(c.options, s)
-	if err != nil || next.Index == c.up.Index {
-		return next, false
-	}
-	link, _ := s.linkByIndex(next.Index)
-	for f := range ipfam.Addrs(next.Addr) {
-		if ip := c.onAgain(s, link, f); ip.IsValid() && c.atHome(link) {
-			next.Addr[f] = ip
-		}
-		if ip := next.Addr[f]; ip.IsLinkLocalUnicast() && ip != given[f] {
-			return next, false
-		}
-	}
-	return next, true
-}
-
 // take uses an address of an interface in one family.
 func (c *choice) take(s Snapshot, f ipfam.Family, link Link, ip netip.Addr, forced bool) {
 	c.up.Name, c.up.Index, c.up.MTU = link.Name, link.Index, link.MTU
 	c.up.Addr[f] = ip
-	c.settle(s, f, forced)
+	c.taken(s, f, forced)
 }
 
-// move uses another interface.
-func (c *choice) move(s Snapshot, up backend.Uplink, forced bool) {
+// move uses another interface, or the first one.
+func (c *choice) move(s Snapshot, up backend.Uplink, forced ipfam.Pair[bool]) {
+	if c.up.Index == 0 {
+		c.home = up
+		c.state = ipfam.Pair[addrState]{{seen: s.Addrs}, {seen: s.Addrs}}
+	}
 	c.up = up
 	for f := range ipfam.Addrs(up.Addr) {
-		c.settle(s, f, forced)
+		c.taken(s, f, forced[f])
 	}
 }
 
-// settle ends the search in one family.
-func (c *choice) settle(s Snapshot, f ipfam.Family, forced bool) {
+// taken ends the search in one family.
+func (c *choice) taken(s Snapshot, f ipfam.Family, forced bool) {
 	c.up.Public = c.options.public(c.up.Addr)
-	c.lost[f], c.linkLocal[f], c.better[f] = time.Time{}, time.Time{}, target{}
-	if c.forced[f] = forced; !forced {
+	state := &c.state[f]
+	state.lost, state.next, state.forced = time.Time{}, target{}, forced
+	if !forced {
 		c.home.Name, c.home.Index, c.home.Addr[f] = c.up.Name, c.up.Index, c.up.Addr[f]
-		c.seen[f] = s.Addrs
+		state.seen = s.Addrs
 	}
 }
 
-func (c *choice) all(ok func(ipfam.Family) bool) bool {
+// all reports whether all addresses in use have such a state.
+func (c *choice) all(such func(addrState) bool) bool {
 	for f := range ipfam.Addrs(c.up.Addr) {
-		if !ok(f) {
+		if !such(c.state[f]) {
 			return false
 		}
 	}
@@ -326,14 +309,14 @@ func (c *choice) onAgain(s Snapshot, link Link, f ipfam.Family) netip.Addr {
 	}
 	return c.on(s, link, f, func(a Addr) bool {
 		was := func(b Addr) bool { return b.Link == a.Link && b.IP == a.IP }
-		return !a.IP.IsLinkLocalUnicast() && !slices.ContainsFunc(c.seen[f], was)
+		return !a.IP.IsLinkLocalUnicast() && !slices.ContainsFunc(c.state[f].seen, was)
 	})
 }
 
 func anyAddr(Addr) bool { return true }
 
 // on returns the best address of one family on an interface that the flags allow
-// and that fits. It takes the interface as settled, whatever the routes say, and
+// and that fits. It takes the interface as given, whatever the routes say, and
 // the other family as well.
 func (c *choice) on(s Snapshot, link Link, f ipfam.Family, fits func(Addr) bool) netip.Addr {
 	only := Snapshot{Links: []Link{link}, Reach: Reach{Link: link.Index}}
@@ -367,10 +350,13 @@ func (c *choice) next(after time.Time) time.Time {
 			first = t
 		}
 	}
-	for _, f := range ipfam.All() {
-		consider(c.lost[f], c.grace)
-		consider(c.linkLocal[f], c.grace)
-		consider(c.better[f].since, c.stable)
+	for _, state := range c.state {
+		wait := c.stable
+		if c.up.Index == 0 || state.isLost() {
+			wait = c.grace
+		}
+		consider(state.lost, wait)
+		consider(state.next.since, wait)
 	}
 	return first
 }

@@ -141,6 +141,14 @@ func TestChoice(t *testing.T) {
 			{20 * s, []string{"eth0 10.0.0.100 10.0.0.2,dynamic", "eth1 10.1.0.2"}, "eth1 10.1.0.2", false},
 			{80 * s, []string{"eth0 10.0.0.100 10.0.0.2,dynamic", "eth1 10.1.0.2"}, "eth0 10.0.0.2", false},
 		}},
+		{"the last resort is lost while something better is waited for", Flags{Iface: []string{"eth0", "eth1"}}, v4, []moment{
+			{0, []string{"eth0 10.0.0.2,dynamic", "eth1 10.1.0.2"}, "eth0 10.0.0.2", false},
+			{s, []string{"eth0", "eth1 10.1.0.2"}, "eth0 10.0.0.2", true},
+			{11 * s, []string{"eth0", "eth1 10.1.0.2"}, "eth1 10.1.0.2", false},
+			{20 * s, []string{"eth0 10.0.0.100 10.0.0.2,dynamic", "eth1 10.1.0.2"}, "eth1 10.1.0.2", false},
+			{30 * s, []string{"eth0 10.0.0.100 10.0.0.2,dynamic", "eth1"}, "eth1 10.1.0.2", true},
+			{40 * s, []string{"eth0 10.0.0.100 10.0.0.2,dynamic", "eth1"}, "eth0 10.0.0.2", false},
+		}},
 		{"an address elsewhere that comes late", Flags{}, v4, []moment{
 			{0, []string{"eth0 10.0.0.2"}, "eth0 10.0.0.2", false},
 			{s, []string{"eth1#2", "default 0"}, "eth0 10.0.0.2", true},

@@ -12,16 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/backend"
-	"flannel/internal/ipfam"
 	"flannel/internal/logonce"
 	"flannel/internal/loop"
 	"flannel/kernel/rtnl"
 )
 
 const (
-	// settle is how long events are collected before the host is looked at:
+	// collectFor is how long events are collected before the host is looked at:
 	// many changes come in several steps.
-	settle = 100 * time.Millisecond
+	collectFor = 100 * time.Millisecond
 	// poll is how often the host is looked at while something is missing or
 	// only a last resort, in case no event reports the change.
 	poll = 5 * time.Second
@@ -182,8 +181,7 @@ func (w *Watcher) session(ctx context.Context, changed func(), enough func() boo
 	}
 }
 
-// await waits for events or the time for a look, lets events settle and sums
-// them up.
+// await waits for events or the time for a look, and sums up the events.
 func (w *Watcher) await(ctx context.Context, events *rtnl.Events, sub subscription) (s eventSummary, err error) {
 	until := ctx
 	if deadline := w.deadline(); !deadline.IsZero() {
@@ -195,7 +193,7 @@ func (w *Watcher) await(ctx context.Context, events *rtnl.Events, sub subscripti
 	first := events.Read(until, add)
 	// The pause comes after any event: a stream of events that do not matter
 	// then costs a few wake-ups per second and not one each.
-	_ = loop.Wait(ctx, settle) // the end of ctx is seen below
+	_ = loop.Wait(ctx, collectFor) // the end of ctx is seen below
 	for _, err := range []error{first, events.Drain(add)} {
 		switch {
 		case errors.Is(err, rtnl.ErrOverrun):
@@ -226,7 +224,7 @@ func (w *Watcher) deadline() time.Time {
 func (w *Watcher) subscription() subscription {
 	view, err := w.Current()
 	// What a last resort is given up for must not vanish unnoticed.
-	searching := err != nil || w.choice.better != ipfam.Pair[target]{}
+	searching := err != nil || w.choice.waits()
 	return subscription{
 		index:         view.Uplink.Index,
 		addrs:         view.Uplink.Addr,
