@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 
@@ -18,9 +17,7 @@ type have struct {
 // script is a list of commands for iptables-restore that turn what the kernel
 // holds into what it should hold.
 type script struct {
-	chain chain
-	// own are the rules of our chain after the commands so far.
-	own          []*entry
+	chain        chain
 	lines        []string
 	put, deleted int
 }
@@ -33,117 +30,79 @@ func (s *script) text() string {
 	return "*" + string(s.chain.table) + "\n" + strings.Join(s.lines, "\n") + "\nCOMMIT\n"
 }
 
-func (s *script) line(words ...string) { s.lines = append(s.lines, strings.Join(words, " ")) }
-func (s *script) add(in, rule string)  { s.put++; s.line("-A", in, rule) }
-func (s *script) del(in, rule string)  { s.deleted++; s.line("-D", in, rule) }
-
-// insert puts rules into our chain, in front of the one at this place.
-func (s *script) insert(at int, rules ...ipmasq.Rule) {
-	for i, r := range rules {
-		s.put++
-		s.line("-I", s.chain.name, strconv.Itoa(at+i+1), s.chain.format(r))
-	}
-	s.own = slices.Insert(s.own, at, make([]*entry, len(rules))...)
-	for i, r := range rules {
-		s.own[at+i] = &entry{rule: r}
-	}
+func (s *script) putLine(words ...string) {
+	s.put++
+	s.lines = append(s.lines, strings.Join(words, " "))
+}
+func (s *script) delLine(words ...string) {
+	s.deleted++
+	s.lines = append(s.lines, strings.Join(words, " "))
 }
 
-// delFunc deletes rules of our chain.
-func (s *script) delFunc(which func(*entry) bool) {
-	s.own = slices.DeleteFunc(s.own, func(e *entry) bool {
-		if !which(e) {
-			return false
-		}
-		s.del(s.chain.name, e.text)
-		return true
-	})
-}
-
-// plan compares what the kernel holds with the rules that it should hold. The
-// chain may also hold rules of another daemon and of the user; they stay, and
-// the mark rule, the jump and the chain with them.
+// plan writes what changes the chain as planned, and the jump to it.
 func plan(c chain, h have, want []ipmasq.Rule, owns func(ipmasq.Rule) bool) *script {
 	s := &script{chain: c}
-	for i := range h.own {
-		s.own = append(s.own, &h.own[i])
+	edit := ipmasq.Plan(c.found(h.own, want, owns), h.exists, want)
+	if edit.Create {
+		s.putLine("-N", c.name)
 	}
-	ours := func(e *entry) bool { return e.commented && owns(e.rule) }
-	marks := func(e *entry) bool { return e.commented && e.plain && e.rule == ipmasq.Rule{Marked: true} }
-	own := slices.DeleteFunc(slices.Clone(want), ipmasq.Rule.Shared)
+	if edit.Remove {
+		s.noJumps(h.base)
+	}
+	for _, i := range edit.Delete {
+		s.delLine("-D", c.name, h.own[i].text)
+	}
+	s.puts(edit, want, len(h.own))
 	switch {
-	case len(own) > 0:
-		if !h.exists {
-			s.put++
-			s.line("-N", c.name)
-		}
-		keep := s.keep(ours, own)
-		kept := make(map[*entry]bool, len(keep))
-		for _, e := range keep {
-			kept[e] = e != nil
-		}
-		stays := func(e *entry) bool { return kept[e] }
-		if len(own) < len(want) {
-			s.mark(marks, slices.IndexFunc(s.own, stays))
-		}
-		s.delFunc(func(e *entry) bool { return ours(e) && !stays(e) })
-		s.fill(own, keep)
+	case edit.Remove:
+		// If somebody adds a rule meanwhile, the chain is not empty, and the whole
+		// transaction fails.
+		s.delLine("-X", c.name)
+	case len(want) > 0:
 		s.jump(h.base)
-	case slices.ContainsFunc(s.own, func(e *entry) bool { return !ours(e) && !marks(e) }):
-		s.delFunc(ours)
-	case h.exists:
-		s.remove(h)
 	}
 	return s
 }
 
-// keep finds for each wanted rule the one in the chain that stays where it is, or
-// nil: a chain can have thousands of rules.
-func (s *script) keep(ours func(*entry) bool, own []ipmasq.Rule) []*entry {
-	list := slices.DeleteFunc(slices.Clone(s.own), func(e *entry) bool { return !ours(e) })
-	rules := make([]ipmasq.Rule, len(list))
-	for i, e := range list {
-		if e.plain { // others differ from all that are wanted
-			rules[i] = e.rule
-		}
+// found returns what the plan needs to know of the rules of our chain.
+func (c chain) found(list []entry, want []ipmasq.Rule, owns func(ipmasq.Rule) bool) []ipmasq.Found {
+	places := make(map[ipmasq.Rule]int, len(want))
+	for i, r := range want {
+		places[r] = i
 	}
-	out := make([]*entry, len(own))
-	for i, at := range ipmasq.KeepInOrder(rules, own) {
-		if at >= 0 {
-			out[i] = list[at]
+	out := make([]ipmasq.Found, len(list))
+	for i, e := range list {
+		out[i].Is = -1
+		if !e.commented {
+			continue
+		}
+		switch {
+		case owns(e.rule):
+			out[i].Owner = ipmasq.Own
+		case e.plain && e.rule == ipmasq.Rule{Marked: true}:
+			out[i].Owner = ipmasq.Shared
+		}
+		if at, wanted := places[e.rule]; wanted && e.plain {
+			out[i].Is = at
 		}
 	}
 	return out
 }
 
-// mark makes the chain hold the mark rule once, before the first of our rules that
-// stay.
-func (s *script) mark(marks func(*entry) bool, first int) {
-	at := slices.IndexFunc(s.own, marks)
-	once := at >= 0 && !slices.ContainsFunc(s.own[at+1:], marks)
-	if !once || first >= 0 && first < at {
-		s.delFunc(marks)
-		s.insert(0, ipmasq.Rule{Marked: true})
-	}
-}
-
-// fill puts the wanted rules that are missing, each in front of the next one that
-// stays.
-func (s *script) fill(own []ipmasq.Rule, keep []*entry) {
-	for from := 0; from < len(own); {
-		to := from
-		for to < len(own) && keep[to] == nil {
-			to++
+// puts writes the rules that are missing. iptables numbers those that a rule may be
+// put in front of, from 1, as they are after the commands so far.
+func (s *script) puts(edit ipmasq.Edit, want []ipmasq.Rule, found int) {
+	deleted := 0
+	for n, p := range edit.Puts {
+		text := s.chain.format(want[p.Rule])
+		if p.Before == found {
+			s.putLine("-A", s.chain.name, text)
+			continue
 		}
-		switch {
-		case to == len(own):
-			for _, r := range own[from:] {
-				s.add(s.chain.name, s.chain.format(r))
-			}
-		case to > from:
-			s.insert(slices.Index(s.own, keep[to]), own[from:to]...)
+		for deleted < len(edit.Delete) && edit.Delete[deleted] < p.Before {
+			deleted++
 		}
-		from = to + 1
+		s.putLine("-I", s.chain.name, strconv.Itoa(max(p.Before, 0)-deleted+n+1), text)
 	}
 }
 
@@ -156,22 +115,18 @@ func (s *script) jump(base []entry) {
 		}
 	}
 	if jumps == 0 {
-		s.add(s.chain.base, s.chain.jump)
+		s.putLine("-A", s.chain.base, s.chain.jump)
 	}
 	for range jumps - 1 {
-		s.del(s.chain.base, s.chain.jump)
+		s.delLine("-D", s.chain.base, s.chain.jump)
 	}
 }
 
-// remove removes everything. If somebody adds a rule meanwhile, the chain is not
-// empty, and the whole transaction fails.
-func (s *script) remove(h have) {
-	for _, e := range h.base {
+// noJumps makes the kernel's chain not jump to ours.
+func (s *script) noJumps(base []entry) {
+	for _, e := range base {
 		if e.jump == s.chain.name {
-			s.del(s.chain.base, e.text)
+			s.delLine("-D", s.chain.base, e.text)
 		}
 	}
-	s.delFunc(func(*entry) bool { return true })
-	s.deleted++
-	s.line("-X", s.chain.name)
 }

@@ -45,6 +45,31 @@ func (b *batch) delRules(in *nftables.Chain, list ...*nftables.Rule) {
 	}
 }
 
+// edit changes a chain as planned; have are the rules found in it, want those wanted.
+func (b *batch) edit(in *nftables.Chain, e ipmasq.Edit, have, want []*nftables.Rule) {
+	if e.Create {
+		b.addTable(in.Table)
+		b.addChain(in)
+	}
+	for _, p := range e.Puts {
+		switch r := want[p.Rule]; p.Before {
+		case len(have):
+			b.addRule(r)
+		case ipmasq.AtFirst:
+			b.insertRule(r)
+		default:
+			r.Position = have[p.Before].Handle
+			b.insertRule(r)
+		}
+	}
+	for _, i := range e.Delete {
+		b.delRules(in, have[i])
+	}
+	if e.Remove {
+		b.delChain(in)
+	}
+}
+
 // addTable makes sure that a table exists; it does not count.
 func (b *batch) addTable(t *nftables.Table) {
 	b.change(0, 0, func(conn *nftables.Conn) error { conn.AddTable(t); return nil })

@@ -1,8 +1,6 @@
 package nftables
 
 import (
-	"slices"
-
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
@@ -13,73 +11,56 @@ import (
 )
 
 // plan compares the chains with the rules that they should hold. match is the
-// extension for comments, empty if there is none. Rules of another daemon and of
-// the user stay, and the chain and the jump with them.
+// extension for comments, empty if there is none.
 func (c compat) plan(f ipfam.Family, h compatHave, cfg ipmasq.Config, match string) *batch {
 	b := &batch{table: c.table}
 	base, own := c.chains(f)
 	want := cfg.Rules(f, c.table)
-	ours, others := c.sortOut(f, h.own, cfg)
-	switch {
-	case len(want) > 0 && h.hooked:
-		if !h.exists {
-			b.addChain(own)
-		}
-		stale := c.rules(b, own, f, ours, want, match)
-		c.jumps(b, base, f, h.base, match)
-		b.delRules(own, stale...)
-	case len(want) > 0 || !h.exists:
-	case others:
-		b.delRules(own, ours...)
-	default:
+	if len(want) > 0 && !h.hooked {
+		return b
+	}
+	rules := make([]*nftables.Rule, len(want))
+	for i, r := range want {
+		rules[i] = c.rule(own, addresses(f, r), match, &expr.Verdict{Kind: expr.VerdictAccept})
+	}
+	edit := ipmasq.Plan(c.found(f, h.own, want, cfg, match), h.exists, want)
+	if edit.Remove {
 		for _, r := range h.base {
 			if v, ok := verdictOf(r); ok && v.Chain == c.name {
 				b.delRules(base, r)
 			}
 		}
-		b.delRules(own, ours...)
-		b.change(0, 0, func(conn *nftables.Conn) error { conn.FlushChain(own); return nil })
-		b.delChain(own)
+	}
+	b.edit(own, edit, h.own, rules)
+	if len(want) > 0 {
+		c.jumps(b, base, f, h.base, match)
 	}
 	return b
 }
 
-// sortOut returns our rules, and whether there are others: those that name another
-// network or do not have the comment. The mark rule, which returns, is shared.
-func (c compat) sortOut(f ipfam.Family, list []*nftables.Rule, cfg ipmasq.Config) (ours []*nftables.Rule, others bool) {
-	for _, r := range list {
-		switch t := c.text(f, r); {
-		case names(f, r.Exprs, cfg.Owns):
-			ours = append(ours, r)
-		case !t.rule.Shared() || !t.commented && !returns(r):
-			others = true
-		}
-	}
-	return ours, others
-}
-
-// rules adds the wanted rules that are missing, and returns those of ours that are
-// to be deleted. What is right stays.
-func (c compat) rules(b *batch, own *nftables.Chain, f ipfam.Family, ours []*nftables.Rule, want []ipmasq.Rule, match string) (stale []*nftables.Rule) {
-	have, texts := make([]compatText, len(ours)), make([]compatText, len(want))
-	for i, r := range ours {
-		have[i] = c.text(f, r)
-	}
+// found returns what the plan needs to know of the rules of our chain. Those of
+// others name another network or do not have the comment. The mark rule, which
+// returns, is shared.
+func (c compat) found(f ipfam.Family, list []*nftables.Rule, want []ipmasq.Rule, cfg ipmasq.Config, match string) []ipmasq.Found {
+	places := make(map[compatText]int, len(want))
 	for i, r := range want {
-		texts[i] = compatText{plain: true, commented: match != "", rule: r}
+		places[compatText{plain: true, commented: match != "", rule: r}] = i
 	}
-	keep := ipmasq.KeepInOrder(have, texts)
-	for i, at := range keep {
-		if at < 0 {
-			b.addRule(c.rule(own, addresses(f, want[i]), match, &expr.Verdict{Kind: expr.VerdictAccept}))
+	out := make([]ipmasq.Found, len(list))
+	for i, r := range list {
+		t := c.text(f, r)
+		switch {
+		case names(f, r.Exprs, cfg.Owns):
+			out[i].Owner = ipmasq.Own
+		case t.rule.Shared() && (t.commented || returns(r)):
+			out[i].Owner = ipmasq.Shared
+		}
+		out[i].Is = -1
+		if at, right := places[t]; right {
+			out[i].Is = at
 		}
 	}
-	for i, r := range ours {
-		if !slices.Contains(keep, i) {
-			stale = append(stale, r)
-		}
-	}
-	return stale
+	return out
 }
 
 // jumps makes the base chain jump to ours once. A jump that is right keeps its

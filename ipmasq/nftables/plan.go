@@ -2,7 +2,6 @@ package nftables
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/google/nftables"
 
@@ -18,43 +17,25 @@ type have struct {
 	sets  sets
 }
 
-// plan compares a chain with the rules that it should hold. If they differ, all
-// of ours are replaced. Rules of another daemon and of the user stay, and the mark
-// rule and the chain with them.
+// plan compares a chain, and the sets that its rules look up, with what they should
+// be.
 func plan(f ipfam.Family, c chain, h have, cfg ipmasq.Config) *batch {
 	b, in := &batch{table: c.table}, c.in(f)
-	shared, own, excluded := c.want(f, cfg)
-	ours, marked, others := sortOut(f, c, h.rules, cfg.Owns)
-	replace := false
-	switch {
-	case len(own) == 0 && (h.chain == nil || others):
-		b.delRules(in, ours...)
-	case len(own) == 0:
-		b.delRules(in, h.rules...)
-		b.delChain(in)
-	case h.chain != nil && !c.right(h.chain):
+	want, excluded := c.want(f, cfg)
+	if h.chain != nil && len(want) > 0 && !c.right(h.chain) {
 		// What a chain is hooked to cannot be changed.
 		b.delRules(in, h.rules...)
 		b.delChain(in)
-		replace = true
-	case !equal(f, marked, slices.Concat(shared, own)):
-		b.delRules(in, marked...)
-		replace = true
+		h.chain, h.rules = nil, nil
 	}
-	if replace && (h.chain == nil || b.chains < 0) {
-		b.addTable(in.Table)
-		b.addChain(in)
+	rules, put := make([]ipmasq.Rule, len(want)), make([]*nftables.Rule, len(want))
+	for i, w := range want {
+		rules[i], put[i] = w.rule, w.in(in)
 	}
+	edit := ipmasq.Plan(c.found(f, h.rules, want, cfg.Owns), h.chain != nil, rules)
 	network := cfg.Network[f]
 	b.fillSet(f, network, h.sets, excluded)
-	if replace {
-		for _, w := range own {
-			b.addRule(w.rule(in))
-		}
-		for _, w := range shared {
-			b.insertRule(w.rule(in))
-		}
-	}
+	b.edit(in, edit, h.rules, put)
 	for n := range h.sets {
 		if n != network || len(excluded) == 0 {
 			b.change(0, 1, func(conn *nftables.Conn) error { conn.DelSet(setOf(f, n)); return nil })
@@ -63,29 +44,29 @@ func plan(f ipfam.Family, c chain, h have, cfg ipmasq.Config) *batch {
 	return b
 }
 
-// equal reports whether rules are the wanted ones, in their order.
-func equal(f ipfam.Family, have []*nftables.Rule, want []wanted) bool {
-	return slices.EqualFunc(have, want, func(r *nftables.Rule, w wanted) bool {
-		return wanted{r.Exprs, commentIn(r.UserData)}.key(f) == w.key(f)
-	})
-}
-
-// sortOut returns our rules, these and the mark rules in their order, and whether
-// there are others. A rule without a comment is flannel's if it names our network
-// or is its mark rule; it counts as ours.
-func sortOut(f ipfam.Family, c chain, list []*nftables.Rule, owns func(netip.Prefix) bool) (ours, marked []*nftables.Rule, others bool) {
-	for _, r := range list {
+// found returns what the plan needs to know of the rules of a chain. A rule without
+// a comment is flannel's if it names our network or is its mark rule; it counts as
+// ours.
+func (c chain) found(f ipfam.Family, list []*nftables.Rule, want []wanted, owns func(netip.Prefix) bool) []ipmasq.Found {
+	places := make(map[string]int, len(want))
+	for i, w := range want {
+		places[w.key(f)] = i
+	}
+	out := make([]ipmasq.Found, len(list))
+	for i, r := range list {
 		comment := commentIn(r.UserData)
 		network, known := c.owner(comment)
 		switch {
-		case known && !network.IsValid():
-			marked = append(marked, r)
-		case known && owns(network),
+		case known && !network.IsValid() && c.table == ipmasq.Nat:
+			out[i].Owner = ipmasq.Shared
+		case known && (owns(network) || !network.IsValid()),
 			comment == "" && (names(f, r.Exprs, owns) || isFlannelMark(r.Exprs)):
-			ours, marked = append(ours, r), append(marked, r)
-		default:
-			others = true
+			out[i].Owner = ipmasq.Own
+		}
+		out[i].Is = -1
+		if at, right := places[wanted{exprs: r.Exprs, comment: comment}.key(f)]; right {
+			out[i].Is = at
 		}
 	}
-	return ours, marked, others
+	return out
 }

@@ -96,6 +96,7 @@ func (b *batch) fillSet(f ipfam.Family, network netip.Prefix, have sets, want []
 	set := setOf(f, network)
 	addrs, exists := have[network]
 	if !exists {
+		b.addTable(set.Table)
 		b.change(1, 0, func(conn *nftables.Conn) error { return conn.AddSet(set, nil) })
 	}
 	for list := range slices.Chunk(missing(want, addrs), elementsAtOnce) {

@@ -91,6 +91,7 @@ func (c chain) owner(comment string) (network netip.Prefix, ok bool) {
 
 // wanted is a rule that the kernel should hold.
 type wanted struct {
+	rule    ipmasq.Rule
 	exprs   []expr.Any
 	comment string
 }
@@ -109,24 +110,20 @@ func (w wanted) key(f ipfam.Family) string {
 	return string(out)
 }
 
-// want returns the rules of a chain: those that all daemons share, and ours.
-// One rule looks up the single addresses that are excluded.
-func (c chain) want(f ipfam.Family, cfg ipmasq.Config) (shared, own []wanted, excluded []netip.Addr) {
+// want returns the rules of a chain. One rule looks up the single addresses that are
+// excluded.
+func (c chain) want(f ipfam.Family, cfg ipmasq.Config) (rules []wanted, excluded []netip.Addr) {
 	for _, r := range cfg.Rules(f, c.table) {
-		w := wanted{exprs(f, r), c.commentOf(r, cfg.Network[f])}
+		w := wanted{r, exprs(f, r), c.commentOf(r, cfg.Network[f])}
 		if a, ok := excludes(r, cfg.Network[f]); ok {
 			if excluded = append(excluded, a); len(excluded) > 1 {
 				continue
 			}
 			w.exprs = lookUp(f, cfg.Network[f])
 		}
-		if r.Shared() {
-			shared = append(shared, w)
-		} else {
-			own = append(own, w)
-		}
+		rules = append(rules, w)
 	}
-	return shared, own, excluded
+	return rules, excluded
 }
 
 // commentIn returns the comment in a rule's user data; other programs may have
@@ -142,8 +139,8 @@ func commentIn(data []byte) string {
 	return ""
 }
 
-// rule returns what AddRule takes.
-func (w wanted) rule(c *nftables.Chain) *nftables.Rule {
+// in returns the rule in a chain, as AddRule takes it.
+func (w wanted) in(c *nftables.Chain) *nftables.Rule {
 	return &nftables.Rule{
 		Table: c.Table, Chain: c, Exprs: w.exprs,
 		UserData: userdata.AppendString(nil, userdata.TypeComment, w.comment),
