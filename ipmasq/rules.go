@@ -23,6 +23,20 @@ const (
 // Tables lists the tables in the order in which they are written.
 func Tables() [2]Table { return [2]Table{Nat, Filter} }
 
+// Chain is a chain of ours in a table of iptables, and the base chain that jumps to
+// it. Names and comment, which all our rules have, are part of the contract with
+// flannel.
+type Chain struct {
+	Table               Table
+	Base, Name, Comment string
+}
+
+// Chains are those of each table.
+var Chains = map[Table]Chain{
+	Nat:    {Nat, "POSTROUTING", "FLANNEL-POSTRTG", "flanneld masq"},
+	Filter: {Filter, "FORWARD", "FLANNEL-FWD", "flanneld forward"},
+}
+
 // Mark is the bit that kube-proxy sets on packets that it masquerades itself.
 const Mark = 0x4000
 

@@ -94,7 +94,7 @@ func (d *Driver) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, er
 	var errs []error
 	for f, t := range d.each(c) {
 		for _, table := range ipmasq.Tables() {
-			err := d.applyTable(ctx, t, chains[table], c, changes)
+			err := d.applyTable(ctx, t, chainOf(table), c, changes)
 			if errors.Is(err, errLocked) {
 				return changes, err // for the other tables, too
 			}
@@ -131,8 +131,8 @@ func (d *Driver) now() (uint32, bool) {
 
 func (d *Driver) applyTable(ctx context.Context, t *tool, ch chain, c ipmasq.Config, changes ipmasq.Changes) error {
 	c.RandomFully = c.RandomFully && t.randomFully()
-	want := c.Rules(t.family, ch.table)
-	if len(want) == 0 && t.mode == Legacy && !firewall.LegacyInUse(t.family, string(ch.table)) {
+	want := c.Rules(t.family, ch.Table)
+	if len(want) == 0 && t.mode == Legacy && !firewall.LegacyInUse(t.family, string(ch.Table)) {
 		return nil // reading would make the table
 	}
 	h, err := t.read(ch)
@@ -143,11 +143,11 @@ func (d *Driver) applyTable(ctx context.Context, t *tool, ch chain, c ipmasq.Con
 	if len(s.lines) == 0 {
 		return nil
 	}
-	d.log.Debug("rules to write", "table", ch.table, "family", t.family, "script", strings.Join(s.lines, "; "))
+	d.log.Debug("rules to write", "table", ch.Table, "family", t.family, "script", strings.Join(s.lines, "; "))
 	if err := t.write(ctx, s); err != nil {
 		return err
 	}
-	changes.Add(ch.table, s.put, s.deleted)
+	changes.Add(ch.Table, s.put, s.deleted)
 	return nil
 }
 
@@ -156,7 +156,7 @@ func (d *Driver) Remove(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, e
 	changes := ipmasq.Changes{}
 	var errs []error
 	for f, t := range d.each(c) {
-		if err := d.applyTable(ctx, t, chains[ipmasq.Nat], c.None(), changes); err != nil {
+		if err := d.applyTable(ctx, t, chainOf(ipmasq.Nat), c.None(), changes); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", f, err))
 		}
 	}
@@ -173,10 +173,10 @@ func Text(c ipmasq.Config, f ipfam.Family) string {
 		if len(want) == 0 {
 			continue
 		}
-		ch := chains[table]
-		lines = append(lines, fmt.Sprintf("%s -A %s %s", table, ch.base, ch.jump))
+		ch := chainOf(table)
+		lines = append(lines, fmt.Sprintf("%s -A %s %s", table, ch.Base, ch.jump()))
 		for _, r := range want {
-			lines = append(lines, fmt.Sprintf("%s -A %s %s", table, ch.name, ch.format(r)))
+			lines = append(lines, fmt.Sprintf("%s -A %s %s", table, ch.Name, ch.format(r)))
 		}
 	}
 	return strings.Join(lines, "\n") + "\n"

@@ -142,8 +142,8 @@ func TestRulesOfOthersStay(t *testing.T) {
 		h.apply(a.None())
 		got := h.text(ipfam.V4)
 		want := "nat -A POSTROUTING -s 203.0.113.0/24 -j MASQUERADE\n" +
-			"nat -A POSTROUTING " + chains[ipmasq.Nat].jump + "\n" +
-			"nat -A FLANNEL-POSTRTG " + chains[ipmasq.Nat].format(ipmasq.Rule{Marked: true}) + "\n" +
+			"nat -A POSTROUTING " + chainOf(ipmasq.Nat).jump() + "\n" +
+			"nat -A FLANNEL-POSTRTG " + chainOf(ipmasq.Nat).format(ipmasq.Rule{Marked: true}) + "\n" +
 			"nat -A FLANNEL-POSTRTG -s 10.244.0.0/16 -o lo -j RETURN\n"
 		if got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)

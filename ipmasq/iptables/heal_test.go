@@ -14,7 +14,7 @@ import (
 func (h host) losses(f ipfam.Family) []string {
 	var out []string
 	for _, table := range ipmasq.Tables() {
-		ch, program := chains[table], names[f]+" -t "+string(table)
+		ch, program := chainOf(table), names[f]+" -t "+string(table)
 		numbers := map[string]int{}
 		for line := range strings.Lines(h.sh(program + " -S")) {
 			words := strings.Fields(line)
@@ -24,8 +24,8 @@ func (h host) losses(f ipfam.Family) []string {
 			numbers[words[1]]++
 			out = append(out, fmt.Sprintf("%s -D %s %d", program, words[1], numbers[words[1]]))
 		}
-		flush := program + " -F " + ch.name
-		out = append(out, flush, fmt.Sprintf("%s -F %s;%s;%s -X %s", program, ch.base, flush, program, ch.name))
+		flush := program + " -F " + ch.Name
+		out = append(out, flush, fmt.Sprintf("%s -F %s;%s;%s -X %s", program, ch.Base, flush, program, ch.Name))
 	}
 	return out
 }

@@ -32,7 +32,7 @@ func drops(t firewall.Legacy, network netip.Prefix, kept bool) []firewall.Findin
 	if kept {
 		verdict = firewall.Accept
 	}
-	t.Assume = map[string]firewall.Verdict{chains[ipmasq.Filter].name: verdict}
+	t.Assume = map[string]firewall.Verdict{ipmasq.Chains[ipmasq.Filter].Name: verdict}
 	return firewall.Forwarded(network, t)
 }
 
@@ -55,15 +55,15 @@ func (n *LegacyNotice) Remove(_ context.Context, c ipmasq.Config) (ipmasq.Change
 	var commands []string
 	for _, f := range ipfam.All() {
 		for _, table := range ipmasq.Tables() {
-			ch := chains[table]
+			ch := chainOf(table)
 			t, err := firewall.ReadLegacy(f, string(table))
-			if err != nil || !c.Concerns(f) || !t.Has(ch.name) || !slices.ContainsFunc(c.Networks(f), t.Names) ||
+			if err != nil || !c.Concerns(f) || !t.Has(ch.Name) || !slices.ContainsFunc(c.Networks(f), t.Names) ||
 				table == ipmasq.Filter && needed(t, c, f) {
 				continue
 			}
 			program := fmt.Sprintf("%s-legacy -t %s", names[f], table)
 			commands = append(commands, fmt.Sprintf("%s -D %s %s; %s -F %s; %s -X %s",
-				program, ch.base, ch.jump, program, ch.name, program, ch.name))
+				program, ch.Base, ch.jump(), program, ch.Name, program, ch.Name))
 		}
 	}
 	if len(commands) > 0 {
@@ -92,16 +92,16 @@ func (l Lift) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error
 }
 
 func (d *Driver) lift(ctx context.Context, c ipmasq.Config, changes ipmasq.Changes) error {
-	ch := chains[ipmasq.Filter]
+	ch := chainOf(ipmasq.Filter)
 	var errs []error
 	for f, t := range d.each(c) {
-		table, err := firewall.ReadLegacy(f, string(ch.table))
+		table, err := firewall.ReadLegacy(f, string(ch.Table))
 		want := c
 		if !needed(table, c, f) {
 			want = c.None()
 		}
 		// Without the chain there is nothing to remove: no program is run.
-		if err == nil && (want.Forward || table.Has(ch.name)) {
+		if err == nil && (want.Forward || table.Has(ch.Name)) {
 			err = d.applyTable(ctx, t, ch, want, changes)
 		}
 		if err != nil {

@@ -27,7 +27,7 @@ func (s *script) text() string {
 	if len(s.lines) == 0 {
 		return ""
 	}
-	return "*" + string(s.chain.table) + "\n" + strings.Join(s.lines, "\n") + "\nCOMMIT\n"
+	return "*" + string(s.chain.Table) + "\n" + strings.Join(s.lines, "\n") + "\nCOMMIT\n"
 }
 
 func (s *script) putLine(words ...string) {
@@ -44,20 +44,20 @@ func plan(c chain, h have, want []ipmasq.Rule, owns func(ipmasq.Rule) bool) *scr
 	s := &script{chain: c}
 	edit := ipmasq.Plan(c.found(h.own, want, owns), h.exists, want)
 	if edit.Create {
-		s.putLine("-N", c.name)
+		s.putLine("-N", c.Name)
 	}
 	if edit.Remove {
 		s.noJumps(h.base)
 	}
 	for _, i := range edit.Delete {
-		s.delLine("-D", c.name, h.own[i].text)
+		s.delLine("-D", c.Name, h.own[i].text)
 	}
 	s.puts(edit, want, len(h.own))
 	switch {
 	case edit.Remove:
 		// If somebody adds a rule meanwhile, the chain is not empty, and the whole
 		// transaction fails.
-		s.delLine("-X", c.name)
+		s.delLine("-X", c.Name)
 	case len(want) > 0:
 		s.jump(h.base)
 	}
@@ -96,13 +96,13 @@ func (s *script) puts(edit ipmasq.Edit, want []ipmasq.Rule, found int) {
 	for n, p := range edit.Puts {
 		text := s.chain.format(want[p.Rule])
 		if p.Before == found {
-			s.putLine("-A", s.chain.name, text)
+			s.putLine("-A", s.chain.Name, text)
 			continue
 		}
 		for deleted < len(edit.Delete) && edit.Delete[deleted] < p.Before {
 			deleted++
 		}
-		s.putLine("-I", s.chain.name, strconv.Itoa(max(p.Before, 0)-deleted+n+1), text)
+		s.putLine("-I", s.chain.Name, strconv.Itoa(max(p.Before, 0)-deleted+n+1), text)
 	}
 }
 
@@ -110,23 +110,23 @@ func (s *script) puts(edit ipmasq.Edit, want []ipmasq.Rule, found int) {
 func (s *script) jump(base []entry) {
 	jumps := 0
 	for _, e := range base {
-		if e.commented && e.text == s.chain.jump {
+		if e.commented && e.text == s.chain.jump() {
 			jumps++
 		}
 	}
 	if jumps == 0 {
-		s.putLine("-A", s.chain.base, s.chain.jump)
+		s.putLine("-A", s.chain.Base, s.chain.jump())
 	}
 	for range jumps - 1 {
-		s.delLine("-D", s.chain.base, s.chain.jump)
+		s.delLine("-D", s.chain.Base, s.chain.jump())
 	}
 }
 
 // noJumps makes the kernel's chain not jump to ours.
 func (s *script) noJumps(base []entry) {
 	for _, e := range base {
-		if e.jump == s.chain.name {
-			s.delLine("-D", s.chain.base, e.text)
+		if e.jump == s.chain.Name {
+			s.delLine("-D", s.chain.Base, e.text)
 		}
 	}
 }

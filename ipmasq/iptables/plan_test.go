@@ -16,20 +16,20 @@ import (
 type kernel struct{ base, own []string }
 
 func (k kernel) have(c chain) have {
-	return have{base: c.parse(c.base, k.base), own: c.parse(c.name, k.own), exists: k.own != nil}
+	return have{base: c.parse(c.Base, k.base), own: c.parse(c.Name, k.own), exists: k.own != nil}
 }
 
 // full is what a kernel holds with our rules in it.
 func full(c chain, f ipfam.Family) kernel {
-	k := kernel{base: []string{"-A " + c.base + " " + c.jump}, own: []string{"-N " + c.name}}
-	for _, r := range dual().Rules(f, c.table) {
-		k.own = append(k.own, "-A "+c.name+" "+c.format(r))
+	k := kernel{base: []string{"-A " + c.Base + " " + c.jump()}, own: []string{"-N " + c.Name}}
+	for _, r := range dual().Rules(f, c.Table) {
+		k.own = append(k.own, "-A "+c.Name+" "+c.format(r))
 	}
 	return k
 }
 
 func TestPlan(t *testing.T) {
-	c := chains[ipmasq.Nat]
+	c := chainOf(ipmasq.Nat)
 	ours := full(c, ipfam.V4)
 	own := func(change func([]string) []string) kernel {
 		return kernel{ours.base, change(slices.Clone(ours.own))}
@@ -69,24 +69,24 @@ func TestPlan(t *testing.T) {
 		if tt.none {
 			cfg = cfg.None()
 		}
-		s := plan(c, tt.have.have(c), cfg.Rules(ipfam.V4, c.table), cfg.OwnsRule)
+		s := plan(c, tt.have.have(c), cfg.Rules(ipfam.V4, c.Table), cfg.OwnsRule)
 		fmt.Fprintf(&b, "# %s: put %d, deleted %d\n%s", tt.name, s.put, s.deleted, s.text())
 	}
 	golden.Equal(t, b.String(), "testdata/plan.txt")
 }
 
 func TestOneNodeAmongThousandsIsOneRule(t *testing.T) {
-	c, cfg := chains[ipmasq.Nat], dual()
+	c, cfg := chainOf(ipmasq.Nat), dual()
 	for i := range 5000 {
 		cfg.Exclude = append(cfg.Exclude, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), 32))
 	}
 	var k kernel
-	for _, r := range cfg.Rules(ipfam.V4, c.table) {
-		k.own = append(k.own, "-A "+c.name+" "+c.format(r))
+	for _, r := range cfg.Rules(ipfam.V4, c.Table) {
+		k.own = append(k.own, "-A "+c.Name+" "+c.format(r))
 	}
-	k.base = []string{"-A " + c.base + " " + c.jump}
+	k.base = []string{"-A " + c.Base + " " + c.jump()}
 	cfg.Exclude[2500] = prefix("198.51.100.1/32")
-	s := plan(c, k.have(c), cfg.Rules(ipfam.V4, c.table), cfg.OwnsRule)
+	s := plan(c, k.have(c), cfg.Rules(ipfam.V4, c.Table), cfg.OwnsRule)
 	if s.put != 1 || s.deleted != 1 || !strings.HasPrefix(s.lines[1], "-I FLANNEL-POSTRTG 2505 -s 10.244.0.0/16 -d 198.51.100.1/32 ") {
 		t.Errorf("put %d, deleted %d: %q", s.put, s.deleted, s.lines)
 	}

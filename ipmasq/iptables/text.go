@@ -9,27 +9,13 @@ import (
 	"flannel/ipmasq"
 )
 
-// chain is where the rules of one table are: in a chain of ours, to which a base
-// chain jumps. The names are part of the contract with
-// flannel.
-type chain struct {
-	table         ipmasq.Table
-	base, name    string
-	comment, jump string
-}
+// chain is a chain of ours, as iptables prints it.
+type chain ipmasq.Chain
 
-// ForwardChain is the chain with the rules of forwarding.
-const ForwardChain = "FLANNEL-FWD"
+func chainOf(t ipmasq.Table) chain { return chain(ipmasq.Chains[t]) }
 
-// chains are those of each table.
-var chains = map[ipmasq.Table]chain{
-	ipmasq.Nat:    newChain(ipmasq.Nat, "POSTROUTING", "FLANNEL-POSTRTG", "flanneld masq"),
-	ipmasq.Filter: newChain(ipmasq.Filter, "FORWARD", ForwardChain, "flanneld forward"),
-}
-
-func newChain(t ipmasq.Table, base, name, comment string) chain {
-	return chain{t, base, name, comment, fmt.Sprintf("-m comment --comment %q -j %s", comment, name)}
-}
+// jump returns the rule of the base chain.
+func (c chain) jump() string { return fmt.Sprintf("-m comment --comment %q -j %s", c.Comment, c.Name) }
 
 // markText is the condition on the mark as iptables prints it.
 var markText = fmt.Sprintf("%#x/%#x", ipmasq.Mark, ipmasq.Mark)
@@ -56,7 +42,7 @@ func (c chain) format(r ipmasq.Rule) string {
 	if r.Marked {
 		words = append(words, "-m mark --mark", markText)
 	}
-	words = append(words, fmt.Sprintf("-m comment --comment %q -j", c.comment), verdicts[r.Do])
+	words = append(words, fmt.Sprintf("-m comment --comment %q -j", c.Comment), verdicts[r.Do])
 	if r.RandomFully {
 		words = append(words, "--random-fully")
 	}
@@ -111,7 +97,7 @@ func (c chain) parseRule(text string) entry {
 			mark := words.next()
 			e.plain = e.plain && mark == markText && !not
 		case "--comment":
-			e.commented = words.next() == c.comment
+			e.commented = words.next() == c.Comment
 		case "-j":
 			e.target(words.next())
 		case "--random-fully":

@@ -35,7 +35,7 @@ func TestWhatIsWrittenIsReadBack(t *testing.T) {
 	c.Exclude = []netip.Prefix{prefix("192.0.2.7/32"), prefix("0.0.0.0/0"), prefix("2001:db8::1/128")}
 	for _, f := range ipfam.All() {
 		for _, table := range ipmasq.Tables() {
-			ch := chains[table]
+			ch := chainOf(table)
 			for _, r := range c.Rules(f, table) {
 				e := ch.parseRule(ch.format(r))
 				if e.rule != r || !e.plain || !e.commented {
@@ -47,7 +47,7 @@ func TestWhatIsWrittenIsReadBack(t *testing.T) {
 }
 
 func TestRulesThatSayMore(t *testing.T) {
-	ch := chains[ipmasq.Nat]
+	ch := chainOf(ipmasq.Nat)
 	for _, text := range []string{
 		`-s 10.244.0.0/16 -o eth0 -m comment --comment "flanneld masq" -j RETURN`,
 		`-s 10.244.0.0/16 -p tcp -m tcp --dport 80 -m comment --comment "flanneld masq" -j RETURN`,
@@ -77,7 +77,7 @@ func FuzzParseRule(f *testing.F) {
 	f.Add(`! -s 10.244.0.0/16 -d 10.244.17.0/24 -m comment --comment "flanneld masq" -j RETURN`)
 	f.Add(`-m mark --mark 0x4000/0x4000 -m comment --comment "flanneld masq" -j RETURN`)
 	f.Fuzz(func(t *testing.T, text string) {
-		ch := chains[ipmasq.Nat]
+		ch := chainOf(ipmasq.Nat)
 		e := ch.parseRule(text)
 		if !e.plain || !e.commented {
 			return

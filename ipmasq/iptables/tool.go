@@ -93,21 +93,21 @@ func (t *tool) randomFully() bool { return t.reader.HasRandomFully() }
 // read returns what the kernel holds of one table.
 func (t *tool) read(c chain) (have, error) {
 	var h have
-	base, exists, err := t.list(c.table, c.base)
+	base, exists, err := t.list(c.Table, c.Base)
 	if err == nil && !exists {
 		// Base chains always exist, but the nft programs refuse a chain with rules that
 		// they cannot show.
 		err = fmt.Errorf("read chain %s of table %s: %s cannot show it; look with: nft list table %s %s",
-			c.base, c.table, filepath.Base(t.restore), map[bool]string{true: "ip", false: "ip6"}[t.family == ipfam.V4], c.table)
+			c.Base, c.Table, filepath.Base(t.restore), map[bool]string{true: "ip", false: "ip6"}[t.family == ipfam.V4], c.Table)
 	}
 	if err != nil {
 		return h, err
 	}
-	own, exists, err := t.list(c.table, c.name)
+	own, exists, err := t.list(c.Table, c.Name)
 	if err != nil {
 		return h, err
 	}
-	return have{base: c.parse(c.base, base), own: c.parse(c.name, own), exists: exists}, nil
+	return have{base: c.parse(c.Base, base), own: c.parse(c.Name, own), exists: exists}, nil
 }
 
 // list returns the lines of a chain. If the chain does not exist, the exit status is
@@ -142,7 +142,7 @@ func (t *tool) write(ctx context.Context, s *script) error {
 	}
 	if err != nil {
 		text := strings.Join(strings.Fields(stderr.String()), " ")
-		return fmt.Errorf("write table %s with %s: %w: %s", s.chain.table, filepath.Base(t.restore), err, text)
+		return fmt.Errorf("write table %s with %s: %w: %s", s.chain.Table, filepath.Base(t.restore), err, text)
 	}
 	return nil
 }

@@ -13,34 +13,26 @@ import (
 	"flannel/ipmasq"
 )
 
-// compat is a chain of ours as the iptables programs create it in nf_tables, and
-// the base chain that jumps to it. Names and comment are part of the contract
-// with flannel.
-type compat struct {
-	table               ipmasq.Table
-	base, name, comment string
-}
-
-var compats = map[ipmasq.Table]compat{
-	ipmasq.Nat:    {ipmasq.Nat, "POSTROUTING", "FLANNEL-POSTRTG", "flanneld masq"},
-	ipmasq.Filter: {ipmasq.Filter, "FORWARD", "FLANNEL-FWD", "flanneld forward"},
-}
+// compat is a chain of ours as the iptables programs create it in nf_tables.
+type compat ipmasq.Chain
 
 // commentMatch is the extension of xtables that carries a comment.
 const commentMatch = "comment"
 
-// Compat writes to the tables of iptables-nft without its programs.
+// Compat writes to a table of iptables-nft without its programs.
 type Compat struct {
 	driver *Driver
-	tables []ipmasq.Table
+	chain  compat
 	// match is commentMatch, except in tests of a kernel that does not have it.
 	match string
 }
 
-// NewCompat returns a Compat for these tables. It does nothing yet.
-func NewCompat(d *Driver, tables ...ipmasq.Table) Compat { return Compat{d, tables, commentMatch} }
+// NewCompat returns a Compat for a table. It does nothing yet.
+func NewCompat(d *Driver, table ipmasq.Table) Compat {
+	return Compat{d, compat(ipmasq.Chains[table]), commentMatch}
+}
 
-// Apply makes the tables hold the rules, in the layout of iptables-nft, if they have
+// Apply makes the table hold the rules, in the layout of iptables-nft, if it has
 // the base chain that jumps to ours; it creates neither tables nor base chains.
 // What flannel has left stays where it is.
 func (r Compat) Apply(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, error) {
@@ -61,16 +53,12 @@ func (r Compat) Remove(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, er
 }
 
 func (r Compat) apply(ctx context.Context, c ipmasq.Config, match string) (ipmasq.Changes, error) {
-	return r.driver.transaction(ctx, c, func(conn *nftables.Conn, f ipfam.Family) (todo []*batch, err error) {
-		for _, table := range r.tables {
-			ch := compats[table]
-			h, err := r.read(conn, f, ch)
-			if err != nil {
-				return nil, fmt.Errorf("chain %s of table %s: %w", ch.name, table, err)
-			}
-			todo = append(todo, ch.plan(f, h, c, match))
+	return r.driver.transaction(ctx, c, func(conn *nftables.Conn, f ipfam.Family) ([]*batch, error) {
+		h, err := r.read(conn, f)
+		if err != nil {
+			return nil, fmt.Errorf("chain %s of table %s: %w", r.chain.Name, r.chain.Table, err)
 		}
-		return todo, nil
+		return []*batch{r.chain.plan(f, h, c, match)}, nil
 	})
 }
 
@@ -81,11 +69,12 @@ type compatHave struct {
 }
 
 // read reads only the two chains: the table may be large.
-func (r Compat) read(conn *nftables.Conn, f ipfam.Family, c compat) (h compatHave, err error) {
-	if _, h.hooked, err = r.driver.chain(f, string(c.table), c.base); err != nil {
+func (r Compat) read(conn *nftables.Conn, f ipfam.Family) (h compatHave, err error) {
+	c := r.chain
+	if _, h.hooked, err = r.driver.chain(f, string(c.Table), c.Base); err != nil {
 		return h, err
 	}
-	if h.exists, _, err = r.driver.chain(f, string(c.table), c.name); err != nil {
+	if h.exists, _, err = r.driver.chain(f, string(c.Table), c.Name); err != nil {
 		return h, err
 	}
 	base, own := c.chains(f)
@@ -97,13 +86,13 @@ func (r Compat) read(conn *nftables.Conn, f ipfam.Family, c compat) (h compatHav
 }
 
 func (c compat) chains(f ipfam.Family) (base, own *nftables.Chain) {
-	table := &nftables.Table{Name: string(c.table), Family: families[f]}
-	return &nftables.Chain{Name: c.base, Table: table}, &nftables.Chain{Name: c.name, Table: table}
+	table := &nftables.Table{Name: string(c.Table), Family: families[f]}
+	return &nftables.Chain{Name: c.Base, Table: table}, &nftables.Chain{Name: c.Name, Table: table}
 }
 
 // isForward reports whether a chain is one that Compat keeps for
 // forwarding, or jumps from.
 func isForward(f nftables.TableFamily, table, chain string) bool {
-	c := compats[ipmasq.Filter]
-	return slices.Contains(families[:], f) && table == string(c.table) && (chain == c.base || chain == c.name)
+	c := compat(ipmasq.Chains[ipmasq.Filter])
+	return slices.Contains(families[:], f) && table == string(c.Table) && (chain == c.Base || chain == c.Name)
 }

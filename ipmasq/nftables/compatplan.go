@@ -13,9 +13,9 @@ import (
 // plan compares the chains with the rules that they should hold. match is the
 // extension for comments, empty if there is none.
 func (c compat) plan(f ipfam.Family, h compatHave, cfg ipmasq.Config, match string) *batch {
-	b := &batch{table: c.table}
+	b := &batch{table: c.Table}
 	base, own := c.chains(f)
-	want := cfg.Rules(f, c.table)
+	want := cfg.Rules(f, c.Table)
 	if len(want) > 0 && !h.hooked {
 		return b
 	}
@@ -26,7 +26,7 @@ func (c compat) plan(f ipfam.Family, h compatHave, cfg ipmasq.Config, match stri
 	edit := ipmasq.Plan(c.found(f, h.own, want, cfg, match), h.exists, want)
 	if edit.Remove {
 		for _, r := range h.base {
-			if v, ok := verdictOf(r); ok && v.Chain == c.name {
+			if v, ok := verdictOf(r); ok && v.Chain == c.Name {
 				b.delRules(base, r)
 			}
 		}
@@ -78,7 +78,7 @@ func (c compat) jumps(b *batch, base *nftables.Chain, f ipfam.Family, rules []*n
 			stale = append(stale, r)
 		}
 	}
-	jump := c.rule(base, nil, match, &expr.Verdict{Kind: expr.VerdictJump, Chain: c.name})
+	jump := c.rule(base, nil, match, &expr.Verdict{Kind: expr.VerdictJump, Chain: c.Name})
 	switch {
 	case kept:
 	case len(stale) > 0:
@@ -95,7 +95,7 @@ func (c compat) jumps(b *batch, base *nftables.Chain, f ipfam.Family, rules []*n
 func (c compat) rule(in *nftables.Chain, conditions []expr.Any, match string, verdict *expr.Verdict) *nftables.Rule {
 	list := conditions
 	if match != "" {
-		comment := xt.Comment(c.comment)
+		comment := xt.Comment(c.Comment)
 		list = append(list, &expr.Match{Name: match, Info: &comment})
 	}
 	return &nftables.Rule{Table: in.Table, Chain: in, Exprs: append(list, &expr.Counter{}, verdict)}
@@ -143,9 +143,9 @@ func (c compat) text(f ipfam.Family, r *nftables.Rule) compatText {
 		switch e := e.(type) {
 		case *expr.Match:
 			comment, ok := e.Info.(*xt.Comment)
-			t.commented = ok && string(*comment) == c.comment
+			t.commented = ok && string(*comment) == c.Comment
 		case *expr.Verdict:
-			t.jump = e.Kind == expr.VerdictJump && e.Chain == c.name
+			t.jump = e.Kind == expr.VerdictJump && e.Chain == c.Name
 			t.plain = plain && (t.jump || e.Kind == expr.VerdictAccept)
 		}
 	}

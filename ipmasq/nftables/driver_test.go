@@ -287,8 +287,10 @@ func TestWhatIptablesLeftGoes(t *testing.T) {
 	write("10.244.0.0/16", "10.244.9.0/24")
 	write("10.245.0.0/16", "10.245.9.0/24")
 	remove := func(c ipmasq.Config) string {
-		if _, err := NewCompat(h.driver, ipmasq.Nat, ipmasq.Filter).Remove(t.Context(), c); err != nil {
-			t.Fatal(err)
+		for _, table := range ipmasq.Tables() {
+			if _, err := NewCompat(h.driver, table).Remove(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
 		}
 		return h.Tool("iptables-nft", "-t nat -S") + h.Tool("iptables-nft", "-S")
 	}

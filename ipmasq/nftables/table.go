@@ -33,23 +33,22 @@ func ownTable(f ipfam.Family) *nftables.Table {
 
 // chain is where the rules of one table of the contract are.
 type chain struct {
-	table   ipmasq.Table
-	name    string
-	kind    nftables.ChainType
-	hook    *nftables.ChainHook
-	at      *nftables.ChainPriority
-	comment string
+	table ipmasq.Table
+	name  string
+	kind  nftables.ChainType
+	hook  *nftables.ChainHook
+	at    *nftables.ChainPriority
 }
 
 // chains are those of each table.
 var chains = map[ipmasq.Table]chain{
 	ipmasq.Nat: {
 		ipmasq.Nat, "postrtg", nftables.ChainTypeNAT,
-		nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, "flanneld masq",
+		nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource,
 	},
 	ipmasq.Filter: {
 		ipmasq.Filter, "forward", nftables.ChainTypeFilter,
-		nftables.ChainHookForward, nftables.ChainPriorityFilter, "flanneld forward",
+		nftables.ChainHookForward, nftables.ChainPriorityFilter,
 	},
 }
 
@@ -72,16 +71,17 @@ func (c chain) right(have *nftables.Chain) bool {
 // commentOf returns the comment by which the owner of a rule recognises it. It has
 // the network, unless all daemons of the host share the rule.
 func (c chain) commentOf(r ipmasq.Rule, network netip.Prefix) string {
+	comment := ipmasq.Chains[c.table].Comment
 	if r.Shared() {
-		return c.comment
+		return comment
 	}
-	return c.comment + " " + network.String()
+	return comment + " " + network.String()
 }
 
 // owner parses a comment. It reports whether it is one of this chain, and returns
 // the network that it names.
 func (c chain) owner(comment string) (network netip.Prefix, ok bool) {
-	rest, ok := strings.CutPrefix(comment, c.comment)
+	rest, ok := strings.CutPrefix(comment, ipmasq.Chains[c.table].Comment)
 	if !ok || rest == "" {
 		return netip.Prefix{}, ok
 	}
