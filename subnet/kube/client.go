@@ -14,10 +14,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kuberuntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/connrotation"
+	"k8s.io/klog/v2"
 )
 
 // Timeouts of requests. A watch has none: the server ends it, and pings detect
@@ -34,9 +37,13 @@ const (
 	jsonType     = "application/json"
 )
 
+// version is the API version that all requests are made in.
+var version = schema.GroupVersion{Version: "v1"}
+
 // client makes the few requests that leases need. It never retries.
 type client struct {
 	server server
+	prefix string // of the annotations that are kept
 	rest   rest.Interface
 	http   *http.Client
 	params kuberuntime.ParameterCodec
@@ -60,18 +67,20 @@ func newClient(o Options, prefix string, lost func(error)) (*client, error) {
 			url: strings.TrimSuffix(config.Host, "/"), service: isService(config.Host),
 			anonymous: checkCredentials(o, config),
 		},
-		conns: connrotation.NewConnectionTracker(),
-		lost:  lost,
+		prefix: prefix,
+		conns:  connrotation.NewConnectionTracker(),
+		lost:   lost,
 	}
-	scheme := newScheme()
+	scheme := kuberuntime.NewScheme() // for what is not a Node: errors and parameters
+	metav1.AddToGroupVersion(scheme, version)
 	c.params = kuberuntime.NewParameterCodec(scheme)
 	config.GroupVersion, config.APIPath = &version, "/api"
-	config.NegotiatedSerializer = newCodecs(scheme, prefix)
-	config.ContentType, config.AcceptContentTypes = protobufType, protobufType+","+jsonType
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	config.ContentType, config.AcceptContentTypes = protobufType, protobufType
 	config.UserAgent = fmt.Sprintf("flanneld/%s (%s/%s)", o.Version, runtime.GOOS, runtime.GOARCH)
 	config.QPS = -1 // requests are few, and paced by the apiBreaker
 	config.Dial = connrotation.NewDialerWithTracker(c.dial, c.conns).DialContext
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return noting(filtered(pinging(next), prefix)) })
+	config.Wrap(pinging)
 	if c.http, err = rest.HTTPClientFor(config); err != nil {
 		return nil, fmt.Errorf("kubernetes client: %w", err)
 	}
@@ -111,16 +120,32 @@ func (c *client) patchStatus(ctx context.Context, n *Node, patch nodePatch) (*No
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	result := &Node{}
-	err = c.rest.Patch(types.StrategicMergePatchType).Resource("nodes").Name(n.Name).SubResource("status").
-		Body(body).Do(ctx).Into(result)
+	err = c.read(c.rest.Patch(types.StrategicMergePatchType).Resource("nodes").Name(n.Name).SubResource("status").
+		Body(body).Do(ctx), result.unmarshal)
 	return result, err
+}
+
+// read decodes the object that the server has answered with.
+func (c *client) read(answer rest.Result, unmarshal func(message []byte, prefix string) error) error {
+	if err := answer.Error(); err != nil {
+		return err
+	}
+	raw, err := answer.Raw()
+	if err != nil {
+		return err
+	}
+	object, err := unwrap(raw)
+	if err != nil {
+		return err
+	}
+	return unmarshal(object, c.prefix)
 }
 
 func (c *client) list(ctx context.Context, o metav1.ListOptions) (*NodeList, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	l := &NodeList{}
-	err := c.rest.Get().Resource("nodes").VersionedParams(&o, c.params).Do(ctx).Into(l)
+	err := c.read(c.rest.Get().Resource("nodes").VersionedParams(&o, c.params).Do(ctx), l.unmarshal)
 	return l, err
 }
 
@@ -142,15 +167,14 @@ func (c *client) listAll(ctx context.Context, visit func(*Node)) error {
 
 func (c *client) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 	o.Watch = true
-	var failed error
-	w, err := c.rest.Get().Resource("nodes").VersionedParams(&o, c.params).MaxRetries(0).
-		Watch(context.WithValue(ctx, failureKey{}, &failed))
-	if err == nil && failed != nil {
-		// client-go turns a timeout and a closed connection into an empty
-		// watch, which hides them.
-		return nil, failed
+	// client-go's Watch would return a timeout and a closed connection as an empty
+	// watch, which hides them.
+	body, err := c.rest.Get().Resource("nodes").VersionedParams(&o, c.params).MaxRetries(0).Stream(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return w, err
+	reporter := apierrors.NewClientErrorReporter(http.StatusInternalServerError, http.MethodGet, "ClientWatchDecoding")
+	return watch.NewStreamWatcherWithLogger(klog.FromContext(ctx), newWatchFilter(body, c.prefix), reporter), nil
 }
 
 // nodeOfPod returns the name of the Node that a pod runs on.

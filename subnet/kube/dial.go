@@ -51,26 +51,6 @@ func pinging(t http.RoundTripper) http.RoundTripper {
 	return t
 }
 
-// failureKey is the key in a context of an *error, in which a transport stores why
-// a request had no answer.
-type failureKey struct{}
-
-// noting returns a transport that does so.
-func noting(next http.RoundTripper) http.RoundTripper {
-	return transport(func(req *http.Request) (*http.Response, error) {
-		resp, err := next.RoundTrip(req)
-		if failed, ok := req.Context().Value(failureKey{}).(*error); ok {
-			*failed = err
-		}
-		return resp, err
-	})
-}
-
-type transport func(*http.Request) (*http.Response, error)
-
-// RoundTrip implements http.RoundTripper.
-func (t transport) RoundTrip(req *http.Request) (*http.Response, error) { return t(req) }
-
 // isDeadPath reports whether a connection has ended because nothing came back
 // over it.
 func isDeadPath(err error) bool {

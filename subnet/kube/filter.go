@@ -8,10 +8,11 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
-	"mime"
-	"net/http"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 )
 
@@ -19,22 +20,6 @@ import (
 // a lease is made of. Events that change nothing of it are dropped as they come
 // from the connection: to hand one on from goroutine to goroutine costs far more
 // than to see that it changes nothing.
-
-// filtered returns a transport whose watches drop events that change no lease.
-func filtered(next http.RoundTripper, prefix string) http.RoundTripper {
-	return transport(func(req *http.Request) (*http.Response, error) {
-		resp, err := next.RoundTrip(req)
-		if err == nil && isStream(resp.Header.Get("Content-Type")) {
-			resp.Body = newWatchFilter(resp.Body, prefix)
-		}
-		return resp, err
-	})
-}
-
-func isStream(contentType string) bool {
-	kind, params, err := mime.ParseMediaType(contentType)
-	return err == nil && kind == protobufType && params["stream"] == "watch"
-}
 
 const (
 	// filterBuffer is how much is read at once, in bytes.
@@ -54,20 +39,17 @@ const (
 	envelopeRaw  = 2
 
 	envelopePrefix = "k8s\x00"
-
-	mapKey = 1
 )
 
-// watchFilter reads the frames of a watch on Nodes and drops those that change
-// nothing that a lease is made of.
+// watchFilter decodes the events of a watch on Nodes and drops those that change
+// nothing that a lease is made of. It is a watch.Decoder.
 type watchFilter struct {
-	io.Closer
+	body   io.Closer
 	in     *bufio.Reader
-	prefix []byte
+	prefix string
 	seed   maphash.Seed
-	// frame is the present one with its header, rest the part of it that was not
-	// read yet.
-	frame, rest []byte
+	// frame is the present one, without the length before it.
+	frame []byte
 	// passed is the fingerprint of each Node when it was passed on last.
 	passed map[string]uint64
 	// dropped is the resource version of the last event if that was dropped.
@@ -78,29 +60,47 @@ type watchFilter struct {
 
 func newWatchFilter(body io.ReadCloser, prefix string) *watchFilter {
 	return &watchFilter{
-		Closer: body, in: bufio.NewReaderSize(body, filterBuffer),
-		prefix: []byte(prefix), seed: maphash.MakeSeed(), passed: map[string]uint64{},
+		body: body, in: bufio.NewReaderSize(body, filterBuffer),
+		prefix: prefix, seed: maphash.MakeSeed(), passed: map[string]uint64{},
 	}
 }
 
-// Read implements io.Reader.
-func (f *watchFilter) Read(p []byte) (int, error) {
-	for len(f.rest) == 0 {
-		if f.err != nil {
-			return 0, f.err
+// Close implements watch.Decoder.
+func (f *watchFilter) Close() { f.body.Close() }
+
+// Decode implements watch.Decoder. At the end it returns a bookmark with the
+// resource version of events that were dropped: the next watch continues there, and
+// need not list all Nodes because the server has forgotten an older version.
+func (f *watchFilter) Decode() (watch.EventType, runtime.Object, error) {
+	for {
+		if f.err == nil {
+			f.err = f.next()
 		}
-		if f.err = f.next(); f.err != nil {
-			f.rest = f.bookmark()
-			continue
+		switch {
+		case f.err != nil && len(f.dropped) > 0:
+			n := &Node{}
+			n.ResourceVersion, f.dropped = string(f.dropped), nil
+			return watch.Bookmark, n, nil
+		case f.err != nil:
+			return "", nil, f.err
 		}
-		if f.changed(f.frame[frameHeader:]) {
-			f.rest = f.frame
-			f.dropped = f.dropped[:0]
+		kind, object, err := unmarshalEvent(f.frame)
+		if err != nil {
+			return "", nil, err
+		}
+		if kind == watch.Error {
+			status := &metav1.Status{}
+			return kind, status, status.Unmarshal(object)
+		}
+		changed, err := f.changed(kind, object)
+		if err != nil {
+			return "", nil, fmt.Errorf("decode Node: %w", err)
+		}
+		if changed {
+			n := &Node{}
+			return kind, n, n.unmarshal(object, f.prefix)
 		}
 	}
-	n := copy(p, f.rest)
-	f.rest = f.rest[n:]
-	return n, nil
 }
 
 // next reads a frame.
@@ -113,63 +113,39 @@ func (f *watchFilter) next() error {
 	if size > maxFrame {
 		return fmt.Errorf("a watch sends %d bytes at once, at most %d are allowed", size, maxFrame)
 	}
-	f.frame = append(f.frame[:0], header[:]...)
-	f.frame = append(f.frame, make([]byte, size)...)
-	_, err := io.ReadFull(f.in, f.frame[frameHeader:])
+	f.frame = slices.Grow(f.frame[:0], int(size))[:size]
+	_, err := io.ReadFull(f.in, f.frame)
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return err
 }
 
-// bookmark returns a frame with the resource version of events that were dropped,
-// or nothing: the next watch continues there, and need not list all Nodes because
-// the server has forgotten an older version.
-func (f *watchFilter) bookmark() []byte {
-	if len(f.dropped) == 0 {
-		return nil
-	}
-	field := func(number protowire.Number, data []byte) []byte {
-		return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), data)
-	}
-	node := field(nodeMetadata, field(metaResourceVersion, f.dropped))
-	kind := append(field(1, []byte("v1")), field(2, []byte("Node"))...)
-	envelope := append([]byte(envelopePrefix), append(field(1, kind), field(envelopeRaw, node)...)...)
-	event := append(field(eventType, []byte(watch.Bookmark)), field(eventObject, field(extensionRaw, envelope))...)
-	f.dropped = nil
-	return append(binary.BigEndian.AppendUint32(nil, uint32(len(event))), event...)
-}
-
-// changed reports whether an event may change a lease. What is not understood may:
-// others will report it.
-func (f *watchFilter) changed(event []byte) bool {
-	kind, object, err := unmarshalEvent(event)
-	if err != nil {
-		return true
-	}
+// changed reports whether an event may change a lease.
+func (f *watchFilter) changed(kind watch.EventType, object []byte) (bool, error) {
 	name, version, print, err := f.fingerprint(object)
-	if err != nil || name == "" {
-		return true
+	if err != nil {
+		return false, err
 	}
-	switch watch.EventType(kind) {
+	f.dropped = f.dropped[:0]
+	switch kind {
 	case watch.Added, watch.Modified:
 		was, known := f.passed[name]
 		f.passed[name] = print
-		if kind == string(watch.Added) || !known || was != print {
-			return true
+		if kind == watch.Modified && known && was == print {
+			f.dropped = append(f.dropped, version...)
+			return false, nil
 		}
-		f.dropped = append(f.dropped[:0], version...)
-		return false
 	case watch.Deleted:
 		delete(f.passed, name)
 	}
-	return true
+	return true, nil
 }
 
 // fingerprint returns the name and the resource version of a Node, and a number
 // that differs if anything else differs that a lease is made of.
 func (f *watchFilter) fingerprint(node []byte) (name string, version []byte, print uint64, err error) {
-	err = visitLeaseFields(node, func(part, number protowire.Number, data, field []byte) error {
+	err = visitLeaseFields(node, f.prefix, func(part, number protowire.Number, data, field []byte) error {
 		switch {
 		case part == nodeMetadata && number == metaName:
 			name = string(data)
@@ -177,10 +153,6 @@ func (f *watchFilter) fingerprint(node []byte) (name string, version []byte, pri
 		case part == nodeMetadata && number == metaResourceVersion:
 			version = data
 			return nil
-		case part == nodeMetadata && number == metaAnnotations:
-			if ours, err := startsWith(data, f.prefix); !ours || err != nil {
-				return err
-			}
 		}
 		var h maphash.Hash
 		h.SetSeed(f.seed)
@@ -192,47 +164,30 @@ func (f *watchFilter) fingerprint(node []byte) (name string, version []byte, pri
 	return name, version, print, err
 }
 
-// startsWith reports whether the key of an entry of a map has a prefix.
-func startsWith(entry, prefix []byte) (found bool, err error) {
-	err = fields(entry, func(number protowire.Number, data, _ []byte) error {
-		if number == mapKey {
-			found = bytes.HasPrefix(data, prefix)
-		}
-		return nil
-	})
-	return found, err
-}
-
-// unmarshalEvent takes the object out of an event of a watch, and out of the
-// envelope that each object of a Kubernetes API has.
-func unmarshalEvent(event []byte) (kind string, object []byte, err error) {
-	var raw []byte
-	err = fields(event, func(number protowire.Number, data, _ []byte) error {
-		switch number {
-		case eventType:
-			kind = string(data)
-		case eventObject:
-			return fields(data, func(number protowire.Number, data, _ []byte) error {
-				if number == extensionRaw {
-					raw = data
-				}
-				return nil
-			})
-		}
-		return nil
-	})
+// unmarshalEvent takes the object out of an event of a watch.
+func unmarshalEvent(event []byte) (kind watch.EventType, object []byte, err error) {
+	text, err := field(event, eventType)
 	if err != nil {
 		return "", nil, err
 	}
+	extension, err := field(event, eventObject)
+	if err != nil {
+		return "", nil, err
+	}
+	raw, err := field(extension, extensionRaw)
+	if err != nil {
+		return "", nil, err
+	}
+	object, err = unwrap(raw)
+	return watch.EventType(text), object, err
+}
+
+// unwrap takes an object out of the envelope that each object of a Kubernetes API
+// has.
+func unwrap(raw []byte) (object []byte, err error) {
 	envelope, found := bytes.CutPrefix(raw, []byte(envelopePrefix))
 	if !found {
-		return "", nil, fmt.Errorf("an object that does not start with %q", envelopePrefix)
+		return nil, fmt.Errorf("an object that does not start with %q", envelopePrefix)
 	}
-	err = fields(envelope, func(number protowire.Number, data, _ []byte) error {
-		if number == envelopeRaw {
-			object = data
-		}
-		return nil
-	})
-	return kind, object, err
+	return field(envelope, envelopeRaw)
 }

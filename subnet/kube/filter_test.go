@@ -5,11 +5,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/iotest"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 )
 
 // heartbeat is the part of a Node that changes all the time.
@@ -64,32 +68,62 @@ func TestAWatchDropsWhatChangesNoLease(t *testing.T) {
 		{"it goes", "DELETED", nodeText("v", "14", nil, "10.244.4.0/24"), true},
 		{"it comes back changed", "MODIFIED", nodeText("v", "15", nil, "10.244.4.0/24"), true},
 		{"it is there once more", "ADDED", nodeText("v", "16", nil, "10.244.4.0/24"), true},
-		{"an error", "ERROR", message{}.text(1, "status"), true},
-		{"garbage", "MODIFIED", []byte("\xff\xff"), true},
 	}
-	var all, want []byte
+	var all []byte
+	want := []string{}
 	for _, s := range steps {
 		all = append(all, frameOf(s.kind, s.object)...)
 		if s.passes {
-			want = append(want, frameOf(s.kind, s.object)...)
-		}
-	}
-	// Nothing is held back until something else comes.
-	one := newWatchFilter(io.NopCloser(bytes.NewReader(all)), prefix)
-	for _, s := range steps {
-		if err := one.next(); err != nil || one.changed(one.frame[frameHeader:]) != s.passes {
-			t.Errorf("%s: passes: %t, %v", s.what, !s.passes, err)
+			want = append(want, s.what)
 		}
 	}
 	for name, in := range map[string]io.Reader{"whole": bytes.NewReader(all), "byte by byte": iotest.OneByteReader(bytes.NewReader(all))} {
-		got, err := io.ReadAll(newWatchFilter(io.NopCloser(in), prefix))
-		if err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s: %d bytes, %v; want %d", name, len(got), err, len(want))
+		got, err := decodeAll(in)
+		passed := []string{}
+		for _, e := range got {
+			version, _ := strconv.Atoi(e.Object.(*Node).ResourceVersion)
+			passed = append(passed, steps[version-1].what)
+			if step := steps[version-1]; string(e.Type) != step.kind {
+				t.Errorf("%s: %s is %s", name, step.what, e.Type)
+			}
+		}
+		if !errors.Is(err, io.EOF) || !slices.Equal(passed, want) {
+			t.Errorf("%s: %v, %v; want %v", name, passed, err, want)
 		}
 	}
-	cut := io.NopCloser(bytes.NewReader(all[:len(all)-1]))
-	if _, err := io.ReadAll(newWatchFilter(cut, prefix)); !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("cut off: %v", err)
+}
+
+// decodeAll returns the events of a watch, and what ended it.
+func decodeAll(in io.Reader) (all []watch.Event, err error) {
+	f := newWatchFilter(io.NopCloser(in), prefix)
+	for {
+		kind, object, err := f.Decode()
+		if err != nil {
+			return all, err
+		}
+		all = append(all, watch.Event{Type: kind, Object: object})
+	}
+}
+
+func TestAWatchEndsWithWhatIsWrong(t *testing.T) {
+	good := frameOf("ADDED", encodedNode())
+	for what, tt := range map[string]struct {
+		in   []byte
+		want string
+	}{
+		"cut off":       {good[:len(good)-1], io.ErrUnexpectedEOF.Error()},
+		"a short frame": {[]byte{0, 0}, io.ErrUnexpectedEOF.Error()},
+		"a large frame": {binary.BigEndian.AppendUint32(nil, maxFrame+1), "at most"},
+		"no envelope":   {[]byte{0, 0, 0, 0}, "does not start with"},
+		"garbage":       {frameOf("MODIFIED", []byte("\xff\xff")), "decode Node"},
+	} {
+		if got, err := decodeAll(bytes.NewReader(tt.in)); len(got) > 0 || err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, %v", what, got, err)
+		}
+	}
+	got, err := decodeAll(bytes.NewReader(frameOf("ERROR", message{}.text(2, "Failure").text(3, "too old").number(6, 410))))
+	if !errors.Is(err, io.EOF) || len(got) != 1 || got[0].Type != watch.Error || got[0].Object.(*metav1.Status).Code != 410 {
+		t.Errorf("an error of the server: %v, %v", got, err)
 	}
 }
 
@@ -116,49 +150,27 @@ func TestAWatchEndsWithTheVersionOfWhatItDropped(t *testing.T) {
 	node := func(version string) []byte { return nodeText("u", version, nil, "10.244.3.0/24") }
 	in := append(frameOf("ADDED", node("1")), frameOf("MODIFIED", node("2"))...)
 	in = append(in, frameOf("MODIFIED", node("3"))...)
-	out, err := io.ReadAll(newWatchFilter(io.NopCloser(bytes.NewReader(in)), prefix))
-	if err != nil {
-		t.Fatal(err)
+	got, err := decodeAll(bytes.NewReader(in))
+	if !errors.Is(err, io.EOF) || len(got) != 2 {
+		t.Fatalf("got %v, %v", got, err)
 	}
-	last, first := bytes.CutPrefix(out, frameOf("ADDED", node("1")))
-	if !first || len(last) < frameHeader {
-		t.Fatalf("got %q", out)
+	if n := got[1].Object.(*Node); got[1].Type != watch.Bookmark || n.ResourceVersion != "3" || n.Name != "" {
+		t.Errorf("%s %+v; want a bookmark of version 3", got[1].Type, n.ObjectMeta)
 	}
-	kind, object, err := unmarshalEvent(last[frameHeader:])
-	var n Node
-	if err := errors.Join(err, n.Unmarshal(object)); err != nil || kind != "BOOKMARK" || n.ResourceVersion != "3" || n.Name != "" {
-		t.Errorf("%s %+v, %v; want a bookmark of version 3", kind, n.ObjectMeta, err)
-	}
-	whole := frameOf("ADDED", node("1"))
-	if out, _ := io.ReadAll(newWatchFilter(io.NopCloser(bytes.NewReader(whole)), prefix)); !bytes.Equal(out, whole) {
-		t.Errorf("nothing was dropped: got %q", out)
+	if got, _ := decodeAll(bytes.NewReader(frameOf("ADDED", node("1")))); len(got) != 1 {
+		t.Errorf("nothing was dropped: got %v", got)
 	}
 }
 
-func TestOnlyStreamsAreFiltered(t *testing.T) {
-	for contentType, want := range map[string]bool{
-		"application/vnd.kubernetes.protobuf;stream=watch": true,
-		"application/vnd.kubernetes.protobuf":              false,
-		"application/json;stream=watch":                    false,
-		"":                                                 false,
-	} {
-		if got := isStream(contentType); got != want {
-			t.Errorf("%q: %t", contentType, got)
-		}
-	}
-}
-
-// FuzzWatchFilter reads a hostile watch: what comes out is part of what went in,
-// and perhaps a bookmark.
+// FuzzWatchFilter reads a hostile watch: it has no more events than bytes.
 func FuzzWatchFilter(f *testing.F) {
 	f.Add(append(frameOf("ADDED", encodedNode()), frameOf("MODIFIED", encodedNode())...))
 	f.Add(binary.BigEndian.AppendUint32(nil, maxFrame+1))
 	f.Add([]byte{0, 0, 0, 1})
 	f.Add(frameOf("MODIFIED", protowire.AppendTag(nil, nodeMetadata, protowire.StartGroupType)))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		out, err := io.ReadAll(newWatchFilter(io.NopCloser(bytes.NewReader(in)), prefix))
-		if len(out) > len(in)+64 || err == nil && len(out) == 0 && len(in) > 0 {
-			t.Errorf("%d bytes of %d, %v", len(out), len(in), err)
+		if got, err := decodeAll(bytes.NewReader(in)); len(got) > len(in) || err == nil {
+			t.Errorf("%d events in %d bytes, %v", len(got), len(in), err)
 		}
 	})
 }

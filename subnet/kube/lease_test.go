@@ -19,7 +19,7 @@ var both = ipfam.Pair[bool]{true, true}
 func nodeOf(t *testing.T, a subnet.Attrs, podCIDRs ...string) *Node {
 	t.Helper()
 	k := keysOf(t)
-	n := &Node{Spec: NodeSpec{PodCIDRs: podCIDRs}}
+	n := &Node{PodCIDRs: podCIDRs}
 	n.Name, n.Annotations = "n1", apply(nil, k.encode(a))
 	n.CreationTimestamp = metav1.Unix(1700000000, 0)
 	return n
@@ -39,7 +39,7 @@ func TestLeaseOfANode(t *testing.T) {
 	if l, _ := decodeLease(n, &k, ipfam.Pair[bool]{true, false}); l.Subnet != subnettest.Subnets("10.244.3.0/24") {
 		t.Errorf("with IPv6 off the subnet is %v", l.Subnet)
 	}
-	n.Spec = NodeSpec{PodCIDR: "10.244.3.0/24"}
+	n.PodCIDR, n.PodCIDRs = "10.244.3.0/24", nil
 	if l, _ := decodeLease(n, &k, both); l.Subnet != subnettest.Subnets("10.244.3.0/24") || l.Invalid != "" {
 		t.Errorf("with podCIDR alone the lease is %+v", l)
 	}

@@ -1,46 +1,39 @@
 package kube
 
 import (
+	"bytes"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 )
 
 // Node is the part of a Node object that a lease is made of. What a kubelet
 // writes beside it, such as conditions and images, is skipped while decoding:
 // it is most of the object and changes all the time.
 type Node struct {
-	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata"`
-	Spec              NodeSpec `json:"spec"`
-}
-
-// NodeSpec holds the subnets that the cluster gave to the node.
-type NodeSpec struct {
-	PodCIDR  string   `json:"podCIDR,omitempty"`
-	PodCIDRs []string `json:"podCIDRs,omitempty"`
+	metav1.TypeMeta
+	metav1.ObjectMeta
+	// PodCIDR and PodCIDRs are the subnets that the cluster gave to the node.
+	PodCIDR  string
+	PodCIDRs []string
 }
 
 // NodeList is one page of Nodes.
 type NodeList struct {
-	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata"`
-	Items           []Node `json:"items"`
+	metav1.TypeMeta
+	metav1.ListMeta
+	Items []Node
 }
 
 // podCIDRs returns the texts of the node's subnets.
 func (n *Node) podCIDRs() []string {
-	if len(n.Spec.PodCIDRs) == 0 && n.Spec.PodCIDR != "" {
-		return []string{n.Spec.PodCIDR}
+	if len(n.PodCIDRs) == 0 && n.PodCIDR != "" {
+		return []string{n.PodCIDR}
 	}
-	return n.Spec.PodCIDRs
+	return n.PodCIDRs
 }
 
 // The numbers of the fields in Kubernetes' protobuf messages.
@@ -57,6 +50,8 @@ const (
 	specPodCIDR  = 1
 	specPodCIDRs = 7
 
+	mapKey = 1
+
 	listMetadata = 1
 	listItems    = 2
 )
@@ -69,9 +64,10 @@ var leaseFields = map[protowire.Number][]protowire.Number{
 	nodeSpec:     {specPodCIDR, specPodCIDRs},
 }
 
-// visitLeaseFields visits these fields of a Node in its protobuf form. The rest is
-// skipped: to decode it costs more than everything else.
-func visitLeaseFields(node []byte, visit func(part, number protowire.Number, data, field []byte) error) error {
+// visitLeaseFields visits these fields of a Node in its protobuf form, and of the
+// annotations those whose keys start with the prefix. The rest is skipped: to
+// decode it costs more than everything else.
+func visitLeaseFields(node []byte, prefix string, visit func(part, number protowire.Number, data, field []byte) error) error {
 	return fields(node, func(part protowire.Number, message, _ []byte) error {
 		wanted := leaseFields[part]
 		if wanted == nil {
@@ -81,18 +77,36 @@ func visitLeaseFields(node []byte, visit func(part, number protowire.Number, dat
 			if !slices.Contains(wanted, number) {
 				return nil
 			}
+			if part == nodeMetadata && number == metaAnnotations {
+				if ours, err := isOurs(data, prefix); !ours || err != nil {
+					return err
+				}
+			}
 			return visit(part, number, data, field)
 		})
 	})
 }
 
-// Unmarshal reads from the protobuf form of a Node what a lease is made of.
-func (n *Node) Unmarshal(message []byte) error {
-	err := visitLeaseFields(message, func(part, number protowire.Number, data, field []byte) error {
+// isOurs reports whether the key of an annotation starts with the prefix, or is
+// the one that client-go's reflector reads.
+func isOurs(entry []byte, prefix string) (bool, error) {
+	key, err := field(entry, mapKey)
+	return bytes.HasPrefix(key, []byte(prefix)) || string(key) == metav1.InitialEventsAnnotationKey, err
+}
+
+// unmarshal reads from the protobuf form of a Node what a lease is made of.
+func (n *Node) unmarshal(message []byte, prefix string) error {
+	err := visitLeaseFields(message, prefix, func(part, number protowire.Number, data, field []byte) error {
 		if part == nodeMetadata {
 			return n.ObjectMeta.Unmarshal(field) // which adds to what is there
 		}
-		return n.Spec.unmarshal(number, data)
+		switch number {
+		case specPodCIDR:
+			n.PodCIDR = string(data)
+		case specPodCIDRs:
+			n.PodCIDRs = append(n.PodCIDRs, string(data))
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("decode Node: %w", err)
@@ -100,25 +114,15 @@ func (n *Node) Unmarshal(message []byte) error {
 	return nil
 }
 
-func (s *NodeSpec) unmarshal(number protowire.Number, data []byte) error {
-	switch number {
-	case specPodCIDR:
-		s.PodCIDR = string(data)
-	case specPodCIDRs:
-		s.PodCIDRs = append(s.PodCIDRs, string(data))
-	}
-	return nil
-}
-
-// Unmarshal reads the protobuf form of a list of Nodes.
-func (l *NodeList) Unmarshal(message []byte) error {
+// unmarshal reads the protobuf form of a list of Nodes.
+func (l *NodeList) unmarshal(message []byte, prefix string) error {
 	err := fields(message, func(number protowire.Number, data, _ []byte) error {
 		switch number {
 		case listMetadata:
 			return l.ListMeta.Unmarshal(data)
 		case listItems:
 			l.Items = append(l.Items, Node{})
-			return l.Items[len(l.Items)-1].Unmarshal(data)
+			return l.Items[len(l.Items)-1].unmarshal(data, prefix)
 		}
 		return nil
 	})
@@ -153,17 +157,23 @@ func fields(message []byte, visit func(number protowire.Number, data, field []by
 	return nil
 }
 
-// Reset implements what the protobuf serializer asks of a type.
-func (n *Node) Reset() { *n = Node{} }
-
-// Reset implements what the protobuf serializer asks of a type.
-func (l *NodeList) Reset() { *l = NodeList{} }
+// field returns the content of a length-delimited field of a message, nil if there
+// is none.
+func field(message []byte, wanted protowire.Number) (content []byte, err error) {
+	err = fields(message, func(number protowire.Number, data, _ []byte) error {
+		if number == wanted {
+			content = data
+		}
+		return nil
+	})
+	return content, err
+}
 
 // DeepCopyObject implements runtime.Object.
 func (n *Node) DeepCopyObject() runtime.Object {
 	out := *n
 	n.ObjectMeta.DeepCopyInto(&out.ObjectMeta)
-	out.Spec.PodCIDRs = slices.Clone(n.Spec.PodCIDRs)
+	out.PodCIDRs = slices.Clone(n.PodCIDRs)
 	return &out
 }
 
@@ -174,59 +184,4 @@ func (l *NodeList) DeepCopyObject() runtime.Object {
 		out.Items = append(out.Items, *l.Items[i].DeepCopyObject().(*Node))
 	}
 	return out
-}
-
-// version is the API version that all requests are made in.
-var version = schema.GroupVersion{Version: "v1"}
-
-// newScheme knows the two types and what every API server answers with.
-func newScheme() *runtime.Scheme {
-	s := runtime.NewScheme()
-	s.AddKnownTypeWithName(version.WithKind("Node"), &Node{})
-	s.AddKnownTypeWithName(version.WithKind("NodeList"), &NodeList{})
-	metav1.AddToGroupVersion(s, version)
-	return s
-}
-
-// codecs decode what the API server sends, and drop from the Nodes in it the
-// annotations that do not start with the prefix.
-type codecs struct {
-	runtime.NegotiatedSerializer
-	prefix string
-}
-
-func newCodecs(scheme *runtime.Scheme, prefix string) codecs {
-	return codecs{serializer.NewCodecFactory(scheme).WithoutConversion(), prefix}
-}
-
-// DecoderToVersion implements runtime.NegotiatedSerializer.
-func (c codecs) DecoderToVersion(d runtime.Decoder, v runtime.GroupVersioner) runtime.Decoder {
-	return decoder{c.NegotiatedSerializer.DecoderToVersion(d, v), c.prefix}
-}
-
-type decoder struct {
-	runtime.Decoder
-	prefix string
-}
-
-// Decode implements runtime.Decoder.
-func (d decoder) Decode(data []byte, defaults *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
-	obj, kind, err := d.Decoder.Decode(data, defaults, into)
-	switch obj := obj.(type) {
-	case *Node:
-		obj.dropForeign(d.prefix)
-	case *NodeList:
-		for i := range obj.Items {
-			obj.Items[i].dropForeign(d.prefix)
-		}
-	}
-	return obj, kind, err
-}
-
-// dropForeign drops the annotations that do not start with the prefix, except the
-// one that client-go's reflector reads.
-func (n *Node) dropForeign(prefix string) {
-	maps.DeleteFunc(n.Annotations, func(key, _ string) bool {
-		return !strings.HasPrefix(key, prefix) && key != metav1.InitialEventsAnnotationKey
-	})
 }

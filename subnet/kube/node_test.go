@@ -1,14 +1,12 @@
 package kube
 
 import (
-	"encoding/json"
 	"reflect"
 	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // message builds protobuf text by hand.
@@ -33,7 +31,9 @@ func encodedNode() []byte {
 		number(7, 3).bytes(8, created).
 		bytes(11, message{}.text(1, "label").text(2, "x")).
 		bytes(12, message{}.text(1, prefix+"public-ip").text(2, "192.0.2.1")).
-		bytes(12, message{}.text(1, "empty")).
+		bytes(12, message{}.text(1, prefix+"empty")).
+		bytes(12, message{}.text(1, "other").text(2, "x")).
+		bytes(12, message{}.text(1, metav1.InitialEventsAnnotationKey).text(2, "true")).
 		bytes(17, message{}.text(1, "managed fields"))
 	spec := message{}.text(specPodCIDR, "10.244.3.0/24").text(3, "provider").
 		text(specPodCIDRs, "10.244.3.0/24").text(specPodCIDRs, "fd00::/64").number(4, 1)
@@ -43,16 +43,12 @@ func encodedNode() []byte {
 
 func TestNodeFromProtobuf(t *testing.T) {
 	var n Node
-	if err := n.Unmarshal(encodedNode()); err != nil {
+	if err := n.unmarshal(encodedNode(), prefix); err != nil {
 		t.Fatal(err)
 	}
-	if text, found := n.Annotations["empty"]; !found || text != "" {
-		t.Errorf("an empty annotation: %q, %t", text, found)
-	}
-	n.dropForeign(prefix)
 	want := metav1.ObjectMeta{
 		Name: "n1", UID: "u", ResourceVersion: "42", CreationTimestamp: metav1.Unix(1700000000, 0),
-		Annotations: map[string]string{prefix + "public-ip": "192.0.2.1"},
+		Annotations: map[string]string{prefix + "public-ip": "192.0.2.1", prefix + "empty": "", metav1.InitialEventsAnnotationKey: "true"},
 	}
 	if !reflect.DeepEqual(n.ObjectMeta, want) {
 		t.Errorf("metadata: %+v, want %+v", n.ObjectMeta, want)
@@ -62,52 +58,11 @@ func TestNodeFromProtobuf(t *testing.T) {
 	}
 }
 
-// TestForeignAnnotationsAreDropped decodes both forms of what the API server sends.
-func TestForeignAnnotationsAreDropped(t *testing.T) {
-	node := func(name string) string {
-		return `{"kind":"Node","apiVersion":"v1","metadata":{"name":"` + name + `","labels":{"a":"b"},
-			"annotations":{"other":"x","` + prefix + `public-ip":"192.0.2.1","k8s.io/initial-events-end":"true"}}}`
-	}
-	envelope := message{}.bytes(1, message{}.text(1, "v1").text(2, "Node")).bytes(2, encodedNode())
-	c := newCodecs(newScheme(), prefix)
-	for _, tt := range []struct{ kind, text string }{
-		{jsonType, node("n1")},
-		{jsonType, `{"kind":"NodeList","apiVersion":"v1","items":[` + node("n1") + `,` + node("n1") + `]}`},
-		{protobufType, "k8s\x00" + string(envelope)},
-	} {
-		info, ok := runtime.SerializerInfoForMediaType(c.SupportedMediaTypes(), tt.kind)
-		if !ok {
-			t.Fatal(tt.kind)
-		}
-		obj, _, err := c.DecoderToVersion(info.Serializer, version).Decode([]byte(tt.text), nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		nodes := []Node{}
-		switch obj := obj.(type) {
-		case *Node:
-			nodes = append(nodes, *obj)
-		case *NodeList:
-			nodes = obj.Items
-		}
-		for _, n := range nodes {
-			_, other := n.Annotations["other"]
-			_, end := n.Annotations[metav1.InitialEventsAnnotationKey]
-			if n.Name != "n1" || n.Annotations[prefix+"public-ip"] != "192.0.2.1" || other || end != (tt.kind == jsonType) {
-				t.Errorf("%s: %+v", tt.text, n)
-			}
-		}
-		if len(nodes) == 0 {
-			t.Errorf("%s: no Node", tt.text)
-		}
-	}
-}
-
 func TestNodesFromProtobuf(t *testing.T) {
 	text := message{}.bytes(listMetadata, message{}.text(2, "7").text(3, "more")).
 		bytes(listItems, encodedNode()).bytes(listItems, encodedNode())
 	var l NodeList
-	if err := l.Unmarshal(text); err != nil || len(l.Items) != 2 || l.ResourceVersion != "7" || l.Continue != "more" || l.Items[1].Name != "n1" {
+	if err := l.unmarshal(text, prefix); err != nil || len(l.Items) != 2 || l.ResourceVersion != "7" || l.Continue != "more" || l.Items[1].Name != "n1" {
 		t.Errorf("got %+v, %v", l, err)
 	}
 }
@@ -116,22 +71,13 @@ func TestTruncatedProtobufIsAnError(t *testing.T) {
 	text := encodedNode()
 	for i := range text {
 		var n Node
-		if n.Unmarshal(text[:i]) == nil && i > 0 && n.Spec.PodCIDRs != nil && n.Name == "" {
+		if n.unmarshal(text[:i], prefix) == nil && i > 0 && n.PodCIDRs != nil && n.Name == "" {
 			t.Errorf("cut off after %d bytes: %+v", i, n)
 		}
 	}
 	var n Node
-	if n.Unmarshal(text[:len(text)-1]) == nil {
+	if n.unmarshal(text[:len(text)-1], prefix) == nil {
 		t.Error("no error")
-	}
-}
-
-func TestNodeFromJSON(t *testing.T) {
-	var n Node
-	err := json.Unmarshal([]byte(`{"kind":"Node","metadata":{"name":"n1","creationTimestamp":"2023-11-14T22:13:20Z"},
-		"spec":{"podCIDR":"10.244.3.0/24"},"status":{"images":[{}]}}`), &n)
-	if err != nil || n.Name != "n1" || !slices.Equal(n.podCIDRs(), []string{"10.244.3.0/24"}) || n.CreationTimestamp.Unix() != 1700000000 {
-		t.Errorf("got %+v, %v", n, err)
 	}
 }
 
@@ -144,7 +90,7 @@ func FuzzNode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var n Node
-		if n.Unmarshal(text) != nil {
+		if n.unmarshal(text, prefix) != nil {
 			return
 		}
 		l, ok := decodeLease(&n, &k, both)

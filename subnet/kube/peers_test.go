@@ -52,7 +52,7 @@ func TestEachPartOfAPeerIsCompared(t *testing.T) {
 			a.PublicIP[f] = ipfam.Pair[netip.Addr]{netip.MustParseAddr("192.0.2.99"), netip.MustParseAddr("2001:db8::99")}[f]
 		},
 		"pod CIDR": func(f ipfam.Family, n *Node, _ *subnet.Attrs) {
-			n.Spec.PodCIDRs[f] = []string{"10.244.9.0/24", "fd00:10:244:9::/64"}[f]
+			n.PodCIDRs[f] = []string{"10.244.9.0/24", "fd00:10:244:9::/64"}[f]
 		},
 		"backend type": func(_ ipfam.Family, _ *Node, a *subnet.Attrs) { a.BackendType = "host-gw" },
 	}
@@ -213,7 +213,7 @@ func TestGraceEnds(t *testing.T) {
 			p.remove(n)
 		},
 		"with another pod CIDR": func(t *testing.T, p *peers, n *Node) {
-			n.Spec.PodCIDRs = []string{"10.244.9.0/24"}
+			n.PodCIDRs = []string{"10.244.9.0/24"}
 			put(t, p, n)
 		},
 		"when another list lacks the Node": func(t *testing.T, p *peers, _ *Node) {
