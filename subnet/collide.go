@@ -8,178 +8,145 @@ import (
 	"flannel/internal/ipfam"
 )
 
-// collisions returns, by name, why leases collide with an older one.
-func (v *Validator) collisions(site *Site, leases []Lease) map[string]error {
-	suspects := v.suspects(site, leases)
-	if len(suspects) == 0 {
-		return nil
-	}
-	slices.SortFunc(suspects, func(a, b Lease) int {
-		if a.Precedence.Before(b.Precedence) {
-			return -1
-		}
-		return 1
-	})
-	collisions := map[string]error{}
-	var a accepted
-	for i := range suspects {
-		l := &suspects[i]
-		if err := a.check(l); err != nil {
-			collisions[l.Name] = err
-			continue
-		}
-		a.add(l)
-	}
-	return collisions
-}
-
-// accepted are leases that do not collide: no two of their subnets overlap, and
-// none holds the public address of another.
-type accepted struct {
-	// bySubnet and byAddress are in the order of subnets and public addresses.
-	bySubnet, byAddress ipfam.Pair[[]*Lease]
-}
-
-func (a *accepted) add(l *Lease) {
-	for f, s := range ipfam.Prefixes(l.Subnet) {
-		i := a.subnetIndex(f, s)
-		a.bySubnet[f] = slices.Insert(a.bySubnet[f], i, l)
-	}
-	for f, public := range ipfam.Addrs(l.Attrs.PublicIP) {
-		i := a.addressIndex(f, public)
-		a.byAddress[f] = slices.Insert(a.byAddress[f], i, l)
-	}
-}
-
-// subnetIndex returns the position of a subnet.
-func (a *accepted) subnetIndex(f ipfam.Family, s netip.Prefix) int {
-	i, _ := slices.BinarySearchFunc(a.bySubnet[f], s, func(l *Lease, s netip.Prefix) int { return l.Subnet[f].Compare(s) })
-	return i
-}
-
-// addressIndex returns the position of a public address.
-func (a *accepted) addressIndex(f ipfam.Family, public netip.Addr) int {
-	i, _ := slices.BinarySearchFunc(a.byAddress[f], public, func(l *Lease, a netip.Addr) int { return l.Attrs.PublicIP[f].Compare(a) })
-	return i
-}
-
-// neighbours returns the leases whose subnets are next to the position of this
-// one: as accepted subnets do not overlap, only these can overlap it.
-func (a *accepted) neighbours(f ipfam.Family, s netip.Prefix) []*Lease {
-	i := a.subnetIndex(f, s)
-	return a.bySubnet[f][max(i-1, 0):min(i+1, len(a.bySubnet[f]))]
-}
-
-// check returns what of a lease collides with an accepted one, which is older.
-func (a *accepted) check(l *Lease) error {
-	for f, s := range ipfam.Prefixes(l.Subnet) {
-		for _, o := range a.neighbours(f, s) {
-			if o.Subnet[f].Overlaps(s) {
-				return fmt.Errorf("subnet %s overlaps %s of the older lease %s", s, o.Subnet[f], o.Name)
-			}
-		}
-		if i := a.addressIndex(f, s.Addr()); i < len(a.byAddress[f]) && s.Contains(a.byAddress[f][i].Attrs.PublicIP[f]) {
-			o := a.byAddress[f][i]
-			return fmt.Errorf("subnet %s holds the public address %s of the older lease %s", s, o.Attrs.PublicIP[f], o.Name)
-		}
-	}
-	for f, public := range ipfam.Addrs(l.Attrs.PublicIP) {
-		for _, o := range a.neighbours(f, ipfam.Host(public)) {
-			if o.Subnet[f].Contains(public) {
-				return fmt.Errorf("public address %s is inside the subnet %s of the older lease %s", public, o.Subnet[f], o.Name)
-			}
-		}
-	}
-	return nil
-}
-
-// suspects returns the leases that overlap another one. In a healthy network
-// there are none, and finding that out is one pass without comparisons of pairs.
-func (v *Validator) suspects(site *Site, leases []Lease) []Lease {
-	if v.seen == nil {
-		v.seen = make(map[prefixKey]int32, len(leases))
-	}
-	v.marked = slices.Grow(v.marked[:0], len(leases))[:len(leases)]
-	clear(v.marked)
-	for _, f := range ipfam.All() {
-		lengths := v.markOverlaps(leases, f)
-		v.markAddresses(leases, f, site.Network[f], lengths)
-		clear(v.seen)
-	}
-	var out []Lease
-	for i, m := range v.marked {
-		if m {
-			out = append(out, leases[i])
-		}
-	}
-	return out
-}
-
 // prefixKey is a prefix as a map key that is cheap to hash.
 type prefixKey struct {
 	addr [16]byte
 	bits uint8
 }
 
-func prefixKeyOf(a netip.Addr, bits int) prefixKey { return prefixKey{a.As16(), uint8(bits)} }
-
-// mark marks lease i and the one that has this prefix already, or notes that
-// lease i has it.
-func (v *Validator) mark(at prefixKey, i int) {
-	if j, taken := v.seen[at]; taken {
-		v.marked[i], v.marked[j] = true, true
-		return
-	}
-	v.seen[at] = int32(i)
+// keyOf returns the prefix of this length that holds an address.
+func keyOf(a netip.Addr, bits int) prefixKey {
+	return prefixKey{netip.PrefixFrom(a, bits).Masked().Addr().As16(), uint8(bits)}
 }
 
-// markOverlaps marks the leases whose subnets overlap in one family. Two
-// prefixes overlap only when one holds the other: then the longer one, cut to
-// the length of the shorter one, is the shorter one. It returns the lengths that
-// there are.
-func (v *Validator) markOverlaps(leases []Lease, f ipfam.Family) (lengths []int) {
-	var there [129]bool
-	for i := range leases {
-		if s := leases[i].Subnet[f]; s.IsValid() {
-			there[s.Bits()] = true
-			v.mark(prefixKeyOf(s.Addr(), s.Bits()), i)
+// accepted are leases that do not collide: no two of their subnets overlap, and
+// none holds the public address of another.
+type accepted struct {
+	network ipfam.Pair[netip.Prefix]
+	// lengths are those that the subnets of all leases have, in order.
+	lengths ipfam.Pair[[]int]
+	// subnets are the leases by subnet. inside has, by prefixes of these lengths,
+	// the first lease with a longer subnet or a public address in them.
+	subnets, inside map[prefixKey]*Lease
+}
+
+// collisions returns which leases collide with an older one, and how. In a healthy
+// network there are none, and their order does not matter to find that out.
+func (v *Validator) collisions(site *Site) map[*Lease]error {
+	if v.seen == nil {
+		v.seen, v.inside = map[prefixKey]*Lease{}, map[prefixKey]*Lease{}
+	}
+	a := accepted{network: site.Network, lengths: lengthsOf(v.from), subnets: v.seen, inside: v.inside}
+	defer a.clear()
+	if !slices.ContainsFunc(v.from, func(l *Lease) bool { return a.add(l) != nil }) {
+		return nil
+	}
+	a.clear()
+	byAge := slices.Clone(v.from)
+	slices.SortFunc(byAge, func(x, y *Lease) int {
+		if x.Precedence.Before(y.Precedence) {
+			return -1
+		}
+		return 1
+	})
+	collisions := map[*Lease]error{}
+	for _, l := range byAge {
+		if err := a.add(l); err != nil {
+			collisions[l] = err
 		}
 	}
-	for bits, yes := range there {
-		if yes {
-			lengths = append(lengths, bits)
+	return collisions
+}
+
+// lengthsOf returns the prefix lengths that there are among subnets.
+func lengthsOf(leases []*Lease) (lengths ipfam.Pair[[]int]) {
+	for _, f := range ipfam.All() {
+		var there [129]bool
+		for _, l := range leases {
+			if s := l.Subnet[f]; s.IsValid() {
+				there[s.Bits()] = true
+			}
 		}
-	}
-	if len(lengths) < 2 {
-		return lengths
-	}
-	for i := range leases {
-		if s := leases[i].Subnet[f]; s.IsValid() {
-			v.markHolders(s.Addr(), s.Bits(), lengths, i)
+		for bits, yes := range there {
+			if yes {
+				lengths[f] = append(lengths[f], bits)
+			}
 		}
 	}
 	return lengths
 }
 
-// markHolders marks lease i and those whose subnets hold an address and are
-// shorter than these bits. lengths are in order.
-func (v *Validator) markHolders(a netip.Addr, bits int, lengths []int, i int) {
-	for _, n := range lengths {
-		if n >= bits {
-			return
-		}
-		if j, ok := v.seen[prefixKeyOf(netip.PrefixFrom(a, n).Masked().Addr(), n)]; ok {
-			v.marked[i], v.marked[j] = true, true
-		}
-	}
+func (a *accepted) clear() {
+	clear(a.subnets)
+	clear(a.inside)
 }
 
-// markAddresses marks the leases whose public addresses lie in the subnets of
-// others, and those others.
-func (v *Validator) markAddresses(leases []Lease, f ipfam.Family, network netip.Prefix, lengths []int) {
-	for i := range leases {
-		if a := leases[i].Attrs.PublicIP[f]; network.Contains(a) {
-			v.markHolders(a, a.BitLen()+1, lengths, i)
+// add accepts a lease, or returns why it collides with one that was accepted
+// before.
+func (a *accepted) add(l *Lease) error {
+	// Plain loops: this is done for each of thousands of peers.
+	for _, f := range ipfam.All() {
+		if err := a.check(f, l); err != nil {
+			return err
+		}
+	}
+	for _, f := range ipfam.All() {
+		if s := l.Subnet[f]; s.IsValid() {
+			a.subnets[keyOf(s.Addr(), s.Bits())] = l
+			a.markInside(f, s.Addr(), s.Bits(), l)
+		}
+		if public := l.Attrs.PublicIP[f]; a.network[f].Contains(public) {
+			a.markInside(f, public, public.BitLen()+1, l)
+		}
+	}
+	return nil
+}
+
+func (a *accepted) check(f ipfam.Family, l *Lease) error {
+	s, public := l.Subnet[f], l.Attrs.PublicIP[f]
+	if s.IsValid() {
+		o := a.holder(f, s.Addr(), s.Bits())
+		if o == nil {
+			o = a.inside[keyOf(s.Addr(), s.Bits())]
+		}
+		switch {
+		case o != nil && o.Subnet[f].Overlaps(s):
+			return fmt.Errorf("subnet %s overlaps %s of the older lease %s", s, o.Subnet[f], o.Name)
+		case o != nil:
+			return fmt.Errorf("subnet %s holds the public address %s of the older lease %s", s, o.Attrs.PublicIP[f], o.Name)
+		}
+	}
+	if a.network[f].Contains(public) {
+		if o := a.holder(f, public, public.BitLen()); o != nil {
+			return fmt.Errorf("public address %s is inside the subnet %s of the older lease %s", public, o.Subnet[f], o.Name)
+		}
+	}
+	return nil
+}
+
+// holder returns the lease whose subnet holds the prefix of this length, nil if
+// there is none. Of two prefixes that overlap one holds the other.
+func (a *accepted) holder(f ipfam.Family, addr netip.Addr, bits int) *Lease {
+	for _, n := range a.lengths[f] {
+		if n > bits {
+			break
+		}
+		if o := a.subnets[keyOf(addr, n)]; o != nil {
+			return o
+		}
+	}
+	return nil
+}
+
+// markInside notes that a lease has something in the prefixes that are shorter than
+// these bits.
+func (a *accepted) markInside(f ipfam.Family, addr netip.Addr, bits int, l *Lease) {
+	for _, n := range a.lengths[f] {
+		if n >= bits {
+			break
+		}
+		if at := keyOf(addr, n); a.inside[at] == nil {
+			a.inside[at] = l
 		}
 	}
 }

@@ -53,7 +53,7 @@ func (v *Validator) note(site *Site, own *Lease, out *Validation) {
 	defer func() { v.noted = len(out.Notes) }()
 	for _, f := range ipfam.All() {
 		clear(v.seen)
-		for i, l := range v.from {
+		for _, l := range v.from {
 			a := l.Attrs.PublicIP[f]
 			if !a.IsValid() {
 				continue
@@ -61,13 +61,12 @@ func (v *Validator) note(site *Site, own *Lease, out *Validation) {
 			if a == own.Attrs.PublicIP[f] {
 				out.share(f, l, own, nil)
 			}
-			at := prefixKeyOf(a, a.BitLen())
-			j, taken := v.seen[at]
-			if !taken {
-				v.seen[at] = int32(i)
+			at := keyOf(a, a.BitLen())
+			first := v.seen[at]
+			if first == nil {
+				v.seen[at] = l
 				continue
 			}
-			first := v.from[j]
 			if !out.Shared[a] {
 				out.share(f, first, l, l)
 			}

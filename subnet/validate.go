@@ -53,11 +53,11 @@ type Validation struct {
 // Validator validates leases again and again in the same memory. The zero
 // Validator is ready; it is used by one caller at a time.
 type Validator struct {
-	peers  []Lease
-	from   []*Lease
-	marked []bool
-	seen   map[prefixKey]int32
-	noted  int // the notes of the last time
+	peers []Lease
+	from  []*Lease
+	// seen and inside are empty between two uses.
+	seen, inside map[prefixKey]*Lease
+	noted        int // the notes of the last time
 }
 
 // Validate separates the leases of other nodes that may be used from those that
@@ -79,11 +79,11 @@ func (v *Validator) Validate(site *Site, own *Lease, leases []*Lease) Validation
 		}
 		v.keep(l)
 	}
-	if collisions := v.collisions(site, v.peers); len(collisions) > 0 {
+	if collisions := v.collisions(site); len(collisions) > 0 {
 		all := v.from
 		v.peers, v.from = v.peers[:0], v.from[:0]
 		for _, l := range all {
-			if err := collisions[l.Name]; err != nil {
+			if err := collisions[l]; err != nil {
 				out.Rejected = append(out.Rejected, Rejection{*l, err})
 				continue
 			}

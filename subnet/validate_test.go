@@ -1,8 +1,11 @@
 package subnet_test
 
 import (
+	"cmp"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -253,5 +256,47 @@ func TestThisNodesRecordIsNoPeer(t *testing.T) {
 				t.Errorf("got %+v, want nothing", got)
 			}
 		})
+	}
+}
+
+// TestTheOldestOfThoseThatCollideIsUsed compares with the definition: by age, a
+// lease is used unless it collides with one that is used.
+func TestTheOldestOfThoseThatCollideIsUsed(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	site := siteOf("10.5.0.0/16")
+	site.Reserved = nil
+	own := lease("own", "10.5.255.0/24", "192.0.2.1", 0)
+	collide := func(a, b *subnet.Lease) bool {
+		s, o := a.Subnet[ipfam.V4], b.Subnet[ipfam.V4]
+		return s.Overlaps(o) || s.Contains(b.Attrs.PublicIP[ipfam.V4]) || o.Contains(a.Attrs.PublicIP[ipfam.V4])
+	}
+	var v subnet.Validator
+	for range 200 {
+		var leases []*subnet.Lease
+		for i := range 1 + rnd.IntN(30) {
+			s := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(rnd.IntN(40)), byte(rnd.IntN(256))}), 22+rnd.IntN(5)).Masked()
+			public := []string{fmt.Sprintf("172.16.0.%d", i), fmt.Sprintf("10.5.%d.9", rnd.IntN(40))}[rnd.IntN(8)/7]
+			if l := lease(fmt.Sprint(i), s.String(), public, rnd.Int64N(1000)); !s.Contains(l.Attrs.PublicIP[ipfam.V4]) {
+				leases = append(leases, &l)
+			}
+		}
+		byAge := slices.SortedFunc(slices.Values(leases), func(a, b *subnet.Lease) int {
+			return cmp.Or(cmp.Compare(a.Precedence.Age, b.Precedence.Age), strings.Compare(a.Name, b.Name))
+		})
+		want := map[string]bool{}
+		for i, l := range byAge {
+			want[l.Name] = !slices.ContainsFunc(byAge[:i], func(o *subnet.Lease) bool { return want[o.Name] && collide(l, o) })
+		}
+		for _, l := range v.Validate(site, &own, leases).Peers {
+			if !want[l.Name] {
+				t.Errorf("%s is used: %v", l.Name, l.Subnet)
+			}
+			delete(want, l.Name)
+		}
+		for name, used := range want {
+			if used {
+				t.Errorf("%s is rejected", name)
+			}
+		}
 	}
 }
