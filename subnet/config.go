@@ -142,10 +142,10 @@ func (c *Config) readSubnetLen(o *options.Object, f ipfam.Family, k familyKeys, 
 // all of the network but its first subnet.
 func (c *Config) readRange(o *options.Object, f ipfam.Family, k familyKeys, minGiven, maxGiven json.RawMessage) {
 	network, bits := c.Network[f], c.SubnetLen[f]
-	first, _ := Nth(network, bits, 1)
-	last := lastSubnet(network, bits)
-	read := func(key string, given json.RawMessage, dst *netip.Addr, byDefault netip.Prefix) {
-		*dst = byDefault.Addr()
+	first := Add(network.Addr(), 1, bits)
+	last := netip.PrefixFrom(Last(network), bits).Masked().Addr()
+	read := func(key string, given json.RawMessage, dst *netip.Addr, byDefault netip.Addr) {
+		*dst = byDefault
 		if given == nil {
 			return
 		}

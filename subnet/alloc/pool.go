@@ -3,7 +3,6 @@ package alloc
 import (
 	"cmp"
 	"fmt"
-	"math/bits"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -75,7 +74,7 @@ func (p Pool) runs(used []netip.Prefix, size uint64) []run {
 		if !p.holds(u) {
 			continue
 		}
-		first, last := u.Masked().Addr(), lastAddr(u)
+		first, last := u.Masked().Addr(), subnet.Last(u)
 		if last.Less(p.Min) {
 			continue
 		}
@@ -102,41 +101,5 @@ func (p Pool) runs(used []netip.Prefix, size uint64) []run {
 // position returns how many subnets lie between Min and the one that holds a,
 // which must not lie before Min.
 func (p Pool) position(a netip.Addr) uint64 {
-	hi, lo := words(a)
-	minHi, minLo := words(p.Min)
-	lo, borrow := bits.Sub64(lo, minLo, 0)
-	hi, _ = bits.Sub64(hi, minHi, borrow)
-	shift := uint(a.BitLen() - p.Bits)
-	if shift >= 64 {
-		lo, hi = hi>>(shift-64), 0
-	} else {
-		lo, hi = lo>>shift|hi<<(64-shift), hi>>shift
-	}
-	if hi != 0 || lo >= maxSubnets {
-		return maxSubnets - 1
-	}
-	return lo
-}
-
-// words returns an address as a number of 128 bits. The mapped form of IPv4
-// adds the same upper bits to all addresses, and differences do not see them.
-func words(a netip.Addr) (hi, lo uint64) {
-	raw := a.As16()
-	for i, b := range raw {
-		if i < 8 {
-			hi = hi<<8 | uint64(b)
-		} else {
-			lo = lo<<8 | uint64(b)
-		}
-	}
-	return hi, lo
-}
-
-func lastAddr(p netip.Prefix) netip.Addr {
-	raw := p.Addr().AsSlice()
-	for i := p.Bits(); i < len(raw)*8; i++ {
-		raw[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(raw)
-	return a
+	return min(subnet.Distance(p.Min, a, p.Bits), maxSubnets-1)
 }
