@@ -141,7 +141,8 @@ type PeerStatus struct {
 	Via netip.Addr
 	How How
 	// Why is one line for people.
-	Why string
+	Why   string
+	Probe Probe
 }
 
 // CheckPeer returns why a backend of this type cannot use a peer in one family,

@@ -70,9 +70,28 @@ func Text(state kernel.State, peers []backend.PeerStatus) string {
 	var b strings.Builder
 	b.WriteString(state.String())
 	for _, p := range peers {
-		fmt.Fprintf(&b, "peer %s %s %s via %s: %s: %s\n", p.Name, p.Family, p.Subnet, p.Via, p.How, p.Why)
+		fmt.Fprintf(&b, "peer %s %s %s via %s: %s: %s%s\n", p.Name, p.Family, p.Subnet, p.Via, p.How, p.Why, probeText(p))
 	}
 	return b.String()
+}
+
+// probeText is which addresses of a peer are probed, and at which size.
+func probeText(p backend.PeerStatus) string {
+	if p.Probe == (backend.Probe{}) {
+		return ""
+	}
+	text := "; probe"
+	device, bridge := p.Probe.Addrs(p.Subnet)
+	for _, a := range []netip.Addr{device, bridge} {
+		if a.IsValid() {
+			text += " " + a.String()
+		}
+	}
+	text += fmt.Sprintf(" with %d bytes and %d more outside", p.Probe.MTU, p.Probe.Overhead)
+	if p.Probe.OnDemand {
+		text += " on demand"
+	}
+	return text
 }
 
 // Config parses the Backend object, which must be valid.

@@ -41,6 +41,7 @@ func (p *planner) family(f ipfam.Family, peers []subnet.Lease) {
 		s.How, s.Why = p.classify(f, l)
 		if s.How == backend.Direct {
 			p.state.Routes = append(p.state.Routes, kernel.Route{Dst: s.Subnet, Via: s.Via, Dev: p.host.Uplink.Name})
+			s.Probe = backend.Probe{Bridge: true, MTU: int32(p.host.Uplink.MTU)}
 		}
 		p.status = append(p.status, s)
 	}

@@ -97,7 +97,7 @@ func (b *udp) Plan(own subnet.Lease, peers []subnet.Lease, h backend.Host) (kern
 		}
 		for _, l := range peers {
 			if l.Subnet[f].IsValid() {
-				status = append(status, b.peerStatus(f, l))
+				status = append(status, b.peerStatus(f, l, h.Uplink))
 			}
 		}
 	}
@@ -106,12 +106,13 @@ func (b *udp) Plan(own subnet.Lease, peers []subnet.Lease, h backend.Host) (kern
 }
 
 // peerStatus returns how a peer is reached in one family, and why so.
-func (b *udp) peerStatus(f ipfam.Family, l subnet.Lease) backend.PeerStatus {
+func (b *udp) peerStatus(f ipfam.Family, l subnet.Lease, up backend.Uplink) backend.PeerStatus {
 	s := backend.PeerStatus{Name: l.Name, Family: f, Subnet: l.Subnet[f], Via: l.Attrs.PublicIP[f], How: backend.LeftOut}
 	if err := backend.CheckPeer(f, &l, typeName); err != nil {
 		s.Why = err.Error()
 		return s
 	}
 	s.How, s.Why = backend.Tunnel, "over "+b.device
+	s.Probe = backend.Probe{Device: true, MTU: int32(b.MTU(up)), Overhead: int32(up.MTU - b.MTU(up))}
 	return s
 }

@@ -39,6 +39,10 @@ func (p *planner) family(f ipfam.Family, own subnet.Lease, peers []subnet.Lease)
 	}
 	p.grow(len(peers))
 	why := p.reasons(device.Name)
+	probe := backend.Probe{
+		Device: true, Bridge: true, OnDemand: p.backend.config.OnDemand,
+		MTUKey: true, MTU: int32(device.MTU), Overhead: int32(overhead[f]),
+	}
 	p.state.Devices = append(p.state.Devices, device)
 	macs := newMACOwners(device.MAC, peers)
 	records := make([]data, len(peers))
@@ -65,7 +69,7 @@ func (p *planner) family(f ipfam.Family, own subnet.Lease, peers []subnet.Lease)
 			s.Why = err.Error()
 		} else {
 			s.How = p.add(f, device.Name, l, macs.right(records[i].MAC, i))
-			s.Why = why[s.How]
+			s.Why, s.Probe = why[s.How], probe
 		}
 		p.status = append(p.status, s)
 	}

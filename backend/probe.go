@@ -1,0 +1,71 @@
+package backend
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Probe says what of a peer answers an echo request when the way there works.
+// The zero Probe says that nothing does.
+type Probe struct {
+	// Device is whether the peer's own device has the network address of its
+	// subnet.
+	Device bool
+	// Bridge is whether the bridge of its pods has the address after that. There
+	// is no bridge before the first pod.
+	Bridge bool
+	// OnDemand is whether a probe would put entries into the kernel, and keep
+	// them there.
+	OnDemand bool
+	// MTUKey is whether the key MTU of the Backend object sets the MTU.
+	MTUKey bool
+	// MTU is the largest packet that the way there is meant to carry, and
+	// Overhead what is added to it on the underlay, in bytes.
+	MTU, Overhead int32
+}
+
+// Addrs returns the addresses that a probe asks, the zero Addr where there is
+// none: that of the device and that of the bridge.
+func (p Probe) Addrs(subnet netip.Prefix) (device, bridge netip.Addr) {
+	first := subnet.Masked().Addr()
+	if p.Device {
+		device = first
+	}
+	if p.Bridge {
+		bridge = first.Next()
+	}
+	return device, bridge
+}
+
+// Verdict is what probes have shown of the way to a peer.
+type Verdict string
+
+// The verdicts. There is none before probes have shown something.
+const (
+	// Fine: the peer answers, also to packets of the full size.
+	Fine Verdict = "fine"
+	// Broken: it answered and does not any more, or not to packets of the full
+	// size; or no peer answers at all.
+	Broken Verdict = "broken"
+	// Silent: it has never answered. The way there may be broken, or something
+	// drops echo requests.
+	Silent Verdict = "silent"
+)
+
+// Probed is what probes of a peer have shown.
+type Probed struct {
+	Verdict Verdict `json:"verdict"`
+	// Why is one line for people; it is empty if the verdict is Fine.
+	Why string `json:"why,omitempty"`
+	// At is when the peer was probed last, Answered when it has answered last.
+	At       time.Time  `json:"at"`
+	Answered *time.Time `json:"answered,omitempty"`
+	// RoundTrip is that of the last answer.
+	RoundTrip float64 `json:"roundTripSeconds,omitempty"`
+	// Largest is the largest packet that reaches a peer which answers small ones
+	// only, in bytes; 0 if that is unknown.
+	Largest int `json:"largest,omitempty"`
+	// WayBack is whether echo requests of the peer arrive here while ours are not
+	// answered.
+	WayBack bool `json:"wayBackWorks,omitempty"`
+}
