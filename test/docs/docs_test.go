@@ -172,7 +172,7 @@ var layers = [][]string{
 	{"flannel/internal/ipfam"},
 	{"flannel/kernel", "flannel/subnet"},
 	{"flannel/backend"},
-	{"flannel/network"},
+	{"flannel/network", "flannel/probe"},
 	{"flannel/cmd/flanneld"},
 }
 

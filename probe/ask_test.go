@@ -1,0 +1,135 @@
+package probe
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"flannel/backend"
+)
+
+func TestAPeerThatSomebodyAsksForIsProbedAtOnce(t *testing.T) {
+	all := func(backend.PeerStatus) func(netip.Addr, int) (bool, error) { return nil }
+	for _, c := range []struct {
+		name    string
+		first   func(netip.Addr, int) (bool, error)
+		now     func(backend.PeerStatus) func(netip.Addr, int) (bool, error)
+		want    backend.Verdict
+		largest int
+	}{
+		{"it answers", nil, all, backend.Fine, 0},
+		{"it did not answer", nothing, all, backend.Fine, 0},
+		{"it does not answer", nil, func(p backend.PeerStatus) func(netip.Addr, int) (bool, error) {
+			return func(to netip.Addr, _ int) (bool, error) { return to != deviceOf(p), nil }
+		}, backend.Broken, 0},
+		{"it has never answered", nothing, func(p backend.PeerStatus) func(netip.Addr, int) (bool, error) {
+			return func(to netip.Addr, _ int) (bool, error) { return to != deviceOf(p) && to != bridgeOf(p), nil }
+		}, backend.Silent, 0},
+		{"large packets are lost", nil, func(backend.PeerStatus) func(netip.Addr, int) (bool, error) { return upTo(1391) }, backend.Broken, 1391},
+		{"hardly any packet is small enough", nil, func(backend.PeerStatus) func(netip.Addr, int) (bool, error) { return upTo(small + 1) }, backend.Broken, small + 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peers := peersOf(3000, vxlan)
+				w := newWorld(t, peers)
+				w.setAnswers(c.first)
+				w.wait(10 * time.Second)
+				w.setAnswers(c.now(peers[2]))
+				w.take()
+				began := time.Now()
+				got, err := w.prober.Ask(t.Context(), []string{peers[2].Name})
+				if err != nil || len(got.Peers) != 1 || got.Peers[0].Name != peers[2].Name {
+					t.Fatal(got, err)
+				}
+				if took := time.Since(began); took > askedLimit {
+					t.Errorf("it takes %v", took)
+				}
+				probe := got.Peers[0].Probe
+				if c.want == backend.Silent { // until another one answers
+					w.wait(10 * time.Second)
+					verdict := w.verdict(peers[2])
+					probe = &verdict
+				}
+				if probe == nil || probe.Verdict != c.want || probe.Largest != c.largest {
+					t.Errorf("got %+v, want %s and %d", probe, c.want, c.largest)
+				}
+			})
+		})
+	}
+}
+
+func TestASampleIsProbedAtTwentyASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peers := peersOf(5000, vxlan)
+		w := newWorld(t, peers)
+		w.wait(time.Minute)
+		w.setAnswers(func(to netip.Addr, _ int) (bool, error) { return to != deviceOf(peers[3]), nil })
+		w.prober.Touch(peers[3].Subnet)
+		w.wait(time.Minute)
+		w.take()
+		began := time.Now()
+		got, err := w.prober.Sample(t.Context(), 20)
+		if err != nil || len(got.Peers) != 21 {
+			t.Fatal(len(got.Peers), err)
+		}
+		for _, a := range got.Peers {
+			want := backend.Fine
+			if a.Name == peers[3].Name {
+				want = backend.Broken
+			}
+			if a.Probe == nil || a.Probe.Verdict != want {
+				t.Errorf("%s: got %+v, want %s", a.Name, a.Probe, want)
+			}
+		}
+		if took := time.Since(began); took > askedLimit {
+			t.Errorf("it takes %v", took)
+		}
+		probes := w.take()
+		for i := range probes {
+			in := 0
+			for _, s := range probes[i:] {
+				if s.at < probes[i].at+time.Second {
+					in++
+				}
+			}
+			if in > 21 { // one of them nobody has asked for
+				t.Fatalf("%d probes in a second", in)
+			}
+		}
+	})
+}
+
+func TestRequestsForProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, peersOf(3, vxlan))
+		w.wait(time.Second)
+		for target, want := range map[string]int{
+			"/probe?peer=node1":            http.StatusOK,
+			"/probe?peer=node1&peer=node2": http.StatusOK,
+			"/probe?sample=20":             http.StatusOK,
+			"/probe?sample=0":              http.StatusOK,
+			"/probe?peer=node9":            http.StatusNotFound,
+			"/probe":                       http.StatusBadRequest,
+			"/probe?sample=all":            http.StatusBadRequest,
+			"/probe?peer=node1&sample=1":   http.StatusBadRequest,
+		} {
+			answer := httptest.NewRecorder()
+			w.prober.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodPost, target, nil))
+			if answer.Code != want {
+				t.Errorf("%s: got %d, want %d: %s", target, answer.Code, want, answer.Body)
+			}
+		}
+		answer := httptest.NewRecorder()
+		w.prober.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/probe?peer=node1", nil))
+		if answer.Code != http.StatusMethodNotAllowed {
+			t.Errorf("GET: got %d", answer.Code)
+		}
+		if _, err := w.prober.Ask(t.Context(), []string{"node1", "node7"}); !errors.Is(err, ErrNoPeer) {
+			t.Errorf("got %v for a name that no peer has", err)
+		}
+	})
+}

@@ -1,0 +1,241 @@
+package probe
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"flannel/backend"
+	"flannel/internal/ipfam"
+)
+
+const (
+	// interval is the least time between two probes that nobody has asked for.
+	interval = time.Second
+	// askedInterval is that between two probes that somebody has asked for.
+	askedInterval = time.Second / 20
+	// askedLimit is how long at most a peer is probed at once.
+	askedLimit = 5 * time.Second
+	// timeout is when a probe counts as lost. What somebody waits for is given up
+	// earlier, in relation to the round trip.
+	timeout         = time.Second
+	askedTimeout    = timeout / 2
+	askedTimeoutMin = 150 * time.Millisecond
+	// late is how long an answer counts after the probe was given up.
+	late = 10 * time.Second
+	// fullEvery is how often a rotation tries the full size.
+	fullEvery = 10
+	// One of turnEvery probes goes on with the rotation although peers are broken.
+	turnEvery = 4
+)
+
+// core decides when which peer is probed and what the answers mean. It does no
+// I/O and reads no clock: times are since the start, and positive.
+type core struct {
+	// status are the peers of the last pass, which are not to be changed; peers
+	// are what is known of each.
+	status []backend.PeerStatus
+	peers  []peer
+	// families are those that have peers to probe.
+	families ipfam.Pair[bool]
+	// suspects are the peers that are broken or undecided.
+	suspects map[int32]struct{}
+	// asked are the peers that somebody asked for.
+	asked map[int32]struct{}
+	// touched are on-demand peers whose entries traffic has just put.
+	touched map[int32]struct{}
+	flying  []flight
+	seq     uint16
+	// next is the one that the rotation comes to; fresh is how many peers were
+	// never probed. rotations counts the rotations, turns the probes.
+	next, fresh int
+	// common is what is probed of a peer, which is much the same for all.
+	common backend.Probe
+	// lastAnswer is when any peer has answered last.
+	lastAnswer       time.Duration
+	rotations, turns int
+	// lastSent is that of the last probe that nobody has asked for.
+	lastSent, lastAsked time.Duration
+	// lost counts the probes that were not answered, count the peers by verdict.
+	lost  int
+	count [verdicts]int
+	whole whole
+}
+
+// flight is a probe that was sent.
+type flight struct {
+	seq      uint16
+	peer     int32
+	size     int32
+	bridge   bool
+	sent     time.Duration
+	deadline time.Duration
+	lost     bool
+}
+
+// request is a probe to be sent.
+type request struct {
+	seq  uint16
+	peer int32
+	size int32
+	to   netip.Addr
+}
+
+func newCore() *core {
+	return &core{suspects: map[int32]struct{}{}, asked: map[int32]struct{}{}, touched: map[int32]struct{}{}}
+}
+
+// probed reports whether a peer has something to probe.
+func probed(s *backend.PeerStatus) bool {
+	return (s.Probe.Device || s.Probe.Bridge) && (s.How == backend.Tunnel || s.How == backend.Direct)
+}
+
+// launch notes that a probe is sent.
+func (c *core) launch(i int32, now time.Duration) request {
+	p, s := &c.peers[i], &c.status[i]
+	c.seq++
+	f := flight{seq: c.seq, peer: i, size: p.size(s.Probe), sent: now, deadline: now + timeout}
+	if p.asked > 0 {
+		f.deadline = now + askedTimeout
+		if p.roundTrip > 0 {
+			f.deadline = now + min(max(4*p.roundTrip, askedTimeoutMin), timeout)
+		}
+	}
+	f.bridge = p.atBridge(s.Probe)
+	device, bridge := s.Probe.Addrs(s.Subnet)
+	to := device
+	if f.bridge {
+		to = bridge
+	}
+	if p.sent == 0 {
+		c.fresh--
+	}
+	p.sent, p.waiting = now, true
+	c.flying = append(c.flying, f)
+	return request{seq: f.seq, peer: i, size: f.size, to: to}
+}
+
+// failed notes that a probe could not be sent. If only its size is to blame, that
+// is no loss.
+func (c *core) failed(seq uint16, err error, now time.Duration) {
+	for k := range c.flying {
+		f := &c.flying[k]
+		if f.seq != seq || f.lost {
+			continue
+		}
+		p := &c.peers[f.peer]
+		p.waiting = false
+		if errors.Is(err, unix.EMSGSIZE) && f.size > small {
+			p.fail(err)
+		} else {
+			p.local = err
+			p.lose(f.size, f.sent)
+		}
+		f.lost = true
+		c.judged(f.peer, now)
+		return
+	}
+}
+
+// expire gives up the probes whose time is over.
+func (c *core) expire(now time.Duration) {
+	keep := c.flying[:0]
+	for _, f := range c.flying {
+		if !f.lost && now >= f.deadline {
+			f.lost = true
+			p := &c.peers[f.peer]
+			p.waiting = false
+			p.lose(f.size, f.sent)
+			c.lost++
+			c.judged(f.peer, now)
+		}
+		if now < f.sent+late {
+			keep = append(keep, f)
+		}
+	}
+	c.flying = keep
+	for i := range c.asked {
+		c.settle(i, now)
+	}
+}
+
+// answered notes an answer; it reports false for one that nobody waits for.
+func (c *core) answered(from netip.Addr, seq uint16, now time.Duration) (time.Duration, bool) {
+	for k, f := range c.flying {
+		if f.seq != seq {
+			continue
+		}
+		p, s := &c.peers[f.peer], &c.status[f.peer]
+		device, bridge := s.Probe.Addrs(s.Subnet)
+		if f.bridge && from != bridge || !f.bridge && from != device {
+			return 0, false
+		}
+		p.bridge = f.bridge && s.Probe.Device
+		p.roundTrip, c.lastAnswer = now-f.sent, now
+		p.answer(s.Probe, f.size, now)
+		if !f.lost {
+			p.waiting = false
+		}
+		c.flying = append(c.flying[:k], c.flying[k+1:]...)
+		c.judged(f.peer, now)
+		return now - f.sent, true
+	}
+	return 0, false
+}
+
+// heard notes an echo request of a peer's daemon.
+func (c *core) heard(from netip.Addr, now time.Duration) {
+	for i := range c.status {
+		s := &c.status[i]
+		if device, bridge := s.Probe.Addrs(s.Subnet); probed(s) && (from == device || from == bridge || from == s.Via && s.How == backend.Direct) {
+			c.peers[i].heard = now
+		}
+	}
+}
+
+// judged updates the verdict of a peer after something has happened to it.
+func (c *core) judged(i int32, now time.Duration) {
+	p, pr := &c.peers[i], c.status[i].Probe
+	if v := p.judge(pr); v != p.verdict {
+		c.count[p.verdict]--
+		c.count[v]++
+		p.verdict, p.since = v, now
+	}
+	if !pr.OnDemand && (p.verdict == broken || p.undecided(pr)) {
+		c.suspects[i] = struct{}{}
+	} else {
+		delete(c.suspects, i)
+	}
+	c.settle(i, now)
+}
+
+// touch notes that traffic has put the entries of a peer.
+func (c *core) touch(subnet netip.Prefix) {
+	for i := range c.status {
+		if c.status[i].Subnet == subnet && probed(&c.status[i]) {
+			c.peers[i].touch()
+			c.touched[int32(i)] = struct{}{}
+			return
+		}
+	}
+}
+
+// ask has a peer probed at once.
+func (c *core) ask(i int32, now time.Duration) {
+	if c.peers[i].asked == 0 {
+		c.peers[i].ask(now)
+		c.asked[i] = struct{}{}
+	}
+}
+
+// settle ends what somebody asked for when it has shown what it can, or after
+// askedLimit.
+func (c *core) settle(i int32, now time.Duration) {
+	p := &c.peers[i]
+	if p.asked > 0 && (p.settled(c.status[i].Probe) || now >= p.asked+askedLimit) {
+		p.asked = 0
+		delete(c.asked, i)
+	}
+}
