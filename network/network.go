@@ -99,6 +99,11 @@ type Options struct {
 	// in later ones until it returned nil. It may be nil.
 	SubnetFileWritten func() error
 	IPMasq            bool
+	// Passed is called after each pass with how the peers are reached, which
+	// nobody changes afterwards; Probed returns what probes have shown of them,
+	// in their order. Both must not block and may be nil.
+	Passed func([]backend.PeerStatus)
+	Probed func([]backend.PeerStatus) []backend.Probed
 	// State is what a later start has to know; nil keeps nothing.
 	State *statedir.Dir
 	// BlackholeRoute asks for a blackhole route for this node's subnet.

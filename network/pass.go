@@ -102,6 +102,9 @@ func (p *passState) finish(r *result) {
 	p.report.pass(r)
 	r.date(p.n.last.Load())
 	p.n.last.Store(r)
+	if p.n.Passed != nil {
+		p.n.Passed(r.peers)
+	}
 }
 
 // markFailed marks each peer whose entries the kernel refused as unreachable.

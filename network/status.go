@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"flannel/backend"
 	"flannel/internal/health"
 	"flannel/internal/ipfam"
 )
@@ -66,6 +67,9 @@ type Peer struct {
 	Since time.Time `json:"since"`
 	// Note is what people should know of a peer that is used.
 	Note string `json:"note,omitempty"`
+	// Probe is what probes of the peer have shown; it is absent if that is
+	// nothing yet.
+	Probe *backend.Probed `json:"probe,omitempty"`
 }
 
 // PassStatus is how the last pass went.
@@ -110,6 +114,10 @@ func (n *Network) Status() (Status, bool) {
 		}
 		notes[key] += note.String()
 	}
+	var probed []backend.Probed
+	if n.Probed != nil {
+		probed = n.Probed(r.peers)
+	}
 	for i, p := range r.peers {
 		peer := Peer{Name: p.Name, Family: p.Family.String(), How: string(p.How), Why: p.Why, Since: time.Unix(r.since[i], 0).UTC()}
 		if p.Subnet.IsValid() {
@@ -119,6 +127,9 @@ func (n *Network) Status() (Status, bool) {
 			peer.Via = p.Via.String()
 		}
 		peer.Note = notes[peerKey{peer.Name, peer.Family}]
+		if probed != nil && probed[i].Verdict != "" {
+			peer.Probe = &probed[i]
+		}
 		s.Peers = append(s.Peers, peer)
 	}
 	return s, true

@@ -21,6 +21,7 @@ import (
 	"flannel/kernel/podbridge"
 	"flannel/network"
 	"flannel/network/uplink"
+	"flannel/probe"
 	"flannel/subnet/env"
 )
 
@@ -46,8 +47,10 @@ type daemon struct {
 	// storeAway is whether the store of leases cannot be reached.
 	storeAway atomic.Bool
 	network   *network.Network
-	notify    *notifier
-	events    *events
+	// prober is nil with --probe=false.
+	prober *probe.Prober
+	notify *notifier
+	events *events
 	// startOverFrom is when the daemon may be built again at the earliest.
 	startOverFrom time.Time
 	// closers close what was opened while the daemon ran.
@@ -80,7 +83,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 	if err != nil {
 		return nil, err
 	}
-	d.network = network.New(network.Options{
+	options := network.Options{
 		Log:       log,
 		Manager:   manager,
 		NewUplink: d.newUplink,
@@ -100,7 +103,13 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 		BlackholeRoute: o.ipBlackholeRoute,
 
 		SubnetFileWritten: d.cniConfInstaller(),
-	})
+	}
+	if o.probe {
+		d.prober = probe.New(probe.Options{Log: log, Metrics: d.metrics, Report: d.health.AddNote("overlay", "OverlayBroken").Fail})
+		options.Passed, options.Probed = d.prober.SetPeers, d.prober.Probed
+		d.background = append(d.background, d.prober.Run)
+	}
+	d.network = network.New(options)
 	return d, nil
 }
 

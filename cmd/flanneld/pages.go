@@ -13,11 +13,15 @@ import (
 // servers answer from the start on, so that they can say what the daemon waits
 // for: on the socket, and on the health port if there is one.
 func (d *daemon) servers() []*health.Server {
-	pages := health.Handler(d.health, health.Pages{
+	shown := health.Pages{
 		Metrics:      d.metrics.Handler(),
 		Status:       http.HandlerFunc(d.network.ServeStatus),
 		StatusRemote: d.options.statusRemote,
-	})
+	}
+	if d.prober != nil {
+		shown.Probe = d.prober
+	}
+	pages := health.Handler(d.health, shown)
 	path := socket.Path(d.options.subnetFile)
 	servers := []*health.Server{{
 		Name:    "socket",

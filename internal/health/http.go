@@ -15,6 +15,8 @@ type Pages struct {
 	// Status names peers and answers on loopback only, unless StatusRemote.
 	Status       http.Handler
 	StatusRemote bool
+	// Probe makes the daemon send packets and answers on loopback only.
+	Probe http.Handler
 }
 
 // Handler serves the health of r and the given pages. What is wrong is for
@@ -42,9 +44,12 @@ func Handler(r *Registry, p Pages) http.Handler {
 	if p.Status != nil {
 		status := p.Status
 		if !p.StatusRemote {
-			status = LoopbackOnly(status)
+			status = LoopbackOnly(status, "; --status-remote opens it")
 		}
 		mux.Handle("/status", status)
+	}
+	if p.Probe != nil {
+		mux.Handle("/probe", LoopbackOnly(p.Probe, ""))
 	}
 	return mux
 }
@@ -64,11 +69,11 @@ func text(w http.ResponseWriter, code int, lines ...string) {
 	_, _ = io.WriteString(w, strings.Join(lines, "\n"))
 }
 
-// LoopbackOnly refuses clients on other hosts with 403.
-func LoopbackOnly(next http.Handler) http.Handler {
+// LoopbackOnly refuses clients on other hosts with 403; the remedy ends the text.
+func LoopbackOnly(next http.Handler, remedy string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if !onSocket(req) && !clientOf(req.RemoteAddr).IsLoopback() {
-			text(w, http.StatusForbidden, fmt.Sprintf("%s answers on loopback only; --status-remote opens it", req.URL.Path))
+			text(w, http.StatusForbidden, fmt.Sprintf("%s answers on loopback only%s", req.URL.Path, remedy))
 			return
 		}
 		next.ServeHTTP(w, req)

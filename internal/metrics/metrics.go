@@ -26,6 +26,9 @@ type Metrics struct {
 	errors      *prometheus.CounterVec
 	lastSuccess prometheus.Gauge
 	storeUp     prometheus.Gauge
+	roundTrips  prometheus.Histogram
+	probesLost  prometheus.Counter
+	probedPeers *prometheus.GaugeVec
 }
 
 // New returns metrics in a registry of their own, with those of the Go runtime
@@ -57,6 +60,16 @@ func New(version string) *Metrics {
 		}, []string{"what"}),
 		lastSuccess: gauge("flannel_last_success_timestamp_seconds", "When the last pass without an error ended, in seconds since 1970."),
 		storeUp:     gauge("flannel_store_reachable", "1 while the store of leases answers, else 0."),
+		roundTrips: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "flannel_probe_round_trip_seconds", Help: "Time from a probe of a peer to its answer.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8),
+		}),
+		probesLost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "flannel_probes_lost_total", Help: "Probes of peers that were not answered within a second.",
+		}),
+		probedPeers: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "flannel_probed_peers", Help: "Peers by what probes have shown of the way to them: fine, broken, silent, unknown.",
+		}, []string{"verdict"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "flannel_build_info", Help: "Always 1; the label is the version that runs.",
@@ -64,7 +77,7 @@ func New(version string) *Metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(m.leases, m.peers, m.refused, m.held, m.passes, m.passSeconds, m.changes, m.drift,
-		m.errors, m.lastSuccess, m.storeUp, build,
+		m.errors, m.lastSuccess, m.storeUp, m.roundTrips, m.probesLost, m.probedPeers, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -127,6 +140,17 @@ func (m *Metrics) Table(table string, put, deleted, drift int) {
 	m.changes.WithLabelValues(table, "put").Add(float64(put))
 	m.changes.WithLabelValues(table, "delete").Add(float64(deleted))
 	m.drift.WithLabelValues(table).Add(float64(drift))
+}
+
+// ProbeAnswered reports the round trip of a probe.
+func (m *Metrics) ProbeAnswered(roundTrip time.Duration) { m.roundTrips.Observe(roundTrip.Seconds()) }
+
+// ProbesLost reports how many probes more were not answered.
+func (m *Metrics) ProbesLost(n int) { m.probesLost.Add(float64(n)) }
+
+// ProbedPeers reports how many peers have a verdict.
+func (m *Metrics) ProbedPeers(verdict string, n int) {
+	m.probedPeers.WithLabelValues(verdict).Set(float64(n))
 }
 
 // Error counts an error by what was being done.

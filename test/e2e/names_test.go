@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"flannel/internal/testkit/eventually"
 	"flannel/internal/testkit/golden"
 	"flannel/lab"
 )
@@ -27,6 +28,9 @@ func TestTheNamesThatProgramsReadStay(t *testing.T) {
 		up(t, l)
 		h := l.Hosts[0]
 		if !nft {
+			eventually.True(t, "a peer that was probed", func() bool {
+				return strings.Contains(page(t, h, "/status"), "roundTripSeconds")
+			})
 			section(&b, "metrics", metricNames(page(t, h, "/metrics")))
 			section(&b, "/status", keys(t, page(t, h, "/status")))
 			section(&b, "files", lines(namespace.ReplaceAllString(onHost(t, h, "find /run/flannel "+lab.StateDir+" -type f"), "/lock/")))
