@@ -20,6 +20,7 @@ type command struct {
 // commands are all of them, in the order of the usage.
 func commands() []command {
 	return []command{
+		{"status", "[flags] [POD-ADDRESS|NODE]", "show this node, its peers and how each is reached; with an argument the way there, step by step", showStatus},
 		{"doctor", "[flags]", "check this host: what keeps pods from reaching each other, and which command mends it", runDoctor},
 		{"install-cni", "[flags]", "install the CNI plugin and its network configuration", installCNI},
 		{"install-conf", "SOURCE TARGET", "copy a file in one step, with its permissions", installConf},

@@ -151,7 +151,9 @@ func TestCommandsAreDocumented(t *testing.T) {
 	for _, c := range commands() {
 		names = append(names, "`flanneld "+c.name)
 	}
-	newInstallFlagSet(&installFlags{}).VisitAll(func(f *flag.Flag) { names = append(names, "`--"+f.Name+"`") })
+	for _, fs := range []*flag.FlagSet{newInstallFlagSet(&installFlags{}), newStatusFlagSet(&statusFlags{})} {
+		fs.VisitAll(func(f *flag.Flag) { names = append(names, "`"+strings.Repeat("-", min(len(f.Name), 2))+f.Name+"`") })
+	}
 	for _, name := range names {
 		if !strings.Contains(docs.String(), name) {
 			t.Errorf("%s is not documented", name)

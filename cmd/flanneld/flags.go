@@ -18,6 +18,8 @@ import (
 // envPrefix starts the name of the environment variable of each flag.
 const envPrefix = "FLANNELD_"
 
+const defaultSubnetFile = "/run/flannel/subnet.env"
+
 // options are the daemon's flags.
 type options struct {
 	etcdEndpoints, etcdPrefix              string
@@ -78,7 +80,7 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.StringVar(&o.uplink.CanReach, "iface-can-reach", "", "the uplink is the interface that a route lookup to this `address` gives")
 	fs.StringVar(&o.uplink.PublicIP, "public-ip", "", "IPv4 `address` that other nodes send to; the uplink's by default")
 	fs.StringVar(&o.uplink.PublicIPv6, "public-ipv6", "", "IPv6 `address` that other nodes send to; the uplink's by default")
-	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` that tells the CNI plugin and Docker this node's subnet")
+	fs.StringVar(&o.subnetFile, "subnet-file", defaultSubnetFile, "`file` that tells the CNI plugin and Docker this node's subnet")
 	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/flannel", "`folder` for what this node must know after a reboot; if it does not exist, "+statedir.Fallback+"; empty keeps nothing")
 	fs.StringVar(&o.cniConf, "cni-conf", "", "CNI network configuration `file` to install once subnet-file is written; without it none is")
 	fs.StringVar(&o.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "`folder` that cni-conf is installed into")

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"flannel/internal/ipfam"
 	"flannel/internal/socket"
 	"flannel/internal/testkit/eventually"
 	"flannel/lab"
@@ -61,4 +62,34 @@ func TestTheSocketAnswersFromTheStart(t *testing.T) {
 	}
 	lab.Must(t, h.StartFlanneld())
 	waits()
+}
+
+func TestStatusOfANode(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 2})
+	up(t, l)
+	h, peer := l.Hosts[0], subnetOf(t, l.Hosts[1])[ipfam.V4]
+	program := binaries(t).Flanneld
+	text := onHost(t, h, program+" status")
+	for _, want := range []string{"daemon      ready\n", "uplink      eth0, 172.31.1.11", "found by --iface=eth0", peer.String() + "   172.31.1.12   tunnel"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	way := onHost(t, h, program+" status "+peer.Addr().Next().String())
+	for _, step := range []string{"lease", "route", "device", "neighbor", "FDB entry", "rules", "underlay"} {
+		if !strings.Contains(way, "ok   "+step) {
+			t.Errorf("step %s is not ok in\n%s", step, way)
+		}
+	}
+	onHost(t, h, "ip route add "+peer.Addr().Next().String()+" via 172.31.1.99 dev eth0")
+	way = onHost(t, h, program+" status "+peer.Addr().Next().String())
+	if want := "!!   route"; !strings.Contains(way, want) || !strings.Contains(way, "# ip route del "+peer.Addr().Next().String()) {
+		t.Errorf("a stale route is not named in\n%s", way)
+	}
+
+	lab.Must(t, h.Stop())
+	text, err := h.Exec(t.Context(), program, "status")
+	if err == nil || !strings.Contains(text+err.Error(), "none answers on /run/flannel/subnet.sock") || !strings.Contains(text+err.Error(), peer.String()) {
+		t.Errorf("without a daemon: %v\n%s", err, text)
+	}
 }

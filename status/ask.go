@@ -1,0 +1,170 @@
+package status
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"flannel/backend"
+	"flannel/internal/ipfam"
+	"flannel/internal/socket"
+	"flannel/kernel/trace"
+	"flannel/network"
+	"flannel/subnet/env"
+)
+
+// patience is how long the daemon has to answer.
+const patience = 5 * time.Second
+
+// Options say whom to ask.
+type Options struct {
+	// SubnetFile leads to the socket, and stands for the daemon where there is
+	// none.
+	SubnetFile string
+	// Daemon is the address of a health port to ask in place of the socket; empty
+	// means the socket.
+	Daemon string
+}
+
+func (o Options) asked() string {
+	if o.Daemon != "" {
+		return o.Daemon
+	}
+	return socket.Path(o.SubnetFile)
+}
+
+// get asks the daemon for a page.
+func (o Options) get(ctx context.Context, page string) (code int, body []byte, err error) {
+	if o.Daemon == "" {
+		return socket.Get(ctx, o.asked(), page)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+o.Daemon+page, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err = io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	return resp.StatusCode, body, err
+}
+
+// Ask returns the state of this node. Without a daemon the report is that of the
+// kernel, and the error says why.
+func Ask(ctx context.Context, o Options) (*Report, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	r := &Report{Schema: Schema, From: FromDaemon, Asked: o.asked(), Problems: []string{}}
+	err := r.askDaemon(ctx, o)
+	if err != nil {
+		*r = Report{Schema: Schema, From: FromKernel, Asked: o.asked(), Problems: []string{}}
+		r.readSubnetFile(o.SubnetFile)
+	}
+	if kernelErr := r.readKernel(); kernelErr != nil {
+		r.Problems = append(r.Problems, kernelErr.Error())
+	}
+	return r, err
+}
+
+func (r *Report) askDaemon(ctx context.Context, o Options) error {
+	code, body, err := o.get(ctx, "/readyz")
+	if err != nil {
+		return err
+	}
+	lines := strings.Split(strings.TrimSpace(string(body)), "\n")
+	r.Ready, r.Problems = code == http.StatusOK, append(r.Problems, lines[1:]...)
+	code, body, err = o.get(ctx, "/status")
+	switch {
+	case err != nil:
+		return err
+	case code == http.StatusServiceUnavailable: // no pass has ended
+		return nil
+	case code != http.StatusOK:
+		return fmt.Errorf("%s answers /status with %d: %s", o.asked(), code, strings.TrimSpace(string(body)))
+	}
+	r.Status = new(network.Status)
+	if err := json.Unmarshal(body, r.Status); err != nil {
+		return fmt.Errorf("read /status: %w", err)
+	}
+	return nil
+}
+
+// readSubnetFile takes what the last daemon has left for the CNI plugin.
+func (r *Report) readSubnetFile(path string) {
+	e, err := env.Read(path)
+	if err != nil {
+		r.Problems = append(r.Problems, err.Error())
+		return
+	}
+	r.Status = &network.Status{Network: slices.Concat(e.Network[ipfam.V4], e.Network[ipfam.V6]), Notes: nil}
+	for _, p := range ipfam.Prefixes(e.Masked()) {
+		r.Status.Lease.Subnet = append(r.Status.Lease.Subnet, p)
+	}
+}
+
+// readKernel takes the counters of the overlay's devices, and without a daemon the
+// peers that the routes lead to.
+func (r *Report) readKernel() error {
+	k, err := trace.Open()
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	devices, err := k.Devices()
+	if err != nil {
+		return err
+	}
+	for _, d := range devices {
+		if r.has(d.Name) {
+			r.Devices = append(r.Devices, d)
+		}
+	}
+	if r.From != FromKernel || r.Status == nil {
+		return nil
+	}
+	routes, err := k.Routes()
+	r.Status.Peers = peersOf(routes, r.Status.Network)
+	return err
+}
+
+// has reports whether a device is one of the overlay.
+func (r *Report) has(device string) bool {
+	if r.From == FromKernel {
+		return isOverlay(device)
+	}
+	return r.Status != nil && slices.ContainsFunc(r.Status.Devices, func(d network.DeviceStatus) bool { return d.Name == device })
+}
+
+// isOverlay goes by the names that the backends give.
+func isOverlay(device string) bool { return strings.HasPrefix(device, "flannel") }
+
+// peersOf returns the peers that routes lead to. One to a whole network leads to no
+// single peer.
+func peersOf(routes []trace.Route, networks []netip.Prefix) []network.Peer {
+	var out []network.Peer
+	for _, r := range routes {
+		if r.Type != "" || slices.Contains(networks, r.Dst) {
+			continue
+		}
+		p := network.Peer{
+			Family: ipfam.Of(r.Dst.Addr()).String(), Subnet: r.Dst.String(), How: string(backend.Tunnel), Why: "route over " + r.Dev + " in the kernel",
+		}
+		if !isOverlay(r.Dev) {
+			p.How, p.Via = string(backend.Direct), r.Via.String()
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// NoDaemon reports whether an error of Ask means that none runs.
+func NoDaemon(err error) bool { return errors.Is(err, socket.ErrNoDaemon) }

@@ -1,0 +1,65 @@
+// Package status shows people the state of this node: what its daemon knows, or
+// without one what it has left in the kernel, and the way of a packet to a peer.
+package status
+
+import (
+	"cmp"
+	"slices"
+
+	"flannel/backend"
+	"flannel/kernel/trace"
+	"flannel/network"
+)
+
+// Schema is the version of the JSON form of Report and Way. Fields may be added to
+// a version; one that changes or goes away makes another.
+const Schema = 1
+
+// Source is where a report comes from.
+type Source string
+
+// The sources.
+const (
+	FromDaemon Source = "daemon"
+	FromKernel Source = "kernel"
+)
+
+// Report is the state of this node.
+type Report struct {
+	Schema int    `json:"schema"`
+	From   Source `json:"from"`
+	// Asked is the socket or the health port.
+	Asked string `json:"asked"`
+	// Ready is the first line of /readyz, Problems are the others. Without a daemon
+	// Problems say what could not be found out.
+	Ready    bool     `json:"ready"`
+	Problems []string `json:"problems"`
+	// Status is /status; absent until a pass has ended. Without a daemon it is
+	// what subnet.env and the kernel show.
+	Status *network.Status `json:"status,omitempty"`
+	// Devices are those of the overlay with what they have counted; absent if the
+	// kernel was not asked.
+	Devices []trace.Device `json:"devices,omitempty"`
+}
+
+// isBad reports whether a peer is one to look at first.
+func isBad(p network.Peer) bool {
+	how := backend.How(p.How)
+	return how != backend.Tunnel && how != backend.Direct
+}
+
+// Sorted returns the peers of a status, those with problems first, then by name and
+// family.
+func Sorted(peers []network.Peer) []network.Peer {
+	out := slices.Clone(peers)
+	slices.SortStableFunc(out, func(a, b network.Peer) int {
+		switch {
+		case isBad(a) && !isBad(b):
+			return -1
+		case isBad(b) && !isBad(a):
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Family, b.Family))
+	})
+	return out
+}

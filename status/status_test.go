@@ -1,0 +1,188 @@
+package status
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"flannel/internal/testkit/golden"
+	"flannel/kernel"
+	"flannel/kernel/trace"
+	"flannel/network"
+)
+
+var now = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
+
+func ago(d time.Duration) time.Time { return now.Add(-d) }
+
+// running is the report of a node with three peers.
+func running() *Report {
+	expires := now.Add(23*time.Hour + 59*time.Minute)
+	return &Report{
+		Schema: Schema, From: FromDaemon, Asked: "/run/flannel/subnet.sock", Ready: true,
+		Problems: []string{"peers: 1 left out or unreachable; /status names them", "store: cannot be reached: connection refused"},
+		Status: &network.Status{
+			Backend: "vxlan", Network: prefixes("10.5.0.0/16"),
+			Lease: network.LeaseStatus{
+				Name: "node-1", Subnet: prefixes("10.5.1.0/24"), PublicIP: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Expires: &expires,
+			},
+			Uplink:  network.UplinkStatus{Name: "eth0", MTU: 1500, Addr: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Why: "default route"},
+			Devices: []network.DeviceStatus{{Name: "flannel.1", MTU: 1450}},
+			Peers: []network.Peer{
+				{Name: "node-3", Family: "ipv4", Subnet: "10.5.3.0/24", Via: "192.0.2.3", How: "tunnel", Why: "over flannel.1", Since: ago(75 * time.Hour)},
+				{Name: "node-2", Family: "ipv4", Subnet: "10.5.2.0/24", Via: "192.0.2.2", How: "tunnel", Why: "over flannel.1", Since: ago(9 * time.Minute), Note: "public address 192.0.2.2 is that of 10.5.3.0/24"},
+				{Name: "node-4\x1b[2J", Family: "ipv4", Subnet: "10.5.4.0/24", How: "left out", Why: "no public ipv4 address", Since: ago(150 * time.Minute)},
+			},
+			LastPass: network.PassStatus{At: ago(3 * time.Second), Took: "1.2ms", Changes: 3},
+		},
+		Devices: []trace.Device{{Name: "flannel.1", RxBytes: 1_234_567, RxPackets: 2000, TxBytes: 999, TxPackets: 9}},
+	}
+}
+
+func prefixes(texts ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, t := range texts {
+		out = append(out, netip.MustParsePrefix(t))
+	}
+	return out
+}
+
+func TestText(t *testing.T) {
+	starting := &Report{
+		Schema: Schema, From: FromDaemon, Asked: "/run/flannel/subnet.sock",
+		Problems: []string{"waiting for: a pod CIDR of Node node-1", "rules: not written yet", "lease: waiting for a subnet"},
+	}
+	away := &Report{Schema: Schema, From: FromKernel, Asked: "/run/flannel/subnet.sock", Status: &network.Status{
+		Network: prefixes("10.5.0.0/16"), Lease: network.LeaseStatus{Subnet: prefixes("10.5.1.0/24")},
+		Peers: peersOf([]trace.Route{
+			{Dst: netip.MustParsePrefix("10.5.0.0/16"), Dev: "flannel.1"},
+			{Dst: netip.MustParsePrefix("10.5.2.0/24"), Dev: "flannel.1", Via: netip.MustParseAddr("10.5.2.0")},
+			{Dst: netip.MustParsePrefix("10.5.3.0/24"), Dev: "eth0", Via: netip.MustParseAddr("192.0.2.3")},
+			{Dst: netip.MustParsePrefix("10.5.1.0/24"), Type: "blackhole"},
+		}, prefixes("10.5.0.0/16")),
+	}}
+	var b strings.Builder
+	for _, r := range []struct {
+		name   string
+		report *Report
+		wide   bool
+	}{{"running", running(), false}, {"wide", running(), true}, {"starting", starting, false}, {"no daemon", away, false}} {
+		fmt.Fprintf(&b, "# %s\n", r.name)
+		if err := r.report.WriteText(&b, now, r.wide); err != nil {
+			t.Fatal(err)
+		}
+		b.WriteString("\n")
+	}
+	golden.Equal(t, b.String(), "testdata/text.txt")
+}
+
+// fakeKernel holds the entries of a healthy vxlan; what is set differs.
+type fakeKernel struct {
+	route    trace.Route
+	routeErr error
+	under    string
+	mac      kernel.MAC
+	fdb      string
+	down     bool
+}
+
+func (k fakeKernel) Lookup(dst, _ netip.Addr) (trace.Route, error) {
+	if !netip.MustParsePrefix("10.5.0.0/16").Contains(dst) {
+		return trace.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Dev: k.under}, nil
+	}
+	return k.route, k.routeErr
+}
+
+func (k fakeKernel) Neighbor(string, netip.Addr) (kernel.MAC, error) { return k.mac, nil }
+
+func (k fakeKernel) FDB(string, kernel.MAC) (netip.Addr, error) {
+	a, _ := netip.ParseAddr(k.fdb)
+	return a, nil
+}
+
+func (k fakeKernel) Devices() ([]trace.Device, error) {
+	return []trace.Device{{Name: "flannel.1", Kind: "vxlan", MTU: 1450, Up: !k.down, VNI: 1, Port: 8472}, {Name: "flannel0", Kind: "tuntap", Up: true}}, nil
+}
+
+func healthy() fakeKernel {
+	return fakeKernel{
+		route: trace.Route{
+			Dst: netip.MustParsePrefix("10.5.2.0/24"), Via: netip.MustParseAddr("10.5.2.0"), Dev: "flannel.1", Table: 254, Protocol: kernel.RouteProtocol,
+		},
+		under: "eth0", mac: kernel.MAC{2, 0, 0, 0, 0, 2}, fdb: "192.0.2.2",
+	}
+}
+
+func TestTheWayToAPeer(t *testing.T) {
+	var b strings.Builder
+	explain := func(name, to string, change func(*fakeKernel, *Report)) {
+		t.Helper()
+		k, r := healthy(), running()
+		change(&k, r)
+		ways, err := r.Find(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "# %s\n", name)
+		for _, w := range ways {
+			r.Explain(&w, k)
+			if err := w.WriteText(&b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.WriteString("\n")
+	}
+	same := func(*fakeKernel, *Report) {}
+	explain("a pod", "10.5.2.7", same)
+	explain("a name", "node-2", same)
+	explain("the address of a node", "192.0.2.2", same)
+	explain("this node", "10.5.1.7", same)
+	explain("no lease", "10.5.9.7", same)
+	explain("outside", "8.8.8.8", same)
+	explain("left out", "10.5.4.9", same)
+	explain("a stale route", "10.5.2.7", func(k *fakeKernel, _ *Report) {
+		k.route = trace.Route{Dst: netip.MustParsePrefix("10.5.2.0/25"), Via: netip.MustParseAddr("192.0.2.9"), Dev: "eth0", Table: 254}
+	})
+	explain("no route of ours", "10.5.2.7", func(k *fakeKernel, _ *Report) {
+		k.route = trace.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Dev: "eth0", Table: 254}
+	})
+	explain("no route", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.routeErr = unix.ENETUNREACH })
+	explain("a blackhole", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.routeErr = unix.EINVAL })
+	explain("device down", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.down = true })
+	explain("no neighbor", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.mac = kernel.MAC{} })
+	explain("no FDB entry", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.fdb = "" })
+	explain("another host", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.fdb = "192.0.2.9" })
+	explain("on demand", "10.5.2.7", func(k *fakeKernel, _ *Report) {
+		k.route.Dst, k.route.Via = netip.MustParsePrefix("10.5.0.0/16"), netip.Addr{}
+	})
+	explain("udp", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.route.Dev, k.route.Via = "flannel0", netip.Addr{} })
+	explain("rules", "10.5.2.7", func(_ *fakeKernel, r *Report) { r.Problems = []string{"forwarding: the policy of FORWARD drops"} })
+	explain("the overlay under the overlay", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.under = "flannel.1" })
+	explain("another uplink", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.under = "wg0" })
+	golden.Equal(t, b.String(), "testdata/ways.txt")
+}
+
+func TestNobodyIsCalledLikeThat(t *testing.T) {
+	if _, err := running().Find("node-9"); err == nil || !strings.Contains(err.Error(), `no peer is called "node-9"`) {
+		t.Errorf("got %v", err)
+	}
+	empty := &Report{Problems: []string{"lease: waiting"}}
+	if _, err := empty.Find("node-9"); err == nil || !strings.Contains(err.Error(), "lease: waiting") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWithoutADaemon(t *testing.T) {
+	r, err := Ask(t.Context(), Options{SubnetFile: t.TempDir() + "/subnet.env"})
+	if !NoDaemon(err) || r.From != FromKernel || len(r.Problems) == 0 {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	if _, err := Ask(t.Context(), Options{SubnetFile: "/none/subnet.env", Daemon: "127.0.0.1:1"}); err == nil || errors.Is(err, unix.ENOENT) {
+		t.Errorf("a health port that is closed: got %v", err)
+	}
+}

@@ -1,0 +1,277 @@
+package status
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"golang.org/x/sys/unix"
+
+	"flannel/backend"
+	"flannel/kernel"
+	"flannel/kernel/trace"
+	"flannel/network"
+)
+
+// Step is one of a packet's way to a peer.
+type Step struct {
+	Name string `json:"name"`
+	// OK is false where the way ends or leads astray.
+	OK   bool   `json:"ok"`
+	Text string `json:"text"`
+	// Command shows the same in the kernel, or mends it.
+	Command string `json:"command,omitempty"`
+}
+
+// Way is that of packets of this node's pods to an address.
+type Way struct {
+	Schema int           `json:"schema"`
+	To     string        `json:"to"`
+	Addr   netip.Addr    `json:"addr"`
+	Peer   *network.Peer `json:"peer,omitempty"`
+	Steps  []Step        `json:"steps"`
+}
+
+// Kernel answers what the steps depend on.
+type Kernel interface {
+	Lookup(dst, source netip.Addr) (trace.Route, error)
+	Neighbor(dev string, addr netip.Addr) (kernel.MAC, error)
+	FDB(dev string, mac kernel.MAC) (netip.Addr, error)
+	Devices() ([]trace.Device, error)
+}
+
+// Find returns the ways to an address or to the peer of this name, one for each
+// family. It has at least one if there is no error.
+func (r *Report) Find(to string) ([]Way, error) {
+	if r.Status == nil {
+		return nil, fmt.Errorf("nothing is known of peers yet: %s", strings.Join(r.Problems, "; "))
+	}
+	if addr, err := netip.ParseAddr(to); err == nil {
+		return []Way{r.toAddr(addr.Unmap())}, nil
+	}
+	var out []Way
+	for _, p := range r.Status.Peers {
+		if p.Name != to && p.Via != to && p.Subnet != to {
+			continue
+		}
+		prefix, _ := netip.ParsePrefix(p.Subnet)
+		out = append(out, Way{Schema: Schema, To: to, Peer: &p, Addr: firstPod(prefix)})
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("no peer is called %q: use the address of a pod, or a name, subnet or address that 'flanneld status' shows", to)
+	}
+	return out, nil
+}
+
+// firstPod is the first address of a subnet that a pod can have.
+func firstPod(subnet netip.Prefix) netip.Addr {
+	if !subnet.IsValid() {
+		return netip.Addr{}
+	}
+	return subnet.Addr().Next().Next()
+}
+
+func (r *Report) toAddr(addr netip.Addr) Way {
+	w := Way{Schema: Schema, To: addr.String(), Addr: addr}
+	for _, p := range r.Status.Peers {
+		if subnet, err := netip.ParsePrefix(p.Subnet); err == nil && subnet.Contains(addr) {
+			w.Peer = &p
+			return w
+		}
+		if p.Via == addr.String() { // a node's own address: its pods are meant
+			if subnet, err := netip.ParsePrefix(p.Subnet); err == nil {
+				w.Peer, w.Addr = &p, firstPod(subnet)
+			}
+		}
+	}
+	return w
+}
+
+// Explain fills in the steps. Further ones follow the first that is not OK only
+// where they say more.
+func (r *Report) Explain(w *Way, k Kernel) {
+	s := steps{report: r, way: w, kernel: k}
+	if !s.lease() {
+		return
+	}
+	route, ok := s.route()
+	if ok && isOverlay(route.Dev) {
+		s.tunnel(route)
+	}
+	s.rules()
+	s.underlay()
+}
+
+// steps collects them.
+type steps struct {
+	report *Report
+	way    *Way
+	kernel Kernel
+}
+
+func (s *steps) add(name string, ok bool, command, format string, args ...any) {
+	s.way.Steps = append(s.way.Steps, Step{Name: name, OK: ok, Text: fmt.Sprintf(format, args...), Command: command})
+}
+
+// lease reports whether a peer is known that has the address, and may be used.
+func (s *steps) lease() bool {
+	p, status := s.way.Peer, s.report.Status
+	if p == nil {
+		own := func(subnet netip.Prefix) bool { return subnet.Contains(s.way.Addr) }
+		switch {
+		case slices.ContainsFunc(status.Lease.Subnet, own):
+			s.add("lease", true, "ip route get "+s.way.Addr.String(), "%s is in the subnet of this node: the bridge leads there, not the overlay", s.way.Addr)
+		case slices.ContainsFunc(status.Network, own):
+			s.add("lease", false, "", "no node has a lease for a subnet with %s: its node is gone, or its flanneld does not run", s.way.Addr)
+		default:
+			s.add("lease", false, "", "%s is outside of the overlay network %s", s.way.Addr, join(status.Network))
+		}
+		return false
+	}
+	if isBad(*p) {
+		s.add("lease", false, "", "%s of %s is %s: %s", p.Subnet, cmp.Or(p.Name, "a peer"), p.How, p.Why)
+		return backend.How(p.How) == backend.Unreachable
+	}
+	text := fmt.Sprintf("%s has %s", cmp.Or(p.Name, "a peer"), p.Subnet)
+	if p.Via != "" {
+		text += " and is reached at " + p.Via
+	}
+	if p.Note != "" {
+		text += "; note: " + p.Note
+	}
+	s.add("lease", true, "", "%s", text)
+	return true
+}
+
+// route asks which way the kernel takes.
+func (s *steps) route() (trace.Route, bool) {
+	addr, p := s.way.Addr, s.way.Peer
+	command := "ip route get " + addr.String()
+	route, err := s.kernel.Lookup(addr, netip.Addr{})
+	switch {
+	case errors.Is(err, unix.EINVAL):
+		s.add("route", false, "ip route show match "+addr.String(), "a blackhole route stops packets to %s; it is not flanneld's", addr)
+		return route, false
+	case err != nil:
+		s.add("route", false, command, "the kernel has no route to %s: %v", addr, err)
+		return route, false
+	case route.Type != "":
+		s.add("route", false, command, "a %s route to %s in table %d stops packets; it is not flanneld's", route.Type, route.Dst, route.Table)
+		return route, false
+	}
+	text := fmt.Sprintf("%s over %s", route.Dst, route.Dev)
+	if route.Via.IsValid() {
+		text += " via " + route.Via.String()
+	}
+	if route.Protocol != kernel.RouteProtocol {
+		mend := fmt.Sprintf("ip route del %s dev %s table %d", route.Dst, route.Dev, route.Table)
+		if route.Dst.Bits() == 0 {
+			s.add("route", false, command, "only the default route over %s leads there: flanneld's route to %s is missing", route.Dev, p.Subnet)
+			return route, false
+		}
+		s.add("route", false, mend, "%s in table %d, which flanneld has not made, wins against its route to %s", text, route.Table, p.Subnet)
+		return route, false
+	}
+	s.add("route", true, command, "%s", text)
+	return route, true
+}
+
+// tunnel follows a packet into the device.
+func (s *steps) tunnel(route trace.Route) {
+	devices, _ := s.kernel.Devices()
+	i := slices.IndexFunc(devices, func(d trace.Device) bool { return d.Name == route.Dev })
+	if i < 0 {
+		return
+	}
+	d := devices[i]
+	if !d.Up {
+		s.add("device", false, "ip link set "+d.Name+" up", "%s is down", d.Name)
+		return
+	}
+	if d.Kind != "vxlan" {
+		s.add("device", true, "ip -s link show "+d.Name, "%s (MTU %d): flanneld itself sends what comes out of it", d.Name, d.MTU)
+		return
+	}
+	s.add("device", true, "ip -s -d link show "+d.Name, "%s, VNI %d, UDP port %d, MTU %d", d.Name, d.VNI, d.Port, d.MTU)
+	if !route.Via.IsValid() { // on demand, and not in use
+		s.add("neighbor", true, "ip neigh show dev "+d.Name, "none yet: the first packet makes flanneld put the entries")
+		return
+	}
+	mac, err := s.kernel.Neighbor(d.Name, route.Via)
+	command := fmt.Sprintf("ip neigh show %s dev %s", route.Via, d.Name)
+	if err != nil || mac.IsZero() {
+		s.add("neighbor", false, command, "no MAC for %s on %s%s", route.Via, d.Name, because(err))
+		return
+	}
+	s.add("neighbor", true, command, "%s has the MAC %s", route.Via, mac)
+	dst, err := s.kernel.FDB(d.Name, mac)
+	command = fmt.Sprintf("bridge fdb show dev %s | grep %s", d.Name, mac)
+	switch {
+	case err != nil || !dst.IsValid():
+		s.add("FDB entry", false, command, "no host for the MAC %s%s", mac, because(err))
+	case s.way.Peer.Via != "" && dst.String() != s.way.Peer.Via:
+		s.add("FDB entry", false, command, "%s is sent to %s, and the lease says %s", mac, dst, s.way.Peer.Via)
+	default:
+		s.add("FDB entry", true, command, "%s is sent to %s", mac, dst)
+	}
+}
+
+func because(err error) string {
+	if err == nil {
+		return ""
+	}
+	return ": " + err.Error()
+}
+
+// rules tells what of the packet filter is known to the daemon.
+func (s *steps) rules() {
+	if s.report.From != FromDaemon {
+		return
+	}
+	for _, check := range []string{"rules", "forwarding", "settings"} {
+		if text := s.report.problem(check); text != "" {
+			s.add("rules", false, "", "%s", strings.TrimPrefix(text, "! "))
+			return
+		}
+	}
+	s.add("rules", true, "", "written; flanneld sees no rule or setting of this host that drops packets of pods")
+}
+
+// underlay asks for the way to the other host.
+func (s *steps) underlay() {
+	via, err := netip.ParseAddr(s.way.Peer.Via)
+	if err != nil {
+		return
+	}
+	command := "ip route get " + via.String()
+	route, err := s.kernel.Lookup(via, netip.Addr{})
+	up := s.report.Status.Uplink.Name
+	switch {
+	case err != nil:
+		s.add("underlay", false, command, "no route to the host %s: %v", via, err)
+	case isOverlay(route.Dev):
+		s.add("underlay", false, command, "the route to the host %s leads into the overlay, over %s", via, route.Dev)
+	case up != "" && route.Dev != up:
+		s.add("underlay", true, command, "%s over %s; the uplink is %s", via, route.Dev, up)
+	default:
+		s.add("underlay", true, command, "%s over %s", via, route.Dev)
+	}
+}
+
+// WriteText writes a way for people.
+func (w *Way) WriteText(out io.Writer) error {
+	fmt.Fprintf(out, "From pods of this node to %s:\n", clean(w.Addr.String()))
+	t := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	for _, s := range w.Steps {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", map[bool]string{true: "ok", false: "!!"}[s.OK], s.Name, clean(s.Text))
+		if s.Command != "" && !s.OK {
+			fmt.Fprintf(t, "\t\t  # %s\n", clean(s.Command))
+		}
+	}
+	return t.Flush()
+}
