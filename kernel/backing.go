@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"encoding/binary"
 	"net/netip"
 	"time"
 
@@ -93,6 +94,8 @@ type Selection struct {
 	Devices []int
 	// Unmarked asks for the routes that flannel may have made, too.
 	Unmarked bool
+	// Others asks for all IPv4 routes.
+	Others bool
 }
 
 // Entry is one entry of a table.
@@ -161,6 +164,25 @@ type RouteValue struct {
 // Metric of IPv6 routes that are made without one.
 const ipv6Metric = 1024
 
+// peerMetrics is how many metrics the IPv4 routes to peers have, from 1 on. The
+// kernel looks for a route's next hop in a hash that the metric is part of but
+// the gateway is not: with one metric for all it would compare each with all
+// before it. They are the lowest ones, so that few other routes to the same
+// destination win against ours.
+const peerMetrics = 256
+
+// peerKey returns the key of the route to a peer's subnet, whatever gateway it
+// has. For IPv4 its metric is the low byte of the number that the subnet has
+// among those of its length, plus one.
+func peerKey(dst netip.Prefix) RouteKey {
+	if !dst.Addr().Is4() {
+		return RouteKey{dst, ipv6Metric}
+	}
+	address := dst.Addr().As4()
+	number := binary.BigEndian.Uint32(address[:]) >> (32 - dst.Bits())
+	return RouteKey{dst, 1 + int(number%peerMetrics)}
+}
+
 // blackholeMetric is that of blackhole routes that are made without one. It is
 // so high that any other route to the same destination wins: above all the
 // bridge's own, which the kernel would otherwise put behind the blackhole.
@@ -173,8 +195,8 @@ func (r Route) Entry(dev int) (RouteKey, RouteValue) {
 	case k.Metric != 0:
 	case r.Blackhole:
 		k.Metric = blackholeMetric
-	case ipfam.Of(r.Dst.Addr()) == ipfam.V6:
-		k.Metric = ipv6Metric
+	case r.Via.IsValid() || ipfam.Of(r.Dst.Addr()) == ipfam.V6:
+		k = peerKey(r.Dst)
 	}
 	v := RouteValue{Via: r.Via, Dev: dev, OnLink: r.OnLink, Protocol: RouteProtocol}
 	if r.Blackhole {

@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"flannel/internal/ipfam"
 )
 
 // putRoutes puts routes and resolves conflicts: a route that is there although
@@ -43,13 +46,8 @@ func (p *pass) putRoutes(w *work[RouteKey, RouteValue]) (blocked map[RouteKey]bo
 		case !there && err != nil:
 			p.routeFailed(c, fmt.Errorf("find out who has the route: %w", err))
 		case there && !p.mayReplace(k, holder):
-			p.routeFailed(c, p.takenError(k, holder))
 			blocked[k] = true
-			for _, l := range p.r.links {
-				if l.Index == holder.Dev {
-					p.used[l.Index] = l
-				}
-			}
+			p.inTheWay(k, holder)
 		default:
 			c.Have, c.Exists = holder, there
 			again = append(again, c)
@@ -57,6 +55,95 @@ func (p *pass) putRoutes(w *work[RouteKey, RouteValue]) (blocked map[RouteKey]bo
 	}
 	w.put(again, p.routeFailed)
 	return blocked
+}
+
+// checkPreceding looks for routes of others that win against ours by a lower
+// metric: those that are ours to replace are to be deleted, the others are
+// reported and added to what blocks our routes.
+func (p *pass) checkPreceding(w *work[RouteKey, RouteValue], blocked map[RouteKey]bool) map[RouteKey]bool {
+	keys := p.r.cache.preceding()
+	if len(keys) == 0 {
+		return blocked
+	}
+	if blocked == nil {
+		blocked = make(map[RouteKey]bool, len(keys))
+	}
+	for _, k := range keys {
+		blocked[k] = true
+	}
+	// Before they are looked at: then nothing that happens to them is missed.
+	p.watchBlocked(maps.Clone(blocked))
+	found, err := p.r.backing.FindRoutes(keys)
+	for _, k := range keys {
+		v, there := found[k]
+		switch {
+		case there && !p.mayReplace(k, v):
+			p.inTheWay(k, v)
+			continue
+		case there:
+			w.stale = append(w.stale, Entry[RouteKey, RouteValue]{k, v})
+		case err != nil:
+			p.failures.add(fmt.Errorf("look for a route in the way of %s: %w", k.Dst, err), familyOf(k.Dst.Addr()))
+			continue
+		}
+		delete(blocked, k)
+		p.r.cache.forget(k)
+	}
+	return blocked
+}
+
+// inTheWay reports a route of others that is in the way of ours.
+func (p *pass) inTheWay(k RouteKey, v RouteValue) {
+	p.routeFailed(Change[RouteKey, RouteValue]{Key: k}, p.takenError(k, v))
+	for _, l := range p.r.links {
+		if l.Index == v.Dev {
+			p.used[l.Index] = l
+		}
+	}
+}
+
+// replaced returns those stale routes to peers that another route of ours to
+// the same destination replaces, under another metric: what an earlier version
+// or flannel made.
+func (p *pass) replaced(w *work[RouteKey, RouteValue]) map[RouteKey]bool {
+	if p.hold == (ipfam.Pair[bool]{}) || len(w.stale) == 0 {
+		return nil // All of it is deleted anyway.
+	}
+	wanted := make(map[RouteKey]bool, len(p.want.Routes))
+	for k := range entries(p.want.Routes, p.routeEntry) {
+		wanted[k] = true
+	}
+	replaced := make(map[RouteKey]bool)
+	for _, e := range w.stale {
+		replaced[e.Key] = wanted[peerKey(e.Key.Dst)]
+	}
+	return replaced
+}
+
+// delRoutes deletes what is stale. A route stays while the one that replaces it
+// could not be put.
+func (p *pass) delRoutes(w *work[RouteKey, RouteValue]) {
+	if len(w.stale) == 0 {
+		return
+	}
+	failed := make(map[netip.Prefix]bool)
+	for _, c := range w.puts {
+		if w.cache[c.Key] != c.Want {
+			failed[c.Key.Dst] = true
+		}
+	}
+	w.stale = slices.DeleteFunc(w.stale, func(e Entry[RouteKey, RouteValue]) bool { return failed[e.Key.Dst] })
+	w.del(RouteKey.name)
+	// The kernel takes a deletion without a metric for one of any metric. If
+	// somebody else was faster, ours was deleted.
+	var again []Change[RouteKey, RouteValue]
+	for _, e := range w.stale {
+		k := peerKey(e.Key.Dst)
+		if v, ok := w.cache[k]; ok && e.Key.Metric == 0 && e.Value.Protocol == v.Protocol {
+			again = append(again, Change[RouteKey, RouteValue]{Key: k, Want: v, Have: v, Exists: true})
+		}
+	}
+	w.table.Put(again, func(i int, err error) { p.routeFailed(again[i], err) })
 }
 
 // watchBlocked watches the routes of others that are in the way of ours, and
@@ -85,5 +172,5 @@ func (p *pass) takenError(k RouteKey, v RouteValue) error {
 	if v.Protocol == unix.RTPROT_KERNEL {
 		return fmt.Errorf("the route is taken by a network of this host (%s); one of the two needs another range", by)
 	}
-	return fmt.Errorf("the route is taken by another (%s); remove it with `ip route del %s metric %d`", by, k.Dst, k.Metric)
+	return fmt.Errorf("the route is taken by another (%s); remove it with `ip route del %s proto %d metric %d`", by, k.Dst, v.Protocol, k.Metric)
 }

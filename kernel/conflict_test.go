@@ -158,20 +158,40 @@ func TestIPv6PeersMoveBetweenDevices(t *testing.T) {
 	})
 }
 
-// BenchmarkForeignRouteInTheWay retries one route that somebody else has on a
-// host with 100,000 others.
-func BenchmarkForeignRouteInTheWay(b *testing.B) {
+// beside100000 is a node with 100,000 routes of others.
+func beside100000(b *testing.B) *node {
 	n := newNode(b)
 	var batch strings.Builder
 	for i := range 100_000 {
 		fmt.Fprintf(&batch, "route add 20.%d.%d.%d/32 via 192.0.2.9 proto 186\n", i>>16, i>>8&255, i&255)
 	}
-	batch.WriteString("route add 10.5.2.0/24 via 192.0.2.9 proto 4\n")
 	path := filepath.Join(b.TempDir(), "routes")
 	if err := os.WriteFile(path, []byte(batch.String()), 0o600); err != nil {
 		b.Fatal(err)
 	}
 	n.IP("-batch", path)
+	return n
+}
+
+// BenchmarkResyncBesideForeignRoutes compares two peers with a kernel that holds
+// 100,000 routes of others.
+func BenchmarkResyncBesideForeignRoutes(b *testing.B) {
+	n := beside100000(b)
+	state := single(n.uplink, 2, 3)
+	b.ReportAllocs()
+	for b.Loop() {
+		n.Invalidate()
+		if _, err := n.Apply(b.Context(), state, false); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkForeignRouteInTheWay retries one route that somebody else has on a
+// host with 100,000 others.
+func BenchmarkForeignRouteInTheWay(b *testing.B) {
+	n := beside100000(b)
+	n.IP("route add 10.5.2.0/24 via 192.0.2.9 proto 4")
 	state := single(n.uplink, 2, 3)
 	b.ReportAllocs()
 	for b.Loop() {

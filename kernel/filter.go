@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -13,7 +14,11 @@ const (
 	offFlags    = 6
 	offPort     = 12
 	offIndex    = 16 + 4 // In the headers of links, addresses and neighbours.
-	offProtocol = 16 + 5 // In the header of routes.
+	offFamily   = 16     // In the header of routes.
+	offProtocol = 16 + 5
+	// The first attributes of an IPv4 route are its table and its destination.
+	offDstType = 16 + 12 + 8 + 2
+	offDst     = offDstType + 2
 )
 
 // A filter names at most this many devices; with more it lets all pass.
@@ -21,9 +26,10 @@ const maxFiltered = 100
 
 // eventFilter returns a socket filter that lets only events pass that may be
 // somebody else's change of ours: not what the socket with this port caused;
-// of routes those of our protocol, those that replace another and, if asked for,
-// all that are removed; of the rest what is about the devices.
-func eventFilter(port uint32, s Subscription) []bpf.Instruction {
+// of routes those of our protocol, those that replace another, IPv4 ones that
+// are added inside the networks and, if asked for, all that are removed; of the
+// rest what is about the devices.
+func eventFilter(port uint32, s Subscription, networks []netip.Prefix) []bpf.Instruction {
 	const accept, reject = 1 << 18, 0
 	f := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offPort, Size: 4},
@@ -37,17 +43,47 @@ func eventFilter(port uint32, s Subscription) []bpf.Instruction {
 	if s.Removals {
 		f = append(f, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: native16(unix.RTM_DELROUTE), SkipTrue: 1}, bpf.RetConstant{Val: accept})
 	}
+	added := addedInside(networks)
 	f = append(f,
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: native16(unix.RTM_NEWROUTE), SkipTrue: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: native16(unix.RTM_DELROUTE), SkipTrue: 6},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: native16(unix.RTM_DELROUTE), SkipTrue: uint8(8 + len(added))},
 		bpf.LoadAbsolute{Off: offProtocol, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: RouteProtocol, SkipTrue: 3},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: RouteProtocol, SkipTrue: 2},
 		bpf.LoadAbsolute{Off: offFlags, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: native16(unix.NLM_F_REPLACE), SkipTrue: 1},
-		bpf.RetConstant{Val: reject},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: native16(unix.NLM_F_REPLACE), SkipFalse: 1},
 		bpf.RetConstant{Val: accept},
+		bpf.LoadAbsolute{Off: offType, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: native16(unix.RTM_NEWROUTE), SkipTrue: 1},
+		bpf.RetConstant{Val: reject},
 	)
+	f = append(f, added...)
 	return append(f, onDevices(s.Devices)...)
+}
+
+// addedInside ends a filter: an IPv4 route passes whose destination lies in one
+// of the networks.
+func addedInside(networks []netip.Prefix) []bpf.Instruction {
+	const accept, reject = 1 << 18, 0
+	f := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: offFamily, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_INET, SkipTrue: 1},
+		bpf.RetConstant{Val: reject},
+		bpf.LoadAbsolute{Off: offDstType, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: native16(unix.RTA_DST), SkipTrue: 1},
+		bpf.RetConstant{Val: accept}, // A default route, or something else comes first.
+	}
+	for _, n := range networks {
+		if n.Addr().Is4() {
+			address := n.Masked().Addr().As4()
+			f = append(f,
+				bpf.LoadAbsolute{Off: offDst, Size: 4},
+				bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: ^uint32(0) << (32 - n.Bits())},
+				bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(address[:]), SkipTrue: 1},
+				bpf.RetConstant{Val: accept},
+			)
+		}
+	}
+	return append(f, bpf.RetConstant{Val: reject})
 }
 
 // missFilter returns a socket filter that lets only questions for addresses on

@@ -3,6 +3,7 @@ package kernel
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"golang.org/x/net/bpf"
@@ -31,6 +32,7 @@ type filterTest struct {
 
 func TestEventFilter(t *testing.T) {
 	const port, ours, uplink = 0x12345678, 7, 0x10203
+	networks := []netip.Prefix{netip.MustParsePrefix("fd00::/16"), netip.MustParsePrefix("10.5.0.0/16")}
 	routeOf := func(protocol byte) []byte { return []byte{unix.AF_INET, 24, 0, 0, unix.RT_TABLE_MAIN, protocol} }
 	tests := []filterTest{
 		{"our route", event(unix.RTM_DELROUTE, 0, 1, routeOf(RouteProtocol)...), true},
@@ -46,7 +48,7 @@ func TestEventFilter(t *testing.T) {
 		{"address elsewhere", event(unix.RTM_NEWADDR, 0, 0, onDevice(9)...), false},
 	}
 	for _, removed := range []bool{false, true} {
-		vm, err := bpf.NewVM(eventFilter(port, Subscription{Devices: []int{ours, 9999, uplink}, Removals: removed}))
+		vm, err := bpf.NewVM(eventFilter(port, Subscription{Devices: []int{ours, 9999, uplink}, Removals: removed}, networks))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"flannel/internal/ipfam"
 	"flannel/kernel/rtnl"
 )
 
@@ -29,19 +30,27 @@ func (t netlinkTables) readHost() (h Host, err error) {
 	}
 	err = rtnl.Retry(func() error {
 		h.Gateways = nil
-		return t.dump(unix.RTPROT_UNSPEC, func(m rtnl.Message) {
-			r, ok := rtnl.ParseRoute(m.Body)
-			if !ok || r.Dst.Bits() != 0 || r.Table != unix.RT_TABLE_MAIN || r.TOS != 0 {
-				return
+		for _, f := range ipfam.All() {
+			if err := t.dump(f, unix.RTPROT_UNSPEC, func(m rtnl.Message) { h.addGateways(m.Body) }); err != nil {
+				return err
 			}
-			for hop := range r.NextHops() {
-				if hop.Gateway.IsValid() {
-					h.Gateways = append(h.Gateways, hop.Gateway)
-				}
-			}
-		})
+		}
+		return nil
 	})
 	return h, err
+}
+
+// addGateways adds those of a default route of the main table.
+func (h *Host) addGateways(body []byte) {
+	r, ok := rtnl.ParseRoute(body)
+	if !ok || r.Dst.Bits() != 0 || r.Table != unix.RT_TABLE_MAIN || r.TOS != 0 {
+		return
+	}
+	for hop := range r.NextHops() {
+		if hop.Gateway.IsValid() {
+			h.Gateways = append(h.Gateways, hop.Gateway)
+		}
+	}
 }
 
 func hostAddrs(handle *netlink.Handle) ([]HostAddr, error) {

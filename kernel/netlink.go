@@ -51,7 +51,7 @@ func New(o Options) (*Reconciler, error) {
 		return nil, errors.Join(fmt.Errorf("open socket for device settings: %w", err), conn.Close())
 	}
 	t := netlinkTables{conn, handle}
-	e := &netlinkEvents{log: o.Log, namespace: o.Namespace, port: conn.Port(), buffer: o.EventBuffer}
+	e := &netlinkEvents{log: o.Log, namespace: o.Namespace, port: conn.Port(), buffer: o.EventBuffer, networks: o.Scope.Networks}
 	r := NewReconciler(o.Log, o.Scope, Backing{
 		Links:      &netlinkLinks{conn: conn, handle: handle, namespace: o.Namespace, ioctl: ioctl},
 		Addrs:      Table[AddrKey, struct{}]{TableAddresses, t.listAddrs, t.putAddrs, t.delAddrs},

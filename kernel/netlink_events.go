@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -25,6 +26,8 @@ type netlinkEvents struct {
 	port uint32
 	// buffer is how many bytes of events the kernel keeps.
 	buffer int
+	// networks are those inside which the routes of others matter.
+	networks []netip.Prefix
 
 	mu           sync.Mutex
 	subscription Subscription
@@ -113,7 +116,7 @@ func (n *netlinkEvents) update(change func()) error {
 	defer n.mu.Unlock()
 	change()
 	s := n.subscription
-	return errors.Join(setFilter(n.events, eventFilter(n.port, s)), setFilter(n.questions, missFilter(s.Devices)))
+	return errors.Join(setFilter(n.events, eventFilter(n.port, s, n.networks)), setFilter(n.questions, missFilter(s.Devices)))
 }
 
 func setFilter(e *rtnl.Events, program []bpf.Instruction) error {

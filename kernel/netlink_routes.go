@@ -11,35 +11,43 @@ import (
 )
 
 // listRoutes lists the routes of our protocol, and if asked for those that
-// flannel may have made. The kernel sorts out the others.
+// flannel may have made, and all of IPv4. The kernel sorts out the rest.
 func (t netlinkTables) listRoutes(s Selection, each func(RouteKey, RouteValue)) error {
-	if err := t.dumpRoutes(RouteProtocol, each); err != nil || !s.Unmarked {
-		return err
+	for _, f := range ipfam.All() {
+		protocols := []uint8{RouteProtocol}
+		switch {
+		case s.Others && f == ipfam.V4:
+			protocols = []uint8{unix.RTPROT_UNSPEC}
+		case s.Unmarked:
+			protocols = append(protocols, unix.RTPROT_BOOT)
+		}
+		for _, protocol := range protocols {
+			if err := t.dumpRoutes(f, protocol, each); err != nil {
+				return err
+			}
+		}
 	}
-	return t.dumpRoutes(unix.RTPROT_BOOT, each)
+	return nil
 }
 
-// dumpRoutes lists the main table; protocol 0 means all of it.
-func (t netlinkTables) dumpRoutes(protocol uint8, each func(RouteKey, RouteValue)) error {
-	return t.dump(protocol, func(m rtnl.Message) {
+// dumpRoutes lists the main table of a family; protocol 0 means all of it.
+func (t netlinkTables) dumpRoutes(f ipfam.Family, protocol uint8, each func(RouteKey, RouteValue)) error {
+	return t.dump(f, protocol, func(m rtnl.Message) {
 		if k, v, ok := parseRoute(m.Body); ok && (protocol == 0 || v.Protocol == protocol) {
 			each(k, v)
 		}
 	})
 }
 
-// dump passes at least the routes of a protocol in the main table.
-func (t netlinkTables) dump(protocol uint8, each func(rtnl.Message)) error {
-	for _, f := range ipfam.All() {
-		err := t.conn.Dump(func(b *rtnl.Batch) {
-			b.Route(unix.RTM_GETROUTE, unix.NLM_F_DUMP, unix.RtMsg{Family: uint8(f.AF()), Table: unix.RT_TABLE_MAIN, Protocol: protocol})
-		}, each)
-		// A table that nobody has used does not exist.
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
-		}
+// dump passes at least the routes of a protocol in the main table of a family.
+func (t netlinkTables) dump(f ipfam.Family, protocol uint8, each func(rtnl.Message)) error {
+	err := t.conn.Dump(func(b *rtnl.Batch) {
+		b.Route(unix.RTM_GETROUTE, unix.NLM_F_DUMP, unix.RtMsg{Family: uint8(f.AF()), Table: unix.RT_TABLE_MAIN, Protocol: protocol})
+	}, each)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // A table that nobody has used does not exist.
 	}
-	return nil
+	return err
 }
 
 func (t netlinkTables) putRoutes(changes []Change[RouteKey, RouteValue], fail func(int, error)) {
@@ -179,12 +187,17 @@ func (t netlinkTables) findRoutes(keys []RouteKey) (map[RouteKey]RouteValue, err
 	if len(hidden) == 0 {
 		return found, nil
 	}
-	err := t.dumpRoutes(unix.RTPROT_UNSPEC, func(k RouteKey, v RouteValue) {
-		if hidden[k] {
-			found[k] = v
+	for _, f := range ipfam.All() {
+		err := t.dumpRoutes(f, unix.RTPROT_UNSPEC, func(k RouteKey, v RouteValue) {
+			if hidden[k] {
+				found[k] = v
+			}
+		})
+		if err != nil {
+			return found, err
 		}
-	})
-	return found, err
+	}
+	return found, nil
 }
 
 // findRoute asks which route addresses inside the destination match.

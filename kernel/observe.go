@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync"
@@ -22,7 +23,10 @@ type cache struct {
 	tables tables
 	// watched are the devices whose events matter, by index.
 	watched map[int]watchedLink
-	// blocked are the routes of ours whose key another route has. The map
+	// others are the IPv4 routes of others inside our networks, as listed and
+	// as heard of since. Some may be gone again.
+	others map[RouteKey]RouteValue
+	// blocked are the routes of others that are in the way of ours. The map
 	// itself does not change.
 	blocked map[RouteKey]bool
 	// recorded are the events that came while the tables were listed; nil
@@ -52,7 +56,7 @@ type watchedLink struct {
 
 // newCache knows no entries. A miss may add some before anything is listed.
 func newCache() cache {
-	return cache{watched: map[int]watchedLink{}, tables: tables{
+	return cache{watched: map[int]watchedLink{}, others: map[RouteKey]RouteValue{}, tables: tables{
 		addrs: map[AddrKey]struct{}{}, fdb: map[FDBKey]FDBValue{}, neighbors: map[NeighborKey]MAC{}, routes: map[RouteKey]RouteValue{},
 	}}
 }
@@ -69,12 +73,12 @@ func (c *cache) recordEvents(on bool) {
 
 // replaceCache replaces the cache by what was listed. It reports whether the
 // events recorded meanwhile show that the list is out of date already.
-func (r *Reconciler) replaceCache(t tables) (outdated bool) {
+func (r *Reconciler) replaceCache(t tables, others map[RouteKey]RouteValue) (outdated bool) {
 	c := &r.cache
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	recorded := c.recorded
-	c.tables, c.recorded = t, nil
+	c.tables, c.others, c.recorded = t, others, nil
 	outdated = len(recorded) >= maxRecorded
 	for _, m := range recorded {
 		outdated = outdated || r.isTamperingLocked(m, nil)
@@ -278,9 +282,41 @@ func (c *cache) routeTamperedLocked(m rtnl.Message, scope Scope) bool {
 		return known && v.Protocol == have.Protocol || c.blocked[k]
 	case known:
 		return v != have
-	default:
-		return v.Protocol == RouteProtocol && (c.watched[v.Dev].ours || scope.inside(k.Dst))
+	case v.Protocol == RouteProtocol:
+		return c.watched[v.Dev].ours || scope.inside(k.Dst)
+	case !scope.mayPrecede(k):
+		return false
 	}
+	seen, listed := c.others[k]
+	c.others[k] = v
+	return c.precedesLocked(k) && (!listed || seen != v)
+}
+
+// precedesLocked reports whether a route of this key wins against one of ours.
+func (c *cache) precedesLocked(k RouteKey) bool {
+	ours := peerKey(k.Dst)
+	_, ok := c.tables.routes[ours]
+	return ok && k.Metric < ours.Metric
+}
+
+// preceding returns the routes of others that win, or won, against ours.
+func (c *cache) preceding() (keys []RouteKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k := range c.others {
+		if c.precedesLocked(k) {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, func(a, b RouteKey) int { return cmp.Or(a.Dst.Compare(b.Dst), cmp.Compare(a.Metric, b.Metric)) })
+	return keys
+}
+
+// forget forgets a route of others.
+func (c *cache) forget(k RouteKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.others, k)
 }
 
 // miss returns what address the kernel asks for on a device of ours.

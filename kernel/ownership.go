@@ -40,6 +40,12 @@ func (s Scope) inside(dst netip.Prefix) bool {
 	return false
 }
 
+// mayPrecede reports whether a route of this key that is not ours can win
+// against one to a peer. IPv6 routes to peers have the metric of any other.
+func (s Scope) mayPrecede(k RouteKey) bool {
+	return k.Dst.Addr().Is4() && k.Metric < peerMetrics && s.inside(k.Dst)
+}
+
 func within(network, p netip.Prefix) bool {
 	return network.Bits() <= p.Bits() && network.Contains(p.Addr())
 }

@@ -120,8 +120,11 @@ func (p *pass) writeTables(old tables) error {
 	addrs.hold(func(k AddrKey, _ struct{}) bool { return p.holds(k.Prefix.Addr()) })
 	w.fdb.hold(func(_ FDBKey, v FDBValue) bool { return p.holds(v.Dst) })
 	w.neighbors.hold(func(k NeighborKey, _ MAC) bool { return p.holds(k.Addr) })
+	replaced := p.replaced(w.routes)
 	// A blackhole route serves no peer.
-	w.routes.hold(func(k RouteKey, v RouteValue) bool { return !v.Blackhole && p.holds(k.Dst.Addr()) })
+	w.routes.hold(func(k RouteKey, v RouteValue) bool {
+		return !v.Blackhole && !replaced[k] && p.holds(k.Dst.Addr())
+	})
 	if err := p.r.watchUsed(p.used, p.r.cache.blocked); err != nil {
 		return err
 	}
@@ -129,8 +132,8 @@ func (p *pass) writeTables(old tables) error {
 		func() { addrs.put(addrs.puts, p.addrFailed) },
 		func() { w.fdb.put(w.fdb.puts, p.fdbFailed) },
 		func() { w.neighbors.put(w.neighbors.puts, p.neighborFailed) },
-		func() { p.watchBlocked(p.putRoutes(w.routes)) },
-		func() { w.routes.del(RouteKey.name) },
+		func() { p.watchBlocked(p.checkPreceding(w.routes, p.putRoutes(w.routes))) },
+		func() { p.delRoutes(w.routes) },
 		func() { w.neighbors.del(NeighborKey.name) },
 		func() { w.fdb.del(FDBKey.name) },
 		func() { addrs.del(AddrKey.name) },
@@ -170,41 +173,46 @@ func (p *pass) list() error {
 	const attempts = 3
 	for range attempts {
 		p.r.cache.recordEvents(true)
-		t, err := p.read()
+		t, others, err := p.read()
 		if err != nil {
 			p.r.cache.recordEvents(false)
 			return err
 		}
-		if !p.r.replaceCache(t) {
+		if !p.r.replaceCache(t, others) {
 			return nil
 		}
 	}
 	return errors.New("the tables keep changing while they are listed")
 }
 
-func (p *pass) read() (t tables, err error) {
+func (p *pass) read() (t tables, others map[RouteKey]RouteValue, err error) {
 	r := p.r
 	b, now := &r.backing, r.cache.tables
-	s := Selection{Unmarked: len(r.adoptable)+len(r.owned)+len(r.former) > 0}
+	s := Selection{Unmarked: len(r.adoptable)+len(r.owned)+len(r.former) > 0, Others: true}
 	for _, l := range r.owned {
 		s.Devices = append(s.Devices, l.Index)
 	}
 	t.addrs, err = collect(b.Addrs, s, len(now.addrs), func(k AddrKey, _ struct{}) bool { return p.isOurAddr(k) })
 	if err != nil {
-		return t, err
+		return t, nil, err
 	}
 	t.fdb, err = collect(b.FDB, s, max(len(now.fdb), len(p.want.FDB)), func(k FDBKey, _ FDBValue) bool { return hasIndex(r.owned, k.Dev) })
 	if err != nil {
-		return t, err
+		return t, nil, err
 	}
 	t.neighbors, err = collect(b.Neighbors, s, max(len(now.neighbors), len(p.want.Neighbors)), func(k NeighborKey, _ MAC) bool { return hasIndex(r.owned, k.Dev) })
 	if err != nil {
-		return t, err
+		return t, nil, err
 	}
+	others = map[RouteKey]RouteValue{}
 	t.routes, err = collect(b.Routes, s, max(len(now.routes), len(p.want.Routes)), func(k RouteKey, v RouteValue) bool {
-		return r.isOurs(k, v) || r.adopts(k, v)
+		ours := r.isOurs(k, v) || r.adopts(k, v)
+		if !ours && r.scope.mayPrecede(k) {
+			others[k] = v
+		}
+		return ours
 	})
-	return t, err
+	return t, others, err
 }
 
 // dev returns the index of a device; without one, the device is missing. Long

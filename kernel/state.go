@@ -111,8 +111,9 @@ type Route struct {
 	// network of no address of Dev.
 	OnLink bool
 	// Metric is the kernel's priority of the route; 0 is the kernel's default
-	// (for IPv6: 1024), for a blackhole one that every other route to Dst
-	// wins against.
+	// (for IPv6: 1024), for an IPv4 route with a gateway one from 1 to 256 that
+	// follows from Dst, for a blackhole one that every other route to Dst wins
+	// against.
 	Metric int
 	// Blackhole drops what matches; Via and Dev are then empty.
 	Blackhole bool

@@ -106,6 +106,9 @@ func (f *Fake) AddRoute(r kernel.Route, protocol int) {
 	f.tables.mu.Lock()
 	k, v := r.Entry(f.tables.indexLocked(r.Dev))
 	v.Protocol = uint8(protocol)
+	if r.Dst.Addr().Is4() && !r.Blackhole {
+		k.Metric = r.Metric
+	}
 	f.tables.routes[k] = v
 	f.tables.mu.Unlock()
 	f.tampered()

@@ -40,10 +40,10 @@ func newTables() *tables {
 func (t *tables) backing() kernel.Backing {
 	return kernel.Backing{
 		Links:     links{t},
-		Addrs:     table(t, kernel.TableAddresses, t.addrs, func(k kernel.AddrKey, _ struct{}) string { return t.addrText(k) }),
-		FDB:       table(t, kernel.TableFDB, t.fdb, t.fdbText),
-		Neighbors: table(t, kernel.TableNeighbors, t.neighbors, t.neighText),
-		Routes:    table(t, kernel.TableRoutes, t.routes, t.routeText),
+		Addrs:     table(t, kernel.TableAddresses, t.addrs, func(k kernel.AddrKey, _ struct{}) string { return t.addrText(k) }, from(t.addrs)),
+		FDB:       table(t, kernel.TableFDB, t.fdb, t.fdbText, from(t.fdb)),
+		Neighbors: table(t, kernel.TableNeighbors, t.neighbors, t.neighText, from(t.neighbors)),
+		Routes:    table(t, kernel.TableRoutes, t.routes, t.routeText, t.removeRouteLocked),
 		Alive: func(instance string) bool {
 			t.mu.Lock()
 			defer t.mu.Unlock()
@@ -84,7 +84,7 @@ func (t *tables) follow(ctx context.Context, o kernel.Observer) {
 
 // table is a table over a map. Like the kernel it refuses to create a
 // route that is there.
-func table[K, V comparable](t *tables, name string, m map[K]V, text func(K, V) string) kernel.Table[K, V] {
+func table[K, V comparable](t *tables, name string, m map[K]V, text func(K, V) string, remove func(kernel.Entry[K, V])) kernel.Table[K, V] {
 	return kernel.Table[K, V]{
 		Name: name,
 		List: func(_ kernel.Selection, each func(K, V)) error {
@@ -111,7 +111,7 @@ func table[K, V comparable](t *tables, name string, m map[K]V, text func(K, V) s
 		Delete: func(entries []kernel.Entry[K, V], fail func(int, error)) {
 			for i, e := range entries {
 				if err := t.write(func() string { return text(e.Key, e.Value) }, func() error {
-					delete(m, e.Key)
+					remove(e)
 					return nil
 				}); err != nil {
 					fail(i, err)
@@ -119,6 +119,23 @@ func table[K, V comparable](t *tables, name string, m map[K]V, text func(K, V) s
 			}
 		},
 	}
+}
+
+func from[K, V comparable](m map[K]V) func(kernel.Entry[K, V]) {
+	return func(e kernel.Entry[K, V]) { delete(m, e.Key) }
+}
+
+// removeRouteLocked deletes a route. Like the kernel it takes a deletion without
+// a metric for one of the lowest metric there is.
+func (t *tables) removeRouteLocked(e kernel.Entry[kernel.RouteKey, kernel.RouteValue]) {
+	lowest, found := e.Key, false
+	for k, v := range t.routes {
+		same := k.Dst == e.Key.Dst && v == e.Value && (e.Key.Metric == 0 || k.Metric == e.Key.Metric)
+		if same && (!found || k.Metric < lowest.Metric) {
+			lowest, found = k, true
+		}
+	}
+	delete(t.routes, lowest)
 }
 
 // write does what act does unless the write is refused.
@@ -308,7 +325,7 @@ func (t *tables) neighText(k kernel.NeighborKey, mac kernel.MAC) string {
 
 func (t *tables) routeText(k kernel.RouteKey, v kernel.RouteValue) string {
 	r := kernel.Route{Dst: k.Dst, Via: v.Via, Dev: t.links[v.Dev].Name, OnLink: v.OnLink, Metric: k.Metric, Blackhole: v.Blackhole}
-	if standard, _ := (kernel.Route{Dst: r.Dst, Blackhole: r.Blackhole}).Entry(0); r.Metric == standard.Metric {
+	if standard, _ := (kernel.Route{Dst: r.Dst, Via: r.Via, Blackhole: r.Blackhole}).Entry(0); r.Metric == standard.Metric {
 		r.Metric = 0
 	}
 	line := r.String()

@@ -53,6 +53,8 @@ func anonymous(t *testing.T, l *lab.Lab, text string) string {
 		`(?m)^[0-9]+: `: "N: ",
 		` (numtxqueues|numrxqueues|gso_max_size|gso_max_segs|tso_max_size|tso_max_segs|gro_max_size|gso_ipv4_max_size|gro_ipv4_max_size|minmtu|maxmtu) [0-9]+`: "",
 		`[ \t]+\n`: "\n",
+		// That of a route to an IPv4 subnet follows from the subnet.
+		` proto 70 metric [0-9]{1,3} `: " proto 70 metric METRIC ",
 	} {
 		text = regexp.MustCompile(pattern).ReplaceAllString(text, by)
 	}

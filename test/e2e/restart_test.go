@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"flannel/internal/ipfam"
 	"flannel/internal/testkit/eventually"
+	"flannel/kernel"
 	"flannel/lab"
 	"flannel/lab/ping"
 )
@@ -47,6 +49,58 @@ func TestPodsKeepTalkingWhileTheDaemonIsKilled(t *testing.T) {
 			lab.NothingLost(t, v6)
 		})
 	}
+}
+
+// TestRoutesWithoutAMetricAreReplaced begins with the IPv4 routes of an earlier
+// version, or of flannel, which have none.
+func TestRoutesWithoutAMetricAreReplaced(t *testing.T) {
+	const tunnel, direct = "SUBNET via VTEP dev flannel.1 onlink proto ", "SUBNET via ADDR dev eth0 proto "
+	tests := map[string]struct {
+		backend, old string
+		adopted      bool
+	}{
+		"vxlan of an earlier version":   {`{"Type": "vxlan"}`, tunnel + "70", false},
+		"host-gw of an earlier version": {`{"Type": "host-gw"}`, direct + "70", false},
+		"vxlan of flannel":              {`{"Type": "vxlan"}`, tunnel + "boot", true},
+		"host-gw of flannel":            {`{"Type": "host-gw"}`, direct + "boot", true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, lab.Options{Hosts: 2, Backend: tt.backend})
+			up(t, l)
+			h, peer := l.Hosts[0], l.Hosts[1]
+			want := dataPath(t, h)
+			old := strings.ReplaceAll(place(t, tt.old, peer), "ADDR", peer.Addr(ipfam.V4).String())
+			lab.Must(t, h.Stop())
+			v4 := startPing(t, h, peer, ipfam.V4)
+			for range 5 {
+				onHost(t, h, "ip route add "+old)
+				onHost(t, h, place(t, "ip route del SUBNET proto 70 metric ", peer)+metricOf(t, peer))
+				if tt.adopted {
+					onHost(t, h, "rm -r "+lab.StateDir) // flannel knows nothing of it.
+				}
+				lab.Must(t, h.StartFlanneld())
+				ready(t, h)
+				eventually.Says(t, func() (string, bool) {
+					now := dataPath(t, h)
+					return now, now == want
+				})
+				if routes := onHost(t, h, "ip route show "+subnetOf(t, peer)[ipfam.V4].String()); strings.Count(routes, "\n") != 1 {
+					t.Errorf("got %q, want one route", routes)
+				}
+				lab.Must(t, h.Stop())
+			}
+			lab.NothingLost(t, v4)
+		})
+	}
+}
+
+// metricOf returns the metric of the routes to the subnet of a host.
+func metricOf(t *testing.T, h *lab.Host) string {
+	t.Helper()
+	dst := subnetOf(t, h)[ipfam.V4]
+	k, _ := kernel.Route{Dst: dst, Via: dst.Addr()}.Entry(0)
+	return strconv.Itoa(k.Metric)
 }
 
 func TestStoppingIsQuickAndLeavesTheDataPath(t *testing.T) {

@@ -29,8 +29,14 @@ const (
 	udpMetric   = 100
 )
 
-// peerMetric is the metric of the route to a peer's subnet: the kernel's default.
-func peerMetric(subnet netip.Prefix) int { return ipfam.Pair[int]{0, 1024}[ipfam.Of(subnet.Addr())] }
+// peerMetric is the metric of the route to a peer's subnet: that of its number
+// among the /24, or the kernel's default for IPv6.
+func peerMetric(subnet netip.Prefix) int {
+	if !subnet.Addr().Is4() {
+		return 1024
+	}
+	return 1 + int(subnet.Addr().As4()[2])
+}
 
 // wanted is the state of host number own: what its own record, its uplink and
 // the records of the others make of it.

@@ -126,6 +126,8 @@ func hostFaults() []fault {
 		{name: "foreign routes in place of ours", longest: 2 * time.Second, cutsAll: true, cuts: repair,
 			inject: commands("ip route replace ROUTE dev foreign0 METRIC proto static", "ip -6 route replace ROUTE6 dev foreign0 METRIC6 proto static"),
 			undo:   commands("ip route del ROUTE dev foreign0", "ip -6 route del ROUTE6 dev foreign0")},
+		{name: "foreign routes that win against ours", longest: 2 * time.Second, cutsAll: true, cuts: repair,
+			inject: commands("ip route add ROUTE dev foreign0 proto static"), undo: commands("ip route del ROUTE dev foreign0")},
 		{name: "foreign rules in the way", longest: 2 * time.Second, cutsAll: true,
 			inject: commands("ip rule add to SUBNET lookup 100 priority 500", "ip route add blackhole default table 100",
 				"ip -6 rule add to SUBNET6 lookup 100 priority 500", "ip -6 route add blackhole default table 100"),
