@@ -24,6 +24,21 @@ func onDevice(index uint32) []byte {
 	return binary.NativeEndian.AppendUint32([]byte{0, 0, 0, 0}, index)
 }
 
+// routeTo is a route of others that was added, as the kernel tells of it.
+func routeTo(family byte, destination ...byte) []byte {
+	b := event(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, 1, family, 24, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BGP)
+	attr := func(typ uint16, value []byte) {
+		b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(value)))
+		b = append(binary.NativeEndian.AppendUint16(b, typ), value...)
+	}
+	attr(unix.RTA_TABLE, []byte{unix.RT_TABLE_MAIN, 0, 0, 0})
+	if len(destination) > 0 {
+		attr(unix.RTA_DST, destination)
+	}
+	attr(unix.RTA_OIF, []byte{3, 0, 0, 0})
+	return b
+}
+
 type filterTest struct {
 	name  string
 	event []byte
@@ -40,6 +55,10 @@ func TestEventFilter(t *testing.T) {
 		{"our own write", event(unix.RTM_NEWROUTE, 0, port, routeOf(RouteProtocol)...), false},
 		{"foreign route", event(unix.RTM_NEWROUTE, unix.NLM_F_CREATE, 1, routeOf(unix.RTPROT_BGP)...), false},
 		{"foreign route that replaces", event(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, 1, routeOf(unix.RTPROT_BGP)...), true},
+		{"foreign route inside", routeTo(unix.AF_INET, 10, 5, 2, 0), true},
+		{"foreign route elsewhere", routeTo(unix.AF_INET, 10, 6, 2, 0), false},
+		{"foreign default route", routeTo(unix.AF_INET), true},
+		{"foreign IPv6 route inside", routeTo(unix.AF_INET6, append([]byte{0xfd}, make([]byte, 15)...)...), false},
 		{"neighbour on ours", event(unix.RTM_DELNEIGH, 0, 1, onDevice(ours)...), true},
 		{"miss on ours", event(unix.RTM_GETNEIGH, 0, 0, onDevice(ours)...), false},
 		{"neighbour elsewhere", event(unix.RTM_NEWNEIGH, 0, 1, onDevice(8)...), false},
