@@ -21,17 +21,11 @@ const (
 // gateway returns the name of the bridge that gets the subnet's first address
 // from the delegate, if there is one.
 func (c config) gateway() (name string, found bool) {
-	kind, err := c.Delegate.text("type", defaultType)
-	if err != nil || kind != defaultType {
+	noGateway := string(c.Delegate["isGateway"]) == "false" && string(c.Delegate["isDefaultGateway"]) != "true"
+	if c.delegateType != defaultType || c.ipamType != defaultIPAM || noGateway {
 		return "", false
 	}
-	if ipam, err := c.IPAM.text("type", defaultIPAM); err != nil || ipam != defaultIPAM {
-		return "", false
-	}
-	if string(c.Delegate["isGateway"]) == "false" && string(c.Delegate["isDefaultGateway"]) != "true" {
-		return "", false
-	}
-	name, err = c.Delegate.text("bridge", defaultBridge)
+	name, err := c.Delegate.text("bridge", defaultBridge)
 	return name, err == nil && name != ""
 }
 

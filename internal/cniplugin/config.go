@@ -39,6 +39,11 @@ type config struct {
 	// took the second one.
 	Attached   json.RawMessage `json:"cni.dev/valid-attachments"`
 	AttachedV0 json.RawMessage `json:"cni.dev/attachments"`
+
+	// delegateType and ipamType are the plugins that are called, routes those that
+	// the configuration itself asks for.
+	delegateType, ipamType string
+	routes                 []json.RawMessage
 }
 
 // parseConfig reads a configuration, fills in the defaults and checks what the
@@ -51,49 +56,34 @@ func parseConfig(text []byte) (config, error) {
 	c.SubnetFile = cmp.Or(c.SubnetFile, defaultSubnetFile)
 	c.DataDir = cmp.Or(c.DataDir, defaultDataDir)
 	c.ResultsDir = cmp.Or(c.ResultsDir, defaultResultsDir)
-	if err := c.validate(); err != nil {
+	if err := c.parse(); err != nil {
 		return config{}, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("network %s: %v", c.Name, err), "")
 	}
 	return c, nil
 }
 
-// validate returns an error with the remedy if the configuration cannot be used.
-func (c config) validate() error {
+// parse reads the parts that the plugin looks at. Its error has the remedy.
+func (c *config) parse() (err error) {
 	for _, key := range []string{"name", "ipam"} {
 		if _, found := c.Delegate[key]; found {
 			return fmt.Errorf("delegate.%s is not allowed: flannel sets it; put it beside delegate", key)
 		}
 	}
-	kind, err := c.Delegate.text("type", defaultType)
+	c.delegateType, err = c.Delegate.text("type", defaultType)
 	switch {
-	case err != nil || kind == "":
+	case err != nil || c.delegateType == "":
 		return errors.New("delegate.type is not allowed: use the name of a plugin such as " + defaultType)
-	case kind == ownType:
+	case c.delegateType == ownType:
 		return errors.New("delegate.type is not allowed: flannel cannot call itself; use the name of a plugin such as " + defaultType)
 	}
-	if kind, err := c.IPAM.text("type", defaultIPAM); err != nil || kind == "" {
+	if c.ipamType, err = c.IPAM.text("type", defaultIPAM); err != nil || c.ipamType == "" {
 		return errors.New("ipam.type is not allowed: use the name of a plugin such as " + defaultIPAM)
 	}
-	if _, err := c.routes(); err != nil {
+	var routes []types.Route
+	if raw, found := c.IPAM["routes"]; found && errors.Join(json.Unmarshal(raw, &c.routes), json.Unmarshal(raw, &routes)) != nil {
 		return errors.New("ipam.routes is not allowed: use a list such as [{\"dst\": \"192.0.2.0/24\"}]")
 	}
 	return nil
-}
-
-// routes returns the routes that the configuration itself asks for.
-func (c config) routes() ([]json.RawMessage, error) {
-	var list []json.RawMessage
-	if raw, found := c.IPAM["routes"]; found {
-		if err := json.Unmarshal(raw, &list); err != nil {
-			return nil, err
-		}
-	}
-	for _, raw := range list {
-		if err := json.Unmarshal(raw, new(types.Route)); err != nil {
-			return nil, err
-		}
-	}
-	return list, nil
 }
 
 // attachments returns the list of what is still in use. found is false without a

@@ -3,108 +3,66 @@ package cniplugin
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 
 	"flannel/internal/ipfam"
 	"flannel/subnet/env"
 )
 
-// delegate is the plugin that does the work, with its configuration.
-type delegate struct {
-	Type   string
-	IPAM   string
-	Config []byte
-}
-
-type addressRange struct {
-	Subnet string `json:"subnet"`
-}
-
-type route struct {
-	Dst string `json:"dst"`
-}
-
-// delegate builds the delegate's configuration from ours and from subnet.env. What
-// the user configured is kept as it was written.
-func (c config) delegate(e env.Env) (delegate, error) {
-	kind, err := c.Delegate.text("type", defaultType)
-	if err != nil {
-		return delegate{}, err
+// delegate builds the configuration of the plugin that does the work from ours and
+// from subnet.env. What the user configured is kept as it was written.
+func (c config) delegate(e env.Env) ([]byte, error) {
+	conf := map[string]any{"type": c.delegateType, "ipMasq": !e.IPMasq, "mtu": e.MTU}
+	if c.delegateType == defaultType {
+		conf["isGateway"] = true
 	}
-	ipam, err := c.delegateIPAM(e)
-	if err != nil {
-		return delegate{}, err
+	for key, raw := range c.Delegate {
+		conf[key] = raw
 	}
-	ipamType, err := ipam.text("type", "")
-	if err != nil {
-		return delegate{}, err
-	}
-	conf := maps.Clone(c.Delegate)
-	if conf == nil {
-		conf = object{}
-	}
-	defaults := map[string]any{"type": kind, "ipMasq": !e.IPMasq, "mtu": e.MTU}
-	if kind == defaultType {
-		defaults["isGateway"] = true
-	}
-	fixed := map[string]any{"name": c.Name, "ipam": ipam}
+	conf["name"], conf["ipam"] = c.Name, c.ipam(e)
 	if c.CNIVersion != "" {
-		fixed["cniVersion"] = c.CNIVersion
+		conf["cniVersion"] = c.CNIVersion
 	}
 	if isSet(c.RuntimeConfig) {
-		fixed["runtimeConfig"] = c.RuntimeConfig
+		conf["runtimeConfig"] = c.RuntimeConfig
 	}
-	if err := conf.fill(defaults, fixed); err != nil {
-		return delegate{}, err
+	// These come with GC.
+	for key, raw := range map[string]json.RawMessage{keyAttached: c.Attached, keyAttachedV0: c.AttachedV0} {
+		if raw != nil {
+			conf[key] = raw
+		}
 	}
 	text, err := json.Marshal(conf)
 	if err != nil {
-		return delegate{}, fmt.Errorf("write the delegate's configuration: %w", err)
+		return nil, fmt.Errorf("write the delegate's configuration: %w", err)
 	}
-	return delegate{Type: kind, IPAM: ipamType, Config: text}, nil
+	return text, nil
 }
 
-// delegateIPAM is the address part: one range per family, and a route to
-// every overlay network, after those that the user asked for.
-func (c config) delegateIPAM(e env.Env) (object, error) {
-	given, err := c.routes()
-	if err != nil {
-		return nil, err
+// ipam is the address part: one range per family, and a route to every overlay
+// network, after those that the user asked for.
+func (c config) ipam(e env.Env) map[string]any {
+	conf := map[string]any{"type": c.ipamType}
+	for key, raw := range c.IPAM {
+		conf[key] = raw
 	}
-	routes := []any{}
-	for _, r := range given {
+	type addressRange struct {
+		Subnet string `json:"subnet"`
+	}
+	type route struct {
+		Dst string `json:"dst"`
+	}
+	routes, ranges := []any{}, [][]addressRange{}
+	for _, r := range c.routes {
 		routes = append(routes, r)
 	}
-	ranges := [][]addressRange{}
 	for f, s := range ipfam.Prefixes(e.Masked()) {
 		ranges = append(ranges, []addressRange{{s.String()}})
 		for _, n := range e.Network[f] {
 			routes = append(routes, route{n.String()})
 		}
 	}
-	ipam := maps.Clone(c.IPAM)
-	if ipam == nil {
-		ipam = object{}
-	}
-	err = ipam.fill(map[string]any{"type": defaultIPAM}, map[string]any{"ranges": ranges, "routes": routes})
-	return ipam, err
-}
-
-// fill sets the defaults that are missing, and all fixed values.
-func (o object) fill(defaults, fixed map[string]any) error {
-	for key, value := range defaults {
-		if _, found := o[key]; !found {
-			if err := o.set(key, value); err != nil {
-				return err
-			}
-		}
-	}
-	for key, value := range fixed {
-		if err := o.set(key, value); err != nil {
-			return err
-		}
-	}
-	return nil
+	conf["ranges"], conf["routes"] = ranges, routes
+	return conf
 }
 
 func (o object) set(key string, value any) error {

@@ -55,12 +55,12 @@ func TestDelegateConfiguration(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, err := c.delegate(test.env)
+			conf, err := c.delegate(test.env)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var text bytes.Buffer
-			if err := json.Indent(&text, d.Config, "", "  "); err != nil {
+			if err := json.Indent(&text, conf, "", "  "); err != nil {
 				t.Fatal(err)
 			}
 			golden.Equal(t, text.String()+"\n", filepath.Join("testdata", test.name+".json"))

@@ -2,7 +2,6 @@ package cniplugin
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io/fs"
 
@@ -49,22 +48,9 @@ func delegateGC(ctx context.Context, c config, path string) error {
 	if err != nil {
 		return err
 	}
-	d, err := c.delegate(e)
+	conf, err := c.delegate(e)
 	if err != nil {
 		return err
 	}
-	conf := object{}
-	if err := json.Unmarshal(d.Config, &conf); err != nil {
-		return err
-	}
-	for key, raw := range map[string]json.RawMessage{keyAttached: c.Attached, keyAttachedV0: c.AttachedV0} {
-		if raw != nil {
-			conf[key] = raw
-		}
-	}
-	text, err := json.Marshal(conf)
-	if err != nil {
-		return err
-	}
-	return ask(ctx, invoke.DelegateGC, sinceGC, d.Type, path, text)
+	return ask(ctx, invoke.DelegateGC, sinceGC, c.delegateType, path, conf)
 }

@@ -35,11 +35,8 @@ type reservations struct{ dir string }
 
 // reservations finds the files, if host-local gives out the addresses.
 func (c config) reservations() (r reservations, found bool) {
-	if kind, err := c.IPAM.text("type", defaultIPAM); err != nil || kind != defaultIPAM {
-		return reservations{}, false
-	}
 	root, err := c.IPAM.text("dataDir", defaultReservations)
-	if err != nil {
+	if err != nil || c.ipamType != defaultIPAM {
 		return reservations{}, false
 	}
 	return reservations{filepath.Join(cmp.Or(root, defaultReservations), c.Name)}, true

@@ -17,13 +17,13 @@ import (
 // attach lets the delegate attach a container. One that fails is told to
 // detach. If all addresses are reserved, those whose container is certainly gone
 // are freed, and the delegate tries again.
-func (p Plugin) attach(ctx context.Context, c config, d delegate, netns string) (types.Result, error) {
+func (p Plugin) attach(ctx context.Context, c config, conf []byte, netns string) (types.Result, error) {
 	add := func() (types.Result, error) {
-		result, err := invoke.DelegateAdd(ctx, d.Type, d.Config, nil)
+		result, err := invoke.DelegateAdd(ctx, c.delegateType, conf, nil)
 		if err != nil {
 			// The specification asks for it; the runtime detaches once more.
-			_ = invoke.DelegateDel(ctx, d.Type, d.Config, nil)
-			err = delegateError(d.Type, err)
+			_ = invoke.DelegateDel(ctx, c.delegateType, conf, nil)
+			err = delegateError(c.delegateType, err)
 		}
 		return result, err
 	}

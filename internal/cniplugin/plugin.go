@@ -55,22 +55,22 @@ func (p Plugin) Add(ctx context.Context, args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	d, err := c.delegate(e)
+	conf, err := c.delegate(e)
 	if err != nil {
 		return err
 	}
 	// The file is written first: a plugin that is killed leaves what DEL needs.
-	if err := (scratch{c.DataDir}).save(args.ContainerID, d.Config); err != nil {
+	if err := (scratch{c.DataDir}).save(args.ContainerID, conf); err != nil {
 		return types.NewError(types.ErrIOFailure, err.Error(), "")
 	}
 	hint := p.readdress(c, e)
-	result, err := p.attach(ctx, c, d, args.Netns)
+	result, err := p.attach(ctx, c, conf, args.Netns)
 	if err != nil {
 		return explain(err, hint)
 	}
 	if c.CNIVersion != "" {
 		if result, err = result.GetAsVersion(c.CNIVersion); err != nil {
-			return fmt.Errorf("result of delegate %s: %w", d.Type, err)
+			return fmt.Errorf("result of delegate %s: %w", c.delegateType, err)
 		}
 	}
 	return result.PrintTo(p.Stdout)
@@ -107,9 +107,9 @@ func (p Plugin) Del(ctx context.Context, args *skel.CmdArgs) error {
 func (p Plugin) delAsNow(ctx context.Context, c config) {
 	e, err := env.Read(c.SubnetFile)
 	if err == nil {
-		var d delegate
-		if d, err = c.delegate(e); err == nil {
-			err = invoke.DelegateDel(ctx, d.Type, d.Config, nil)
+		var conf []byte
+		if conf, err = c.delegate(e); err == nil {
+			err = invoke.DelegateDel(ctx, c.delegateType, conf, nil)
 		}
 	}
 	if err != nil {

@@ -24,15 +24,15 @@ func (p Plugin) Status(ctx context.Context, args *skel.CmdArgs) error {
 	if err != nil {
 		return types.NewError(codeNotAvailable, err.Error(), waitsFor(ctx, c.SubnetFile, err))
 	}
-	d, err := c.delegate(e)
+	conf, err := c.delegate(e)
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{d.Type, d.IPAM} {
+	for _, name := range []string{c.delegateType, c.ipamType} {
 		if _, err := invoke.FindInPath(name, filepath.SplitList(args.Path)); err != nil {
 			return types.NewError(codeNotAvailable, fmt.Sprintf(
 				"plugin %s is not in %s: install the CNI plugins there", name, args.Path), "")
 		}
 	}
-	return ask(ctx, invoke.DelegateStatus, sinceStatus, d.Type, args.Path, d.Config)
+	return ask(ctx, invoke.DelegateStatus, sinceStatus, c.delegateType, args.Path, conf)
 }
