@@ -163,21 +163,3 @@ func (d *Driver) Remove(ctx context.Context, c ipmasq.Config) (ipmasq.Changes, e
 	errs = append(errs, d.lift(ctx, c, changes))
 	return changes, errors.Join(errs...)
 }
-
-// Text returns what iptables -S prints if the kernel has only these rules, with the
-// name of the table in front.
-func Text(c ipmasq.Config, f ipfam.Family) string {
-	var lines []string
-	for _, table := range ipmasq.Tables() {
-		want := c.Rules(f, table)
-		if len(want) == 0 {
-			continue
-		}
-		ch := chainOf(table)
-		lines = append(lines, fmt.Sprintf("%s -A %s %s", table, ch.Base, ch.jump()))
-		for _, r := range want {
-			lines = append(lines, fmt.Sprintf("%s -A %s %s", table, ch.Name, ch.format(r)))
-		}
-	}
-	return strings.Join(lines, "\n") + "\n"
-}

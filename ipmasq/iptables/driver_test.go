@@ -83,7 +83,7 @@ func (h host) sh(command string) string {
 func (h host) right(c ipmasq.Config) {
 	h.t.Helper()
 	for _, f := range ipfam.All() {
-		if got, want := h.text(f), Text(c, f); got != want {
+		if got, want := h.text(f), text(c, f); got != want {
 			h.t.Errorf("%s: got\n%s\nwant\n%s", f, got, want)
 		}
 	}

@@ -148,11 +148,11 @@ func TestLift(t *testing.T) {
 			t.Errorf("wrote %d, want %d, into tables %q", got, n, tables())
 		}
 	}
-	if got := h.text(ipfam.V4); got != Text(want, ipfam.V4) {
+	if got := h.text(ipfam.V4); got != text(want, ipfam.V4) {
 		t.Errorf("got\n%s", got)
 	}
 	h.sh("iptables -F FORWARD")
-	if n := lift(dual()); n != 1 || h.text(ipfam.V4) != Text(want, ipfam.V4) {
+	if n := lift(dual()); n != 1 || h.text(ipfam.V4) != text(want, ipfam.V4) {
 		t.Errorf("wrote %d:\n%s", n, h.text(ipfam.V4))
 	}
 	other := dual()

@@ -77,29 +77,35 @@ func (c chain) parse(in string, lines []string) []entry {
 
 func (c chain) parseRule(text string) entry {
 	e := entry{text: text, plain: true}
-	words := &words{list: split(text)}
-	for not := false; words.more(); {
-		word := words.next()
+	words := split(text)
+	next := func() (word string) { // nothing at the end
+		if len(words) > 0 {
+			word, words = words[0], words[1:]
+		}
+		return word
+	}
+	for not := false; len(words) > 0; {
+		word := next()
 		if word == "!" {
 			not = true
 			continue
 		}
 		switch word {
 		case "-s":
-			e.rule.Src = e.match(words.next(), not)
+			e.rule.Src = e.match(next(), not)
 		case "-d":
-			e.rule.Dst = e.match(words.next(), not)
+			e.rule.Dst = e.match(next(), not)
 		case "-m":
-			module := words.next()
+			module := next()
 			e.plain = e.plain && (module == "mark" || module == "comment")
 		case "--mark":
 			e.rule.Marked = true
-			mark := words.next()
+			mark := next()
 			e.plain = e.plain && mark == markText && !not
 		case "--comment":
-			e.commented = words.next() == c.Comment
+			e.commented = next() == c.Comment
 		case "-j":
-			e.target(words.next())
+			e.target(next())
 		case "--random-fully":
 			e.rule.RandomFully = true
 		default:
@@ -108,21 +114,6 @@ func (c chain) parseRule(text string) entry {
 		not = false
 	}
 	return e
-}
-
-// words returns the words of a line one by one.
-type words struct{ list []string }
-
-func (w *words) more() bool { return len(w.list) > 0 }
-
-// next returns the next word, or nothing at the end.
-func (w *words) next() string {
-	if !w.more() {
-		return ""
-	}
-	word := w.list[0]
-	w.list = w.list[1:]
-	return word
 }
 
 func (e *entry) match(value string, not bool) ipmasq.Match {
