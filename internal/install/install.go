@@ -20,10 +20,15 @@ import (
 const ConfName = "10-flannel.conflist"
 
 // File copies a file with its permissions. It is replaced whole: whoever reads or
-// runs it gets the previous or the current one. The folder is created if missing. A file that is the same already is not written, which spares the
-// runtimes that watch the folder.
+// runs it gets the previous or the current one. The folder is created if missing. A
+// file that is the same already is not written, which spares the runtimes that watch
+// the folder.
 func File(from, to string) error {
-	if err := file(from, to); err != nil {
+	data, mode, err := read(from)
+	if err == nil {
+		err = put(data, mode, to)
+	}
+	if err != nil {
 		return fmt.Errorf("install %s: %w", to, err)
 	}
 	return nil
@@ -68,18 +73,17 @@ func copyFile(from, to string) error {
 	return put(data, mode, to)
 }
 
-func file(from, to string) error {
-	data, mode, err := read(from)
-	if err != nil {
-		return err
-	}
-	return put(data, mode, to)
-}
-
 // Conf checks a network configuration as runtimes do, and installs it in their
 // folder. One that is not valid leaves everything as it is.
 func Conf(from, dir string) error {
-	if err := conf(from, filepath.Join(dir, ConfName)); err != nil {
+	data, mode, err := read(from)
+	if err == nil {
+		err = validate(data)
+	}
+	if err == nil {
+		err = put(data, mode, filepath.Join(dir, ConfName))
+	}
+	if err != nil {
 		return fmt.Errorf("install the network configuration %s: %w", from, err)
 	}
 	return nil
@@ -95,19 +99,12 @@ func RemoveConf(dir string) (removed bool, err error) {
 	return err == nil, err
 }
 
-func conf(from, to string) error {
-	data, mode, err := read(from)
-	if err != nil {
-		return err
-	}
-	list, err := libcni.NetworkConfFromBytes(data)
-	if err != nil {
-		return err
-	}
-	if len(list.Plugins) == 0 {
+func validate(conf []byte) error {
+	list, err := libcni.NetworkConfFromBytes(conf)
+	if err == nil && len(list.Plugins) == 0 {
 		return errors.New("plugins: missing or empty")
 	}
-	return put(data, mode, to)
+	return err
 }
 
 // read follows links: files of a ConfigMap are some.
