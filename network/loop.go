@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"flannel/internal/logonce"
 	"flannel/internal/loop"
 	"flannel/subnet"
 )
@@ -77,7 +78,7 @@ type passState struct {
 	// fileNotified is whether Options.SubnetFileWritten has returned nil.
 	fileNotified bool
 	// keepLogged is whether it is logged that peers are kept.
-	keepLogged bool
+	keepLogged logonce.Last[bool]
 }
 
 // storeList is a list of the store and when it was read.
@@ -127,12 +128,11 @@ func (p *passState) listed(list storeList) {
 func (p *passState) logKept() {
 	doubts := p.guard.doubts()
 	switch {
-	case doubts == p.keepLogged:
+	case !p.keepLogged.Changed(doubts):
 	case doubts:
 		p.n.Log.Warn("leases are gone from the store; their peers are kept until two lists agree",
 			"kept", len(p.guard.kept)+len(p.guard.inKernel), "apart", agreeAfter)
 	default:
 		p.n.Log.Info("no peer is kept any more that the store does not show")
 	}
-	p.keepLogged = doubts
 }

@@ -3,60 +3,106 @@ package logonce
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
 )
 
-// Failures logs a repeating failure when it starts, when it changes and when
-// it ends. Its methods may be called by several goroutines.
+// Failures logs a repeating failure when it begins, when its cause changes and
+// when it ends. Its methods may be called by several goroutines.
 type Failures struct {
 	log   *slog.Logger
-	level slog.Level
+	words Words
 
 	mu       sync.Mutex
 	failures map[string]failure
 }
 
+// Words are how failures are logged. Key is that of the name of what fails; if it
+// is empty, the name is not logged. The end of a failure is information.
+type Words struct {
+	Level             slog.Level
+	Begins, Key, Ends string
+}
+
 type failure struct {
-	text  string
+	err   error
 	since time.Time
 }
 
-// NewFailures returns a Failures that logs at this level, and the end of a
-// failure as information.
+// NewFailures returns a Failures that logs at this level, in the usual words.
 func NewFailures(log *slog.Logger, level slog.Level) *Failures {
-	return &Failures{log: log, level: level, failures: map[string]failure{}}
+	return Words{level, "failing, will retry", "what", "works again"}.NewFailures(log)
 }
 
-// Fail notes that what has failed. A nil error is a success.
-func (f *Failures) Fail(what string, err error) {
-	if err == nil {
-		f.OK(what)
-		return
-	}
+// NewFailures returns a Failures that logs in these words.
+func (w Words) NewFailures(log *slog.Logger) *Failures {
+	return &Failures{log: log, words: w, failures: map[string]failure{}}
+}
+
+// Fail notes why what has failed; a nil error is a success. It reports whether
+// the cause is another one than before.
+func (f *Failures) Fail(what string, err error) (changed bool) {
 	f.mu.Lock()
-	last, failing := f.failures[what]
-	since := last.since
-	if !failing {
-		since = time.Now()
+	defer f.mu.Unlock()
+	last := f.failures[what]
+	if CauseOf(err) == CauseOf(last.err) {
+		return false
 	}
-	f.failures[what] = failure{text: err.Error(), since: since}
-	f.mu.Unlock()
-	if !failing || last.text != err.Error() {
-		f.log.Log(context.Background(), f.level, "failing, will retry", "what", what, "err", err)
+	var attrs []any
+	if f.words.Key != "" {
+		attrs = append(attrs, f.words.Key, what)
 	}
+	if err == nil {
+		delete(f.failures, what)
+		f.log.Info(f.words.Ends, append(attrs, "after", time.Since(last.since).Round(time.Millisecond))...)
+		return true
+	}
+	if last.err == nil {
+		last.since = time.Now()
+	}
+	f.failures[what] = failure{err, last.since}
+	f.log.Log(context.Background(), f.words.Level, f.words.Begins, append(attrs, "err", err)...)
+	return true
 }
 
 // OK notes that what has succeeded.
-func (f *Failures) OK(what string) {
+func (f *Failures) OK(what string) { f.Fail(what, nil) }
+
+// Cause returns for how long what has failed, and why; zero if it does not.
+func (f *Failures) Cause(what string) (time.Duration, error) {
 	f.mu.Lock()
-	last, failing := f.failures[what]
-	delete(f.failures, what)
-	f.mu.Unlock()
-	if failing {
-		f.log.Info("works again", "what", what, "after", time.Since(last.since).Round(time.Millisecond))
+	defer f.mu.Unlock()
+	if last := f.failures[what]; last.err != nil {
+		return time.Since(last.since), last.err
 	}
+	return 0, nil
+}
+
+// Causes returns why each thing fails, by its name.
+func (f *Failures) Causes() map[string]error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	causes := map[string]error{}
+	for what, failure := range f.failures {
+		causes[what] = failure.err
+	}
+	return causes
+}
+
+// CauseOf returns what distinguishes the cause of an error from others: its text,
+// unless it has a method Cause because the text varies. It is empty without an
+// error.
+func CauseOf(err error) string {
+	var varies interface{ Cause() string }
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &varies):
+		return varies.Cause()
+	}
+	return err.Error()
 }
 
 // Last remembers what was logged last, such as a cause. The zero Last remembers

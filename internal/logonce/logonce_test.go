@@ -3,6 +3,7 @@ package logonce
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -40,6 +41,39 @@ func TestFailuresLogStartChangeAndEnd(t *testing.T) {
 			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	})
+}
+
+// varying is an error whose text says more than its cause.
+type varying struct{ text, cause string }
+
+func (e varying) Error() string { return e.text }
+func (e varying) Cause() string { return e.cause }
+
+func TestFailuresWithTheSameCauseAreOne(t *testing.T) {
+	var out bytes.Buffer
+	words := Words{Level: slog.LevelError, Begins: "down", Ends: "up"}
+	f := words.NewFailures(slog.New(slog.NewTextHandler(&out, nil)))
+	for i, test := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{varying{"a: refused", "refused"}, true},
+		{fmt.Errorf("list: %w", varying{"b: refused", "refused"}), false},
+		{varying{"b: timeout", "timeout"}, true},
+		{nil, true},
+		{nil, false},
+	} {
+		if got := f.Fail("store", test.err); got != test.want {
+			t.Errorf("%d: %v: got %t, want %t", i, test.err, got, test.want)
+		}
+		if _, err := f.Cause("store"); (err != nil) != (test.err != nil) {
+			t.Errorf("%d: %v: the cause is %v", i, test.err, err)
+		}
+	}
+	if got := out.String(); strings.Count(got, "level=ERROR msg=down err=") != 2 || strings.Count(got, "level=INFO msg=up after=") != 1 {
+		t.Errorf("got\n%s", got)
+	}
 }
 
 func TestLastReportsChanges(t *testing.T) {

@@ -11,17 +11,20 @@ import (
 	"flannel/internal/ipfam"
 )
 
-// NotFoundError says why nothing on the host can be the uplink.
-type NotFoundError struct {
-	// Cause is what was looked for, and why it cannot be used.
-	Cause string
+// notFoundError says why nothing on the host can be the uplink.
+type notFoundError struct {
+	// Wanted is what was looked for, and why it cannot be used.
+	Wanted string
 	// Found lists what the host has.
 	Found string
 }
 
-func (e *NotFoundError) Error() string {
-	return fmt.Sprintf("no uplink: %s; the host has %s", e.Cause, e.Found)
+func (e *notFoundError) Error() string {
+	return fmt.Sprintf("no uplink: %s; the host has %s", e.Wanted, e.Found)
 }
+
+// Cause stays the same while interfaces that do not matter come and go.
+func (e *notFoundError) Cause() string { return e.Wanted }
 
 // match is what a matcher finds: an interface, and the addresses that are given
 // with it.
@@ -37,7 +40,7 @@ type matcher struct {
 }
 
 // find looks for the uplink in the order of the flags. given are the addresses
-// that a flag leads to. The error is a *NotFoundError.
+// that a flag leads to. The error is a *notFoundError.
 func find(o Options, s Snapshot) (up backend.Uplink, given ipfam.Pair[netip.Addr], err error) {
 	var causes []string
 	for _, m := range o.matchers() {
@@ -51,7 +54,7 @@ func find(o Options, s Snapshot) (up backend.Uplink, given ipfam.Pair[netip.Addr
 		}
 		causes = append(causes, m.name+": "+err.Error())
 	}
-	return backend.Uplink{}, given, &NotFoundError{Cause: strings.Join(causes, "; "), Found: s.describe(o.Families)}
+	return backend.Uplink{}, given, &notFoundError{Wanted: strings.Join(causes, "; "), Found: s.describe(o.Families)}
 }
 
 // matchers lists what the options ask for, in the order in which it is tried.

@@ -136,11 +136,11 @@ func TestFind(t *testing.T) {
 			up, _, err := find(o, test.host)
 			got := text(up)
 			if err != nil {
-				var notFound *NotFoundError
+				var notFound *notFoundError
 				if !errors.As(err, &notFound) {
 					t.Fatal(err)
 				}
-				got = notFound.Cause
+				got = notFound.Wanted
 			}
 			if got != test.want {
 				t.Errorf("got  %s\nwant %s", got, test.want)

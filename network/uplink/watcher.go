@@ -61,12 +61,11 @@ type Watcher struct {
 	looked  time.Time // when the host was looked at last
 	wasDown bool      // the uplink was down at the last look, or since
 	table   *linkTable
-	logged  logonce.Last[string] // cause of the last warning
+	logged  logonce.Last[string] // cause of the last warning, "" since all is well
 
-	mu    sync.Mutex
-	view  backend.Host
-	err   error
-	cause string // of err, without what varies from look to look
+	mu   sync.Mutex
+	view backend.Host
+	err  error
 }
 
 // ErrUnknown is returned by Current before Wait has returned.
@@ -125,7 +124,9 @@ func (w *Watcher) follow(ctx context.Context, changed func(), enough func() bool
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		w.warn("uplink cannot be followed, will retry", err, err.Error())
+		if w.logged.Changed(err.Error()) {
+			w.Log.Warn("uplink cannot be followed, will retry", "err", err)
+		}
 		_ = loop.Wait(ctx, reopenAfter) // the loop sees when ctx has ended
 	}
 }
@@ -287,45 +288,23 @@ func (w *Watcher) readLinks(host host, index int, former backend.OnLinkRoutes) (
 // keep stores the result, logs what people should know and reports whether
 // anything changed.
 func (w *Watcher) keep(view backend.Host, gone error) bool {
-	cause := causeOf(gone)
 	w.mu.Lock()
-	was, wasCause := w.view, w.cause
-	w.view, w.err, w.cause = view, gone, cause
+	was := w.view
+	w.view, w.err = view, gone
 	w.mu.Unlock()
-	moved := was.Uplink != view.Uplink
+	moved, newCause := was.Uplink != view.Uplink, w.logged.Changed(logonce.CauseOf(gone))
 	switch {
+	case gone != nil && !newCause:
 	case gone != nil && view.Uplink.Index == 0:
-		w.warn("waiting for an uplink", gone, cause)
+		w.Log.Warn("waiting for an uplink", "err", gone)
 	case gone != nil:
-		w.warn("uplink lost, its last state stays in use", gone, cause)
-	case moved && was.Uplink.Index != 0:
+		w.Log.Warn("uplink lost, its last state stays in use", "err", gone)
+	case was.Uplink.Index == 0:
+	case moved:
 		w.Log.Info("uplink changed", "dev", view.Uplink.Name, "mtu", view.Uplink.MTU,
 			"addr", view.Uplink.Addr, "public", view.Uplink.Public)
-	case wasCause != "" && was.Uplink.Index != 0:
+	case newCause:
 		w.Log.Info("uplink restored", "dev", view.Uplink.Name)
 	}
-	if gone == nil {
-		w.logged.Changed("")
-	}
-	return moved || cause != wasCause || !slices.Equal(was.OnLinkRoutes, view.OnLinkRoutes)
-}
-
-// causeOf is the part of an error that stays the same while interfaces that do
-// not matter come and go.
-func causeOf(gone error) string {
-	var notFound *NotFoundError
-	switch {
-	case errors.As(gone, &notFound):
-		return notFound.Cause
-	case gone != nil:
-		return gone.Error()
-	}
-	return ""
-}
-
-// warn logs a problem once per cause.
-func (w *Watcher) warn(message string, err error, cause string) {
-	if w.logged.Changed(cause) {
-		w.Log.Warn(message, "err", err)
-	}
+	return moved || newCause || !slices.Equal(was.OnLinkRoutes, view.OnLinkRoutes)
 }

@@ -135,7 +135,7 @@ func New(o Options) (*Manager, error) {
 	m := &Manager{
 		o:            o,
 		log:          o.Log,
-		state:        &reachability{log: o.Log, notify: o.Reachable},
+		state:        newReachability(o.Log, o.Reachable),
 		saving:       logonce.NewFailures(o.Log, slog.LevelWarn),
 		rnd:          rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		ttl:          leaseTTL,

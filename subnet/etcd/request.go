@@ -9,10 +9,10 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
+	"flannel/internal/logonce"
 	"flannel/internal/loop"
 )
 
@@ -46,15 +46,15 @@ func do[T any](ctx context.Context, m *Manager, request func(context.Context) (T
 		var permanent permanentError
 		switch {
 		case err == nil:
-			m.state.up()
+			m.state.set(nil)
 			return answer, nil
 		case ctx.Err() != nil:
 			return answer, ctx.Err()
 		case errors.As(err, &permanent):
-			m.state.up()
+			m.state.set(nil)
 			return answer, permanent.error
 		}
-		m.state.down(err)
+		m.state.set(err)
 		if err := m.pause(ctx, &retry); err != nil {
 			return answer, err
 		}
@@ -115,39 +115,34 @@ func (m *Manager) pause(ctx context.Context, retry *loop.Backoff) error {
 // reachability logs and reports when the store becomes unreachable, when the
 // cause changes and when it is reachable again.
 type reachability struct {
-	log    *slog.Logger
-	notify func(error)
+	failures *logonce.Failures
+	notify   func(error)
 
-	mu    sync.Mutex
-	since time.Time // zero while the store is reachable
-	code  codes.Code
+	mu sync.Mutex // keeps the calls of notify in order
 }
 
-func (r *reachability) down(err error) {
+func newReachability(log *slog.Logger, notify func(error)) *reachability {
+	words := logonce.Words{Level: slog.LevelWarn, Begins: "etcd cannot be used, retrying", Ends: "etcd answers again"}
+	return &reachability{failures: words.NewFailures(log), notify: notify}
+}
+
+// set notes why the last request was not answered; nil means that it was.
+func (r *reachability) set(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	code := status.Code(err)
-	if !r.since.IsZero() && code == r.code {
-		return
+	if s, ok := status.FromError(err); ok && err != nil && s.Message() != "" {
+		err = outage{s}
 	}
-	if r.since.IsZero() {
-		r.since = time.Now()
+	if r.failures.Fail("etcd", err) {
+		r.notify(err)
 	}
-	r.code = code
-	if s, ok := status.FromError(err); ok && s.Message() != "" {
-		err = errors.New(s.Message()) // without the words of the transport
-	}
-	r.log.Warn("etcd cannot be used, retrying", "err", err)
-	r.notify(err)
 }
 
-func (r *reachability) up() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.since.IsZero() {
-		return
-	}
-	r.log.Info("etcd answers again", "took", time.Since(r.since).Round(time.Millisecond))
-	r.since = time.Time{}
-	r.notify(nil)
-}
+// outage is a request that was not answered.
+type outage struct{ status *status.Status }
+
+// Error returns the text without the words of the transport.
+func (o outage) Error() string { return o.status.Message() }
+
+// Cause is the same for each endpoint.
+func (o outage) Cause() string { return o.status.Code().String() }

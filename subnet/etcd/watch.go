@@ -40,7 +40,7 @@ func (m *Manager) Watch(ctx context.Context, set func(subnet.Snapshot)) error {
 			m.log.Debug("watch ended", "err", err)
 			continue
 		case !w.stood:
-			m.state.down(err)
+			m.state.set(err)
 		}
 		if err := m.pause(ctx, &w.retry); err != nil {
 			return err

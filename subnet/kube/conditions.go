@@ -7,7 +7,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
+
+	"flannel/internal/logonce"
 )
 
 // What the manager may wait for; each has one cause at a time.
@@ -24,25 +25,20 @@ const (
 // conditions are what the manager waits for. Each cause is logged once, and its
 // end.
 type conditions struct {
-	log *slog.Logger
+	causes *logonce.Failures
 	// changed is called with all causes but that of the API server, nil if there
 	// is none. It must not block.
 	changed func(error)
 
-	mu     sync.Mutex
-	causes map[string]cause
-}
-
-type cause struct {
-	err   error
-	since time.Time
+	mu sync.Mutex // keeps the calls of changed in order
 }
 
 func newConditions(log *slog.Logger, changed func(error)) *conditions {
 	if changed == nil {
 		changed = func(error) {}
 	}
-	return &conditions{log: log, changed: changed, causes: map[string]cause{}}
+	words := logonce.Words{Level: slog.LevelWarn, Begins: "waiting", Key: "for", Ends: "no longer waiting"}
+	return &conditions{causes: words.NewFailures(log), changed: changed}
 }
 
 // Set notes why a condition is not met; nil means that it is. It reports whether
@@ -50,46 +46,19 @@ func newConditions(log *slog.Logger, changed func(error)) *conditions {
 func (c *conditions) Set(condition string, err error) (changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	was, waiting := c.causes[condition]
-	switch {
-	case err == nil && !waiting, err != nil && waiting && was.err.Error() == err.Error():
+	if !c.causes.Fail(condition, err) {
 		return false
-	case err == nil:
-		delete(c.causes, condition)
-		c.log.Info("no longer waiting", "for", condition, "after", time.Since(was.since).Round(time.Millisecond))
-	default:
-		next := cause{err: err, since: time.Now()}
-		if waiting {
-			next.since = was.since
-		}
-		c.causes[condition] = next
-		c.log.Warn("waiting", "for", condition, "err", err)
 	}
-	c.changed(c.causesLocked())
-	return true
-}
-
-// cause returns for how long a condition has not been met, and why; zero if it
-// is met.
-func (c *conditions) cause(condition string) (time.Duration, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	cause, waiting := c.causes[condition]
-	if !waiting {
-		return 0, nil
-	}
-	return time.Since(cause.since), cause.err
-}
-
-func (c *conditions) causesLocked() error {
+	causes := c.causes.Causes()
+	delete(causes, condServer)
 	var parts []string
-	for _, condition := range slices.Sorted(maps.Keys(c.causes)) {
-		if condition != condServer {
-			parts = append(parts, c.causes[condition].err.Error())
-		}
+	for _, condition := range slices.Sorted(maps.Keys(causes)) {
+		parts = append(parts, causes[condition].Error())
 	}
-	if len(parts) == 0 {
-		return nil
+	if parts == nil {
+		c.changed(nil)
+	} else {
+		c.changed(errors.New(strings.Join(parts, "; ")))
 	}
-	return errors.New(strings.Join(parts, "; "))
+	return true
 }

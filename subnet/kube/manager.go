@@ -137,7 +137,7 @@ func (m *Manager) serverDown(err error) {
 }
 
 func (m *Manager) serverUp() {
-	m.notifyOutage(m.conditions.cause(condServer))
+	m.notifyOutage(m.conditions.causes.Cause(condServer))
 	m.conditions.Set(condServer, nil)
 	m.o.Reachable(nil)
 }
