@@ -5,7 +5,6 @@ import (
 	"net/netip"
 
 	"flannel/internal/ipfam"
-	"flannel/subnet"
 	"flannel/subnet/env"
 )
 
@@ -27,7 +26,7 @@ func (p *passState) tellCNI(r *result) {
 		return
 	}
 	if changed {
-		p.n.Log.Info("subnet file written", "path", p.n.SubnetFile, "subnet", subnet.Join(r.own.Subnet), "mtu", e.MTU)
+		p.n.Log.Info("subnet file written", "path", p.n.SubnetFile, "subnet", ipfam.Join(r.own.Subnet), "mtu", e.MTU)
 	}
 	if changed || !p.bridgeChecked {
 		p.bridgeChecked = true

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"strings"
 
 	"flannel/internal/ipfam"
 	"flannel/internal/logonce"
@@ -61,7 +60,7 @@ func (n *Network) setOwn(own subnet.Lease) {
 		n.snapshot.Store(&subnet.Snapshot{Leases: []*subnet.Lease{&own}})
 	}
 	if before == nil || before.Subnet != own.Subnet || before.Attrs != own.Attrs {
-		n.Log.Info("lease acquired", "subnet", subnet.Join(own.Subnet), "public", addrs(own.Attrs.PublicIP))
+		n.Log.Info("lease acquired", "subnet", ipfam.Join(own.Subnet), "public", ipfam.Join(own.Attrs.PublicIP))
 	}
 	n.wake()
 }
@@ -100,18 +99,9 @@ func (n *Network) keepEnded(ctx context.Context, own subnet.Lease, err error) er
 		return ctx.Err()
 	case errors.Is(err, subnet.ErrLeaseLost):
 		n.checks.lease.Fail("the subnet belongs to somebody else; acquiring another")
-		n.Log.Warn("lease lost, acquiring another", "subnet", subnet.Join(own.Subnet), "err", err)
+		n.Log.Warn("lease lost, acquiring another", "subnet", ipfam.Join(own.Subnet), "err", err)
 	case err != nil && !errors.Is(err, context.Canceled):
 		n.Log.Warn("lease not kept, acquiring it again", "err", err)
 	}
 	return nil
-}
-
-// addrs returns the addresses for people, IPv4 first, separated by a comma.
-func addrs(p ipfam.Pair[netip.Addr]) string {
-	var parts []string
-	for _, a := range ipfam.Addrs(p) {
-		parts = append(parts, a.String())
-	}
-	return strings.Join(parts, ",")
 }

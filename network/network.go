@@ -214,7 +214,7 @@ func (n *Network) prepareUplink(ctx context.Context) error {
 	}
 	n.checks.uplink.OK()
 	up := host.Uplink
-	n.Log.Info("uplink found", "dev", up.Name, "mtu", up.MTU, "addr", addrs(up.Addr), "public", addrs(up.Public))
+	n.Log.Info("uplink found", "dev", up.Name, "mtu", up.MTU, "addr", ipfam.Join(up.Addr), "public", ipfam.Join(up.Public))
 	return nil
 }
 

@@ -39,9 +39,7 @@ type Config struct {
 }
 
 // Enabled reports which families are on.
-func (c *Config) Enabled() ipfam.Pair[bool] {
-	return ipfam.Pair[bool]{c.Network[ipfam.V4].IsValid(), c.Network[ipfam.V6].IsValid()}
-}
+func (c *Config) Enabled() ipfam.Pair[bool] { return ipfam.Enabled(c.Network) }
 
 // familyKeys are the names and limits of one family's keys.
 type familyKeys struct {
@@ -108,7 +106,7 @@ func (c *Config) readFamily(o *options.Object, f ipfam.Family, k familyKeys, sub
 		}
 		return
 	case ipfam.Of(network.Addr()) != f || network.Addr().Is4In6():
-		o.Refuse(k.network, network.String(), fmt.Sprintf("an %s network such as %s", familyName(f), k.example))
+		o.Refuse(k.network, network.String(), fmt.Sprintf("an %s network such as %s", f.Name(), k.example))
 		return
 	}
 	c.Network[f] = network
@@ -124,10 +122,6 @@ func (c *Config) readFamily(o *options.Object, f ipfam.Family, k familyKeys, sub
 	}
 	c.readSubnetLen(o, f, k, lenGiven)
 	c.readRange(o, f, k, minGiven, maxGiven)
-}
-
-func familyName(f ipfam.Family) string {
-	return ipfam.Pair[string]{"IPv4", "IPv6"}[f]
 }
 
 func (c *Config) readSubnetLen(o *options.Object, f ipfam.Family, k familyKeys, given json.RawMessage) {

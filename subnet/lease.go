@@ -2,6 +2,8 @@
 package subnet
 
 import (
+	"cmp"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -45,6 +47,21 @@ type Attrs struct {
 	Data ipfam.Pair[string] `json:"data"`
 }
 
+// A record is hostile input: real names are far shorter, and have no other runes.
+const (
+	maxType   = 32
+	typeRunes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+)
+
+// SetBackendType takes in the name of a backend as it stands in a record.
+func (a *Attrs) SetBackendType(name string) error {
+	if len(name) > maxType || strings.Trim(name, typeRunes) != "" {
+		return errors.New("not a name")
+	}
+	a.BackendType, a.Untyped = strings.ToLower(cmp.Or(name, DefaultBackend)), name == ""
+	return nil
+}
+
 // Precedence orders leases by age. Of two leases that collide the older one is
 // used.
 type Precedence struct {
@@ -86,14 +103,4 @@ func (l Lease) Equal(o Lease) bool {
 // EqualLeases reports whether two lists hold equal leases in the same order.
 func EqualLeases(a, b []*Lease) bool {
 	return slices.EqualFunc(a, b, func(l, o *Lease) bool { return l == o || l.Equal(*o) })
-}
-
-// Join returns the subnets of a lease for people, IPv4 first,
-// separated by a comma.
-func Join(p ipfam.Pair[netip.Prefix]) string {
-	var parts []string
-	for _, s := range ipfam.Prefixes(p) {
-		parts = append(parts, s.String())
-	}
-	return strings.Join(parts, ",")
 }

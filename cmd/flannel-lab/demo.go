@@ -18,7 +18,6 @@ import (
 	"flannel/internal/ipfam"
 	"flannel/lab"
 	"flannel/lab/sandbox"
-	"flannel/subnet"
 )
 
 func demo(args []string) int {
@@ -147,7 +146,7 @@ func (d *demonstration) leases(ctx context.Context, l *lab.Lab) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", h.Name, addrs(h.Addr), subnet.Join(e.Masked()), e.MTU, addrs(h.Pods()[0].Addr))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", h.Name, addrs(h.Addr), ipfam.Join(e.Masked()), e.MTU, addrs(h.Pods()[0].Addr))
 	}
 	return w.Flush()
 }

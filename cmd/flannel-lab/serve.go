@@ -17,7 +17,6 @@ import (
 	"flannel/internal/testkit/kubeplane"
 	"flannel/lab"
 	"flannel/lab/sandbox"
-	"flannel/subnet"
 )
 
 // socketName is the socket in the folder of the sandbox on which the lab answers
@@ -99,7 +98,7 @@ func statusOf(ctx context.Context, l *lab.Lab) []hostStatus {
 	for i, h := range l.Hosts {
 		hosts[i] = hostStatus{Name: h.Name, Uplink: uplinkOf(h), Subnet: "-", Missing: missing(ctx, h.Flanneld())}
 		if s, err := h.Subnet(); err == nil {
-			hosts[i].Subnet = subnet.Join(s)
+			hosts[i].Subnet = ipfam.Join(s)
 		}
 		var pods []string
 		for _, p := range h.Pods() {

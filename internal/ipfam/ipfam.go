@@ -5,6 +5,7 @@ package ipfam
 import (
 	"iter"
 	"net/netip"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +37,9 @@ func (f Family) String() string {
 	}
 	return "ipv6"
 }
+
+// Name returns "IPv4" or "IPv6", for people.
+func (f Family) Name() string { return Pair[string]{"IPv4", "IPv6"}[f] }
 
 // Bits returns the length of an address in bits: 32 or 128.
 func (f Family) Bits() int {
@@ -78,7 +82,27 @@ func Addrs(p Pair[netip.Addr]) iter.Seq2[Family, netip.Addr] {
 	return valid(p)
 }
 
-func valid[T interface{ IsValid() bool }](p Pair[T]) iter.Seq2[Family, T] {
+// Join returns the valid values of both families as text, separated by a comma.
+func Join[T value](p Pair[T]) string {
+	var parts []string
+	for _, v := range valid(p) {
+		parts = append(parts, v.String())
+	}
+	return strings.Join(parts, ",")
+}
+
+// Enabled reports which families have a valid value.
+func Enabled[T value](p Pair[T]) Pair[bool] {
+	return Pair[bool]{p[V4].IsValid(), p[V6].IsValid()}
+}
+
+// value is a prefix or an address.
+type value interface {
+	IsValid() bool
+	String() string
+}
+
+func valid[T value](p Pair[T]) iter.Seq2[Family, T] {
 	return func(yield func(Family, T) bool) {
 		for f, v := range p.Each() {
 			if v.IsValid() && !yield(f, v) {

@@ -131,7 +131,7 @@ func (m *Manager) discard(ctx context.Context, ownRecords []*record, pools alloc
 		if r.isReservation() && pools.Fit(r.lease.Subnet) || !r.mayBeDeleted(pools) {
 			continue
 		}
-		m.log.Info("lease of this node does not fit the network, deleting it", "subnet", subnet.Join(r.lease.Subnet))
+		m.log.Info("lease of this node does not fit the network, deleting it", "subnet", ipfam.Join(r.lease.Subnet))
 		if err := m.remove(ctx, r); err != nil {
 			return nil, err
 		}
@@ -169,7 +169,7 @@ func (m *Manager) removeDuplicates(ctx context.Context, own *record, duplicates 
 func (m *Manager) logDuplicates(own *record, duplicates []*record) {
 	for _, r := range duplicates {
 		m.log.Warn("another lease of this node is in the store, deleting it",
-			"subnet", subnet.Join(r.lease.Subnet), "own", subnet.Join(own.lease.Subnet))
+			"subnet", ipfam.Join(r.lease.Subnet), "own", ipfam.Join(own.lease.Subnet))
 	}
 }
 

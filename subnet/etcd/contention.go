@@ -3,7 +3,6 @@ package etcd
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"flannel/internal/ipfam"
@@ -74,7 +73,7 @@ var errDeleted = errors.New("the record was deleted")
 // conflict names what differs in the version of our record that another daemon
 // has written.
 func conflict(own subnet.Attrs, other subnet.Lease) error {
-	at, there := addresses(own), addresses(other.Attrs)
+	at, there := ipfam.Join(own.PublicIP), ipfam.Join(other.Attrs.PublicIP)
 	device, theirs := deviceOf(own), deviceOf(other.Attrs)
 	switch {
 	case other.Invalid != "":
@@ -88,15 +87,6 @@ func conflict(own subnet.Attrs, other subnet.Lease) error {
 			"stop the daemon of one of them, delete its device and start it again", device, at, there)
 	}
 	return fmt.Errorf("two daemons publish %s with %s; give each node its own --public-ip", at, device)
-}
-
-// addresses returns the public addresses for people.
-func addresses(a subnet.Attrs) string {
-	var parts []string
-	for _, addr := range ipfam.Addrs(a.PublicIP) {
-		parts = append(parts, addr.String())
-	}
-	return strings.Join(parts, ",")
 }
 
 // deviceOf returns the key material for people.

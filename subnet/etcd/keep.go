@@ -9,6 +9,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"flannel/internal/ipfam"
 	"flannel/subnet"
 	"flannel/subnet/alloc"
 )
@@ -48,7 +49,7 @@ func (m *Manager) check(ctx context.Context, lease subnet.Lease) (subnet.Lease, 
 		own = &record{lease: lease, name: encodeName(lease.Subnet)}
 	}
 	if own.lease.Subnet != lease.Subnet {
-		return subnet.Lease{}, 0, fmt.Errorf("%w: this node has %s", subnet.ErrLeaseLost, subnet.Join(own.lease.Subnet))
+		return subnet.Lease{}, 0, fmt.Errorf("%w: this node has %s", subnet.ErrLeaseLost, ipfam.Join(own.lease.Subnet))
 	}
 	own, err := m.settle(ctx, own, own.lease.Attrs)
 	var later retryAt
@@ -127,7 +128,7 @@ func (m *Manager) trySettle(ctx context.Context, known *record, want subnet.Attr
 	case changed:
 		m.noteRestored(next, conflict(want, own.lease))
 	case due:
-		m.log.Info("lease renewed", "subnet", subnet.Join(next.lease.Subnet), "until", next.lease.Expires)
+		m.log.Info("lease renewed", "subnet", ipfam.Join(next.lease.Subnet), "until", next.lease.Expires)
 	}
 	return next, nil
 }

@@ -16,11 +16,7 @@ import (
 const (
 	maxName  = 128
 	maxValue = 8192
-	maxType  = 32
 )
-
-// typeRunes are what the name of a backend type may hold.
-const typeRunes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
 // encodeName returns the last element of a lease's key:
 // "10.244.17.0-24", with IPv6 "10.244.17.0-24&fd00:10:244:3::-64", and for
@@ -105,7 +101,7 @@ func decodeAddr(f ipfam.Family, raw json.RawMessage) (netip.Addr, error) {
 	a, err := netip.ParseAddr(text)
 	switch {
 	case err != nil || ipfam.Of(a) != f || a.Is4In6() || a.Zone() != "":
-		return a, fmt.Errorf("%s is not an %s address", ipfam.Pair[string]{"PublicIP", "PublicIPv6"}[f], ipfam.Pair[string]{"IPv4", "IPv6"}[f])
+		return a, fmt.Errorf("%s is not an %s address", ipfam.Pair[string]{"PublicIP", "PublicIPv6"}[f], f.Name())
 	case a.IsUnspecified():
 		return netip.Addr{}, nil
 	}
@@ -141,22 +137,15 @@ func decodeValue(value []byte) (subnet.Attrs, error) {
 	if err := json.Unmarshal(value, &r); err != nil {
 		return subnet.Attrs{}, fmt.Errorf("value: %w", err)
 	}
-	a := subnet.Attrs{
-		BackendType: subnet.DefaultBackend,
-		Untyped:     r.BackendType == "", // flannel's udp backend writes none
-		Data:        ipfam.Pair[string]{present(r.BackendData), present(r.BackendV6Data)},
-	}
+	a := subnet.Attrs{Data: ipfam.Pair[string]{present(r.BackendData), present(r.BackendV6Data)}}
 	for f, raw := range (ipfam.Pair[json.RawMessage]{r.PublicIP, r.PublicIPv6}).Each() {
 		var err error
 		if a.PublicIP[f], err = decodeAddr(f, raw); err != nil {
 			return subnet.Attrs{}, err
 		}
 	}
-	if !a.Untyped {
-		a.BackendType = strings.ToLower(r.BackendType)
-	}
-	if len(r.BackendType) > maxType || strings.Trim(r.BackendType, typeRunes) != "" {
-		return subnet.Attrs{}, errors.New("BackendType is not a name")
+	if err := a.SetBackendType(r.BackendType); err != nil {
+		return subnet.Attrs{}, fmt.Errorf("BackendType is %w", err)
 	}
 	return a, nil
 }

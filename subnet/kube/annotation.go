@@ -132,22 +132,16 @@ func toggleBlank(data string) string {
 	return " " + data
 }
 
-// Records are hostile input. Real ones are far below these sizes, in bytes.
-const (
-	maxData = 8192
-	maxType = 32
-)
+// maxData is far more than real records have, in bytes. They are hostile input.
+const maxData = 8192
 
 // decode reads what a Node publishes in the families that are on. With an error
 // it returns what could be read. In the other families anything may be published:
 // by flannel the public address 0.0.0.0, or what was true before.
 func (k *annotations) decode(have map[string]string, families ipfam.Pair[bool]) (subnet.Attrs, error) {
-	a := subnet.Attrs{BackendType: subnet.DefaultBackend, Untyped: have[k.backendType] == ""}
-	if name := have[k.backendType]; name != "" {
-		if len(name) > maxType || strings.TrimFunc(name, isTypeRune) != "" {
-			return a, fmt.Errorf("annotation %s is not a name", k.backendType)
-		}
-		a.BackendType = strings.ToLower(name)
+	a := subnet.Attrs{BackendType: subnet.DefaultBackend}
+	if err := a.SetBackendType(have[k.backendType]); err != nil {
+		return a, fmt.Errorf("annotation %s is %w", k.backendType, err)
 	}
 	for f, on := range families.Each() {
 		if !on {
@@ -205,10 +199,6 @@ func (k *annotations) typeGone(is, was subnet.Attrs, have map[string]string) boo
 		}
 	}
 	return false
-}
-
-func isTypeRune(r rune) bool {
-	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
 }
 
 func decodeAddr(f ipfam.Family, key string, have map[string]string) (netip.Addr, error) {

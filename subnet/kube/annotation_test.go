@@ -181,7 +181,7 @@ func TestWrongAnnotations(t *testing.T) {
 		"data that are not JSON":   {k.data[ipfam.V4], "{", "is not JSON"},
 		"far too much":             {k.data[ipfam.V4], `"` + strings.Repeat("x", maxData) + `"`, "at most"},
 		"a type with blanks":       {k.backendType, "vx lan", "is not a name"},
-		"a long type":              {k.backendType, strings.Repeat("x", maxType+1), "is not a name"},
+		"a long type":              {k.backendType, strings.Repeat("x", 33), "is not a name"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

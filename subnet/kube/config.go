@@ -95,7 +95,7 @@ func (m *Manager) network() ipfam.Pair[netip.Prefix] {
 	return m.config.Network
 }
 
-func (m *Manager) families() ipfam.Pair[bool] { return enabled(m.network()) }
+func (m *Manager) families() ipfam.Pair[bool] { return ipfam.Enabled(m.network()) }
 
 // Overrides implements subnet.Manager: it returns the addresses that replace the
 // flags. It waits for our Node.

@@ -7,6 +7,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"flannel/internal/ipfam"
 	"flannel/internal/loop"
 	"flannel/subnet"
 )
@@ -71,7 +72,7 @@ func (k *keeper) check(ctx context.Context, n *Node) (done bool, again time.Time
 	case !usable:
 		return false, again, nil // the data path stays as it is
 	case have != k.own.Subnet:
-		return false, again, fmt.Errorf("%w: Node %q has %s", subnet.ErrLeaseLost, n.Name, subnet.Join(have))
+		return false, again, fmt.Errorf("%w: Node %q has %s", subnet.ErrLeaseLost, n.Name, ipfam.Join(have))
 	}
 	if p := precedence(n); p != k.own.Precedence {
 		k.own.Precedence = p

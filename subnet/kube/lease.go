@@ -60,7 +60,7 @@ func precedence(n *Node) subnet.Precedence {
 // ownSubnets returns the subnets of this node. An error contains what is missing or
 // wrong, and how to correct it.
 func ownSubnets(n *Node, network ipfam.Pair[netip.Prefix]) (ipfam.Pair[netip.Prefix], error) {
-	have, err := subnets(n, enabled(network))
+	have, err := subnets(n, ipfam.Enabled(network))
 	if err != nil {
 		return have, &causeError{reason: "BadPodCIDR", text: fmt.Sprintf("Node %q: %v; see: kubectl get node %s -o jsonpath='{.spec.podCIDRs}'", n.Name, err, n.Name)}
 	}
@@ -69,7 +69,7 @@ func ownSubnets(n *Node, network ipfam.Pair[netip.Prefix]) (ipfam.Pair[netip.Pre
 		case !s.IsValid():
 			what := "pod CIDR"
 			if len(n.podCIDRs()) > 0 {
-				what = familyName[f] + " " + what
+				what = f.Name() + " " + what
 			}
 			return have, noPodCIDR(n.Name, what)
 		case s.Bits() < net.Bits() || !net.Contains(s.Addr()):
@@ -86,7 +86,7 @@ func ownSubnets(n *Node, network ipfam.Pair[netip.Prefix]) (ipfam.Pair[netip.Pre
 // that it has none, or one that cannot be used.
 func servedNetwork(n *Node, network ipfam.Pair[netip.Prefix]) (ipfam.Pair[netip.Prefix], error) {
 	served := network
-	have, err := subnets(n, enabled(network))
+	have, err := subnets(n, ipfam.Enabled(network))
 	if err == nil && have != (ipfam.Pair[netip.Prefix]{}) {
 		for f, s := range have.Each() {
 			if !s.IsValid() {
@@ -98,16 +98,12 @@ func servedNetwork(n *Node, network ipfam.Pair[netip.Prefix]) (ipfam.Pair[netip.
 	return served, err
 }
 
-func enabled(network ipfam.Pair[netip.Prefix]) ipfam.Pair[bool] {
-	return ipfam.Pair[bool]{network[ipfam.V4].IsValid(), network[ipfam.V6].IsValid()}
-}
-
 // missingFamily returns an error that names the family of a dual-stack network
 // in which a node has no pod CIDR, nil if it has both.
 func missingFamily(name string, served ipfam.Pair[netip.Prefix]) error {
-	for f, on := range enabled(served).Each() {
+	for f, on := range ipfam.Enabled(served).Each() {
 		if !on {
-			return noPodCIDR(name, familyName[f]+" pod CIDR, and runs without "+familyName[f])
+			return noPodCIDR(name, f.Name()+" pod CIDR, and runs without "+f.Name())
 		}
 	}
 	return nil
@@ -115,8 +111,6 @@ func missingFamily(name string, served ipfam.Pair[netip.Prefix]) error {
 
 // networkKey is the key of the network configuration that holds the network.
 var networkKey = ipfam.Pair[string]{"Network", "IPv6Network"}
-
-var familyName = ipfam.Pair[string]{"IPv4", "IPv6"}
 
 func noPodCIDR(name, what string) error {
 	return &causeError{reason: "NoPodCIDR", text: fmt.Sprintf("Node %q has no %s: give the cluster one with kubeadm init --pod-network-cidr, "+

@@ -84,7 +84,7 @@ func (s *Store) Get(subnets ipfam.Pair[netip.Prefix]) (l subnet.Lease, reservati
 	return e.lease, e.reservation, true
 }
 
-func name(subnets ipfam.Pair[netip.Prefix]) string { return subnet.Join(subnets) }
+func name(subnets ipfam.Pair[netip.Prefix]) string { return ipfam.Join(subnets) }
 
 // put is called with the lock held.
 func (s *Store) put(l subnet.Lease, reservation bool, by *Manager) subnet.Lease {

@@ -254,7 +254,7 @@ func (m *Manager) usable() *state {
 func (m *Manager) run(s *state) {
 	m.update(func() { m.running = s })
 	m.o.Log.Warn("the store of leases cannot be reached; this node runs from what it knew last",
-		"known", s.Contact, "subnet", subnet.Join(s.Own.Subnet))
+		"known", s.Contact, "subnet", ipfam.Join(s.Own.Subnet))
 	m.o.Running(s.Contact)
 }
 
