@@ -53,6 +53,8 @@ func TestMissPutsADeletedPeerBack(t *testing.T) {
 
 func TestMissInstallsAPeerOnDemand(t *testing.T) {
 	n := newNode(t)
+	installed := make(chan netip.Prefix, 10)
+	n.Reconciler = open(t, n.NS, kernel.Options{Scope: scope, Installed: func(p netip.Prefix) { installed <- p }})
 	follow(t, n.Reconciler)
 	state := single(n.uplink)
 	state.Routes = []kernel.Route{{Dst: network4, Dev: "flannel.1", Metric: 100}}
@@ -73,6 +75,9 @@ func TestMissInstallsAPeerOnDemand(t *testing.T) {
 		if !strings.Contains(n.Dump(), entry) {
 			t.Errorf("%q is missing in:\n%s", entry, n.Dump())
 		}
+	}
+	if n := len(installed); n != 1 || <-installed != subnet4(2) {
+		t.Errorf("%d peers are reported as installed", n)
 	}
 	n.Invalidate()
 	if stats := apply(t, n, state); stats.Changed() != 0 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"flannel/kernel/rtnl"
@@ -24,6 +25,9 @@ type Options struct {
 	// Unused is the time without traffic after which the entries of an
 	// on-demand peer are removed; zero means five minutes.
 	Unused time.Duration
+	// Installed is called when the entries of an on-demand peer are put because
+	// the kernel has asked for them. It must not block; nil calls nothing.
+	Installed func(subnet netip.Prefix)
 }
 
 const defaultEventBuffer = 4 << 20
@@ -72,6 +76,9 @@ func New(o Options) (*Reconciler, error) {
 	})
 	if o.Unused != 0 {
 		r.unused = o.Unused
+	}
+	if o.Installed != nil {
+		r.installed = o.Installed
 	}
 	return r, nil
 }

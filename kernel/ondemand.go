@@ -229,6 +229,7 @@ func (p *pass) install(m Miss, w *tableWork) bool {
 		w.fdb.putAgain(e.fdb.Key, e.fdb.Value)
 		w.neighbors.putAgain(e.neighbor.Key, e.neighbor.Value)
 		w.routes.putAgain(e.route.Key, e.route.Value)
+		p.r.installed(peer.Subnet)
 	}
 	if m.Addr != peer.Neighbor.Addr {
 		p.waiting = append(p.waiting, Waiting{NeighborKey{m.Index, m.Addr}, peer.Neighbor.MAC})

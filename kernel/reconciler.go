@@ -20,8 +20,10 @@ type Reconciler struct {
 	backing Backing
 	// unused is the time without traffic after which the entries of an
 	// on-demand peer are removed.
-	unused   time.Duration
-	counters counters
+	unused time.Duration
+	// installed is Options.Installed.
+	installed func(netip.Prefix)
+	counters  counters
 	// mode says what the cache is worth.
 	mode atomic.Int32
 
@@ -70,7 +72,7 @@ const defaultUnused = 5 * time.Minute
 // NewReconciler returns a Reconciler over a backing of which nothing is known.
 func NewReconciler(log *slog.Logger, scope Scope, b Backing) *Reconciler {
 	return &Reconciler{
-		log: log, scope: scope, backing: b, unused: defaultUnused, prepared: map[int]bool{}, cache: newCache(),
+		log: log, scope: scope, backing: b, unused: defaultUnused, installed: func(netip.Prefix) {}, prepared: map[int]bool{}, cache: newCache(),
 		onDemand: onDemand{blackholes: map[RouteKey]time.Time{}},
 	}
 }

@@ -133,13 +133,22 @@ func lastLines(text string, n int) string {
 
 // Get reads a page of the daemon's health port, from inside the host.
 func (d *Daemon) Get(ctx context.Context, path string) (code int, body string, err error) {
+	return d.request(ctx, http.MethodGet, path)
+}
+
+// Post is Get with the method POST.
+func (d *Daemon) Post(ctx context.Context, path string) (code int, body string, err error) {
+	return d.request(ctx, http.MethodPost, path)
+}
+
+func (d *Daemon) request(ctx context.Context, method, path string) (code int, body string, err error) {
 	client := http.Client{Transport: &http.Transport{
 		DialContext: d.host.Dial,
 		// The daemon may be another one at the next call.
 		DisableKeepAlives: true,
 	}}
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(d.options.HealthPort))
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+address+path, nil)
 	if err != nil {
 		return 0, "", err
 	}

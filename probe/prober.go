@@ -292,13 +292,14 @@ func (p *Prober) probedLocked(i int) backend.Probed {
 	if c.verdict == unknown {
 		return backend.Probed{}
 	}
+	now := p.now()
 	out := backend.Probed{
 		At:        p.start.Add(c.sent),
 		RoundTrip: c.roundTrip.Seconds(),
 		Largest:   c.largest(),
-		WayBack:   c.wayBack(),
+		WayBack:   c.wayBack(now),
 	}
-	out.Verdict, out.Why = p.core.verdictOf(i)
+	out.Verdict, out.Why = p.core.verdictOf(i, now)
 	if c.answered > 0 {
 		at := p.start.Add(c.answered)
 		out.Answered = &at

@@ -141,16 +141,16 @@ func tooNarrow(p *peer, pr backend.Probe) string {
 }
 
 // verdictOf returns the verdict of a peer, and one line that explains it.
-func (c *core) verdictOf(i int) (backend.Verdict, string) {
+func (c *core) verdictOf(i int, now time.Duration) (backend.Verdict, string) {
 	p, s := &c.peers[i], &c.status[i]
 	v := p.verdict
 	if v == silent && s.Probe.Device && c.neverAnswers() {
 		v = broken
 	}
-	return verdictNames[v], why(p, s, v)
+	return verdictNames[v], why(p, s, v, now)
 }
 
-func why(p *peer, s *backend.PeerStatus, v verdict) string {
+func why(p *peer, s *backend.PeerStatus, v verdict, now time.Duration) string {
 	switch {
 	case p.tooLong:
 		return fmt.Sprintf("packets of %d bytes do not leave this host (%v): a route or a device has a smaller MTU", s.Probe.MTU, p.local)
@@ -160,7 +160,7 @@ func why(p *peer, s *backend.PeerStatus, v verdict) string {
 		return ""
 	case p.smallLost == 0:
 		return tooNarrow(p, s.Probe)
-	case p.wayBack():
+	case p.wayBack(now):
 		return "no answer, but its own probes arrive here: the way there is cut, the way back works"
 	case v == broken:
 		return fmt.Sprintf("no answer: the way to %s or a firewall of a host drops the packets, the peer or its device is gone, or %s is not its address",
@@ -171,6 +171,11 @@ func why(p *peer, s *backend.PeerStatus, v verdict) string {
 	return "it has never answered: the way there is broken, or something drops echo requests"
 }
 
-// wayBack reports whether the peer's probes have arrived here since its answers do
+// recent is how long a peer's probe counts as a sign that the way back works.
+const recent = time.Minute
+
+// wayBack reports whether the peer's probes arrive here although its answers do
 // not.
-func (p *peer) wayBack() bool { return p.smallLost >= enough && p.heard > p.lost }
+func (p *peer) wayBack(now time.Duration) bool {
+	return p.smallLost >= enough && p.heard > p.lost && now-p.heard < recent
+}

@@ -185,7 +185,11 @@ func (d *daemon) newUplink(families ipfam.Pair[bool], overrides ipfam.Pair[netip
 // newKernel opens the kernel's tables.
 func (d *daemon) newKernel(scope kernel.Scope) (network.Kernel, error) {
 	scope.Instance = d.options.instance()
-	k, err := kernel.New(kernel.Options{Log: d.log, Scope: scope, LockDir: d.lockDir})
+	o := kernel.Options{Log: d.log, Scope: scope, LockDir: d.lockDir}
+	if d.prober != nil {
+		o.Installed = d.prober.Touch
+	}
+	k, err := kernel.New(o)
 	if err != nil {
 		return nil, err
 	}
