@@ -1,0 +1,50 @@
+package main
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"flannel/internal/ipfam"
+)
+
+func TestARouteIsToldByItsMetric(t *testing.T) {
+	subnet, err := netlink.ParseIPNet("10.244.1.0/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := netlink.Route{Dst: subnet, Priority: 7}
+	via := direct
+	via.Gw = netip.MustParseAddr("172.31.1.12").AsSlice()
+	for want, r := range map[string]netlink.Route{
+		"route 10.244.1.0/24 dev eth0 metric 7":                 direct,
+		"route 10.244.1.0/24 via 172.31.1.12 dev eth0 metric 7": via,
+	} {
+		if got := describe(&r, "eth0"); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestAHostUsesTheRecordsOfOthers(t *testing.T) {
+	v4 := func(n string, except int) record {
+		return record{
+			subnet: ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.244." + n + ".0/24")},
+			public: ipfam.Pair[netip.Addr]{netip.MustParseAddr("172.31.1." + n)}, except: except,
+		}
+	}
+	all := []record{v4("10", 0), v4("11", 1), v4("12", nobody), v4("13", 1)}
+	for own, want := range []string{"11 12 13", "10 12"} {
+		var got []string
+		for line := range strings.Lines(wanted(hostgw, 1500, own, all)) {
+			if _, rest, found := strings.Cut(line, "via 172.31.1."); found {
+				got = append(got, rest[:2])
+			}
+		}
+		if got := strings.Join(got, " "); got != want {
+			t.Errorf("host %d uses %s, want %s", own, got, want)
+		}
+	}
+}
