@@ -52,9 +52,10 @@ func (s *suite) wrong(ctx context.Context, uses []use) error {
 			return errors.Join(err, fmt.Errorf("%s: packet filter rules (- missing, + too much):\n%s", h.Name, diff))
 		}
 	}
-	for _, h := range s.lab.Hosts {
-		if err := s.sees(ctx, h); err != nil {
-			return err
+	for i, h := range s.lab.Hosts {
+		have, err := usedPeers(ctx, h)
+		if diff := difference(wantedPeers(i, published), have); diff != "" || err != nil {
+			return errors.Join(err, fmt.Errorf("%s: peers in its status (- missing, + too much):\n%s", h.Name, diff))
 		}
 	}
 	return s.lab.PingAll(ctx).Err()

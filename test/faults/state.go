@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -60,7 +59,7 @@ func wanted(backend string, uplinkMTU, own int, all []record) string {
 		}
 		for _, peer := range all {
 			switch vtep := peer.subnet[f].Addr(); {
-			case peer.except == own || !peer.subnet[f].IsValid() || !peer.public[f].IsValid() || peer.public[f].IsUnspecified():
+			case !peer.usedBy(own, f):
 			case backend == vxlan:
 				add("route %s via %s dev %s metric %d onlink", peer.subnet[f], vtep, dev, peerMetric(peer.subnet[f]))
 				add("neighbour %s %s %s", dev, vtep, peer.mac[f])
@@ -70,8 +69,7 @@ func wanted(backend string, uplinkMTU, own int, all []record) string {
 			}
 		}
 	}
-	slices.Sort(lines)
-	return strings.Join(lines, "\n") + "\n"
+	return sortedText(lines)
 }
 
 // actual is the same of the kernel.
@@ -111,8 +109,7 @@ func actual(h *netlink.Handle) (string, error) {
 			add("%s", describe(&r, names[r.LinkIndex]))
 		}
 	}
-	slices.Sort(lines)
-	return strings.Join(lines, "\n") + "\n", nil
+	return sortedText(lines), nil
 }
 
 func describe(r *netlink.Route, dev string) string {

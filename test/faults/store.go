@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"flannel/internal/ipfam"
@@ -32,6 +30,11 @@ type record struct {
 	mac    ipfam.Pair[string]
 	// except is the number of the host that does not use it.
 	except int
+}
+
+// usedBy reports whether a host uses a record in one family.
+func (r record) usedBy(host int, f ipfam.Family) bool {
+	return r.except != host && r.subnet[f].IsValid() && r.public[f].IsValid() && !r.public[f].IsUnspecified()
 }
 
 // attrs are what the suite publishes for nodes that do not exist.
@@ -206,16 +209,4 @@ func (a attrs) annotations(backend string) map[string]any {
 		annotation + "public-ip": a.public[ipfam.V4], annotation + "public-ipv6": a.public[ipfam.V6],
 		annotation + "backend-data": data, annotation + "backend-v6-data": data,
 	}
-}
-
-// sees reports whether a daemon knows the marker of this round.
-func (s *suite) sees(ctx context.Context, h *lab.Host) error {
-	code, body, err := h.Flanneld().Get(ctx, "/status")
-	if err != nil || code != http.StatusOK {
-		return errors.Join(err, fmt.Errorf("%s: /status: %d", h.Name, code))
-	}
-	if !slices.Contains(strings.Split(body, `"`), s.marker()) {
-		return fmt.Errorf("%s does not follow the store: its status has no peer at %s", h.Name, s.marker())
-	}
-	return nil
 }
