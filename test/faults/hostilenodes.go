@@ -55,6 +55,8 @@ func (s scene) mayBe(key string, value any) bool {
 	switch key {
 	case "public-ipv6":
 		return value == ""
+	case "backend-type":
+		return s.backend == udp && value == "" // as flannel's udp writes it
 	case "backend-data":
 		return s.backend != vxlan && (value == "" || value == "null")
 	}
