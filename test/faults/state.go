@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -28,13 +29,15 @@ const (
 	udpMetric   = 100
 )
 
-// peerMetric is the metric of the route to a peer's subnet: that of its number
-// among the /24, or the kernel's default for IPv6.
+// peerMetric is the metric of the route to a peer's subnet: IPv6 has the kernel's
+// default, IPv4 the low byte of the number that the subnet has among those of its
+// length, plus one.
 func peerMetric(subnet netip.Prefix) int {
 	if !subnet.Addr().Is4() {
 		return 1024
 	}
-	return 1 + int(subnet.Addr().As4()[2])
+	a := subnet.Addr().As4()
+	return 1 + int(binary.BigEndian.Uint32(a[:])>>(32-subnet.Bits()))%256
 }
 
 // wanted is the state of host number own: what its own record, its uplink and

@@ -28,6 +28,16 @@ func TestARouteIsToldByItsMetric(t *testing.T) {
 	}
 }
 
+func TestMetricsOfRoutesToPeers(t *testing.T) {
+	for subnet, want := range map[string]int{
+		"10.244.17.0/24": 18, "10.244.255.0/24": 256, "10.244.205.4/30": 66, "fd00:10:244:1::/64": 1024,
+	} {
+		if got := peerMetric(netip.MustParsePrefix(subnet)); got != want {
+			t.Errorf("%s: got %d, want %d", subnet, got, want)
+		}
+	}
+}
+
 func TestAHostUsesTheRecordsOfOthers(t *testing.T) {
 	v4 := func(n string, except int) record {
 		return record{
