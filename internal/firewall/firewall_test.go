@@ -130,6 +130,8 @@ func TestDropsInTheWordsOfNFT(t *testing.T) {
 		"iifname eth* udp dport 8472 log drop":          "in, certain",
 		"udp dport { 53, 8472 } drop":                   "in, not understood",
 		"ct state invalid drop":                         "in, not understood",
+		"udp dport 8472 fib daddr type local drop":      "in, not understood",
+		"meta l4proto udp socket transparent 1 drop":    "in, not understood",
 		"ip saddr & 255.0.0.255 == 10.0.0.1 drop":       "in, not understood",
 		"ip saddr 10.0.0.0/8 tcp dport 22 counter drop": "",
 	} {

@@ -180,6 +180,8 @@ func Conditions(f ipfam.Family, list []expr.Any) (out []Condition, all bool) {
 			o, ok := registers[e.Register]
 			c, understood := o.compare(f, e)
 			add(c, ok && understood)
+			// What is loaded next may be an expression that the library leaves out.
+			delete(registers, e.Register)
 		case *expr.Match:
 			if c, has, ok := portsOf(e.Info).destination(f); has || !ok {
 				add(c, ok)
