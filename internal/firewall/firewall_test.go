@@ -123,7 +123,8 @@ func TestDropsOfAPacket(t *testing.T) {
 }
 
 func TestDropsInTheWordsOfNFT(t *testing.T) {
-	for rule, want := range map[string]string{
+	for rules, want := range map[string]string{
+		"udp dport vmap { 53 : accept };drop":           "in, certain, may be accepted",
 		"meta nfproto ipv6 drop":                        "",
 		"meta nfproto ipv4 udp dport 8472 drop":         "in, certain",
 		"udp dport != 53 drop":                          "in, certain",
@@ -138,9 +139,11 @@ func TestDropsInTheWordsOfNFT(t *testing.T) {
 		h := newHost(t)
 		h.Tool("nft", "add table inet mine")
 		h.Tool("nft", "add chain inet mine in { type filter hook input priority 10 ; }")
-		h.Tool("nft", "add rule inet mine in "+rule)
+		for rule := range strings.SplitSeq(rules, ";") {
+			h.Tool("nft", "add rule inet mine in "+rule)
+		}
 		if got := h.drops("nft", tunnel(ipfam.V4)); got != want {
-			t.Errorf("%s: got %q, want %q", rule, got, want)
+			t.Errorf("%s: got %q, want %q", rules, got, want)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
+	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
 )
@@ -123,6 +124,10 @@ func (c nftChain) parse(r *nftables.Rule) rule {
 			out.verdict = nftVerdicts[e.Kind]
 			if e.Chain != "" {
 				out.to = nftChain{tables: c.tables, table: c.table, label: e.Chain, family: c.family}
+			}
+		case *expr.Lookup:
+			if e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT {
+				out.verdict = Accept // for some packets: what a map holds is not read
 			}
 		case *expr.Reject:
 			out.verdict = Drop
