@@ -52,10 +52,7 @@ func (p *passState) filterNodes(own subnet.Lease, validation subnet.Validation) 
 	if p.n.filter == nil || !p.n.config.ExcludeNodes {
 		return
 	}
-	var addrs []netip.Addr
-	for _, a := range ipfam.Addrs(own.Attrs.PublicIP) {
-		addrs = append(addrs, a)
-	}
+	addrs := ipfam.List(own.Attrs.PublicIP)
 	for i := range validation.Peers {
 		for _, a := range ipfam.Addrs(validation.Peers[i].Attrs.PublicIP) {
 			if !validation.Shared[a] || p.site.isOnLink(a) {

@@ -89,9 +89,9 @@ func (n *Network) Status() (Status, bool) {
 	}
 	s := Status{
 		Backend: n.config.BackendType,
-		Network: prefixes(n.config.Network),
+		Network: ipfam.List(n.config.Network),
 		Lease: LeaseStatus{
-			Name: r.own.Name, Subnet: prefixes(r.own.Subnet), PublicIP: addrList(r.own.Attrs.PublicIP),
+			Name: r.own.Name, Subnet: ipfam.List(r.own.Subnet), PublicIP: ipfam.List(r.own.Attrs.PublicIP),
 		},
 		Uplink:   uplinkStatus(r),
 		Devices:  []DeviceStatus{},
@@ -137,7 +137,7 @@ func (n *Network) Status() (Status, bool) {
 
 func uplinkStatus(r *result) UplinkStatus {
 	up := r.host.Uplink
-	return UplinkStatus{Name: up.Name, MTU: up.MTU, Addr: addrList(up.Addr), Why: up.Why, Problem: errText(r.gone)}
+	return UplinkStatus{Name: up.Name, MTU: up.MTU, Addr: ipfam.List(up.Addr), Why: up.Why, Problem: errText(r.gone)}
 }
 
 // ServeStatus answers /status.
@@ -158,20 +158,4 @@ func errText(err error) string {
 		return ""
 	}
 	return err.Error()
-}
-
-func prefixes(p ipfam.Pair[netip.Prefix]) []netip.Prefix {
-	out := []netip.Prefix{}
-	for _, s := range ipfam.Prefixes(p) {
-		out = append(out, s)
-	}
-	return out
-}
-
-func addrList(p ipfam.Pair[netip.Addr]) []netip.Addr {
-	out := []netip.Addr{}
-	for _, a := range ipfam.Addrs(p) {
-		out = append(out, a)
-	}
-	return out
 }

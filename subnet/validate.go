@@ -114,18 +114,7 @@ func (s *Site) isOwn(own, l *Lease) bool {
 		return true
 	}
 	keyed := l.Attrs.Data != (ipfam.Pair[string]{})
-	return l.Attrs.PublicIP == own.Attrs.PublicIP && (keyed || s.hasLocal(l)) && l.Attrs == own.Attrs
-}
-
-// hasLocal reports whether an interface of this host has a public address of a
-// lease.
-func (s *Site) hasLocal(l *Lease) bool {
-	for _, a := range ipfam.Addrs(l.Attrs.PublicIP) {
-		if s.isLocal(a) {
-			return true
-		}
-	}
-	return false
+	return l.Attrs.PublicIP == own.Attrs.PublicIP && (keyed || slices.ContainsFunc(ipfam.List(own.Attrs.PublicIP), s.isLocal)) && l.Attrs == own.Attrs
 }
 
 func (s *Site) isLocal(a netip.Addr) bool {

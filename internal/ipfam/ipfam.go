@@ -85,10 +85,19 @@ func Addrs(p Pair[netip.Addr]) iter.Seq2[Family, netip.Addr] {
 // Join returns the valid values of both families as text, separated by a comma.
 func Join[T value](p Pair[T]) string {
 	var parts []string
-	for _, v := range valid(p) {
+	for _, v := range List(p) {
 		parts = append(parts, v.String())
 	}
 	return strings.Join(parts, ",")
+}
+
+// List returns the valid values of both families. It is never nil.
+func List[T value](p Pair[T]) []T {
+	list := make([]T, 0, len(p))
+	for _, v := range valid(p) {
+		list = append(list, v)
+	}
+	return list
 }
 
 // Enabled reports which families have a valid value.

@@ -116,20 +116,18 @@ func (p published) wrote(id clientv3.LeaseID) bool { return slices.Contains(p.Le
 // under its name: a key or, if the backend has none and no node has attached an
 // etcd lease, an address.
 func (p published) identifies(a subnet.Attrs, etcdLease clientv3.LeaseID) bool {
-	keys := keysOf(a)
-	if len(keys) > 0 {
-		return slices.ContainsFunc(keys, func(key string) bool { return slices.Contains(p.Keys, key) })
+	if keys := keysOf(a); len(keys) > 0 {
+		return overlap(keys, p.Keys)
 	}
 	return etcdLease == clientv3.NoLease && p.hasAddress(a.PublicIP)
 }
 
 func (p published) hasAddress(public ipfam.Pair[netip.Addr]) bool {
-	for _, addr := range ipfam.Addrs(public) {
-		if slices.Contains(p.Addresses, addr) {
-			return true
-		}
-	}
-	return false
+	return overlap(ipfam.List(public), p.Addresses)
+}
+
+func overlap[T comparable](a, b []T) bool {
+	return slices.ContainsFunc(a, func(item T) bool { return slices.Contains(b, item) })
 }
 
 // confirmed is p for a node that starts with this subnet of an earlier run or
@@ -145,22 +143,7 @@ func (p published) confirmed(public ipfam.Pair[netip.Addr], prev ipfam.Pair[neti
 // sameNode reports whether two records were published by one node: they share
 // a public address or the key material of the device.
 func sameNode(a, b subnet.Attrs) bool {
-	for f, addr := range ipfam.Addrs(a.PublicIP) {
-		if addr == b.PublicIP[f] {
-			return true
-		}
-	}
-	return sameKey(a, b)
-}
-
-// sameKey reports whether two records share key material.
-func sameKey(a, b subnet.Attrs) bool {
-	for f, data := range a.Data.Each() {
-		if id := identity(data); id != "" && id == identity(b.Data[f]) {
-			return true
-		}
-	}
-	return false
+	return overlap(ipfam.List(a.PublicIP), ipfam.List(b.PublicIP)) || overlap(keysOf(a), keysOf(b))
 }
 
 // identity returns what in a backend's data belongs to one node alone: the MAC
@@ -176,15 +159,14 @@ func identity(data string) string {
 // sameAddress reports whether a record has the address that a node is known
 // by: the IPv4 one, if it has one.
 func sameAddress(record, node subnet.Attrs) bool {
-	for f, addr := range ipfam.Addrs(node.PublicIP) {
-		return record.PublicIP[f] == addr
-	}
-	return false
+	known := ipfam.List(node.PublicIP)
+	return len(known) > 0 && record.PublicIP[ipfam.Of(known[0])] == known[0]
 }
 
 // sameOrigin reports whether two records surely come from one node: they share
 // key material or, if the backend has none, are the same. With udp the records of
 // several nodes may be the same, from behind one address.
 func sameOrigin(a, b subnet.Attrs) bool {
-	return sameKey(a, b) || a.BackendType != subnet.DefaultBackend && a == b && len(keysOf(a)) == 0
+	keys := keysOf(a)
+	return overlap(keys, keysOf(b)) || len(keys) == 0 && a == b && a.BackendType != subnet.DefaultBackend
 }

@@ -97,16 +97,6 @@ func (m *Manager) awaitNode(ctx context.Context) (*Node, error) {
 	return m.awaitOwn(ctx, func(*Node) error { return nil })
 }
 
-// awaitUsable waits until our Node exists and has subnets that can be used.
-func (m *Manager) awaitUsable(ctx context.Context) (*Node, ipfam.Pair[netip.Prefix], error) {
-	var have ipfam.Pair[netip.Prefix]
-	n, err := m.own.await(ctx, func(n *Node) (ok bool) {
-		have, ok = m.usableSubnets(ctx, n)
-		return ok
-	})
-	return n, have, err
-}
-
 // usableSubnets returns the subnets of our Node, or reports why they cannot be
 // used.
 func (m *Manager) usableSubnets(ctx context.Context, n *Node) (have ipfam.Pair[netip.Prefix], ok bool) {

@@ -15,7 +15,11 @@ func (m *Manager) Acquire(ctx context.Context, a subnet.Attrs, _ ipfam.Pair[neti
 	m.asked.Store(&a)
 	var l subnet.Lease
 	err := m.repeat(ctx, condPublish, func() error {
-		n, have, err := m.awaitUsable(ctx)
+		var have ipfam.Pair[netip.Prefix]
+		n, err := m.own.await(ctx, func(n *Node) (ok bool) {
+			have, ok = m.usableSubnets(ctx, n)
+			return ok
+		})
 		if err != nil {
 			return err
 		}
