@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -14,7 +15,7 @@ import (
 // loop makes passes: at once if something changed, again with backoff if one
 // was incomplete, and on a slow timer.
 func (n *Network) loop(ctx context.Context) error {
-	p := &passState{n: n, report: newReporter(n.Log), lists: make(chan storeList, 1)}
+	p := &passState{n: n, failures: logonce.NewFailures(n.Log, slog.LevelWarn), lists: make(chan storeList, 1)}
 	defer p.readers.Wait()
 	if held, err := n.kernel.Held(ctx); err == nil && n.needs.Peers {
 		p.guard.start(held, n.config.Network)
@@ -64,7 +65,7 @@ type passState struct {
 	// siteKnown is whether site is up to date.
 	site      site
 	siteKnown bool
-	report    reporter
+	failures  *logonce.Failures
 	// lists delivers a list that the guard has asked for; listing is whether one
 	// is being read.
 	lists   chan storeList

@@ -50,7 +50,7 @@ type result struct {
 	state   kernel.State
 	planned bool
 	peers   []backend.PeerStatus
-	since   []int64 // of each peer, when it was reached as it is; see date
+	since   []int64 // of each peer, when it was reached as it is; see compare
 	hold    bool    // delete nothing
 	kept    int
 	stats   kernel.Stats
@@ -99,8 +99,7 @@ func (p *passState) finish(r *result) {
 	p.tellCNI(r)
 	p.updateHealth(r)
 	p.updateMetrics(r)
-	p.report.pass(r)
-	r.date(p.n.last.Load())
+	p.logPass(r, r.compare(p.n.last.Load()))
 	p.n.last.Store(r)
 	if p.n.Passed != nil {
 		p.n.Passed(r.peers)

@@ -7,32 +7,21 @@ import (
 	"slices"
 
 	"flannel/backend"
-	"flannel/internal/logonce"
-	"flannel/kernel"
 )
 
 // fewPeers is up to how many peers a change is logged line by line.
 const fewPeers = 8
 
-// reporter logs what changed from pass to pass.
-type reporter struct {
-	log    *slog.Logger
-	repeat *logonce.Failures
-	peers  []backend.PeerStatus
-}
-
-func newReporter(log *slog.Logger) reporter {
-	return reporter{log: log, repeat: logonce.NewFailures(log, slog.LevelWarn)}
-}
-
-// pass logs a pass that changed something or whose outcome changed.
-func (p *reporter) pass(r *result) {
-	p.logPeers(r.peers)
+// logPass logs a pass that changed something or whose outcome changed.
+func (p *passState) logPass(r *result, c peerChanges) {
+	logPeers(p.n.Log, "peer added", c.added)
+	logPeers(p.n.Log, "peer changed", c.changed)
+	logPeers(p.n.Log, "peer removed", c.removed)
 	if n := r.stats.Changed(); n > 0 {
-		p.log.Info("kernel updated", "put", sum(r.stats.Put), "deleted", sum(r.stats.Deleted),
+		p.n.Log.Info("kernel updated", "put", sum(r.stats.Put), "deleted", sum(r.stats.Deleted),
 			"drift", sum(r.stats.Drift), "peers", len(r.peers), "took", r.took)
 	}
-	p.repeat.Fail("pass", r.err)
+	p.failures.Fail("pass", r.err)
 }
 
 func sum(m map[string]int) int {
@@ -43,45 +32,10 @@ func sum(m map[string]int) int {
 	return n
 }
 
-// peerKey names a peer in one family.
-type peerKey struct {
-	name   string
-	family string
-}
-
-// logPeers logs the difference to the peers of the last pass: single peers when
-// they are few, numbers when they are many.
-func (p *reporter) logPeers(peers []backend.PeerStatus) {
-	all := peers
-	// Of many peers few change at a time.
-	was, peers := kernel.Trim(p.peers, peers)
-	before := make(map[peerKey]backend.PeerStatus, len(was))
-	for _, s := range was {
-		before[peerKey{s.Name, s.Family.String()}] = s
-	}
-	var added, changed, removed []backend.PeerStatus
-	for _, s := range peers {
-		key := peerKey{s.Name, s.Family.String()}
-		old, known := before[key]
-		delete(before, key)
-		switch {
-		case !known:
-			added = append(added, s)
-		case old != s:
-			changed = append(changed, s)
-		}
-	}
-	for _, s := range before {
-		removed = append(removed, s)
-	}
-	logGroup(p.log, "peer added", added)
-	logGroup(p.log, "peer changed", changed)
-	logGroup(p.log, "peer removed", removed)
-	p.peers = all
-}
-
-func logGroup(log *slog.Logger, msg string, group []backend.PeerStatus) {
-	usable := slices.DeleteFunc(slices.Clone(group), func(s backend.PeerStatus) bool { return s.How == backend.LeftOut })
+// logPeers logs to which peers something has happened: single ones when they are
+// few, numbers when they are many.
+func logPeers(log *slog.Logger, msg string, peers []backend.PeerStatus) {
+	usable := slices.DeleteFunc(slices.Clone(peers), func(s backend.PeerStatus) bool { return s.How == backend.LeftOut })
 	if len(usable) > fewPeers {
 		log.Info(msg, "peers", len(usable))
 		usable = nil
@@ -90,13 +44,13 @@ func logGroup(log *slog.Logger, msg string, group []backend.PeerStatus) {
 		log.Info(msg, "peer", s.Name, "subnet", s.Subnet, "via", s.Via, "how", s.How)
 	}
 	if msg != "peer removed" {
-		logLeftOut(log, group)
+		logLeftOut(log, peers)
 	}
 }
 
-func logLeftOut(log *slog.Logger, group []backend.PeerStatus) {
+func logLeftOut(log *slog.Logger, peers []backend.PeerStatus) {
 	n := 0
-	for _, s := range group {
+	for _, s := range peers {
 		if s.How != backend.LeftOut {
 			continue
 		}

@@ -11,7 +11,7 @@ import (
 func TestSinceWhenAPeerIsReachedAsItIs(t *testing.T) {
 	pass := func(before *result, at int64, peers ...backend.PeerStatus) *result {
 		r := &result{at: time.Unix(at, 0), peers: peers}
-		r.date(before)
+		r.compare(before)
 		return r
 	}
 	peer := func(name string, how backend.How) backend.PeerStatus { return backend.PeerStatus{Name: name, How: how} }
