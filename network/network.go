@@ -62,13 +62,13 @@ type checks struct {
 
 func newChecks(r *health.Registry) checks {
 	return checks{
-		config:     r.Add(health.Required, "network configuration", "waiting for it"),
-		uplink:     r.Add(health.Required, "uplink", "waiting for an interface and its address"),
-		lease:      r.Add(health.Required, "lease", "waiting for a subnet"),
-		device:     r.Add(health.Required, "device", "not made yet"),
-		firstPass:  r.Add(health.Required, "first pass", "waiting for the leases of the other nodes"),
-		subnetFile: r.Add(health.Required, "subnet file", "not written yet"),
-		peers:      r.Add(health.Note, "peers", ""),
+		config:     r.Require("network configuration", "waiting for it"),
+		uplink:     r.Require("uplink", "waiting for an interface and its address"),
+		lease:      r.Require("lease", "waiting for a subnet"),
+		device:     r.Require("device", "not made yet"),
+		firstPass:  r.Require("first pass", "waiting for the leases of the other nodes"),
+		subnetFile: r.Require("subnet file", "not written yet"),
+		peers:      r.Note("peers", ""),
 	}
 }
 

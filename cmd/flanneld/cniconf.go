@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 
-	"flannel/internal/health"
 	"flannel/internal/install"
 )
 
@@ -16,12 +15,11 @@ func (d *daemon) cniConfInstaller() func() error {
 	if d.options.cniConf == "" {
 		return nil
 	}
-	check := d.health.Add(health.Required, "CNI configuration", "not installed yet")
+	check := d.health.Require("CNI configuration", "not installed yet")
 	return func() error {
 		err := install.Conf(d.options.cniConf, d.options.cniConfDir)
-		check.Set(err)
+		d.set(check, "cni-conf", err)
 		if err != nil {
-			d.metrics.Error("cni-conf")
 			return err
 		}
 		d.log.Info("network configuration installed", "path", d.options.cniConf, "into", d.options.cniConfDir)

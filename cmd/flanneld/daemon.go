@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -71,14 +72,14 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 		d.events.changed.Send()
 	})
 	d.notify.health, d.events.health = d.health, d.health
-	d.store = d.health.Add(health.Note, "store", "")
-	d.waiting = d.health.Add(health.Note, "waiting for", "")
-	d.record = d.health.Add(health.Note, "own record", "")
-	d.instance = d.health.Add(health.Required, "instance", "not locked yet")
+	d.store = d.health.Note("store", "")
+	d.waiting = d.health.Note("waiting for", "")
+	d.record = d.health.Note("own record", "")
+	d.instance = d.health.Require("instance", "not locked yet")
 	d.storeReachable(nil) // until a request fails
-	d.rules = d.health.Add(health.Required, "rules", "not written yet")
-	d.dropped = d.health.AddNote("forwarding", "PacketsDropped")
-	d.settings = newSettings(log, d.health.AddNote("settings", "HostSettings"))
+	d.rules = d.health.Require("rules", "not written yet")
+	d.dropped = d.health.Note("forwarding", "PacketsDropped")
+	d.settings = newSettings(log, d.health.Note("settings", "HostSettings"))
 	manager, err := d.newManager(getenv)
 	if err != nil {
 		return nil, err
@@ -105,7 +106,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 		SubnetFileWritten: d.cniConfInstaller(),
 	}
 	if o.probe {
-		d.prober = probe.New(probe.Options{Log: log, Metrics: d.metrics, Report: d.health.AddNote("overlay", "OverlayBroken").Fail})
+		d.prober = probe.New(probe.Options{Log: log, Metrics: d.metrics, Report: d.health.Note("overlay", "OverlayBroken").Fail})
 		options.Passed, options.Probed = d.prober.SetPeers, d.prober.Probed
 		d.background = append(d.background, d.prober.Run)
 	}
@@ -152,22 +153,23 @@ func (d *daemon) close() {
 func (d *daemon) storeReachable(err error) {
 	d.storeAway.Store(err != nil)
 	d.metrics.Store(err == nil)
-	if err != nil {
-		d.metrics.Error("store")
-		d.store.Fail("cannot be reached: " + err.Error())
-		return
-	}
-	d.store.OK()
+	d.set(d.store, "store", err)
 }
 
 // recordConflict notes whether others change this node's record.
 func (d *daemon) recordConflict(err error) {
 	if err != nil {
-		d.metrics.Error("own-record")
-		d.record.Fail("is changed again and again, perhaps by a node with the same public address; the log says more")
-		return
+		err = errors.New("is changed again and again, perhaps by a node with the same public address; the log says more")
 	}
-	d.record.OK()
+	d.set(d.record, "own-record", err)
+}
+
+// set sets a check, and counts its failures under a reason.
+func (d *daemon) set(c *health.Check, reason string, err error) {
+	if err != nil {
+		d.metrics.Error(reason)
+	}
+	c.Set(err)
 }
 
 // newUplink follows the uplink that the flags choose.
@@ -194,28 +196,16 @@ func (d *daemon) newKernel(scope kernel.Scope) (network.Kernel, error) {
 		return nil, err
 	}
 	d.closers = append(d.closers, k)
-	for name, c := range map[string]struct {
-		help  string
-		value func(kernel.Counters) uint64
-	}{
-		"flannel_misses_answered_total": {
-			"Times the kernel asked for an address and got an answer.",
-			func(c kernel.Counters) uint64 { return c.MissesAnswered },
-		},
-		"flannel_misses_unknown_total": {
-			"Times the kernel asked for an address that no lease has.",
-			func(c kernel.Counters) uint64 { return c.MissesUnknown },
-		},
-		"flannel_event_overruns_total": {
-			"Times events of the kernel were lost; each led to a full pass.",
-			func(c kernel.Counters) uint64 { return c.Overruns },
-		},
-		"flannel_tampering_total": {
-			"Events that showed somebody else's change of ours.",
-			func(c kernel.Counters) uint64 { return c.Tampering },
-		},
-	} {
-		d.metrics.Counter(name, c.help, func() float64 { return float64(c.value(k.Counters())) })
+	counter := func(name, help string, value func(kernel.Counters) uint64) {
+		d.metrics.Counter(name, help, func() float64 { return float64(value(k.Counters())) })
 	}
+	counter("flannel_misses_answered_total", "Times the kernel asked for an address and got an answer.",
+		func(c kernel.Counters) uint64 { return c.MissesAnswered })
+	counter("flannel_misses_unknown_total", "Times the kernel asked for an address that no lease has.",
+		func(c kernel.Counters) uint64 { return c.MissesUnknown })
+	counter("flannel_event_overruns_total", "Times events of the kernel were lost; each led to a full pass.",
+		func(c kernel.Counters) uint64 { return c.Overruns })
+	counter("flannel_tampering_total", "Events that showed somebody else's change of ours.",
+		func(c kernel.Counters) uint64 { return c.Tampering })
 	return k, nil
 }

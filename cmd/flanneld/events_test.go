@@ -18,9 +18,9 @@ func TestNotesArePostedAsEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		changed := loop.NewSignal()
 		registry := health.New(changed.Send)
-		forward := registry.AddNote("forwarding", "ForwardingBlocked")
-		settings := registry.AddNote("settings", "HostSettings")
-		silent := registry.Add(health.Note, "peers", "")
+		forward := registry.Note("forwarding", "ForwardingBlocked")
+		settings := registry.Note("settings", "HostSettings")
+		silent := registry.Note("peers", "")
 		var mu sync.Mutex
 		var got []string
 		var refused error

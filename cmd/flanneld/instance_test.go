@@ -21,7 +21,7 @@ func TestTheLockDecidesWhoRuns(t *testing.T) {
 		registry := health.New(func() {})
 		d := &daemon{
 			options: &options{etcdPrefix: "/one"}, log: slog.New(slog.NewTextHandler(&log, nil)),
-			lockDir: filepath.Join(t.TempDir(), "lock"), instance: registry.Add(health.Required, "instance", "not locked yet"),
+			lockDir: filepath.Join(t.TempDir(), "lock"), instance: registry.Require("instance", "not locked yet"),
 		}
 		began := time.Now()
 		lock := func() {

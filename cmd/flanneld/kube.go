@@ -39,7 +39,7 @@ func (d *daemon) newKubeManager(getenv func(string) string) (subnet.Manager, err
 		SetNetworkUnavailable: o.setNodeNetworkUnavailable,
 		Log:                   d.log,
 		Check:                 checkConfig,
-		Reachable:             d.apiServerReachable,
+		Reachable:             d.storeReachable,
 		Waiting:               d.waiting.Set,
 		Conflict:              d.recordConflict,
 	})
@@ -67,13 +67,5 @@ func (d *daemon) startOverAfter(changed func(context.Context) error, what string
 		}
 		d.log.Info("something has changed that the daemon is built from, starting over", "what", what)
 		return errStartOver
-	}
-}
-
-// apiServerReachable notes whether the API server answers.
-func (d *daemon) apiServerReachable(err error) {
-	d.storeReachable(err)
-	if err != nil {
-		d.store.Fail(err.Error())
 	}
 }

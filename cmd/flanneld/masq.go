@@ -31,20 +31,10 @@ func (d *daemon) newFilter(env network.FilterEnv) network.Filter {
 			RandomFully: !d.options.ipMasqFullyRandomDisable,
 		},
 		ExcludeNodes: env.Config.ExcludeNodes,
-		Checked:      d.rulesChecked,
+		Checked:      func(err error) { d.set(d.rules, "rules", err) },
 		Dropped:      func(lines []string) { d.dropped.Fail(strings.Join(lines, "; ")) },
 		Wrote: func(t ipmasq.Table, put, deleted, drift int) {
 			d.metrics.Table(string(t), put, deleted, drift)
 		},
 	})
-}
-
-// rulesChecked notes whether the rules are in place.
-func (d *daemon) rulesChecked(err error) {
-	if err != nil {
-		d.metrics.Error("rules")
-		d.rules.Fail(err.Error())
-		return
-	}
-	d.rules.OK()
 }

@@ -50,7 +50,7 @@ func TestSystemdIsToldOfTheNodesState(t *testing.T) {
 	s, path := newSystemd(t)
 	changed := loop.NewSignal()
 	registry := health.New(changed.Send)
-	lease := registry.Add(health.Required, "lease", "waiting for a subnet")
+	lease := registry.Require("lease", "waiting for a subnet")
 	n := &notifier{
 		log: slog.New(slog.DiscardHandler), health: registry, changed: changed,
 		sd: sdnotify.New(func(string) string { return path }),

@@ -35,7 +35,7 @@ func TestSettingsAreANoteAsLongAsTheyAreWrong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := health.New(nil)
 		var log bytes.Buffer
-		s := newSettings(slog.New(slog.NewTextHandler(&log, nil)), registry.AddNote("settings", "HostSettings"))
+		s := newSettings(slog.New(slog.NewTextHandler(&log, nil)), registry.Note("settings", "HostSettings"))
 		s.root = root
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
-	"flannel/internal/health"
 	"flannel/subnet"
 	"flannel/subnet/etcd"
 	"flannel/subnet/warm"
@@ -29,8 +29,13 @@ func (d *daemon) newManager(getenv func(string) string) (subnet.Manager, error) 
 		State:       d.state,
 		Check:       checkConfig,
 		Waiting:     d.waiting.Set,
-		Reachable:   d.storeReachable,
 		Conflict:    d.recordConflict,
+		Reachable: func(err error) {
+			if err != nil {
+				err = fmt.Errorf("cannot be reached: %w", err)
+			}
+			d.storeReachable(err)
+		},
 	})
 	if err != nil {
 		return nil, err
@@ -45,7 +50,7 @@ func (d *daemon) warmManager(store warm.Store, where ...string) subnet.Manager {
 	if d.state == nil {
 		return store
 	}
-	note := d.health.Add(health.Note, "leases", "")
+	note := d.health.Note("leases", "")
 	m := warm.New(store, warm.Options{
 		Log:   d.log,
 		Dir:   d.state,

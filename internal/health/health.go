@@ -12,16 +12,6 @@ import (
 // longer ready.
 const Grace = 10 * time.Second
 
-// Kind is the effect of a failing check.
-type Kind int
-
-const (
-	// Required checks decide whether the node is ready.
-	Required Kind = iota
-	// Note checks are shown to people and decide nothing.
-	Note
-)
-
 // Registry holds the checks of one daemon, in the order in which they were
 // added. Its methods may be called by several goroutines.
 type Registry struct {
@@ -37,7 +27,7 @@ type Registry struct {
 type Check struct {
 	registry *Registry
 	name     string
-	kind     Kind
+	required bool
 	reason   string
 
 	// guarded by registry.mu
@@ -56,16 +46,17 @@ func New(onChange func()) *Registry {
 	return &Registry{onChange: onChange}
 }
 
-// Add adds a check. problem is its text until OK or Fail is called; if it is empty,
-// the check passes.
-func (r *Registry) Add(kind Kind, name, problem string) *Check {
-	return r.add(&Check{registry: r, name: name, kind: kind}, problem)
+// Require adds a check that decides whether the node is ready. problem is its text
+// until OK or Fail is called; if it is empty, the check passes.
+func (r *Registry) Require(name, problem string) *Check {
+	return r.add(&Check{registry: r, name: name, required: true}, problem)
 }
 
-// AddNote adds a Note check that passes. reason is one word: that of the Event about
-// this node that is posted when the check fails.
-func (r *Registry) AddNote(name, reason string) *Check {
-	return r.add(&Check{registry: r, name: name, kind: Note, reason: reason}, "")
+// Note adds a check that is shown to people and decides nothing; it passes. reason
+// is one word: that of the Event about this node that is posted when the check
+// fails. If it is empty, none is.
+func (r *Registry) Note(name, reason string) *Check {
+	return r.add(&Check{registry: r, name: name, reason: reason}, "")
 }
 
 func (r *Registry) add(c *Check, problem string) *Check {
@@ -114,7 +105,7 @@ func (c *Check) setLocked(problem string) bool {
 		c.timer = nil
 	case problem != "" && was == "":
 		c.since = time.Now()
-		if c.kind == Required {
+		if c.required {
 			c.timer = time.AfterFunc(Grace, c.registry.graceOver)
 		}
 	}
@@ -152,7 +143,7 @@ func (r *Registry) Ready() bool {
 func (r *Registry) readyLocked() bool {
 	required := 0
 	for _, c := range r.checks {
-		if c.kind != Required {
+		if !c.required {
 			continue
 		}
 		required++
@@ -181,7 +172,7 @@ func (r *Registry) failing(line func(*Check) string) []string {
 	return lines
 }
 
-// Notice is a Note check that fails.
+// Notice is a note that fails.
 type Notice struct {
 	Name    string `json:"name"`
 	Problem string `json:"problem"`
@@ -189,13 +180,13 @@ type Notice struct {
 	Reason string `json:"-"`
 }
 
-// Notices returns the Note checks that fail.
+// Notices returns the notes that fail.
 func (r *Registry) Notices() []Notice {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	list := []Notice{}
 	for _, c := range r.checks {
-		if c.kind == Note && c.problem != "" {
+		if !c.required && c.problem != "" {
 			list = append(list, Notice{c.name, c.problem, c.reason})
 		}
 	}

@@ -35,9 +35,9 @@ func TestReadiness(t *testing.T) {
 		const ready, notReady = "flanneld is ready", "flanneld is not ready yet"
 		wantPage(t, h, "/readyz", 503, notReady)
 
-		lease := r.Add(Required, "lease", "waiting for the store")
-		device := r.Add(Required, "device", "")
-		store := r.Add(Note, "store", "")
+		lease := r.Require("lease", "waiting for the store")
+		device := r.Require("device", "")
+		store := r.Note("store", "")
 		wantPage(t, h, "/healthz", 200, "flanneld is running")
 		wantPage(t, h, "/readyz", 503, notReady, "lease: waiting for the store")
 
@@ -77,7 +77,7 @@ func TestReadiness(t *testing.T) {
 func TestShortTroublesDoNotAddUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := New(nil)
-		c := r.Add(Required, "rules", "")
+		c := r.Require("rules", "")
 		for range 5 {
 			c.Fail("changed by somebody")
 			time.Sleep(Grace - time.Millisecond)

@@ -141,7 +141,7 @@ func TestServerWaitsForABusyPortAndEndsWithItsContext(t *testing.T) {
 func TestAClientOnASocketIsLocal(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	r := New(nil)
-	r.Add(Required, "lease", "waiting for a subnet")
+	r.Require("lease", "waiting for a subnet")
 	status := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "peers") })
 	listening := make(chan net.Addr, 1)
 	s := &Server{
