@@ -134,22 +134,23 @@ func (f *Facts) vias(l kernel.Link) []netip.Addr {
 // finding describes for people what drops.
 func (d Drop) finding() Finding {
 	f := d.Finding
-	if d.Packet.Network.IsValid() {
-		unless := ""
-		if f.MayAccept {
-			unless = " that no rule with other conditions accepts"
-		}
+	forwarded := d.Packet.Network.IsValid()
+	what, command := d.Packet.What, ""
+	switch {
+	case forwarded && f.Certain && f.MayAccept:
+		what, command = fmt.Sprintf("forwarded packets of %s that no rule with other conditions accepts", d.Packet.Network), f.Allow(d.Packet.Network)
+	case forwarded:
+		what, command = fmt.Sprintf("forwarded packets of %s", d.Packet.Network), f.Allow(d.Packet.Network)
+	default:
+		command = allow(f.Base, d.Packet.Packet)
+	}
+	if !f.Certain || f.MayAccept && !forwarded {
 		return Finding{
-			Problem: fmt.Sprintf("%s drops forwarded packets of %s%s", f.Base, d.Packet.Network, unless),
-			Command: f.Allow(d.Packet.Network),
-			Note:    !f.Certain,
+			Problem: fmt.Sprintf("%s has a rule with other conditions that may drop %s", f.Base, what),
+			Command: fmt.Sprintf("if they are dropped: %s", command), Note: true,
 		}
 	}
-	return Finding{
-		Problem: fmt.Sprintf("%s drops %s", f.Base, d.Packet.What),
-		Command: allow(f.Base, d.Packet.Packet),
-		Note:    !f.Certain || f.MayAccept,
-	}
+	return Finding{Problem: fmt.Sprintf("%s drops %s", f.Base, what), Command: command}
 }
 
 // allow returns the command that lets packets pass a chain.

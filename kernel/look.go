@@ -40,12 +40,18 @@ func Marked(alias string) bool { return isMark(alias) }
 
 // AnyInstanceRuns reports whether a daemon of this software runs in the current
 // network namespace, as far as its lock shows.
-func AnyInstanceRuns(dir string) bool {
+func AnyInstanceRuns(dir string) bool { return slices.ContainsFunc(locks(dir), locked) }
+
+// FreeLocks returns the locks of daemons in the current network namespace that have
+// ended without removing theirs.
+func FreeLocks(dir string) []string { return slices.DeleteFunc(locks(dir), locked) }
+
+// locks returns the files of all instances in the current network namespace.
+func locks(dir string) []string {
 	path, err := lockPath(dir, 0, "")
 	if err != nil {
-		return false
+		return nil
 	}
-	prefix := path[:strings.LastIndex(path, "-")+1]
-	files, _ := filepath.Glob(prefix + "*")
-	return slices.ContainsFunc(files, locked)
+	files, _ := filepath.Glob(path[:strings.LastIndex(path, "-")+1] + "*")
+	return files
 }

@@ -22,6 +22,7 @@ func commands() []command {
 	return []command{
 		{"status", "[flags] [POD-ADDRESS|NODE]", "show this node, its peers and how each is reached; with an argument the way there, step by step", showStatus},
 		{"doctor", "[flags]", "check this host: what keeps pods from reaching each other, and which command mends it", runDoctor},
+		{"cleanup", "[flags]", "remove what this software and flannel have made on this host", runCleanup},
 		{"install-cni", "[flags]", "install the CNI plugin and its network configuration", installCNI},
 		{"install-conf", "SOURCE TARGET", "copy a file in one step, with its permissions", installConf},
 		{"cp", "[-f] SOURCE... TARGET", "copy files, as flannel's manifest asks for it", copyFiles},

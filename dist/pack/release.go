@@ -31,7 +31,7 @@ func (j job) release() error {
 			return fmt.Errorf("release for %s: %w", b.arch, err)
 		}
 	}
-	if err := j.releaseManifest(); err != nil {
+	if err := j.releaseManifests(); err != nil {
 		return fmt.Errorf("release the manifest: %w", err)
 	}
 	if err := j.releaseChart(builds[0].committed()); err != nil {
@@ -78,17 +78,21 @@ func (j job) releaseBuild(b build) error {
 // `make image-load` imports.
 const sourceImage = "localhost/flanneld:devel"
 
-// releaseManifest fills in the name of the released image.
-func (j job) releaseManifest() error {
-	text, err := os.ReadFile(filepath.Join(j.source, "Documentation/kube-flannel.yml"))
+// releaseManifests fills in the name of the released image.
+func (j job) releaseManifests() error {
+	return errors.Join(j.releaseManifest("kube-flannel.yml"), j.releaseManifest("kube-flannel-cleanup.yml"))
+}
+
+func (j job) releaseManifest(name string) error {
+	text, err := os.ReadFile(filepath.Join(j.source, "Documentation", name))
 	if err != nil {
 		return err
 	}
 	filled := strings.ReplaceAll(string(text), "image: "+sourceImage+"\n", "image: "+j.ref+"\n")
 	if filled == string(text) && j.ref != sourceImage {
-		return errors.New("no image in it")
+		return fmt.Errorf("no image in %s", name)
 	}
-	return j.put("kube-flannel.yml", []byte(filled), 0o644)
+	return j.put(name, []byte(filled), 0o644)
 }
 
 func (j job) tarball(name string, files []archive.File, at time.Time) error {

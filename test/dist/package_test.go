@@ -79,6 +79,10 @@ func TestPackagesAreTheSameBytesTwice(t *testing.T) {
 		if n := strings.Count(text, "image: registry.example/flannel:v9.8.7\n"); n != 3 || strings.Contains(text, "latest") {
 			t.Errorf("the image is named %d times, want 3", n)
 		}
+		text = read(t, filepath.Join(release, "kube-flannel-cleanup.yml"))
+		if n := strings.Count(text, "image: registry.example/flannel:v9.8.7\n"); n != 2 {
+			t.Errorf("the image to clean up with is named %d times, want 2", n)
+		}
 	})
 	t.Run("archive", func(t *testing.T) { completeArchive(t, release) })
 	t.Run("chart", func(t *testing.T) { goodChart(t, filepath.Join(release, "kube-flannel-9.8.7.tgz")) })

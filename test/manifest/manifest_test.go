@@ -152,6 +152,7 @@ func TestManifest(t *testing.T) {
 			t.Errorf("got %+v", pod)
 		}
 	})
+	t.Run("cleanup", func(t *testing.T) { cleansUp(t, s) })
 	// The chart has another selector.
 	deleteDaemonSet(t, s)
 	t.Run("chart", func(t *testing.T) { chartApplies(t, s) })
