@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"flannel/internal/socket"
 	"flannel/kernel/trace"
 	"flannel/network"
+	"flannel/probe"
 	"flannel/subnet/env"
 )
 
@@ -40,12 +42,12 @@ func (o Options) asked() string {
 	return socket.Path(o.SubnetFile)
 }
 
-// get asks the daemon for a page.
-func (o Options) get(ctx context.Context, page string) (code int, body []byte, err error) {
+// request asks the daemon.
+func (o Options) request(ctx context.Context, method, page string) (code int, body []byte, err error) {
 	if o.Daemon == "" {
-		return socket.Get(ctx, o.asked(), page)
+		return socket.Ask(ctx, o.asked(), method, page)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+o.Daemon+page, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+o.Daemon+page, nil)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -76,13 +78,13 @@ func Ask(ctx context.Context, o Options) (*Report, error) {
 }
 
 func (r *Report) askDaemon(ctx context.Context, o Options) error {
-	code, body, err := o.get(ctx, "/readyz")
+	code, body, err := o.request(ctx, http.MethodGet, "/readyz")
 	if err != nil {
 		return err
 	}
 	lines := strings.Split(strings.TrimSpace(string(body)), "\n")
 	r.Ready, r.Problems = code == http.StatusOK, append(r.Problems, lines[1:]...)
-	code, body, err = o.get(ctx, "/status")
+	code, body, err = o.request(ctx, http.MethodGet, "/status")
 	switch {
 	case err != nil:
 		return err
@@ -94,6 +96,35 @@ func (r *Report) askDaemon(ctx context.Context, o Options) error {
 	r.Status = new(network.Status)
 	if err := json.Unmarshal(body, r.Status); err != nil {
 		return fmt.Errorf("read /status: %w", err)
+	}
+	return nil
+}
+
+// Probe has the daemon probe the peer of a way now. A daemon that does not probe, or
+// not that peer, is no error.
+func (o Options) Probe(ctx context.Context, w *Way) error {
+	if w.Peer == nil || w.Peer.Name == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*patience)
+	defer cancel()
+	code, body, err := o.request(ctx, http.MethodPost, "/probe?peer="+url.QueryEscape(w.Peer.Name))
+	switch {
+	case err != nil:
+		return err
+	case code == http.StatusNotFound:
+		return nil
+	case code != http.StatusOK:
+		return errors.New(strings.TrimSpace(string(body)))
+	}
+	var answers probe.Answers
+	if err := json.Unmarshal(body, &answers); err != nil {
+		return fmt.Errorf("read the answer of /probe: %w", err)
+	}
+	for _, a := range answers.Peers {
+		if a.Subnet.String() == w.Peer.Subnet {
+			w.Peer.Probe = a.Probe
+		}
 	}
 	return nil
 }

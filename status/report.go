@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"slices"
 
-	"flannel/backend"
 	"flannel/kernel/trace"
 	"flannel/network"
 )
@@ -42,24 +41,12 @@ type Report struct {
 	Devices []trace.Device `json:"devices,omitempty"`
 }
 
-// isBad reports whether a peer is one to look at first.
-func isBad(p network.Peer) bool {
-	how := backend.How(p.How)
-	return how != backend.Tunnel && how != backend.Direct
-}
-
-// Sorted returns the peers of a status, those with problems first, then by name and
-// family.
+// Sorted returns the peers of a status, those that are bad first, then by name and
+// family. Silent peers stay among the others: they may be many, and fine.
 func Sorted(peers []network.Peer) []network.Peer {
 	out := slices.Clone(peers)
 	slices.SortStableFunc(out, func(a, b network.Peer) int {
-		switch {
-		case isBad(a) && !isBad(b):
-			return -1
-		case isBad(b) && !isBad(a):
-			return 1
-		}
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Family, b.Family))
+		return cmp.Or(cmp.Compare(min(Judge(a), Unsure), min(Judge(b), Unsure)), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Family, b.Family))
 	})
 	return out
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"flannel/backend"
 	"flannel/internal/testkit/golden"
 	"flannel/kernel"
 	"flannel/kernel/trace"
@@ -66,12 +67,15 @@ func TestText(t *testing.T) {
 			{Dst: netip.MustParsePrefix("10.5.1.0/24"), Type: "blackhole"},
 		}, prefixes("10.5.0.0/16")),
 	}}
+	probed := running()
+	probed.Status.Peers[0].Probe = &backend.Probed{Verdict: backend.Broken, Why: "has not answered for 12s"}
+	probed.Status.Peers[1].Probe = &backend.Probed{Verdict: backend.Fine, RoundTrip: 0.0012}
 	var b strings.Builder
 	for _, r := range []struct {
 		name   string
 		report *Report
 		wide   bool
-	}{{"running", running(), false}, {"wide", running(), true}, {"starting", starting, false}, {"no daemon", away, false}} {
+	}{{"running", running(), false}, {"probed", probed, false}, {"wide", running(), true}, {"starting", starting, false}, {"no daemon", away, false}} {
 		fmt.Fprintf(&b, "# %s\n", r.name)
 		if err := r.report.WriteText(&b, now, r.wide); err != nil {
 			t.Fatal(err)
@@ -163,6 +167,12 @@ func TestTheWayToAPeer(t *testing.T) {
 	explain("udp", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.route.Dev, k.route.Via = "flannel0", netip.Addr{} })
 	explain("rules", "10.5.2.7", func(_ *fakeKernel, r *Report) { r.Problems = []string{"forwarding: the policy of FORWARD drops"} })
 	explain("the overlay under the overlay", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.under = "flannel.1" })
+	probed := func(p *backend.Probed) func(*fakeKernel, *Report) {
+		return func(_ *fakeKernel, r *Report) { r.Status.Peers[1].Probe = p }
+	}
+	explain("fine", "10.5.2.7", probed(&backend.Probed{Verdict: backend.Fine, RoundTrip: 0.0012}))
+	explain("silent", "10.5.2.7", probed(&backend.Probed{Verdict: backend.Silent, Why: "has never answered"}))
+	explain("broken", "10.5.2.7", probed(&backend.Probed{Verdict: backend.Broken, Why: "has not answered for 12s"}))
 	explain("another uplink", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.under = "wg0" })
 	golden.Equal(t, b.String(), "testdata/ways.txt")
 }

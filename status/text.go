@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"time"
 	"unicode"
 
+	"flannel/backend"
 	"flannel/network"
 )
 
@@ -74,10 +76,28 @@ func Columns(s *network.Status, wide bool) []Column {
 		{"address", func(p network.Peer, _ time.Time) string { return p.Via }},
 		{"how", func(p network.Peer, _ time.Time) string { return p.How }},
 		{"for", func(p network.Peer, now time.Time) string { return age(p.Since, now) }},
-		{"remark", remark},
+		{"probe", func(p network.Peer, _ time.Time) string {
+			if p.Probe == nil {
+				return ""
+			}
+			return string(p.Probe.Verdict)
+		}},
+		{"round trip", func(p network.Peer, _ time.Time) string {
+			if p.Probe == nil || p.Probe.RoundTrip == 0 {
+				return ""
+			}
+			return fmt.Sprintf("%.1f ms", p.Probe.RoundTrip*1000)
+		}},
+		{"remark", func(p network.Peer, _ time.Time) string { return Remark(p) }},
 	}
 	if wide {
 		all = append(all[:len(all)-1],
+			Column{"probe shows", func(p network.Peer, _ time.Time) string {
+				if p.Probe == nil {
+					return ""
+				}
+				return p.Probe.Why
+			}},
 			Column{"why", func(p network.Peer, _ time.Time) string { return p.Why }},
 			Column{"note", func(p network.Peer, _ time.Time) string { return p.Note }})
 	}
@@ -90,10 +110,13 @@ func Columns(s *network.Status, wide bool) []Column {
 	return out
 }
 
-// remark is what to know of a peer beyond how it is reached.
-func remark(p network.Peer, _ time.Time) string {
-	if isBad(p) {
+// Remark is what to know of a peer beyond how it is reached.
+func Remark(p network.Peer) string {
+	switch {
+	case !IsUsed(p):
 		return p.Why
+	case p.Probe != nil && p.Probe.Why != "":
+		return p.Probe.Why
 	}
 	return p.Note
 }
@@ -204,21 +227,29 @@ func pass(p network.PassStatus, now time.Time) string {
 	return text
 }
 
-// counts sums the peers up by how they are reached.
+// counts sums the peers up by how they are reached, and by what is not fine.
 func counts(peers []network.Peer) string {
-	byHow := map[string]int{}
-	var order []string
-	for _, p := range Sorted(peers) {
-		if byHow[p.How] == 0 {
-			order = append(order, p.How)
-		}
+	byHow, byVerdict := map[string]int{}, map[string]int{}
+	for _, p := range peers {
 		byHow[p.How]++
+		if p.Probe != nil && p.Probe.Verdict != backend.Fine {
+			byVerdict[string(p.Probe.Verdict)]++
+		}
 	}
+	text := cmp.Or(list(byHow), "none")
+	if len(byVerdict) > 0 {
+		text += "; " + list(byVerdict)
+	}
+	return text
+}
+
+// list writes counts in the order of their names.
+func list(counts map[string]int) string {
 	var parts []string
-	for _, how := range order {
-		parts = append(parts, fmt.Sprintf("%d %s", byHow[how], how))
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%d %s", counts[name], name))
 	}
-	return cmp.Or(strings.Join(parts, ", "), "none")
+	return strings.Join(parts, ", ")
 }
 
 func join[T netip.Addr | netip.Prefix](list []T) string {

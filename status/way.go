@@ -21,9 +21,11 @@ import (
 // Step is one of a packet's way to a peer.
 type Step struct {
 	Name string `json:"name"`
-	// OK is false where the way ends or leads astray.
-	OK   bool   `json:"ok"`
-	Text string `json:"text"`
+	// OK is false where the way ends or leads astray. Unsure says that nothing is
+	// proved either way.
+	OK     bool   `json:"ok"`
+	Unsure bool   `json:"unsure,omitempty"`
+	Text   string `json:"text"`
 	// Command shows the same in the kernel, or mends it.
 	Command string `json:"command,omitempty"`
 }
@@ -34,7 +36,9 @@ type Way struct {
 	To     string        `json:"to"`
 	Addr   netip.Addr    `json:"addr"`
 	Peer   *network.Peer `json:"peer,omitempty"`
-	Steps  []Step        `json:"steps"`
+	// ProbeProblem is why the peer could not be probed.
+	ProbeProblem string `json:"probeProblem,omitempty"`
+	Steps        []Step `json:"steps"`
 }
 
 // Kernel answers what the steps depend on.
@@ -105,6 +109,7 @@ func (r *Report) Explain(w *Way, k Kernel) {
 	}
 	s.rules()
 	s.underlay()
+	s.answer()
 }
 
 // steps collects them.
@@ -133,7 +138,7 @@ func (s *steps) lease() bool {
 		}
 		return false
 	}
-	if isBad(*p) {
+	if !IsUsed(*p) {
 		s.add("lease", false, "", "%s of %s is %s: %s", p.Subnet, cmp.Or(p.Name, "a peer"), p.How, p.Why)
 		return backend.How(p.How) == backend.Unreachable
 	}
@@ -263,12 +268,43 @@ func (s *steps) underlay() {
 	}
 }
 
+// answer tells what probes have shown; without any the step is left out.
+func (s *steps) answer() {
+	if s.way.ProbeProblem != "" {
+		s.way.Steps = append(s.way.Steps, Step{Name: "answer", OK: true, Unsure: true, Text: "not probed: " + s.way.ProbeProblem})
+		return
+	}
+	p := s.way.Peer.Probe
+	if p == nil {
+		return
+	}
+	switch p.Verdict {
+	case backend.Fine:
+		s.add("answer", true, "", "%s answers after %.1f ms, also packets of the full size", cmp.Or(s.way.Peer.Name, "the peer"), p.RoundTrip*1000)
+	case backend.Broken:
+		s.add("answer", false, "", "%s", p.Why)
+	default:
+		s.way.Steps = append(s.way.Steps, Step{Name: "answer", OK: true, Unsure: true, Text: p.Why})
+	}
+}
+
+// mark is what a step begins with.
+func (s Step) mark() string {
+	switch {
+	case !s.OK:
+		return "!!"
+	case s.Unsure:
+		return "??"
+	}
+	return "ok"
+}
+
 // WriteText writes a way for people.
 func (w *Way) WriteText(out io.Writer) error {
 	fmt.Fprintf(out, "From pods of this node to %s:\n", clean(w.Addr.String()))
 	t := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	for _, s := range w.Steps {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", map[bool]string{true: "ok", false: "!!"}[s.OK], s.Name, clean(s.Text))
+		fmt.Fprintf(t, "%s\t%s\t%s\n", s.mark(), s.Name, clean(s.Text))
 		if s.Command != "" && !s.OK {
 			fmt.Fprintf(t, "\t\t  # %s\n", clean(s.Command))
 		}

@@ -92,7 +92,7 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.BoolVar(&o.ipBlackholeRoute, "ip-blackhole-route", false, "blackhole route for this node's own subnet, for setups without a bridge")
 	fs.StringVar(&o.healthzIP, "healthz-ip", "0.0.0.0", "`address` of the health server")
 	fs.IntVar(&o.healthzPort, "healthz-port", 0, "`port` of the health server; 0 turns it off")
-	fs.BoolVar(&o.statusRemote, "status-remote", false, "answer /status to other hosts too")
+	fs.BoolVar(&o.statusRemote, "status-remote", false, "answer /status and the page / to other hosts too")
 	fs.BoolVar(&o.probe, "probe", true, "probe the peers through the overlay; /status, /readyz and the metrics show what that finds")
 	fs.BoolVar(&o.version, "version", false, "print version, commit and Go version, with -v=1 the Go modules too, and exit")
 	fs.IntVar(&o.verbosity, "v", 0, "log `level`; 4 and more shows each decision")

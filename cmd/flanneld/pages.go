@@ -8,6 +8,9 @@ import (
 
 	"flannel/internal/health"
 	"flannel/internal/socket"
+	"flannel/kernel/trace"
+	"flannel/status"
+	"flannel/status/page"
 )
 
 // servers answer from the start on, so that they can say what the daemon waits
@@ -17,6 +20,7 @@ func (d *daemon) servers() []*health.Server {
 		Metrics:      d.metrics.Handler(),
 		Status:       http.HandlerFunc(d.network.ServeStatus),
 		StatusRemote: d.options.statusRemote,
+		Page:         &page.Page{Report: d.report, Explain: explain},
 	}
 	if d.prober != nil {
 		shown.Probe = d.prober
@@ -40,4 +44,24 @@ func (d *daemon) servers() []*health.Server {
 		})
 	}
 	return servers
+}
+
+// report is what the page shows.
+func (d *daemon) report() *status.Report {
+	r := &status.Report{Schema: status.Schema, From: status.FromDaemon, Ready: d.health.Ready(), Problems: d.health.Problems()}
+	if s, ok := d.network.Status(); ok {
+		r.Status = &s
+	}
+	return r
+}
+
+// explain asks the kernel for the way to a peer. Without an answer the page shows no
+// steps.
+func explain(r *status.Report, w *status.Way) {
+	kernel, err := trace.Open()
+	if err != nil {
+		return
+	}
+	defer kernel.Close()
+	r.Explain(w, kernel)
 }

@@ -86,7 +86,7 @@ func (o statusFlags) show(ctx context.Context, to string) ([]byte, error) {
 	var err error
 	switch {
 	case to != "":
-		err = o.explain(&b, report, to)
+		err = o.explain(ctx, &b, report, to)
 	case o.output == "json":
 		err = o.writeJSON(&b, report)
 	default:
@@ -95,7 +95,7 @@ func (o statusFlags) show(ctx context.Context, to string) ([]byte, error) {
 	return b.Bytes(), cmp.Or(err, asked)
 }
 
-func (o statusFlags) explain(b *bytes.Buffer, report *status.Report, to string) error {
+func (o statusFlags) explain(ctx context.Context, b *bytes.Buffer, report *status.Report, to string) error {
 	ways, err := report.Find(to)
 	if err != nil {
 		return err
@@ -106,6 +106,11 @@ func (o statusFlags) explain(b *bytes.Buffer, report *status.Report, to string) 
 	}
 	defer kernel.Close()
 	for i := range ways {
+		if report.From == status.FromDaemon {
+			if err := o.ask.Probe(ctx, &ways[i]); err != nil {
+				ways[i].ProbeProblem = err.Error()
+			}
+		}
 		report.Explain(&ways[i], kernel)
 	}
 	if o.output == "json" {

@@ -107,9 +107,12 @@ func TestPagesThatNamePeers(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			h := Handler(New(nil), Pages{Status: status, StatusRemote: test.open, Metrics: status})
+			h := Handler(New(nil), Pages{Status: status, Page: status, StatusRemote: test.open, Metrics: status})
 			if code, body := page(t, h, "/status", test.remote); code != test.code || body != test.want {
 				t.Errorf("got %d %q, want %d %q", code, body, test.code, test.want)
+			}
+			if code, _ := page(t, h, "/", test.remote); code != test.code {
+				t.Errorf("got %d for /, want %d", code, test.code)
 			}
 			if code, _ := page(t, h, "/metrics", test.remote); code != 200 {
 				t.Errorf("got %d for /metrics, want 200", code)

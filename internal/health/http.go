@@ -15,6 +15,8 @@ type Pages struct {
 	// Status names peers and answers on loopback only, unless StatusRemote.
 	Status       http.Handler
 	StatusRemote bool
+	// Page, at /, shows the same in a browser.
+	Page http.Handler
 	// Probe makes the daemon send packets and answers on loopback only.
 	Probe http.Handler
 }
@@ -41,12 +43,14 @@ func Handler(r *Registry, p Pages) http.Handler {
 	if p.Metrics != nil {
 		mux.Handle("/metrics", p.Metrics)
 	}
-	if p.Status != nil {
-		status := p.Status
-		if !p.StatusRemote {
-			status = LoopbackOnly(status, "; --status-remote opens it")
+	for path, page := range map[string]http.Handler{"/status": p.Status, "/{$}": p.Page} {
+		if page == nil {
+			continue
 		}
-		mux.Handle("/status", status)
+		if !p.StatusRemote {
+			page = LoopbackOnly(page, "; --status-remote opens it")
+		}
+		mux.Handle(path, page)
 	}
 	if p.Probe != nil {
 		mux.Handle("/probe", LoopbackOnly(p.Probe, ""))

@@ -24,12 +24,17 @@ const maxAnswer = 64 << 20
 
 // Get asks the daemon at a socket for a page such as /readyz and returns the status
 // code and the body.
+func Get(ctx context.Context, path, page string) (code int, body []byte, err error) {
+	return Ask(ctx, path, "GET", page)
+}
+
+// Ask is Get with a method, without a body.
 //
 // It speaks HTTP/1.0, whose answer is what comes until the connection is closed, on
 // a bare file: net/http would double the size of the CNI plugin, and the dialer of
 // net add a tenth.
-func Get(ctx context.Context, path, page string) (code int, body []byte, err error) {
-	code, body, err = get(ctx, path, page)
+func Ask(ctx context.Context, path, method, page string) (code int, body []byte, err error) {
+	code, body, err = ask(ctx, path, method, page)
 	switch {
 	case ctx.Err() != nil:
 		err = ctx.Err()
@@ -42,7 +47,7 @@ func Get(ctx context.Context, path, page string) (code int, body []byte, err err
 	return code, body, nil
 }
 
-func get(ctx context.Context, path, page string) (int, []byte, error) {
+func ask(ctx context.Context, path, method, page string) (int, []byte, error) {
 	conn, err := connect(path)
 	if err != nil {
 		return 0, nil, err
@@ -50,7 +55,7 @@ func get(ctx context.Context, path, page string) (int, []byte, error) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n", page); err != nil {
+	if _, err := fmt.Fprintf(conn, "%s %s HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", method, page); err != nil {
 		return 0, nil, err
 	}
 	answer, err := io.ReadAll(io.LimitReader(conn, maxAnswer+1))
