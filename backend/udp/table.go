@@ -1,8 +1,6 @@
 package udp
 
 import (
-	"cmp"
-	"encoding/binary"
 	"net"
 	"net/netip"
 	"slices"
@@ -51,13 +49,11 @@ func (p *path) learn(limit int, now time.Time) {
 	p.mtu.Store(int32(limit))
 }
 
-// key is an address cut to the length of a prefix.
-type key struct{ high, low uint64 }
-
-// prefixTable holds the peers whose subnets have one prefix length.
+// prefixTable holds the peers whose subnets have one prefix length, by the first
+// address of the subnet.
 type prefixTable struct {
-	high, low uint64 // the mask
-	peers     map[key]*peer
+	bits  int
+	peers map[netip.Addr]*peer
 }
 
 // table holds where packets are sent and who may send some. It never changes.
@@ -90,9 +86,7 @@ func newTable(env backend.Env, port int, own subnet.Lease, peers []subnet.Lease,
 				t.add(f, l, udpAddr(l.Attrs.PublicIP[f], port, up.Index), old, len(peers))
 			}
 		}
-		slices.SortFunc(t.prefixTables[f], func(a, b prefixTable) int {
-			return cmp.Or(cmp.Compare(b.high, a.high), cmp.Compare(b.low, a.low))
-		})
+		slices.SortFunc(t.prefixTables[f], func(a, b prefixTable) int { return b.bits - a.bits })
 	}
 	return t
 }
@@ -116,38 +110,20 @@ func (t *table) add(f ipfam.Family, l subnet.Lease, to *net.UDPAddr, old *table,
 	}
 	e.subnets = append(e.subnets, s)
 	t.endpoints[addr] = e
-	high, low := mask(f, s.Bits())
-	i := slices.IndexFunc(t.prefixTables[f], func(l prefixTable) bool { return l.high == high && l.low == low })
+	i := slices.IndexFunc(t.prefixTables[f], func(l prefixTable) bool { return l.bits == s.Bits() })
 	if i < 0 {
 		i = len(t.prefixTables[f])
-		t.prefixTables[f] = append(t.prefixTables[f], prefixTable{high, low, make(map[key]*peer, room)})
+		t.prefixTables[f] = append(t.prefixTables[f], prefixTable{s.Bits(), make(map[netip.Addr]*peer, room)})
 	}
-	t.prefixTables[f][i].peers[keyOf(s.Addr())] = &peer{path: e.path, to: to, ecn: !l.Attrs.Untyped}
-}
-
-// mask has as many leading ones as bits says; IPv4 uses the upper half alone.
-func mask(f ipfam.Family, bits int) (high, low uint64) {
-	if f == ipfam.V4 || bits <= 64 {
-		return ^uint64(0) << (64 - bits), 0
-	}
-	return ^uint64(0), ^uint64(0) << (128 - bits)
-}
-
-func keyOf(a netip.Addr) key {
-	if a.Is4() {
-		b := a.As4()
-		return key{high: uint64(binary.BigEndian.Uint32(b[:])) << 32}
-	}
-	b := a.As16()
-	return key{binary.BigEndian.Uint64(b[:]), binary.BigEndian.Uint64(b[8:])}
+	t.prefixTables[f][i].peers[s.Addr()] = &peer{path: e.path, to: to, ecn: !l.Attrs.Untyped}
 }
 
 // find returns the peer that has the destination of a packet, or nil.
 func (t *table) find(p packet.Packet) *peer {
-	k := keyOf(p.Dst())
-	for i := range t.prefixTables[p.Family()] {
-		l := &t.prefixTables[p.Family()][i]
-		if found := l.peers[key{k.high & l.high, k.low & l.low}]; found != nil {
+	dst := p.Dst()
+	for _, l := range t.prefixTables[p.Family()] {
+		subnet, _ := dst.Prefix(l.bits)
+		if found := l.peers[subnet.Addr()]; found != nil {
 			return found
 		}
 	}
