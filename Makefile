@@ -12,7 +12,7 @@ PROGRAMS := flanneld flannel flannel-lab
 BUILDVCS := $(shell git status >/dev/null 2>&1 && echo auto || echo false)
 # The modules of this repository, and flags with which the build cache serves
 # them all, wherever the module cache is.
-MODULES := . dist/pack test/assets test/assets/dns test/assets/plugins test/figures test/helm test/tools
+MODULES := . dist/pack test/assets test/assets/dns test/assets/plugins test/figures test/helm test/monitoring test/tools
 export GOFLAGS := $(GOFLAGS) -buildvcs=false -trimpath
 GO_BUILD := CGO_ENABLED=0 go build -buildvcs=$(BUILDVCS) -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)'
 
@@ -93,7 +93,7 @@ assets: ## build the real etcd, Kubernetes and its tests, CNI plugins and helm, 
 
 deps: ## install the tools that tests and demo need (Debian, root)
 	test/deps
-	for dir in . dist/pack test/figures; do go -C "$$dir" mod download || exit; done
+	for dir in . dist/pack test/figures test/monitoring; do go -C "$$dir" mod download || exit; done
 
 modules: ## download what any module of this repository needs
 	for dir in $(MODULES); do go -C "$$dir" mod download || exit; done

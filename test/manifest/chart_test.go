@@ -138,6 +138,27 @@ func TestChartRefusesWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
+func TestChartForThePrometheusOperator(t *testing.T) {
+	text, err := render(t, "flannel: {healthz: {port: 9000}, podMonitor: {enabled: true, labels: {release: prometheus}}, serviceMonitor: {enabled: true, interval: 1m}}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := objects(t, text)
+	for _, name := range []string{"PodMonitor flannel", "ServiceMonitor flannel", "Service flannel-metrics"} {
+		if got[name] == nil {
+			t.Errorf("no %s", name)
+		}
+	}
+	for _, want := range []string{"release: prometheus", "interval: 1m", "name: health\n          containerPort: 9000", "name: health\n    port: 9000"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if _, err := render(t, "flannel: {healthz: {port: 0}, podMonitor: {enabled: true}}"); err == nil || !strings.Contains(err.Error(), "healthz.port") {
+		t.Errorf("without a port: %v", err)
+	}
+}
+
 // combinations are values that people set, and what must come of them.
 var combinations = map[string]struct {
 	values string

@@ -57,3 +57,12 @@ securityContext:
 {{- end }}
 {{- $out | toPrettyJson }}
 {{- end }}
+
+{{/* not empty if Prometheus is to find the port of /metrics by its name */}}
+{{- define "flannel.monitored" -}}
+{{- $f := .Values.flannel -}}
+{{- if or $f.podMonitor.enabled $f.serviceMonitor.enabled }}
+{{- if not $f.healthz.port }}{{ fail "flannel.podMonitor and flannel.serviceMonitor need flannel.healthz.port" }}{{ end -}}
+true
+{{- end }}
+{{- end }}
