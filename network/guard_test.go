@@ -67,7 +67,7 @@ func TestGuardBelievesASmallLoss(t *testing.T) {
 	}
 }
 
-func TestGuardKeepsAllWhileTheOwnRecordIsMissing(t *testing.T) {
+func TestGuardKeepsAllWhileOurRecordIsMissing(t *testing.T) {
 	var g guard
 	g.admit(subnet.Snapshot{Leases: some(0, 4)}, ownSubnet)
 	got := g.admit(subnet.Snapshot{Leases: some(1, 2)}, ownSubnet)
@@ -96,7 +96,7 @@ func TestGuardKeepsWhatARestoredStoreLacks(t *testing.T) {
 	}
 }
 
-func TestGuardKeepsAllWhenTheOwnRecordIsMadeAnew(t *testing.T) {
+func TestGuardKeepsAllWhenOurRecordIsCreatedAgain(t *testing.T) {
 	var g guard
 	g.admit(subnet.Snapshot{Leases: some(0, 4)}, ownSubnet)
 	again := some(0, 2)
@@ -126,7 +126,7 @@ func TestGuardGivesUpWhenTwoListsAgree(t *testing.T) {
 	}
 }
 
-func TestGuardGivesNothingUpForListsWithoutTheOwnRecord(t *testing.T) {
+func TestGuardGivesNothingUpForListsWithoutOurRecord(t *testing.T) {
 	var running, starting guard
 	running.admit(subnet.Snapshot{Leases: some(0, 20)}, ownSubnet)
 	starting.start(held(some(1, 20)), guarded)

@@ -49,7 +49,7 @@ func TestAHeldSnapshotDeletesNothing(t *testing.T) {
 	n.await("the stale route gone", func() bool { return !strings.Contains(n.kernel.String(), "10.5.66.0/24") })
 }
 
-func TestWhatWasKnownCountsForTheGuard(t *testing.T) {
+func TestAHeldSnapshotCountsForTheGuard(t *testing.T) {
 	var g guard
 	g.start(held(some(30, 31)), guarded)
 	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 20), Held: true}, ownSubnet), some(0, 20))

@@ -162,7 +162,7 @@ func TestPeersReachTheKernelAndLeaveIt(t *testing.T) {
 	}
 }
 
-func TestOnePeerThatFailsHarmsNobodyElse(t *testing.T) {
+func TestOnePeerThatFailsHarmsNoOther(t *testing.T) {
 	n := newNode(t)
 	n.peer("22")
 	n.peer("33")
@@ -196,7 +196,7 @@ func TestANewAddressIsPublishedForTheSameSubnet(t *testing.T) {
 	n.await("the device with the new address", func() bool { return strings.Contains(n.kernel.String(), "local 192.0.2.9") })
 }
 
-func TestAnUplinkThatIsGoneLeavesTheStateAndIsSaid(t *testing.T) {
+func TestAnUplinkThatIsGoneIsReportedAndLeavesTheState(t *testing.T) {
 	n := newNode(t)
 	n.peer("22")
 	n.start()
@@ -319,7 +319,7 @@ func TestTheBlackholeRouteIsKept(t *testing.T) {
 	n.await("the blackhole route again", blackhole)
 }
 
-func TestWhatWaitsForTheSubnetFileIsToldUntilItIsDone(t *testing.T) {
+func TestTheCallAfterTheSubnetFileIsRepeatedUntilItSucceeds(t *testing.T) {
 	n := newNode(t)
 	var calls atomic.Int32
 	n.SubnetFileWritten = func() error {

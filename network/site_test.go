@@ -79,7 +79,7 @@ func (n *testNode) hosted(devices map[string]string) {
 	}
 }
 
-func TestASubnetOfAnotherMustNotHoldAnAddressOfThisHost(t *testing.T) {
+func TestASubnetThatHoldsAnAddressOfThisHostIsRejected(t *testing.T) {
 	n := newNode(t)
 	n.hosted(map[string]string{"eth1": "10.5.22.7/28", "cni0": "10.5.33.1/24", "docker0": "10.5.44.1/24"})
 	for _, number := range []string{"22", "33", "44"} {
@@ -99,7 +99,7 @@ func TestASubnetOfAnotherMustNotHoldAnAddressOfThisHost(t *testing.T) {
 
 // With kube-proxy in IPVS mode every host has the external addresses of Services,
 // and these are often addresses of nodes.
-func TestANodeWhoseAddressIsAlsoAServicesIsUsed(t *testing.T) {
+func TestANodeThatHasTheAddressOfAServiceIsUsed(t *testing.T) {
 	n := newNode(t)
 	n.hosted(map[string]string{"kube-ipvs0": "192.0.2.22/32", "eth1": "192.0.2.33/32"})
 	n.peer("22")
@@ -151,14 +151,14 @@ func TestPeersAreUsedAlthoughTheAddressesOfThisHostCannotBeRead(t *testing.T) {
 
 // At the moment when another subnet is acquired the store shows a record of ours
 // under a subnet that is not ours yet.
-func TestARecordOfOurOwnIsNotWarnedOf(t *testing.T) {
+func TestARecordOfOursLeadsToNoWarning(t *testing.T) {
 	n := newNode(t)
 	var book logBook
 	n.Log = slog.New(slog.NewTextHandler(&book, nil))
 	n.start()
-	mine := *n.own.Load()
-	mine.Subnet = subnettest.Subnets("10.5.99.0/24")
-	n.store.Put(mine, false)
+	former := *n.own.Load()
+	former.Subnet = subnettest.Subnets("10.5.99.0/24")
+	n.store.Put(former, false)
 	n.peer("22")
 	n.await("a peer that came later", func() bool { return strings.Contains(n.kernel.String(), "10.5.22.0/24") })
 	if p, found := n.found("10.5.99.0/24"); found || strings.Contains(book.String(), "left out") {
@@ -183,9 +183,9 @@ func (f *nodes) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Pods' packets to an address that several records claim are masqueraded unless
+// Pods' packets to an address that several records name are masqueraded unless
 // it is a neighbour's.
-func TestASharedAddressFarAwayIsNotExcludedFromMasquerading(t *testing.T) {
+func TestASharedAddressThatIsNotOnLinkIsMasqueraded(t *testing.T) {
 	n := newNode(t)
 	n.store.SetConfig(`{"Network": "10.5.0.0/16", "MasqueradeExclude": ["nodes"], "Backend": {"Type": "vxlan"}}`)
 	open := n.NewKernel

@@ -100,7 +100,7 @@ func TestRoutesOnTheUplinkAreAdoptedOnlyAfterFlannel(t *testing.T) {
 	}
 }
 
-func TestASubnetFileThatIsTakenAwayAgainAndAgain(t *testing.T) {
+func TestASubnetFileThatIsRemovedAgainAndAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "subnet.env")
 	f := subnetFile{path: path, written: true}
 	now := time.Now()

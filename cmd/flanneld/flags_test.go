@@ -89,7 +89,7 @@ func TestTheCommandLineWinsOverTheEnvironment(t *testing.T) {
 	}
 }
 
-func TestVersionGoesToStandardOutput(t *testing.T) {
+func TestVersionIsWrittenToStandardOutput(t *testing.T) {
 	var out, errs bytes.Buffer
 	if code := run(context.Background(), []string{"--version"}, nil, &out, &errs); code != 0 || out.Len() == 0 || errs.Len() > 0 {
 		t.Errorf("code %d, out %q, err %q", code, out.String(), errs.String())

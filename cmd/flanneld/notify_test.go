@@ -46,7 +46,7 @@ func (s *systemd) hears(want string) {
 	}
 }
 
-func TestSystemdIsToldOfTheNodesState(t *testing.T) {
+func TestSystemdIsNotifiedOfTheNodesState(t *testing.T) {
 	s, path := newSystemd(t)
 	changed := loop.NewSignal()
 	registry := health.New(changed.Send)

@@ -74,7 +74,7 @@ func TestReadiness(t *testing.T) {
 	})
 }
 
-func TestShortTroublesDoNotAddUp(t *testing.T) {
+func TestShortFailuresDoNotAddUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := New(nil)
 		c := r.Require("rules", "")

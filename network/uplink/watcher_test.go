@@ -253,7 +253,7 @@ func TestDownAndUpKeepsTheUplink(t *testing.T) {
 	}
 }
 
-func TestAfterTheGraceTimeAnotherAddressIsTaken(t *testing.T) {
+func TestAfterTheGraceTimeAnotherAddressIsUsed(t *testing.T) {
 	ns := nstest.New(t)
 	ns.AddUplink("eth0", "2001:db8::2/64")
 	ns.AddUplink("eth1", "2001:db8:1::2/64")
@@ -297,7 +297,7 @@ func TestAGapChangesNothing(t *testing.T) {
 	f.nothingElse("eth0")
 }
 
-func TestALinkLocalAddressGivesWay(t *testing.T) {
+func TestALinkLocalAddressIsReplaced(t *testing.T) {
 	ns := nstest.New(t)
 	ns.AddUplink("eth0")
 	ns.IP("address flush dev eth0")
@@ -314,7 +314,7 @@ func TestALinkLocalAddressGivesWay(t *testing.T) {
 	f.nothingElse("eth0")
 }
 
-func TestTheLastResortGivesWay(t *testing.T) {
+func TestTheLastResortIsReplaced(t *testing.T) {
 	ns := nstest.New(t)
 	ns.AddUplink("eth0", "10.0.0.2/24")
 	ns.AddUplink("eth1", "10.1.0.2/24")
