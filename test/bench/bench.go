@@ -32,6 +32,7 @@ func measures() []measure {
 		{"further", 12 * time.Second, (*bench).further, false},
 		{"resync", 8 * time.Second, (*bench).resync, false},
 		{"idle", 26 * time.Second, (*bench).idle, false},
+		{"probe", 100 * time.Second, (*bench).probe, false},
 		{"foreign", 15 * time.Second, (*bench).foreign, false},
 		{"scale", 100 * time.Second, (*bench).scale, false},
 		{"heal", 30 * time.Second, (*bench).heal, false},
