@@ -31,8 +31,8 @@ func (p Probe) Addrs(subnet netip.Prefix) (device, bridge netip.Addr) {
 	if p.Device {
 		device = first
 	}
-	if p.Bridge {
-		bridge = first.Next()
+	if next := first.Next(); p.Bridge && subnet.Contains(next) {
+		bridge = next
 	}
 	return device, bridge
 }

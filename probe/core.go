@@ -58,6 +58,9 @@ type core struct {
 	rotations, turns int
 	// lastSent is that of the last probe that nobody has asked for.
 	lastSent, lastAsked time.Duration
+	// heardNow counts the probes of others in the second that hearing names.
+	hearing  time.Duration
+	heardNow int
 	// lost counts the probes that were not answered, count the peers by verdict.
 	lost  int
 	count [verdicts]int
@@ -89,7 +92,8 @@ func newCore() *core {
 
 // probed reports whether a peer has something to probe.
 func probed(s *backend.PeerStatus) bool {
-	return (s.Probe.Device || s.Probe.Bridge) && (s.How == backend.Tunnel || s.How == backend.Direct)
+	device, bridge := s.Probe.Addrs(s.Subnet)
+	return (device.IsValid() || bridge.IsValid()) && (s.How == backend.Tunnel || s.How == backend.Direct)
 }
 
 // launch notes that a probe is sent.
@@ -103,8 +107,8 @@ func (c *core) launch(i int32, now time.Duration) request {
 			f.deadline = now + min(max(4*p.roundTrip, askedTimeoutMin), timeout)
 		}
 	}
-	f.bridge = p.atBridge(s.Probe)
 	device, bridge := s.Probe.Addrs(s.Subnet)
+	f.bridge = p.atBridge(s.Probe) && bridge.IsValid()
 	to := device
 	if f.bridge {
 		to = bridge
@@ -185,8 +189,17 @@ func (c *core) answered(from netip.Addr, seq uint16, now time.Duration) (time.Du
 	return 0, false
 }
 
+// maxHeard bounds what probes of others cost in a second. Each node sends one.
+const maxHeard = 200
+
 // heard notes an echo request of a peer's daemon.
 func (c *core) heard(from netip.Addr, now time.Duration) {
+	if second := now / time.Second; second != c.hearing {
+		c.hearing, c.heardNow = second, 0
+	}
+	if c.heardNow++; c.heardNow > maxHeard {
+		return
+	}
 	for i := range c.status {
 		s := &c.status[i]
 		if device, bridge := s.Probe.Addrs(s.Subnet); probed(s) && (from == device || from == bridge || from == s.Via && s.How == backend.Direct) {

@@ -94,7 +94,9 @@ func (p *Prober) Touch(subnet netip.Prefix) {
 // Run probes until ctx ends. What keeps it from that is logged once and tried
 // again.
 func (p *Prober) Run(ctx context.Context) error {
-	failures := logonce.NewFailures(p.options.Log, slog.LevelWarn)
+	failures := logonce.Words{
+		Level: slog.LevelWarn, Begins: "peers cannot be probed", Ends: "peers are probed again",
+	}.NewFailures(p.options.Log)
 	retry := loop.Backoff{First: time.Second, Last: time.Minute}
 	for ctx.Err() == nil {
 		err := p.probe(ctx, func() {
@@ -249,9 +251,9 @@ func (p *Prober) report() {
 		return
 	}
 	if is == works {
-		p.options.Log.Info("peers answer again")
+		p.options.Log.Info("probes succeed again")
 	} else {
-		p.options.Log.Warn("peers do not answer", "problem", text)
+		p.options.Log.Warn("probes fail", "problem", text)
 	}
 	p.options.Report(text)
 }

@@ -109,6 +109,40 @@ func TestAnAnswerThatNobodyWaitsForCountsNothing(t *testing.T) {
 	})
 }
 
+// TestASubnetOfOneAddress: a record may name one.
+func TestASubnetOfOneAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peers := append(peersOf(1, vxlan), peerAt(1, backend.Probe{Bridge: true, MTU: 1450}))
+		for i := range peers {
+			peers[i].Subnet = netip.PrefixFrom(peers[i].Subnet.Addr(), 32)
+		}
+		w := newWorld(t, peers)
+		w.setAnswers(nothing)
+		w.wait(time.Minute)
+		for _, s := range w.take() {
+			if s.to != deviceOf(peers[0]) {
+				t.Fatalf("%s is asked", s.to)
+			}
+		}
+	})
+}
+
+// TestAFloodOfProbesIsIgnored: what a peer sends costs this node little.
+func TestAFloodOfProbesIsIgnored(t *testing.T) {
+	c := newCore()
+	peers := peersOf(2, vxlan)
+	c.setPeers(peers)
+	for range 10 * maxHeard {
+		c.heard(netip.MustParseAddr("203.0.113.1"), time.Second)
+	}
+	if c.heard(deviceOf(peers[0]), time.Second); c.peers[0].heard > 0 {
+		t.Error("a flood is searched for")
+	}
+	if c.heard(deviceOf(peers[0]), 2*time.Second); c.peers[0].heard == 0 {
+		t.Error("a probe after the flood is not noted")
+	}
+}
+
 func TestWhatIsKnownOfAPeerOutlivesAPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peers := peersOf(20, vxlan)

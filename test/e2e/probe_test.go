@@ -139,7 +139,7 @@ func TestDeadTunnelsAreNamed(t *testing.T) {
 				lab.Must(t, b.StartFlanneld())
 				awaitProbe(t, a, b, verdict(backend.Fine))
 			}
-			if log := a.Log(); strings.Contains(log, "peers do not answer") {
+			if log := a.Log(); strings.Contains(log, "probes fail") {
 				t.Errorf("what lasts seconds is reported as a whole:\n%s", log)
 			}
 		})
@@ -179,7 +179,7 @@ func TestWithoutNetRawTheRestWorks(t *testing.T) {
 	lab.Must(t, err)
 	lab.Must(t, d.WaitReady(lab.Limited(t, waitLimit)))
 	lab.Must(t, l.Hosts[1].WaitReady(lab.Limited(t, waitLimit)))
-	const line = `what=probe err="open a raw socket: `
+	const line = `msg="peers cannot be probed" err="open a raw socket: `
 	eventually.Says(t, func() (string, bool) { return d.Log(), strings.Contains(d.Log(), line) })
 	code, body, err := d.Post(t.Context(), "/probe?sample=1")
 	if err != nil || code != http.StatusServiceUnavailable || !strings.Contains(body, "operation not permitted") {
