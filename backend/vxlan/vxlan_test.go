@@ -134,10 +134,10 @@ func TestANodeThatHasAllOfTheNetwork(t *testing.T) {
 func TestAttrsAreByteForByteWhatOthersRead(t *testing.T) {
 	b := backendtest.New(t, Type, `{"VNI":5}`, environment(true, true))
 	a := b.Attrs(up)
-	if got, want := string(a.Data[ipfam.V4]), `{"VNI":5,"VtepMAC":"02:00:00:00:00:01"}`; got != want {
+	if got, want := a.Data[ipfam.V4], `{"VNI":5,"VtepMAC":"02:00:00:00:00:01"}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if got, want := string(a.Data[ipfam.V6]), `{"VNI":5,"VtepMAC":"02:00:00:00:06:01"}`; got != want {
+	if got, want := a.Data[ipfam.V6], `{"VNI":5,"VtepMAC":"02:00:00:00:06:01"}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if got, want := b.MTU(up), 1430; got != want {

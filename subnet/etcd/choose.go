@@ -64,7 +64,7 @@ func (s *snapshot) recordsOf(a subnet.Attrs, prev ipfam.Pair[netip.Prefix], past
 		if r.name != "" && (r.name == former || r.name == past.Name) {
 			own = classify(r, a, past.forName(r.name)) != foreign
 		} else {
-			own = r.lease.Invalid == "" && (sameAddress(r.lease.Attrs, a) || past.wrote(r.etcdLease) || sameOrigin(r.lease.Attrs, a))
+			own = r.lease.Invalid == "" && (sameAddress(r.lease.Attrs, a) || r.isSurelyOurs(a, past))
 		}
 		if own {
 			ownRecords = append(ownRecords, r)
@@ -146,8 +146,7 @@ func (m *Manager) discard(ctx context.Context, ownRecords []*record, pools alloc
 func (s *snapshot) duplicates(own *record, a subnet.Attrs, past published, pools alloc.Pools) []*record {
 	var duplicates []*record
 	for _, r := range s.records {
-		ours := past.wrote(r.etcdLease) || sameOrigin(r.lease.Attrs, a)
-		if ours && r.name != own.name && r.lease.Invalid == "" && !r.isReservation() && r.mayBeDeleted(pools) {
+		if r.isSurelyOurs(a, past) && r.name != own.name && r.lease.Invalid == "" && !r.isReservation() && r.mayBeDeleted(pools) {
 			duplicates = append(duplicates, r)
 		}
 	}

@@ -163,10 +163,13 @@ func sameAddress(record, node subnet.Attrs) bool {
 	return len(known) > 0 && record.PublicIP[ipfam.Of(known[0])] == known[0]
 }
 
-// sameOrigin reports whether two records surely come from one node: they share
-// key material or, if the backend has none, are the same. With udp the records of
-// several nodes may be the same, from behind one address.
-func sameOrigin(a, b subnet.Attrs) bool {
-	keys := keysOf(a)
-	return overlap(keys, keysOf(b)) || len(keys) == 0 && a == b && a.BackendType != subnet.DefaultBackend
+// isSurelyOurs reports whether the node that publishes a has written a record,
+// under whatever key: it is under an etcd lease of this node, shares key material
+// or, if the backend has none, is the same. With udp the records of several nodes
+// may be the same, from behind one address.
+func (r *record) isSurelyOurs(a subnet.Attrs, past published) bool {
+	have := r.lease.Attrs
+	keys := keysOf(have)
+	return past.wrote(r.etcdLease) || overlap(keys, keysOf(a)) ||
+		len(keys) == 0 && have == a && a.BackendType != subnet.DefaultBackend
 }

@@ -308,7 +308,7 @@ func TestTheKeyOfAnotherNodeIsNotTakenOver(t *testing.T) {
 		}
 		return a.Data[ipfam.V4]
 	}
-	if data := previous(); string(data) != string(v.here.Data[ipfam.V4]) {
+	if data := previous(); data != v.here.Data[ipfam.V4] {
 		t.Errorf("%s is not our key", data)
 	}
 	other := subnet.Lease{Subnet: v.own.Subnet, Attrs: kinds["vxlan"](2)}

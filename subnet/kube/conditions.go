@@ -34,9 +34,6 @@ type conditions struct {
 }
 
 func newConditions(log *slog.Logger, changed func(error)) *conditions {
-	if changed == nil {
-		changed = func(error) {}
-	}
 	words := logonce.Words{Level: slog.LevelWarn, Begins: "waiting", Key: "for", Ends: "no longer waiting"}
 	return &conditions{causes: words.NewFailures(log), changed: changed}
 }

@@ -106,11 +106,10 @@ func New(o Options) (*Manager, error) {
 	if o.Grace == 0 {
 		o.Grace = defaultGrace
 	}
-	if o.Reachable == nil {
-		o.Reachable = func(error) {}
-	}
-	if o.Conflict == nil {
-		o.Conflict = func(error) {}
+	for _, f := range []*func(error){&o.Waiting, &o.Reachable, &o.Conflict} {
+		if *f == nil {
+			*f = func(error) {}
+		}
 	}
 	m := &Manager{
 		o: o, log: o.Log, keys: keys, access: have,
