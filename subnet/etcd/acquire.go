@@ -75,7 +75,7 @@ func (m *Manager) tryAcquire(
 	if err != nil {
 		return nil, permanentError{err}
 	}
-	own, err := m.createAlone(ctx, pools, subnets, a)
+	own, err := m.createAlone(ctx, s, pools, subnets, a)
 	if errors.Is(err, errTaken) {
 		*avoid = append(*avoid, subnets)
 		return nil, permanentError{errRaced}
@@ -97,14 +97,14 @@ func (m *Manager) takeOver(ctx context.Context, s *snapshot, r *record, pools al
 	return own, nil
 }
 
-// createAlone creates a lease. The error is errTaken if another node has the
-// subnet.
-func (m *Manager) createAlone(ctx context.Context, pools alloc.Pools, subnets ipfam.Pair[netip.Prefix], a subnet.Attrs) (*record, error) {
+// createAlone creates a lease after the store was read. The error is errTaken if
+// another node has the subnet.
+func (m *Manager) createAlone(ctx context.Context, before *snapshot, pools alloc.Pools, subnets ipfam.Pair[netip.Prefix], a subnet.Attrs) (*record, error) {
 	own, err := m.create(ctx, subnets, a, nil)
 	if err != nil {
 		return nil, err
 	}
-	s, err := m.standAlone(ctx, own, a, pools)
+	s, err := m.standAlone(ctx, own, a, pools, before)
 	if err != nil {
 		return nil, err
 	}
@@ -114,10 +114,10 @@ func (m *Manager) createAlone(ctx context.Context, pools alloc.Pools, subnets ip
 
 // standAlone makes sure that no record but own has its subnet or belongs to this
 // node, which publishes a. If own has to give way to that of another node, it is
-// deleted and the error is errTaken.
-func (m *Manager) standAlone(ctx context.Context, own *record, a subnet.Attrs, pools alloc.Pools) (*snapshot, error) {
+// deleted and the error is errTaken. before is what readAgain takes.
+func (m *Manager) standAlone(ctx context.Context, own *record, a subnet.Attrs, pools alloc.Pools, before *snapshot) (*snapshot, error) {
 	epoch := m.epoch.Load()
-	s, err := m.readAll(ctx)
+	s, err := m.readAgain(ctx, before)
 	if err != nil {
 		return nil, err
 	}

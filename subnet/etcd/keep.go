@@ -199,7 +199,7 @@ func (m *Manager) verify(ctx context.Context, own *record, want subnet.Attrs) er
 	if m.checkedEpoch == m.epoch.Load() && m.checkedRecord == own.lease.Precedence {
 		return nil
 	}
-	_, err := m.standAlone(ctx, own, want, m.pools())
+	_, err := m.standAlone(ctx, own, want, m.pools(), &snapshot{})
 	if errors.Is(err, errTaken) {
 		return permanentError{fmt.Errorf("%w: another lease overlaps %s", subnet.ErrLeaseLost, own.name)}
 	}

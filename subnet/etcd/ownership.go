@@ -149,11 +149,27 @@ func sameNode(a, b subnet.Attrs) bool {
 // identity returns what in a backend's data belongs to one node alone: the MAC
 // of vxlan or the public key of wireguard.
 func identity(data string) string {
+	if mac, ok := usualMAC(data); ok {
+		return mac
+	}
 	var id struct{ VtepMAC, PublicKey string }
 	if data == "" || json.Unmarshal([]byte(data), &id) != nil {
 		return ""
 	}
 	return strings.ToLower(id.VtepMAC) + id.PublicKey
+}
+
+// usualMAC reads the text that every node with vxlan writes, without a general
+// parser: at the start each record is compared with this node's.
+func usualMAC(data string) (string, bool) {
+	rest, ok := strings.CutPrefix(data, `{"VNI":`)
+	if !ok {
+		return "", false
+	}
+	vni, rest, _ := strings.Cut(rest, `,"VtepMAC":"`)
+	mac, ok := strings.CutSuffix(rest, `"}`)
+	number := vni != "" && vni[0] != '0' && strings.Trim(vni, "0123456789") == ""
+	return mac, ok && number && len(mac) == len("00:00:00:00:00:00") && strings.Trim(mac, "0123456789abcdef:") == ""
 }
 
 // sameAddress reports whether a record has the address that a node is known

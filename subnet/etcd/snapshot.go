@@ -45,6 +45,7 @@ func (r *record) equal(o *record) bool {
 type snapshot struct {
 	records []*record // in the order of their names
 	rev     int64
+	epoch   uint64 // see Manager.epoch
 	read    time.Time
 }
 
@@ -68,13 +69,32 @@ func (m *Manager) List(ctx context.Context) ([]*subnet.Lease, error) {
 
 // readAll reads all leases in one request.
 func (m *Manager) readAll(ctx context.Context) (*snapshot, error) {
+	return m.readAgain(ctx, &snapshot{})
+}
+
+// readAgain is readAll after before was read: what has not changed since need not
+// be decoded, if the store is still the same.
+func (m *Manager) readAgain(ctx context.Context, before *snapshot) (*snapshot, error) {
+	epoch := m.epoch.Load()
 	header, answers, err := m.read(ctx, clientv3.OpGet(m.subnetsKey(), clientv3.WithPrefix()))
 	if err != nil {
 		return nil, err
 	}
-	s := &snapshot{records: make([]*record, len(answers[0].Kvs)), rev: header.Revision, read: time.Now()}
+	s := &snapshot{records: make([]*record, len(answers[0].Kvs)), rev: header.Revision, epoch: epoch, read: time.Now()}
+	var known []*record // in the same order
+	if before.epoch == m.epoch.Load() && before.rev <= header.Revision {
+		known = before.records
+	}
 	for i, kv := range answers[0].Kvs {
-		s.records[i] = readRecord(strings.TrimPrefix(string(kv.Key), m.subnetsKey()), kv)
+		name := strings.TrimPrefix(string(kv.Key), m.subnetsKey())
+		for len(known) > 0 && known[0].name < name {
+			known = known[1:]
+		}
+		if len(known) > 0 && known[0].name == name && known[0].mod == kv.ModRevision {
+			s.records[i] = known[0]
+		} else {
+			s.records[i] = readRecord(name, kv)
+		}
 	}
 	return s, nil
 }
