@@ -50,6 +50,8 @@ func (n *Network) loop(ctx context.Context) error {
 
 // passAndList makes a pass, and reads the store if the guard wants to know.
 func (p *passState) passAndList(ctx context.Context) error {
+	p.n.checks.passes.Works()
+	defer p.n.checks.passes.Waits()
 	err := p.pass(ctx)
 	p.askForList(ctx)
 	return err

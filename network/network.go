@@ -58,6 +58,8 @@ type checks struct {
 	config, uplink, lease, device, firstPass, subnetFile *health.Check
 	// peers never makes the node unready.
 	peers *health.Check
+	// passes is the loop itself.
+	passes *health.Loop
 }
 
 func newChecks(r *health.Registry) checks {
@@ -69,6 +71,7 @@ func newChecks(r *health.Registry) checks {
 		firstPass:  r.Require("first pass", "waiting for the leases of the other nodes"),
 		subnetFile: r.Require("subnet file", "not written yet"),
 		peers:      r.Note("peers", ""),
+		passes:     r.AddLoop("passes"),
 	}
 }
 

@@ -35,6 +35,7 @@ func (n *notifier) run(ctx context.Context) error {
 	extend := time.NewTicker(extendEvery)
 	defer extend.Stop()
 	ready, status := false, ""
+	loop := n.health.AddLoop("notifications")
 	n.send(n.sd.ExtendTimeout(extendBy))
 	for {
 		if n.health.Ready() && !ready {
@@ -50,6 +51,7 @@ func (n *notifier) run(ctx context.Context) error {
 			status = text
 			n.send(n.sd.Status(status))
 		}
+		loop.Waits()
 		select {
 		case <-ctx.Done():
 			n.send(n.sd.Stopping())
@@ -58,6 +60,7 @@ func (n *notifier) run(ctx context.Context) error {
 			n.send(n.sd.ExtendTimeout(extendBy))
 		case <-n.changed:
 		}
+		loop.Works()
 	}
 }
 

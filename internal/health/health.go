@@ -19,6 +19,7 @@ type Registry struct {
 
 	mu        sync.Mutex
 	checks    []*Check
+	loops     []*Loop
 	wasReady  bool // all required checks passed at some time
 	lastReady bool // the result of readyLocked at the last change
 }

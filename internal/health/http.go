@@ -27,6 +27,10 @@ func Handler(r *Registry, p Pages) http.Handler {
 	var here host
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if hanging := r.Hanging(); len(hanging) > 0 {
+			text(w, http.StatusServiceUnavailable, append([]string{"flanneld hangs"}, hanging...)...)
+			return
+		}
 		text(w, http.StatusOK, "flanneld is running")
 	})
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, req *http.Request) {

@@ -1,0 +1,30 @@
+package health
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestALoopThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := New(nil)
+		h := Handler(r, Pages{})
+		passes, other := r.AddLoop("passes"), r.AddLoop("other")
+		fine := func() {
+			t.Helper()
+			wantPage(t, h, "/healthz", http.StatusOK, "flanneld is running")
+		}
+		time.Sleep(24 * time.Hour) // a loop may wait for ever
+		fine()
+		passes.Works()
+		time.Sleep(hangsAfter)
+		fine()
+		other.Works()
+		time.Sleep(time.Second)
+		wantPage(t, h, "/healthz", http.StatusServiceUnavailable, "flanneld hangs", "passes: has not come round for 5m1s")
+		passes.Waits()
+		fine()
+	})
+}
