@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/logging"
 	"flannel/internal/secret"
 	"flannel/internal/statedir"
 	"flannel/network/uplink"
@@ -45,6 +46,7 @@ type options struct {
 	version                                bool
 	verbosity                              int
 	vmodule, logBacktraceAt                string
+	logFormat                              string
 }
 
 // list is a flag that may be repeated; an empty value counts as none.
@@ -97,6 +99,7 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.BoolVar(&o.version, "version", false, "print version, commit and Go version, with -v=1 the Go modules too, and exit")
 	fs.IntVar(&o.verbosity, "v", 0, "log `level`; 4 and more shows each decision")
 	fs.StringVar(&o.vmodule, "vmodule", "", "log level for single source files, as `pattern=N`,...")
+	fs.StringVar(&o.logFormat, "log-format", logging.FormatText, "`format` of the log: text or json, one object a line")
 	fs.StringVar(&o.logBacktraceAt, "log_backtrace_at", ":0", "log a stack trace at this `file:line`")
 	return fs
 }

@@ -75,7 +75,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprint(stdout, version.Details(o.verbosity > 0))
 		return exitOK
 	}
-	log, err := logging.New(stderr, logging.Options{V: o.verbosity, VModule: o.vmodule, BacktraceAt: o.logBacktraceAt})
+	log, err := logging.New(stderr, logging.Options{V: o.verbosity, VModule: o.vmodule, Format: o.logFormat, BacktraceAt: o.logBacktraceAt})
 	if err != nil {
 		fmt.Fprintf(stderr, "flanneld: %v\n", err)
 		return exitError

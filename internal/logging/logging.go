@@ -14,6 +14,12 @@ import (
 	"sync"
 )
 
+// The formats of the log.
+const (
+	FormatText = "text"
+	FormatJSON = "json"
+)
+
 // Options are the values of the logging flags.
 type Options struct {
 	// V is the verbosity: records of level -V and above are shown. Debug
@@ -22,12 +28,14 @@ type Options struct {
 	// VModule overrides V for single files: a comma list of pattern=N. The
 	// pattern is a file name without .go and may hold * and ?.
 	VModule string
+	// Format is text or json; empty means text.
+	Format string
 	// BacktraceAt is file:line; a record made there is followed by the stack.
 	// Empty and ":0" mean nowhere.
 	BacktraceAt string
 }
 
-// New returns a logger that writes lines of text to w. An error names the
+// New returns a logger that writes lines to w. An error names the
 // flag and what is allowed.
 func New(w io.Writer, o Options) (*slog.Logger, error) {
 	modules, err := parseVModule(o.VModule)
@@ -45,7 +53,15 @@ func New(w io.Writer, o Options) (*slog.Logger, error) {
 	for _, m := range modules {
 		h.lowest = min(h.lowest, m.level)
 	}
-	h.next = slog.NewTextHandler(h.out, &slog.HandlerOptions{Level: h.lowest})
+	options := &slog.HandlerOptions{Level: h.lowest}
+	switch o.Format {
+	case "", FormatText:
+		h.next = slog.NewTextHandler(h.out, options)
+	case FormatJSON:
+		h.next, h.json = slog.NewJSONHandler(h.out, options), true
+	default:
+		return nil, fmt.Errorf("--log-format: %q is not allowed: use %s or %s", o.Format, FormatText, FormatJSON)
+	}
 	return slog.New(h), nil
 }
 
@@ -98,6 +114,7 @@ type handler struct {
 // shared is the same in a handler and in those derived from it.
 type shared struct {
 	out       *lockedWriter
+	json      bool
 	level     slog.Level
 	lowest    slog.Level
 	modules   []module
@@ -118,7 +135,11 @@ func (h *handler) Handle(ctx context.Context, record slog.Record) error {
 	if record.Level < at.level {
 		return nil
 	}
-	if err := h.next.Handle(ctx, record); err != nil || !at.backtrace {
+	if at.backtrace && h.json { // each line is an object
+		record = record.Clone()
+		record.AddAttrs(slog.String("stack", string(debug.Stack())))
+	}
+	if err := h.next.Handle(ctx, record); err != nil || !at.backtrace || h.json {
 		return err
 	}
 	_, err := h.out.Write(debug.Stack())

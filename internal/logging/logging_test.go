@@ -3,6 +3,7 @@ package logging
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -87,5 +88,21 @@ func TestBadFlags(t *testing.T) {
 		if _, err := New(&bytes.Buffer{}, o); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestJSON(t *testing.T) {
+	var out bytes.Buffer
+	log, err := New(&out, Options{Format: FormatJSON})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.With("node", "a").Info("peer added", "subnet", "10.5.1.0/24")
+	var line struct{ Level, Msg, Node, Subnet string }
+	if err := json.Unmarshal(out.Bytes(), &line); err != nil || line.Level != "INFO" || line.Msg != "peer added" || line.Node != "a" || line.Subnet != "10.5.1.0/24" {
+		t.Errorf("got %s, %v", out.String(), err)
+	}
+	if _, err := New(&out, Options{Format: "xml"}); err == nil || !strings.Contains(err.Error(), "--log-format") {
+		t.Errorf("got %v", err)
 	}
 }
