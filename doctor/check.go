@@ -34,6 +34,10 @@ func Checks() []Check {
 	return []Check{
 		subnetFile,
 		daemon,
+		overlay,
+		peerRecords,
+		cniConf,
+		podBridge,
 		settings,
 		filter,
 		routes,

@@ -3,7 +3,7 @@ package doctor
 import "strings"
 
 // checkedHere are the notes of the daemon whose causes other checks look at.
-var checkedHere = []string{"settings: ", "forwarding: "}
+var checkedHere = []string{"settings: ", "forwarding: ", "overlay: "}
 
 var daemon = Check{
 	Name:  "daemon",

@@ -30,6 +30,10 @@ type Facts struct {
 	Settings map[string]string
 	// Drops are the rules of the packet filter that may drop one of Packets.
 	Drops []Drop
+	// CNIConfs are the names of the network configurations in CNIConfDir, in the
+	// order in which runtimes take them.
+	CNIConfDir string
+	CNIConfs   []string
 
 	Unread []Unread
 }

@@ -66,6 +66,14 @@ func (f *Facts) Packets() []Packet {
 	return slices.Concat(out, f.tunnelPackets(), f.deviceForwards())
 }
 
+// backendPort returns the UDP port behind a device of the overlay.
+func backendPort(l kernel.Link) int {
+	if l.Kind == kernel.KindTUN {
+		return udpPort
+	}
+	return l.VXLAN.Port
+}
+
 // deviceForwards are packets between the pods' bridge and the device of the
 // overlay: a filter may look at the interfaces.
 func (f *Facts) deviceForwards() []Packet {
@@ -96,10 +104,7 @@ func (f *Facts) tunnelPackets() []Packet {
 		return nil
 	}
 	for _, l := range f.overlays() {
-		port := l.VXLAN.Port
-		if l.Kind == kernel.KindTUN {
-			port = udpPort
-		}
+		port := backendPort(l)
 		p := firewall.Packet{Family: ipfam.Of(l.VXLAN.Local), Hook: firewall.Input, In: up.Name, Protocol: 17, Port: uint16(port)}
 		vias := f.vias(l)
 		for _, via := range vias {

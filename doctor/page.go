@@ -22,14 +22,16 @@ flanneld doctor -o json
    Run: ip route del 10.244.3.0/24 via 192.0.2.1 dev eth0 proto static
    See: Documentation/doctor.md#routes
 
-node-a: 1 finding in 6 checks
+node-a: 1 finding in 10 checks
 ` + "```" + `
 
 | flag | |
 |---|---|
 | ` + "`-o`" + ` | ` + "`text`" + ` or ` + "`json`" + ` |
 | ` + "`-v`" + ` | also what may be harmless, such as rules of a packet filter with conditions that are not understood |
-| ` + "`-daemon`" + ` | address of the daemon's health port, 127.0.0.1:8081 by default |
+| ` + "`-bundle`" + ` | pack what an issue report needs into this file, a tar.gz: the report, devices, addresses, routes, rules, neighbors, the daemon's pages. It has the names and addresses of nodes, and no keys, tokens or passwords: only sources without them are read |
+| ` + "`-daemon`" + ` | address of the daemon's health port; without it the socket beside ` + "`subnet.env`" + ` is asked, and if there is none port 8081 of this host |
+| ` + "`-cni-conf-dir`" + ` | the runtime's folder of network configurations, ` + "`/etc/cni/net.d`" + ` by default; in the pod it is seen if it is mounted |
 | ` + "`-subnet-file`" + ` | the daemon's ` + "`--subnet-file`" + ` |
 
 | exit code | |

@@ -21,6 +21,7 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 // doctorFlags are those of doctor.
 type doctorFlags struct {
 	output  string
+	bundle  string
 	verbose bool
 	gather  gather.Options
 }
@@ -29,9 +30,11 @@ func newDoctorFlagSet(o *doctorFlags) *flag.FlagSet {
 	o.gather = gather.Default()
 	fs := flag.NewFlagSet("doctor", flag.ContinueOnError)
 	fs.StringVar(&o.output, "o", "text", "`format`: text or json")
+	fs.StringVar(&o.bundle, "bundle", "", "pack into this `file` (tar.gz) what an issue report needs, without secrets")
 	fs.BoolVar(&o.verbose, "v", false, "show also what may be harmless")
-	fs.StringVar(&o.gather.Daemon, "daemon", o.gather.Daemon, "`address` of the daemon's health port")
+	fs.StringVar(&o.gather.Daemon, "daemon", o.gather.Daemon, "`address` of the daemon's health port; without it the daemon's socket is asked, else port 8081")
 	fs.StringVar(&o.gather.SubnetFile, "subnet-file", o.gather.SubnetFile, "`file` that the daemon writes")
+	fs.StringVar(&o.gather.CNIConfDir, "cni-conf-dir", o.gather.CNIConfDir, "`folder` of the runtime's network configurations")
 	return fs
 }
 
@@ -51,6 +54,11 @@ func runDoctor(c command, args []string, stdout io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	report := doctor.Examine(gather.HostName(), gather.Gather(ctx, o.gather), doctor.Checks())
+	if o.bundle != "" {
+		if err := gather.Bundle(ctx, o.bundle, o.gather, report); err != nil {
+			return fmt.Errorf("pack %s: %w", o.bundle, err)
+		}
+	}
 	if o.output == "json" {
 		if err := report.WriteJSON(stdout); err != nil {
 			return err

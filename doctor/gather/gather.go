@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"flannel/doctor"
@@ -14,14 +15,17 @@ import (
 	"flannel/subnet/env"
 )
 
-// timeout bounds how long one source is waited for.
-const timeout = 3 * time.Second
+// timeout bounds how long one source is waited for; probes take five seconds at most.
+const timeout = 7 * time.Second
 
 // Options say where the facts are. The zero value of a field has no default.
 type Options struct {
 	SubnetFile string
-	// Daemon is the address of the daemon's health port.
+	// Daemon is the address of the daemon's health port; empty for its socket or,
+	// without one, port 8081 of this host.
 	Daemon string
+	// CNIConfDir is the runtime's folder of network configurations.
+	CNIConfDir string
 	// LockDir is where the locks of daemons are, and Sysctl where the kernel shows
 	// its settings.
 	LockDir, Sysctl string
@@ -51,7 +55,22 @@ func Gather(ctx context.Context, o Options) *doctor.Facts {
 		f.Settings[name] = sysctl.Read(o.Sysctl, name)
 	}
 	g.filters()
+	f.CNIConfDir = o.CNIConfDir
+	f.CNIConfs = cniConfs(o.CNIConfDir)
 	return f
+}
+
+// cniConfs lists what a runtime takes for a network configuration, in its order. A
+// folder that is missing has none: not every host has a runtime.
+func cniConfs(dir string) []string {
+	entries, _ := os.ReadDir(dir)
+	var out []string
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext == ".conf" || ext == ".conflist" || ext == ".json" {
+			out = append(out, e.Name())
+		}
+	}
+	return out
 }
 
 // source notes a source that could not be read.
@@ -63,7 +82,7 @@ func (g gatherer) source(name string, err error) {
 
 // Default are the places on a host.
 func Default() Options {
-	return Options{SubnetFile: "/run/flannel/subnet.env", Daemon: "127.0.0.1:8081", LockDir: kernel.LockDir, Sysctl: sysctl.Root}
+	return Options{SubnetFile: "/run/flannel/subnet.env", CNIConfDir: "/etc/cni/net.d", LockDir: kernel.LockDir, Sysctl: sysctl.Root}
 }
 
 // HostName names this host for the report.

@@ -116,6 +116,9 @@ func TestTroubles(t *testing.T) {
 	s, err := other.Subnet()
 	lab.Must(t, err)
 	peer := s[0].Addr().String()
+	mine, err := h.Subnet()
+	lab.Must(t, err)
+	self := mine[0].Addr().Next().String()
 	for _, tt := range []trouble{
 		{
 			"a stale route of another plugin", "ip route add PEER/25 via 172.31.1.1 proto static", "ip route del PEER/25",
@@ -163,17 +166,39 @@ func TestTroubles(t *testing.T) {
 			[]string{"net.ipv4.conf.eth0.rp_filter is 1", "Run: sysctl -w net.ipv4.conf.eth0.rp_filter=2\n"},
 		},
 		{
+			"a former address of the bridge", "ip addr del SELF/24 dev cni0; ip addr add 10.244.250.1/24 dev cni0", "ip addr add SELF/24 dev cni0; ip addr del 10.244.250.1/24 dev cni0",
+			[]string{"bridge: cni0 has 10.244.250.1/24, but this node's subnet gives it SELF/24"},
+		},
+		{
 			"pods are older than the MTU", "ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500",
 			[]string{"mtu: 1 interfaces of pods on cni0 have an MTU of more than 1350"},
 		},
 	} {
-		replace := strings.NewReplacer("PEER", peer)
+		replace := strings.NewReplacer("PEER", peer, "SELF", self)
 		tt.breaks, tt.mends = replace.Replace(tt.breaks), replace.Replace(tt.mends)
 		for i := range tt.says {
 			tt.says[i] = replace.Replace(tt.says[i])
 		}
 		tt.run(t, h)
 	}
+	t.Run("the other host drops the tunnel's packets", func(t *testing.T) {
+		defer sh(t, other, "iptables-nft -F INPUT")
+		sh(t, other, "iptables-nft -I INPUT -p udp --dport 8472 -j DROP")
+		eventually.Says(t, func() (string, bool) {
+			out, code := examine(t, h)
+			return out, code == 1 && strings.Contains(out, "overlay: ") && strings.Contains(out, "no answer") &&
+				strings.Contains(out, "Run: tcpdump -ni any udp port 8472 and host 172.31.1.12, on both nodes")
+		})
+	})
+	healthy(t, h)
+	t.Run("another plugin's configuration comes first", func(t *testing.T) {
+		sh(t, h, "mkdir -p /run/cni; touch /run/cni/05-cilium.conflist /run/cni/10-flannel.conflist")
+		out, code := examine(t, h, "-cni-conf-dir=/run/cni")
+		if code != 1 || !strings.Contains(out, "05-cilium.conflist is ahead of 10-flannel.conflist") ||
+			!strings.Contains(out, "Run: mv /run/cni/05-cilium.conflist{,.disabled}") {
+			t.Errorf("exit code %d\n%s", code, out)
+		}
+	})
 	t.Run("the daemon does not run", func(t *testing.T) {
 		lab.Must(t, h.Stop())
 		out, code := examine(t, h)

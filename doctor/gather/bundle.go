@@ -1,0 +1,109 @@
+package gather
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"flannel/doctor"
+)
+
+// commands are run for a bundle. None prints a key, a token or a password: those of
+// wireguard and ipsec are not asked for, nor are command lines of processes.
+var commands = []string{
+	"ip -details link", "ip address", "ip -4 route show table all", "ip -6 route show table all",
+	"ip -4 rule", "ip -6 rule", "ip neigh", "bridge fdb", "nft list ruleset",
+	"iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save", "ss -ulnp", "uname -a",
+}
+
+// pages of the daemon are in a bundle. It writes no secrets there.
+var pages = []string{"/readyz", "/status", "/metrics"}
+
+// maxOutput bounds each part of a bundle.
+const maxOutput = 16 << 20
+
+// Bundle packs what an issue report needs. Only what is known to hold no secrets is
+// taken: of network configurations of the runtime names and types, not their text.
+func Bundle(ctx context.Context, path string, o Options, r doctor.Report) (err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	packed := gzip.NewWriter(f)
+	out := tar.NewWriter(packed)
+	add := func(name string, text []byte) {
+		text = text[:min(len(text), maxOutput)]
+		err = errors.Join(err, out.WriteHeader(&tar.Header{Name: "flannel-doctor/" + name, Mode: 0o600, Size: int64(len(text)), ModTime: time.Now()}))
+		_, failed := out.Write(text)
+		err = errors.Join(err, failed)
+	}
+	var report, text bytes.Buffer
+	err = r.WriteJSON(&report)
+	r.WriteText(&text, true)
+	add("report.json", report.Bytes())
+	add("report.txt", text.Bytes())
+	for _, command := range commands {
+		add(strings.ReplaceAll(command, " ", "_")+".txt", output(ctx, command))
+	}
+	g := gatherer{options: o}
+	c, _ := g.client()
+	for _, page := range pages {
+		body, failed := c.ask(ctx, http.MethodGet, page, http.StatusOK, http.StatusServiceUnavailable)
+		if failed != nil {
+			body = []byte(failed.Error() + "\n")
+		}
+		add("daemon"+strings.ReplaceAll(page, "/", "_")+".txt", body)
+	}
+	for _, file := range []string{o.SubnetFile, "/etc/os-release"} {
+		if content, failed := os.ReadFile(file); failed == nil {
+			add(filepath.Base(file), content)
+		}
+	}
+	add("cni.txt", configurations(o.CNIConfDir))
+	return errors.Join(err, out.Close(), packed.Close())
+}
+
+// output runs a command and returns what it prints, or why it does not.
+func output(ctx context.Context, command string) []byte {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	words := strings.Fields(command)
+	text, err := exec.CommandContext(ctx, words[0], words[1:]...).CombinedOutput()
+	if err != nil {
+		text = fmt.Appendf(text, "%v\n", err)
+	}
+	return text
+}
+
+// configurations describes the runtime's network configurations. Those of some
+// plugins hold credentials.
+func configurations(dir string) []byte {
+	var out []byte
+	for _, name := range cniConfs(dir) {
+		var conf struct {
+			Name, Type, CNIVersion string
+			Plugins                []struct{ Type string }
+		}
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil {
+			err = json.Unmarshal(text, &conf)
+		}
+		if err != nil {
+			out = fmt.Appendf(out, "%s: cannot be read\n", name)
+			continue
+		}
+		out = fmt.Appendf(out, "%s: name %q version %q type %q plugins %q\n", name, conf.Name, conf.CNIVersion, conf.Type, conf.Plugins)
+	}
+	return out
+}
