@@ -63,7 +63,7 @@ func owns() map[string]func(t *testing.T, h *harness) {
 			h.annotate(t, "wiped", "public-ip", nil)
 			h.awaitAnnotation(t, "wiped", "public-ip", "192.0.2.1")
 			h.annotate(t, "wiped", "backend-data", `{"VNI":1,"VtepMAC":"02:00:00:00:00:66"}`)
-			h.awaitAnnotation(t, "wiped", "backend-data", string(attrs4().Data[ipfam.V4]))
+			h.awaitAnnotation(t, "wiped", "backend-data", attrs4().Data[ipfam.V4])
 			if took := time.Since(began); took > 5*time.Second {
 				t.Errorf("only after %v", took)
 			}
