@@ -137,18 +137,12 @@ func (p *Prober) probe(ctx context.Context, works func()) error {
 			if p.able(sockets) {
 				works()
 			}
-			if wait == 0 {
-				continue
-			}
-			timer := time.NewTimer(wait)
 			select {
 			case <-ctx.Done():
-				timer.Stop()
 				return ctx.Err()
 			case <-p.wake:
-			case <-timer.C:
+			case <-time.After(wait):
 			}
-			timer.Stop()
 		}
 	})
 	return group.Wait()

@@ -107,7 +107,7 @@ func TestPagesThatNamePeers(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			h := Handler(New(nil), Pages{Status: status, Page: status, StatusRemote: test.open, Metrics: status})
+			h := Handler(New(nil), Pages{Status: status, Page: status, StatusRemote: test.open, Metrics: status, Probe: status})
 			if code, body := page(t, h, "/status", test.remote); code != test.code || body != test.want {
 				t.Errorf("got %d %q, want %d %q", code, body, test.code, test.want)
 			}
@@ -116,6 +116,11 @@ func TestPagesThatNamePeers(t *testing.T) {
 			}
 			if code, _ := page(t, h, "/metrics", test.remote); code != 200 {
 				t.Errorf("got %d for /metrics, want 200", code)
+			}
+			// It sends packets: --status-remote does not open it.
+			here := strings.HasPrefix(test.name, "from this host")
+			if code, body := page(t, h, "/probe", test.remote); (code == 200) != here || !here && body != "/probe answers on loopback only" {
+				t.Errorf("got %d %q for /probe", code, body)
 			}
 		})
 	}
