@@ -27,7 +27,7 @@ func (b *bench) hostgw(ctx context.Context) (rows []row, err error) {
 	if _, err := c.host.Exec(ctx, "ip", "route", "add", "100.64.0.0/10", "dev", lab.Uplink); err != nil {
 		return nil, err
 	}
-	took := row{Measure: fmt.Sprintf("join of %d peers, host-gw, start to last route", b.peers), Unit: seconds, Limit: atMost(0.8), Flannel: "29.5 s"}
+	took := row{Measure: fmt.Sprintf("join of %d peers, host-gw, start to last route", b.peers), Unit: seconds, Limit: atMost(0.25), Flannel: "29.5 s"}
 	memory := row{Measure: "  peak memory", Unit: megabytes, Flannel: "62 MB"}
 	for range b.roundsOr(5) {
 		join, err := c.startUntil(ctx, c.peers, c.completePlain)

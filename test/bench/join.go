@@ -19,7 +19,7 @@ func (b *bench) join(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	rows.ratio.Limit = atMost(2)
-	rows.join.took.Limit, rows.join.took.Flannel = atMost(0.8), "3.3 s"
+	rows.join.took.Limit, rows.join.took.Flannel = atMost(0.3), "3.3 s"
 	rows.join.memory.Limit, rows.join.memory.Flannel = atMost(40), "52 MB"
 	rows.join.log.Limit, rows.join.log.Flannel = atMost(20), "4.9 MB"
 	return rows.all(), nil

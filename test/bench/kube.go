@@ -36,7 +36,7 @@ func (b *bench) kube(ctx context.Context) (rows []row, err error) {
 	defer func() { err = errors.Join(err, c.lab.Close()) }()
 	title := fmt.Sprintf("join of %d Nodes", b.peers)
 	r := joinRows{
-		took:   row{Measure: title + ", start to last entry", Unit: seconds, Limit: atMost(1.5), Flannel: "3.2 s"},
+		took:   row{Measure: title + ", start to last entry", Unit: seconds, Limit: atMost(0.45), Flannel: "3.2 s"},
 		memory: row{Measure: "  peak memory", Unit: megabytes, Limit: atMost(60), Flannel: "232 MB"},
 		cpu:    row{Measure: "  CPU time of the daemon", Unit: seconds},
 		log:    row{Measure: "  log", Unit: kilobytes, Flannel: "5.4 MB"},

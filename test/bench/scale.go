@@ -8,7 +8,10 @@ import (
 )
 
 // sizes are the networks whose figures make a curve, smallest first.
-var sizes = []int{100, 1_000, 5_000, 20_000}
+var sizes = []int{100, 1_000, 5_000, 20_000, 50_000}
+
+// joinLimits are those of a join of so many peers, in seconds.
+var joinLimits = map[int]float64{20_000: 1, 50_000: 3}
 
 // scale measures a join and further peers in networks of all sizes but the one
 // that the other measures have.
@@ -43,6 +46,9 @@ func (b *bench) oneSize(ctx context.Context, c *crowd, size int) ([]row, error) 
 	joins, err := c.joins(ctx, b.roundsOr(4))
 	if err != nil {
 		return nil, err
+	}
+	if limit, ok := joinLimits[size]; ok {
+		joins.join.took.Limit = atMost(limit)
 	}
 	further, err := c.further(ctx, size, b.roundsOr(20))
 	return append(joins.all(), further...), err
