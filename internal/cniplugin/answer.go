@@ -18,7 +18,10 @@ const codeNotAvailable = 50
 // delegateError names the delegate in its error, and keeps the code.
 func delegateError(name string, err error) error {
 	var e *types.Error
-	if !errors.As(err, &e) {
+	switch {
+	case strings.Contains(err.Error(), "failed to find plugin"): // of package invoke; it names the folders
+		return fmt.Errorf("delegate %s: %w: install the CNI plugins there", name, err)
+	case !errors.As(err, &e):
 		return fmt.Errorf("delegate %s: %w", name, err)
 	}
 	return types.NewError(e.Code, fmt.Sprintf("delegate %s: %s", name, e.Msg), e.Details)

@@ -42,6 +42,21 @@ func TestAddSaysWhatSubnetEnvLacks(t *testing.T) {
 	}
 }
 
+func TestADelegateThatIsNotInstalled(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "subnet.env")
+	text := "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.17.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CNI_PATH", t.TempDir())
+	err := Plugin{}.Add(t.Context(), &skel.CmdArgs{
+		ContainerID: "a", StdinData: fmt.Appendf(nil, `{"name": "n", "subnetFile": %q, "dataDir": %q, "delegate": {"type": "none"}}`, file, t.TempDir()),
+	})
+	if err == nil || !strings.Contains(err.Error(), "delegate none: ") || !strings.Contains(err.Error(), "install the CNI plugins there") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestCheckConfiguration(t *testing.T) {
 	c := config{CNIVersion: "1.0.0", PrevResult: []byte(`{"cniVersion": "1.0.0", "ips": [
 		{"address": "10.244.17.2/24", "gateway": "10.244.17.1"}, {"address": "fd00::2/64", "gateway": "fd00::1"}],

@@ -76,10 +76,13 @@ func TestStatusOfANode(t *testing.T) {
 		}
 	}
 	way := onHost(t, h, program+" status "+peer.Addr().Next().String())
-	for _, step := range []string{"lease", "route", "device", "neighbor", "FDB entry", "rules", "underlay"} {
+	for _, step := range []string{"lease", "route", "device", "neighbor", "FDB entry", "rules", "underlay", "answer"} {
 		if !strings.Contains(way, "ok   "+step) {
 			t.Errorf("step %s is not ok in\n%s", step, way)
 		}
+	}
+	if page := page(t, h, "/"); !strings.Contains(page, "<td data-label=\"subnet\">"+peer.String()+"</td>") || !strings.Contains(page, "FDB entry</span>") {
+		t.Errorf("no peer, or no way to it, in\n%s", page)
 	}
 	onHost(t, h, "ip route add "+peer.Addr().Next().String()+" via 172.31.1.99 dev eth0")
 	way = onHost(t, h, program+" status "+peer.Addr().Next().String())
