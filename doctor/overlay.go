@@ -25,15 +25,15 @@ var overlay = Check{
 				continue
 			}
 			found := Finding{Problem: fmt.Sprintf("%s at %s (%s): %s", p.Subnet, p.Via, p.Name, p.Probe.Why), Command: "flanneld status " + p.Name}
-			switch {
-			case p.Probe.Verdict == backend.Broken:
+			switch p.Probe.Verdict {
+			case backend.Broken:
 				if _, remedy, ok := strings.Cut(p.Probe.Why, ": set "); ok {
 					found.Command = "set " + remedy
 				} else if port := f.port(); port != 0 {
 					found.Command = fmt.Sprintf("tcpdump -ni any udp port %d and host %s, on both nodes", port, p.Via)
 				}
 				broken = append(broken, found)
-			case p.Probe.Verdict == backend.Silent:
+			case backend.Silent:
 				found.Note = true
 				silent = append(silent, found)
 			}
