@@ -22,8 +22,9 @@ var routes = Check{
 	More:  "troubleshooting.md#a-peer",
 	Find: func(f *Facts) []Finding {
 		var out []Finding
+		peers := f.peerIndex()
 		for _, l := range f.Lookups {
-			peer, ok := f.peerOf(l.Dst)
+			peer, ok := peers.of(l.Dst)
 			if !ok {
 				continue
 			}
@@ -70,13 +71,30 @@ func (f *Facts) peers() []peer {
 	return out
 }
 
-func (f *Facts) peerOf(a netip.Addr) (peer, bool) {
-	list := f.peers()
-	i := slices.IndexFunc(list, func(p peer) bool { return p.subnet.Contains(a) })
-	if i < 0 {
-		return peer{}, false
+// peerIndex finds the peer of an address among thousands.
+type peerIndex struct {
+	peers map[netip.Prefix]peer
+	// lengths are those of the prefixes.
+	lengths map[int]bool
+}
+
+func (f *Facts) peerIndex() peerIndex {
+	x := peerIndex{map[netip.Prefix]peer{}, map[int]bool{}}
+	for _, p := range f.peers() {
+		x.peers[p.subnet], x.lengths[p.subnet.Bits()] = p, true
 	}
-	return list[i], true
+	return x
+}
+
+func (x peerIndex) of(a netip.Addr) (peer, bool) {
+	for bits := range x.lengths {
+		if prefix, err := a.Prefix(bits); err == nil {
+			if p, ok := x.peers[prefix]; ok {
+				return p, true
+			}
+		}
+	}
+	return peer{}, false
 }
 
 // String names the peer for people.
