@@ -421,6 +421,7 @@ func (c costs) restRows(series string, alone costs, told event, clients, size fl
 	return []row{
 		one("requests", hertz, c.rest.requests*share),
 		one("traffic", kilobytesPerSecond, bytes/1e3),
+		all("requests", hertz, c.rest.requests*share*size),
 		all("traffic", megabytesPerSecond, bytes/1e6*size),
 		all("CPU of the store", cores, cpu*size),
 	}
@@ -439,6 +440,7 @@ func (c cost) rows(series, what string, told event, clients, size float64) []row
 		one("of these changes that all are told of", count, c.writes/clients),
 		one("traffic of the node's own requests", megabytes, bytes/1e6),
 		one("CPU of the store for them", milliseconds, 1e3*cpu),
+		all("requests", count, c.requests/clients*size),
 		all("traffic", gigabytes, (bytes*size+heard*told.bytes)/1e9),
 		all("CPU of the store", seconds, cpu*size+heard*told.cpu),
 	}

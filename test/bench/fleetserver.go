@@ -87,8 +87,9 @@ func (k *kubeFleet) counters(ctx context.Context) (requests, writes, watches flo
 	n := parseNumbers(string(text))
 	// A watch is counted as a request when it ends.
 	watches = n.total("apiserver_longrunning_requests", `resource="nodes"`)
-	for _, resource := range []string{`resource="nodes"`, `resource="events"`} {
-		requests += n.total("apiserver_request_total", resource)
+	// /version is what a daemon asks to learn whether the server is back.
+	for _, asked := range []string{`resource="nodes"`, `resource="events"`, `subresource="/version"`} {
+		requests += n.total("apiserver_request_total", asked)
 	}
 	writes = n.total("apiserver_request_total", `resource="nodes"`, `verb="PATCH"`)
 	return requests + watches, writes, watches, nil
