@@ -22,7 +22,7 @@ func showCluster(p place) int {
 	if p.name != defaultName {
 		tool += " --name " + p.name
 	}
-	fmt.Printf(`The nodes have no network yet, and an image %[2]s with this build of flanneld.
+	fmt.Printf(`The nodes have no pod network yet. They have an image %[2]s with this build of flanneld.
 
   %[1]s apply -f Documentation/kube-flannel.yml
   %[1]s get nodes,pods -A

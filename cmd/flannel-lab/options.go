@@ -25,12 +25,12 @@ type shape struct {
 func (s *shape) register(fs *flag.FlagSet) {
 	fs.BoolVar(&s.ipv6, "ipv6", false, "IPv6 only")
 	fs.BoolVar(&s.dual, "dual", false, "IPv4 and IPv6")
-	fs.BoolVar(&s.kubernetes, "kubernetes", false, "hosts are nodes of Kubernetes that run pods, without a network yet (root)")
-	fs.BoolVar(&s.dns, "dns", false, "with --kubernetes: pods resolve names, with CoreDNS")
+	fs.BoolVar(&s.kubernetes, "kubernetes", false, "hosts are Kubernetes nodes that run pods, without a pod network yet (root)")
+	fs.BoolVar(&s.dns, "dns", false, "with --kubernetes: run CoreDNS, so pods can resolve names")
 	fs.StringVar(&s.backend, "backend", "", "Backend object of the network configuration, as `JSON` (default {\"Type\": \"vxlan\"})")
-	fs.IntVar(&s.links, "links", 1, "underlay links, `N` of them with a router in between")
+	fs.IntVar(&s.links, "links", 1, "`N` underlay links, with a router between them")
 	fs.StringVar(&s.flanneld, "flanneld", "", "`path` of flanneld (default: beside flannel-lab)")
-	fs.StringVar(&s.etcd, "etcd", "", "`path` of etcd (default: below .assets in the repository)")
+	fs.StringVar(&s.etcd, "etcd", "", "`path` of etcd (default: under .assets in the repository)")
 }
 
 // options checks the flags and finds the programs.

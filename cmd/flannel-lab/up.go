@@ -39,7 +39,7 @@ func parseUp(args []string) (u upFlags, code int, ok bool) {
 		"flanneld's log: flannel-lab exec host1 -- cat /run/log/flanneld.log\n"+
 		"With --kubernetes the hosts are nodes with kubelet, containerd and kube-proxy, and flanneld is for you to apply.")
 	fs.StringVar(&u.name, "name", defaultName, "`name` of the lab")
-	fs.DurationVar(&u.timeout, "timeout", time.Minute, "how long flanneld may take to get ready")
+	fs.DurationVar(&u.timeout, "timeout", time.Minute, "how long flanneld may take to become ready")
 	s.register(fs)
 	positional, code, ok := parse(fs, args, 1)
 	if !ok {

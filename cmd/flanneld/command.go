@@ -24,8 +24,8 @@ func commands() []command {
 		{"doctor", "[flags]", "check this host: what keeps pods from reaching each other, and which command mends it", runDoctor},
 		{"cleanup", "[flags]", "remove what this software and flannel have made on this host", runCleanup},
 		{"install-cni", "[flags]", "install the CNI plugin and its network configuration", installCNI},
-		{"install-conf", "SOURCE TARGET", "copy a file in one step, with its permissions", installConf},
-		{"cp", "[-f] SOURCE... TARGET", "copy files, as flannel's manifest asks for it", copyFiles},
+		{"install-conf", "SOURCE TARGET", "copy a file atomically, with its permissions", installConf},
+		{"cp", "[-f] SOURCE... TARGET", "copy files, for the init containers of flannel's manifest", copyFiles},
 	}
 }
 
@@ -91,9 +91,9 @@ type installFlags struct{ plugin, binDir, conf, confDir string }
 
 func newInstallFlagSet(o *installFlags) *flag.FlagSet {
 	fs := flag.NewFlagSet("install-cni", flag.ContinueOnError)
-	fs.StringVar(&o.binDir, "bin-dir", "/opt/cni/bin", "`folder` of the runtime's plugins; empty: no plugin")
+	fs.StringVar(&o.binDir, "bin-dir", "/opt/cni/bin", "`folder` of the runtime's plugins; if empty, the plugin is not installed")
 	fs.StringVar(&o.plugin, "plugin", "", "plugin `file` to install; the file flannel beside this program by default")
-	fs.StringVar(&o.confDir, "conf-dir", "/etc/cni/net.d", "`folder` of the runtime's network configurations; empty: no configuration")
+	fs.StringVar(&o.confDir, "conf-dir", "/etc/cni/net.d", "`folder` of the runtime's network configurations; if empty, the configuration is not installed")
 	fs.StringVar(&o.conf, "conf", "/etc/kube-flannel/cni-conf.json", "network configuration `file` to install as "+install.ConfName)
 	return fs
 }
@@ -145,7 +145,7 @@ func installConf(c command, args []string, stdout io.Writer) error {
 // copyFiles is cp, for manifests of flannel that run it in our image.
 func copyFiles(c command, args []string, stdout io.Writer) error {
 	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
-	fs.Bool("f", false, "replace a target whatever its permissions, which is done without this as well")
+	fs.Bool("f", false, "accepted for compatibility; a target is replaced whatever its permissions")
 	if err := c.parse(fs, args, stdout); err != nil {
 		return err
 	}

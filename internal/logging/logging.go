@@ -25,7 +25,7 @@ type Options struct {
 	// V is the verbosity: records of level -V and above are shown. Debug
 	// records appear from 4 on.
 	V int
-	// VModule overrides V for single files: a comma list of pattern=N. The
+	// VModule overrides V for single files: a comma-separated list of pattern=N. The
 	// pattern is a file name without .go and may hold * and ?.
 	VModule string
 	// Format is text or json; empty means text.
@@ -80,7 +80,7 @@ func parseVModule(text string) ([]module, error) {
 		pattern, number, _ := strings.Cut(entry, "=")
 		n, err := strconv.Atoi(number)
 		if _, bad := filepath.Match(pattern, ""); err != nil || n < 0 || bad != nil || pattern == "" {
-			return nil, fmt.Errorf("--vmodule: %q is not allowed: use a comma list of pattern=N, such as watch=4,etcd*=6", entry)
+			return nil, fmt.Errorf("--vmodule: %q is not allowed: use a comma-separated list of pattern=N, such as watch=4,etcd*=6", entry)
 		}
 		modules = append(modules, module{strings.TrimSuffix(pattern, ".go"), slog.Level(-n)})
 	}

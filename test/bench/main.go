@@ -41,9 +41,9 @@ func parse(args []string) (settings, error) {
 	var s settings
 	var only string
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
-	fs.StringVar(&only, "only", "", "comma list of `measures`, of "+strings.Join(names(), ", "))
+	fs.StringVar(&only, "only", "", "comma-separated list of `measures`: "+strings.Join(names(), ", "))
 	fs.IntVar(&s.peers, "peers", 5000, "peers of the large network")
-	fs.IntVar(&s.rounds, "rounds", 0, "rounds of each measure that has rounds (default: each its own)")
+	fs.IntVar(&s.rounds, "rounds", 0, "rounds of each measure that has rounds (default: set by each measure)")
 	fs.StringVar(&s.out, "out", "", "`file` for the results as JSON, which test/figures reads")
 	fs.StringVar(&s.page, "page", "", "`file` of documentation in which the figures are replaced")
 	fs.StringVar(&s.flanneld, "flanneld", "", "`path` of the daemon (default bin/flanneld)")

@@ -38,8 +38,8 @@ func main() {
 func parse(args []string) (settings, error) {
 	var s settings
 	fs := flag.NewFlagSet("conformance", flag.ContinueOnError)
-	fs.StringVar(&s.only, "only", "", "comma list of `runs`, of "+strings.Join(runNames(), ", ")+" (default: all)")
-	fs.StringVar(&s.focus, "focus", "", "only tests whose name this `regexp` matches, also those that are skipped otherwise; their results are not kept")
+	fs.StringVar(&s.only, "only", "", "comma-separated list of `runs`: "+strings.Join(runNames(), ", ")+" (default: all)")
+	fs.StringVar(&s.focus, "focus", "", "only tests whose name matches this `regexp`, including those that are otherwise skipped; their results are not kept")
 	fs.StringVar(&s.results, "results", "dist/out/conformance", "`folder` that keeps the last result of each run")
 	fs.StringVar(&s.page, "page", "Documentation/conformance.md", "`file` for the results of all runs, written when each has one")
 	fs.IntVar(&s.procs, "procs", 6, "tests that run at the same time")

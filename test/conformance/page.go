@@ -9,9 +9,9 @@ import (
 
 const pageHead = `# Conformance
 
-The network tests of Kubernetes' own end-to-end suite, unchanged, against clusters of
-two nodes whose network is [the manifest](kube-flannel.yml) or one of its variants: all of
-` + "`[sig-network]`" + ` that is tagged ` + "`[Conformance]`" + `, the other tests of ` + "`Networking`" + ` and, with both
+The network tests of Kubernetes' own end-to-end suite, unchanged, run against clusters of two
+nodes whose network is [the manifest](kube-flannel.yml) or one of its variants: all tests of
+` + "`[sig-network]`" + ` that are tagged ` + "`[Conformance]`" + `, the other tests of ` + "`Networking`" + ` and, with both
 families, those of ` + "`[Feature:IPv6DualStack]`" + `. ` + "`make conformance`" + ` runs them and writes this
 page; ` + "`make test`" + ` runs the four of ` + "`Granular Checks: Pods`" + ` over vxlan.
 
@@ -21,9 +21,9 @@ const pageEnd = `
 ## CNI
 
 ` + "`cnitool`" + ` of the CNI project calls the manifest's chain of plugins on a node that a real
-flanneld has prepared, in versions 0.3.1, 0.4.0, 1.0.0 and 1.1.0 of CNI: ADD, CHECK (there is
-none in 0.3.1), DEL, GC and STATUS (plugins are asked from 1.1.0 on). Its library checks
-configurations, versions and results. The CNI project has no other suite that judges plugins.
+flanneld has prepared, with CNI versions 0.3.1, 0.4.0, 1.0.0 and 1.1.0: ADD, CHECK (not in
+0.3.1), DEL, GC and STATUS (plugins are called from 1.1.0 on). Its library checks
+configurations, versions and results. The CNI project has no other test suite for plugins.
 This is part of ` + "`make test`" + `.
 `
 
@@ -48,7 +48,7 @@ func page(results map[string]kept) string {
 		passed, failed, skipped := k.Tests.count()
 		writeRow(&b, n, fmt.Sprint(passed), fmt.Sprint(failed), fmt.Sprint(skipped), k.From.Kubernetes, k.From.Commit, k.From.Date)
 	}
-	b.WriteString("\n## Skipped\n\nNone is skipped because it fails.\n\n")
+	b.WriteString("\n## Skipped\n\nNo test is skipped because it fails.\n\n")
 	writeRow(&b, "test", "reason")
 	writeRow(&b, "---", "---")
 	for _, test := range sorted(all) {
@@ -56,7 +56,7 @@ func page(results map[string]kept) string {
 			writeRow(&b, shorten(test), reason)
 		}
 	}
-	b.WriteString("\n## Tests\n\nA dash: the test is not one of this run.\n\n")
+	b.WriteString("\n## Tests\n\nA dash means that the test is not part of this run.\n\n")
 	writeRow(&b, append([]string{"test"}, names...)...)
 	writeRow(&b, slices.Repeat([]string{"---"}, len(names)+1)...)
 	for _, test := range sorted(all) {

@@ -47,8 +47,8 @@ func (r run) focus() string {
 var left = []struct{ pattern, reason string }{
 	{`\[Feature:SCTPConnectivity\]`, "needs SCTP in the kernel, which not every machine has"},
 	{`\[Feature:Networking-(IPv4|IPv6|DNS)\]`, "needs the Internet, which the lab does not have"},
-	{`\[Feature:Networking-Performance\]`, "needs an iperf 2 with other reports than Debian's; performance.md measures throughput"},
-	{`\[Disruptive\]`, "logs in to nodes by SSH; nodes of the lab have none"},
+	{`\[Feature:Networking-Performance\]`, "needs an iperf 2 whose reports differ from those of Debian's; performance.md measures throughput"},
+	{`\[Disruptive\]`, "logs in to nodes by SSH, which nodes of the lab do not have"},
 }
 
 func skip() string {

@@ -54,10 +54,10 @@ func parse(args []string) (settings, error) {
 	fs.DurationVar(&s.duration, "duration", 10*time.Minute, "start no round after this `time`")
 	fs.IntVar(&s.rounds, "rounds", 0, "end after this `number` of rounds, however long they take")
 	fs.IntVar(&s.hosts, "hosts", fewestHosts, "`number` of hosts")
-	fs.IntVar(&s.long, "long", -1, "leave out what may take more than 40s to recover from after this `number` of such rounds; -1: never")
+	fs.IntVar(&s.long, "long", -1, "allow at most this `number` of rounds whose faults may take more than 40s to recover from; -1: any number")
 	fs.IntVar(&s.first, "first", 1, "begin with round `number` of the seed")
-	fs.StringVar(&s.backend, "backend", vxlan, "`name` of the backend, of "+strings.Join(backends, ", "))
-	fs.StringVar(&s.store, "store", etcd, "`name` of the store, of "+strings.Join(stores, ", "))
+	fs.StringVar(&s.backend, "backend", vxlan, "`name` of the backend: "+strings.Join(backends, ", "))
+	fs.StringVar(&s.store, "store", etcd, "`name` of the store: "+strings.Join(stores, ", "))
 	only := fs.String("only", "", "only faults whose name matches this `regexp`")
 	fs.StringVar(&s.flanneld, "flanneld", "", "`path` of the daemon (default bin/flanneld)")
 	if err := fs.Parse(args); err != nil {
