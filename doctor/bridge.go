@@ -11,8 +11,8 @@ import (
 
 var podBridge = Check{
 	Name:  "bridge",
-	About: "The bridge of the pods, `cni0`, has the first address of this node's subnet, if it has any in the family.",
-	Means: "Another plugin has made the bridge, or this node had another subnet: new pods do not start, or no other node reaches them.",
+	About: "The pods' bridge, `cni0`, has the first address of this node's subnet in each family in which it has an address.",
+	Means: "Another plugin created the bridge, or this node used to have another subnet. New pods do not start, or other nodes cannot reach them.",
 	More:  "troubleshooting.md#this-host",
 	Find: func(f *Facts) []Finding {
 		const name = "cni0"

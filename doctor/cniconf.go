@@ -10,8 +10,8 @@ import (
 
 var cniConf = Check{
 	Name:  "cni-conf",
-	About: "The network configuration of flannel is the first in `/etc/cni/net.d`: the runtime takes the first file in alphabetical order.",
-	Means: "New pods get their network from another plugin, and addresses that no other node knows.",
+	About: "flannel's network configuration is the first in `/etc/cni/net.d`. The runtime uses the first file in alphabetical order.",
+	Means: "New pods get their network from another plugin, and addresses that other nodes do not know.",
 	More:  "cni.md",
 	Find: func(f *Facts) []Finding {
 		at := slices.Index(f.CNIConfs, install.ConfName)

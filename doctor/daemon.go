@@ -7,8 +7,8 @@ var checkedHere = []string{"settings: ", "forwarding: ", "overlay: "}
 
 var daemon = Check{
 	Name:  "daemon",
-	About: "The daemon runs, and what it waits for or reports (`/readyz`).",
-	Means: "The daemon names in these words what keeps it from its work, or what is unusual. While it does not run, this node learns of no new peer.",
+	About: "The daemon is running and neither waits for anything nor reports a problem (`/readyz`).",
+	Means: "The daemon reports in these words what prevents it from working, or what is unusual. While it is not running, this node does not learn of new peers.",
 	More:  "monitoring.md#readiness",
 	Find: func(f *Facts) []Finding {
 		var out []Finding

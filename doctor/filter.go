@@ -12,9 +12,9 @@ import (
 
 var filter = Check{
 	Name: "filter",
-	About: "The packet filters (nftables, iptables-nft, iptables-legacy), whoever wrote their rules, let pass what pods send to other nodes and " +
-		"get from there, and the backend's own packets.",
-	Means: "These packets are dropped on this host. An accept of ours cannot undo a drop in another table, or ahead of it.",
+	About: "The packet filters (nftables, iptables-nft, iptables-legacy), whatever program wrote their rules, pass what pods send to other nodes and " +
+		"receive from them, and the backend's own packets.",
+	Means: "These packets are dropped on this host. Our accept rules cannot undo a drop in another table, or one that comes first.",
 	More:  "masquerading.md#firewalls",
 	Find: func(f *Facts) []Finding {
 		var out []Finding

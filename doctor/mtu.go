@@ -9,9 +9,9 @@ import (
 
 var mtu = Check{
 	Name: "mtu",
-	About: "The MTUs of uplink, device of the overlay, `subnet.env`, pods' bridge and the host's side of the pods' interfaces fit together; " +
+	About: "The MTUs of the uplink, the overlay's device, `subnet.env`, the pods' bridge and the host's side of the pods' interfaces are consistent; " +
 		"the tunnel needs 50 bytes (IPv6: 70) with vxlan, 28 (48) with udp.",
-	Means: "Small packets pass, large ones do not: connections open and then hang.",
+	Means: "Small packets pass, but large ones do not: connections open and then hang.",
 	More:  "backends.md",
 	Find: func(f *Facts) []Finding {
 		e := f.SubnetFile.Env

@@ -10,9 +10,9 @@ import (
 
 var overlay = Check{
 	Name: "overlay",
-	About: "Echo requests reach the peers through the overlay and are answered, small ones and those of the full size: the daemon probes 20 peers " +
-		"at once, and all that it suspects. A peer that has never answered is a note: it may drop echo requests.",
-	Means: "Pods of this node do not reach those of the peer, or with small packets only. If nothing else is found on either node, something on the way drops the packets of the backend.",
+	About: "Echo requests through the overlay, both small and of the full size, reach the peers and are answered. The daemon probes 20 peers " +
+		"at once, and all those suspected to be broken. A peer that has never answered is only a note, because it may drop echo requests.",
+	Means: "Pods of this node cannot reach those of the peer, or only with small packets. If nothing else is found on either node, something on the path drops the backend's packets.",
 	More:  "troubleshooting.md#a-peer-does-not-answer",
 	Find: func(f *Facts) []Finding {
 		var broken, silent []Finding

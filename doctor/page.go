@@ -7,8 +7,8 @@ import (
 
 // intro is what the documentation says ahead of the checks.
 const intro = "# flanneld doctor\n" + `
-` + "`flanneld doctor`" + ` looks at this host and its daemon, and says what keeps pods from reaching
-each other. It changes nothing.
+` + "`flanneld doctor`" + ` examines this host and its daemon, and reports what prevents pods from
+reaching each other. It changes nothing.
 
 ` + "```sh" + `
 kubectl -n kube-flannel exec ds/kube-flannel-ds -- /opt/bin/flanneld doctor   # in the pod of a node
@@ -18,7 +18,7 @@ flanneld doctor -o json
 
 ` + "```" + `
 1. routes: packets for 10.244.3.0/24 (node-c) take a route of others: 10.244.3.0/24 via 192.0.2.1 dev eth0 proto static
-   Packets for pods of that node take another way and are lost. ...
+   Packets for pods of that node take another path and are lost. ...
    Run: ip route del 10.244.3.0/24 via 192.0.2.1 dev eth0 proto static
    See: Documentation/doctor.md#routes
 
@@ -28,10 +28,10 @@ node-a: 1 finding in 10 checks
 | flag | |
 |---|---|
 | ` + "`-o`" + ` | ` + "`text`" + ` or ` + "`json`" + ` |
-| ` + "`-v`" + ` | also what may be harmless, such as rules of a packet filter with conditions that are not understood |
-| ` + "`-bundle`" + ` | pack what an issue report needs into this file, a tar.gz: the report, devices, addresses, routes, rules, neighbors, the daemon's pages. It has the names and addresses of nodes, and no keys, tokens or passwords: only sources without them are read |
-| ` + "`-daemon`" + ` | address of the daemon's health port; without it the socket beside ` + "`subnet.env`" + ` is asked, and if there is none port 8081 of this host |
-| ` + "`-cni-conf-dir`" + ` | the runtime's folder of network configurations, ` + "`/etc/cni/net.d`" + ` by default; in the pod it is seen if it is mounted |
+| ` + "`-v`" + ` | also show what may be harmless, such as packet filter rules with conditions that doctor does not understand |
+| ` + "`-bundle`" + ` | write what an issue report needs to this tar.gz file: the report, devices, addresses, routes, rules, neighbors, the daemon's pages. It contains names and addresses of nodes, but no keys, tokens or passwords: only sources without them are read |
+| ` + "`-daemon`" + ` | address of the daemon's health port; without it the socket beside ` + "`subnet.env`" + ` is asked, or port 8081 of this host if there is no socket |
+| ` + "`-cni-conf-dir`" + ` | the runtime's folder of network configurations, ` + "`/etc/cni/net.d`" + ` by default; in the pod it must be mounted to be checked |
 | ` + "`-subnet-file`" + ` | the daemon's ` + "`--subnet-file`" + ` |
 
 | exit code | |
@@ -40,8 +40,8 @@ node-a: 1 finding in 10 checks
 | 1 | there are findings |
 | 2 | nothing was found, but not everything could be read; or the command line is wrong |
 
-What cannot be read is named, and the rest is checked. The JSON has a ` + "`version`" + `, which
-changes if a field is removed or gets another meaning.
+If something cannot be read, the report says so, and the rest is checked. The JSON has a
+` + "`version`" + `, which changes if a field is removed or its meaning changes.
 
 ## Checks
 `

@@ -8,7 +8,7 @@ import (
 var peerRecords = Check{
 	Name:  "peers",
 	About: "No two nodes publish the same public address.",
-	Means: "Packets for both nodes go to one of them. Usually two machines are copies of each other, one has the wrong `--public-ip`, or a record is left over.",
+	Means: "Packets for both nodes go to one of them. Usually one machine is a copy of the other, a `--public-ip` is wrong, or a record is left over.",
 	More:  "troubleshooting.md#a-peer",
 	Find: func(f *Facts) []Finding {
 		var out []Finding

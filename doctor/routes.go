@@ -16,9 +16,9 @@ import (
 
 var routes = Check{
 	Name: "routes",
-	About: "The route to each peer leads over the device of the overlay, or straight to the peer: the kernel is asked for one address of each " +
+	About: "The route to each peer leads over the overlay's device, or directly to the peer. The kernel is asked for one address of each " +
 		"peer, and for each route of others inside a peer's subnet.",
-	Means: "Packets for pods of that node take another way and are lost. Stale routes, rules and tables of another network plugin or a VPN are the usual cause.",
+	Means: "Packets for pods of that node take another path and are lost. The usual cause is stale routes, rules or tables of another network plugin or a VPN.",
 	More:  "troubleshooting.md#a-peer",
 	Find: func(f *Facts) []Finding {
 		var out []Finding
@@ -209,7 +209,7 @@ func shorten(list []Finding) []Finding {
 	if len(list) <= most {
 		return list
 	}
-	rest := Finding{Problem: fmt.Sprintf("%d more of this kind", len(list)-most), Command: "flanneld doctor, once these are mended"}
+	rest := Finding{Problem: fmt.Sprintf("%d more of this kind", len(list)-most), Command: "flanneld doctor, once these are fixed"}
 	return append(list[:most:most], rest)
 }
 

@@ -10,9 +10,9 @@ import (
 
 var settings = Check{
 	Name: "settings",
-	About: "The settings of the kernel (`sysctl`) that pods need: forwarding for the host and for each device on the way, " +
+	About: "The kernel settings (`sysctl`) are as pods need them: forwarding for the host and for each device on the path, " +
 		"`br_netfilter`, the check of source addresses, the size of the neighbor table.",
-	Means: "Packets of pods are dropped by this host, without any message. The command lasts until the next boot; put the setting into `/etc/sysctl.d` as well.",
+	Means: "This host silently drops packets of pods. The command has effect until the next boot; put the setting into `/etc/sysctl.d` as well.",
 	More:  "troubleshooting.md#this-host",
 	Find: func(f *Facts) []Finding {
 		var out []Finding

@@ -9,7 +9,7 @@ import (
 
 var subnetFile = Check{
 	Name:  "subnet-file",
-	About: "`subnet.env`, from which the CNI plugin and Docker learn the subnet of this node, is there and can be read.",
+	About: "`subnet.env`, from which the CNI plugin and Docker learn the subnet of this node, exists and can be read.",
 	Means: "Without it no pod gets an address. The daemon writes it as soon as it has a lease.",
 	More:  "troubleshooting.md#this-host",
 	Find: func(f *Facts) []Finding {

@@ -20,9 +20,9 @@ type command struct {
 // commands are all of them, in the order of the usage.
 func commands() []command {
 	return []command{
-		{"status", "[flags] [POD-ADDRESS|NODE]", "show this node, its peers and how each is reached; with an argument the way there, step by step", showStatus},
-		{"doctor", "[flags]", "check this host: what keeps pods from reaching each other, and which command mends it", runDoctor},
-		{"cleanup", "[flags]", "remove what this software and flannel have made on this host", runCleanup},
+		{"status", "[flags] [POD-ADDRESS|NODE]", "show this node and how each peer is reached; with an argument, the path to it step by step", showStatus},
+		{"doctor", "[flags]", "check what prevents pods on this host from reaching others, and print the commands that fix it", runDoctor},
+		{"cleanup", "[flags]", "remove what this software and flannel created on this host", runCleanup},
 		{"install-cni", "[flags]", "install the CNI plugin and its network configuration", installCNI},
 		{"install-conf", "SOURCE TARGET", "copy a file atomically, with its permissions", installConf},
 		{"cp", "[-f] SOURCE... TARGET", "copy files, for the init containers of flannel's manifest", copyFiles},

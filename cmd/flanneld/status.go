@@ -39,7 +39,7 @@ func newStatusFlagSet(o *statusFlags) *flag.FlagSet {
 	fs.BoolVar(&o.watch, "watch", false, "show the status again every 2 seconds")
 	fs.StringVar(&o.ask.SubnetFile, "subnet-file", cmp.Or(os.Getenv(envPrefix+"SUBNET_FILE"), defaultSubnetFile),
 		"`file` that the daemon writes; its socket is beside it")
-	fs.StringVar(&o.ask.Daemon, "daemon", "", "`address` of the daemon's health port, to be asked in place of the socket")
+	fs.StringVar(&o.ask.Daemon, "daemon", "", "`address` of the daemon's health port, to ask instead of the socket")
 	return fs
 }
 
