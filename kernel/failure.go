@@ -53,7 +53,7 @@ func (p *pass) fdbFailed(c Change[FDBKey, FDBValue], err error) {
 }
 
 func (p *pass) neighborFailed(c Change[NeighborKey, MAC], err error) {
-	err = fmt.Errorf("put neighbour %s: %w", c.Key.Addr, err)
+	err = fmt.Errorf("put neighbor %s: %w", c.Key.Addr, err)
 	p.failures.add(err, familyOf(c.Key.Addr))
 	p.failServed(c.Key, err)
 }

@@ -70,7 +70,7 @@ func macOf(a net.HardwareAddr) MAC {
 }
 
 // ErrUnknownKind says that a device should have been there already.
-var ErrUnknownKind = errors.New("it is not there, and devices of its kind are not made here")
+var ErrUnknownKind = errors.New("it does not exist, and devices of its kind are not created here")
 
 // Add creates a device that is down.
 func (n *netlinkLinks) Add(d Device, alias string) error {

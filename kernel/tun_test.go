@@ -48,7 +48,7 @@ func TestATUNDeviceOfOthersIsLeftAlone(t *testing.T) {
 	n.IP("tuntap add dev flannel0 mode tun")
 	before := n.Dump()
 	_, err := n.Apply(t.Context(), overTUN(), false)
-	if err == nil || !strings.Contains(err.Error(), "device flannel0 is there and not ours") {
+	if err == nil || !strings.Contains(err.Error(), "device flannel0 exists and is not ours") {
 		t.Errorf("got %v", err)
 	}
 	if n.Dump() != before {

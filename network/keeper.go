@@ -98,7 +98,7 @@ func (n *Network) keepEnded(ctx context.Context, own subnet.Lease, err error) er
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, subnet.ErrLeaseLost):
-		n.checks.lease.Fail("the subnet belongs to somebody else; acquiring another")
+		n.checks.lease.Fail("the subnet belongs to another node; acquiring another subnet")
 		n.Log.Warn("lease lost, acquiring another", "subnet", ipfam.Join(own.Subnet), "err", err)
 	case err != nil && !errors.Is(err, context.Canceled):
 		n.Log.Warn("lease not kept, acquiring it again", "err", err)

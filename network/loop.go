@@ -136,6 +136,6 @@ func (p *passState) logKept() {
 		p.n.Log.Warn("leases are gone from the store; their peers are kept until two lists agree",
 			"kept", len(p.guard.kept)+len(p.guard.inKernel), "apart", agreeAfter)
 	default:
-		p.n.Log.Info("no peer is kept any more that the store does not show")
+		p.n.Log.Info("peers missing from the store are no longer kept")
 	}
 }

@@ -179,7 +179,7 @@ func (s *steps) route() (trace.Route, bool) {
 			s.add("route", false, command, "only the default route over %s leads there: flanneld's route to %s is missing", route.Dev, p.Subnet)
 			return route, false
 		}
-		s.add("route", false, mend, "%s in table %d, which flanneld has not made, wins against its route to %s", text, route.Table, p.Subnet)
+		s.add("route", false, mend, "%s in table %d, which flanneld did not create, takes precedence over its route to %s", text, route.Table, p.Subnet)
 		return route, false
 	}
 	s.add("route", true, command, "%s", text)

@@ -148,7 +148,7 @@ func (s *Site) check(own, l *Lease) error {
 		usable = true
 	}
 	if !usable {
-		return errors.New("no subnet in a family that is on")
+		return errors.New("no subnet in an enabled family")
 	}
 	if l.Attrs.PublicIP == (ipfam.Pair[netip.Addr]{}) {
 		return errors.New("no public address")

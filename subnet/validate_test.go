@@ -113,7 +113,7 @@ func TestAFamilyThatIsOffDoesNotMatter(t *testing.T) {
 	own := lease("own", "10.5.1.0/24", "192.0.2.1", 5)
 	x := subnet.Lease{Name: "x", Subnet: ipfam.Pair[netip.Prefix]{ipfam.V6: netip.MustParsePrefix("fc00::/64")}}
 	got := new(subnet.Validator).Validate(site, &own, pointers(x))
-	if len(got.Rejected) != 1 || got.Rejected[0].Err.Error() != "no subnet in a family that is on" {
+	if len(got.Rejected) != 1 || got.Rejected[0].Err.Error() != "no subnet in an enabled family" {
 		t.Errorf("got %+v, want it rejected", got)
 	}
 	if got := new(subnet.Validator).Validate(site, &own, pointers(ipv6("y", "fc00::/64", "2001:db8::1"))); len(got.Peers) != 1 {

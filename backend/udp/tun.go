@@ -51,7 +51,7 @@ func (t *tun) prepare(fd int, name string, may offloads) error {
 	if request.Uint16()&unix.IFF_PERSIST == 0 {
 		// Attaching has made one that nobody wants; it goes with the
 		// descriptor.
-		return fmt.Errorf("attach to %s: the device is not there", name)
+		return fmt.Errorf("attach to %s: the device does not exist", name)
 	}
 	const tcp, both = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6, unix.TUN_F_USO4 | unix.TUN_F_USO6
 	t.datagrams = may.datagrams && unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp|both) == nil

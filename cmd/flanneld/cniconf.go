@@ -41,7 +41,7 @@ func (d *daemon) withdrawCNIConf() {
 	removed, err := install.RemoveConf(d.options.cniConfDir)
 	if err != nil {
 		d.metrics.Error("cni-conf")
-		d.log.Warn("network configuration of a former run stays: the runtime takes pods too early", "err", err)
+		d.log.Warn("network configuration of an earlier run not removed: the runtime accepts pods too early", "err", err)
 	}
 	if removed {
 		d.log.Info("network configuration removed until this node has its subnet", "from", d.options.cniConfDir)

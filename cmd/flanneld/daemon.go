@@ -205,7 +205,7 @@ func (d *daemon) newKernel(scope kernel.Scope) (network.Kernel, error) {
 		func(c kernel.Counters) uint64 { return c.MissesUnknown })
 	counter("flannel_event_overruns_total", "Times events of the kernel were lost; each led to a full pass.",
 		func(c kernel.Counters) uint64 { return c.Overruns })
-	counter("flannel_tampering_total", "Events that showed somebody else's change of ours.",
+	counter("flannel_tampering_total", "Events that showed a foreign change to our entries.",
 		func(c kernel.Counters) uint64 { return c.Tampering })
 	return k, nil
 }

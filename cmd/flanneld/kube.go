@@ -65,7 +65,7 @@ func (d *daemon) startOverAfter(changed func(context.Context) error, what string
 		if err := loop.Wait(ctx, time.Until(d.startOverFrom)); err != nil {
 			return err
 		}
-		d.log.Info("something has changed that the daemon is built from, starting over", "what", what)
+		d.log.Info("a setting that needs a new start has changed, starting over", "what", what)
 		return errStartOver
 	}
 }

@@ -91,7 +91,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		err = runUntilStopped(ctx, d.run)
 	}
 	if err != nil {
-		log.Error("flanneld ends", "err", err)
+		log.Error("flanneld exits", "err", err)
 		return exitError
 	}
 	log.Info("flanneld stopped; the data path stays as it is")

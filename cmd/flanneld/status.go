@@ -59,7 +59,7 @@ func showStatus(c command, args []string, stdout io.Writer) error {
 	}
 	switch {
 	case to == "" && fs.NArg() > 0, to != "" && fs.NArg() > 0:
-		return usageError{fmt.Errorf("argument %q is one too many", fs.Arg(0))}
+		return usageError{fmt.Errorf("unexpected argument %q", fs.Arg(0))}
 	case !slices.Contains([]string{"text", "wide", "json"}, o.output):
 		return usageError{fmt.Errorf("-o %s: use text, wide or json", o.output)}
 	}

@@ -32,7 +32,7 @@ func (g gatherer) daemon(ctx context.Context) error {
 	case nobody(err) && !d.Runs:
 		return nil
 	case nobody(err):
-		return fmt.Errorf("nobody answers at %s: name the health port with -daemon, or the --subnet-file of the daemon", asked)
+		return fmt.Errorf("nothing answers at %s: name the health port with -daemon, or the --subnet-file of the daemon", asked)
 	case err != nil:
 		return err
 	}

@@ -68,7 +68,7 @@ func New(version string) *Metrics {
 			Name: "flannel_probes_lost_total", Help: "Probes of peers that were not answered within a second.",
 		}),
 		probedPeers: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "flannel_probed_peers", Help: "Peers by what probes have shown of the way to them: fine, broken, silent, unknown.",
+			Name: "flannel_probed_peers", Help: "Peers by what probes have shown about the path to them: fine, broken, silent, unknown.",
 		}, []string{"verdict"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{

@@ -84,7 +84,7 @@ func (b *blocked) inLegacy(c ipmasq.Config) ([]string, error) {
 		for _, f := range found {
 			but := ""
 			if still, err := iptables.LegacyDrops(network, true); err == nil && len(still) == 0 {
-				but = ", but for what an earlier run has left in its chain " + ipmasq.Chains[ipmasq.Filter].Name + ", which nobody restores"
+				but = ", but for what an earlier run has left in its chain " + ipmasq.Chains[ipmasq.Filter].Name + ", which nothing restores"
 			}
 			lines = append(lines, line(f, network, but))
 		}

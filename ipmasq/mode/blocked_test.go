@@ -235,7 +235,7 @@ func TestALineTellsOfRulesThatNobodyRestores(t *testing.T) {
 	h := newHost(t, "iptables-legacy -P FORWARD DROP", "iptables-legacy -N FLANNEL-FWD", "iptables-legacy -A FORWARD -j FLANNEL-FWD",
 		"iptables-legacy -A FLANNEL-FWD -s 10.244.0.0/16 -j ACCEPT", "iptables-legacy -A FLANNEL-FWD -d 10.244.0.0/16 -j ACCEPT")
 	lines := h.lines(false)
-	if len(lines) != 1 || !strings.Contains(lines[0], "FLANNEL-FWD, which nobody restores; let them pass with: iptables-legacy -I FORWARD") {
+	if len(lines) != 1 || !strings.Contains(lines[0], "FLANNEL-FWD, which nothing restores; let them pass with: iptables-legacy -I FORWARD") {
 		t.Errorf("got %q", lines)
 	}
 }

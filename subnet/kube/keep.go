@@ -116,7 +116,7 @@ func (k *keeper) restore(ctx context.Context, n *Node) (again time.Time) {
 }
 
 func (k *keeper) beginContention(n *Node) {
-	err := &causeError{reason: "AnnotationsChanged", text: fmt.Sprintf("somebody else changes the annotations %s* of Node %q again and again; "+
+	err := &causeError{reason: "AnnotationsChanged", text: fmt.Sprintf("something else changes the annotations %s* of Node %q again and again; "+
 		"they are restored less and less often; see: kubectl get node %s -o yaml --show-managed-fields", k.m.keys.prefix, n.Name, n.Name)}
 	k.m.log.Warn("contention for the annotations of our Node", "err", err)
 	k.m.o.Conflict(err)

@@ -69,17 +69,17 @@ func (s *state) check(o Options, config *subnet.Config, wanted *subnet.Attrs, no
 	}
 	switch {
 	case s.Format != format || s.Config == nil || s.Own.Subnet == (ipfam.Pair[netip.Prefix]{}):
-		return errors.New("it is of another version, or was given up")
+		return errors.New("it has another format, or was discarded")
 	case s.Where != o.Where:
-		return errors.New("it is of another store or another node")
+		return errors.New("it belongs to another store or another node")
 	case config != nil && !sameConfig(config, s.Config):
 		return errors.New("the network configuration has changed")
 	case wanted != nil && s.Asked != *wanted:
-		return fmt.Errorf("this node has published something else: %v", s.Asked.PublicIP)
+		return fmt.Errorf("it was published with another public address or other settings: %v", s.Asked.PublicIP)
 	case now.Before(s.Contact.Add(-clockError)):
 		return fmt.Errorf("the clock is behind: the store was reached at %s", s.Contact.Format(time.RFC3339))
 	case !now.Before(until):
-		return fmt.Errorf("the lease has ended at %s", until.Format(time.RFC3339))
+		return fmt.Errorf("the lease expired at %s", until.Format(time.RFC3339))
 	}
 	return o.Check(s.Config)
 }

@@ -279,7 +279,7 @@ func (m *Manager) confirm(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if id := m.Identity(); id != s.Identity {
-		m.o.Log.Warn("the store is another one than at the last run", "now", id, "before", s.Identity)
+		m.o.Log.Warn("the store is not that of the last run", "now", id, "before", s.Identity)
 	}
 	m.update(func() { m.running, m.settled = nil, true })
 	m.o.Log.Info("the store of leases answers; this node runs from it again")

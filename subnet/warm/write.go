@@ -133,7 +133,7 @@ func (m *Manager) loadPeers(s *state) []*subnet.Lease {
 	}
 	err := m.o.Dir.Load(peersDocument, &known)
 	if err == nil && known.Identity != s.Identity {
-		err = errors.New("the saved ones are of another store")
+		err = errors.New("the saved ones belong to another store")
 	}
 	if err != nil {
 		m.o.Log.Warn("no leases of other nodes are known", "err", err)
