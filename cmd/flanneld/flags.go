@@ -68,7 +68,7 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.StringVar(&o.etcdPrefix, "etcd-prefix", "/coreos.com/network", "`prefix` of the keys in etcd")
 	fs.StringVar(&o.etcdKeyFile, "etcd-keyfile", "", "key `file` of the client certificate for etcd")
 	fs.StringVar(&o.etcdCertFile, "etcd-certfile", "", "client certificate `file` for etcd")
-	fs.StringVar(&o.etcdCAFile, "etcd-cafile", "", "CA `file` that etcd's certificate is checked against; enough for TLS without a client certificate")
+	fs.StringVar(&o.etcdCAFile, "etcd-cafile", "", "CA `file` that verifies etcd's certificate; enough for TLS without a client certificate")
 	fs.StringVar(&o.etcdUsername, "etcd-username", "", "user `name` for etcd")
 	fs.Var(&o.etcdPassword, "etcd-password", "`password` for etcd; the environment keeps it out of the process list")
 	fs.BoolVar(&o.kubeSubnetMgr, "kube-subnet-mgr", false, "take leases from Kubernetes Node objects instead of etcd")
