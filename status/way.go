@@ -53,7 +53,7 @@ type Kernel interface {
 // family. It has at least one if there is no error.
 func (r *Report) Find(to string) ([]Way, error) {
 	if r.Status == nil {
-		return nil, fmt.Errorf("nothing is known of peers yet: %s", strings.Join(r.Problems, "; "))
+		return nil, fmt.Errorf("no peers are known yet: %s", strings.Join(r.Problems, "; "))
 	}
 	if addr, err := netip.ParseAddr(to); err == nil {
 		return []Way{r.toAddr(addr.Unmap())}, nil
@@ -132,9 +132,9 @@ func (s *steps) lease() bool {
 		case slices.ContainsFunc(status.Lease.Subnet, own):
 			s.add("lease", true, "ip route get "+s.way.Addr.String(), "%s is in the subnet of this node: the bridge leads there, not the overlay", s.way.Addr)
 		case slices.ContainsFunc(status.Network, own):
-			s.add("lease", false, "", "no node has a lease for a subnet with %s: its node is gone, or its flanneld does not run", s.way.Addr)
+			s.add("lease", false, "", "no node has a lease for a subnet with %s: its node is gone, or its flanneld is not running", s.way.Addr)
 		default:
-			s.add("lease", false, "", "%s is outside of the overlay network %s", s.way.Addr, join(status.Network))
+			s.add("lease", false, "", "%s is outside the overlay network %s", s.way.Addr, join(status.Network))
 		}
 		return false
 	}
@@ -199,7 +199,7 @@ func (s *steps) tunnel(route trace.Route) {
 		return
 	}
 	if d.Kind != "vxlan" {
-		s.add("device", true, "ip -s link show "+d.Name, "%s (MTU %d): flanneld itself sends what comes out of it", d.Name, d.MTU)
+		s.add("device", true, "ip -s link show "+d.Name, "%s (MTU %d): flanneld itself sends the packets", d.Name, d.MTU)
 		return
 	}
 	s.add("device", true, "ip -s -d link show "+d.Name, "%s, VNI %d, UDP port %d, MTU %d", d.Name, d.VNI, d.Port, d.MTU)
@@ -220,7 +220,7 @@ func (s *steps) tunnel(route trace.Route) {
 	case err != nil || !dst.IsValid():
 		s.add("FDB entry", false, command, "no host for the MAC %s%s", mac, because(err))
 	case s.way.Peer.Via != "" && dst.String() != s.way.Peer.Via:
-		s.add("FDB entry", false, command, "%s is sent to %s, and the lease says %s", mac, dst, s.way.Peer.Via)
+		s.add("FDB entry", false, command, "%s is sent to %s, but the lease says %s", mac, dst, s.way.Peer.Via)
 	default:
 		s.add("FDB entry", true, command, "%s is sent to %s", mac, dst)
 	}
@@ -280,7 +280,7 @@ func (s *steps) answer() {
 	}
 	switch p.Verdict {
 	case backend.Fine:
-		s.add("answer", true, "", "%s answers after %.1f ms, also packets of the full size", cmp.Or(s.way.Peer.Name, "the peer"), p.RoundTrip*1000)
+		s.add("answer", true, "", "%s answers after %.1f ms, even to packets of the full size", cmp.Or(s.way.Peer.Name, "the peer"), p.RoundTrip*1000)
 	case backend.Broken:
 		s.add("answer", false, "", "%s", p.Why)
 	default:

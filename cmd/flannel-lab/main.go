@@ -55,7 +55,7 @@ func usage(w io.Writer) {
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  flannel-lab %-18s %s\n", c.usage, c.summary)
 	}
-	fmt.Fprint(w, "\nEvery command has --help. With --name, several labs live side by side.\n")
+	fmt.Fprint(w, "\nEvery command has --help. With --name, several labs can run side by side.\n")
 }
 
 // newFlags returns the flag set of a sub-command, with its help.
