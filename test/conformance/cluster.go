@@ -18,8 +18,8 @@ import (
 const hosts = 2
 
 // test makes a cluster, runs the tests that focus matches and skip does not, and
-// returns their result as JUnit. A test that fails is no error.
-func (r run) test(ctx context.Context, images []string, focus, skip string, procs int) (junit []byte, err error) {
+// returns what became of them. A test that fails is no error.
+func (r run) test(ctx context.Context, images []string, focus, skip string, procs int) (got result, err error) {
 	binaries, err := lab.Servers()
 	if err != nil {
 		return nil, err
@@ -56,7 +56,7 @@ func (r run) install(ctx context.Context, k *lab.Kubernetes) error {
 }
 
 // suite runs tests from the machine of the control plane.
-func suite(ctx context.Context, k *lab.Kubernetes, focus, skip string, procs int) ([]byte, error) {
+func suite(ctx context.Context, k *lab.Kubernetes, focus, skip string, procs int) (result, error) {
 	ginkgo, err := assets.Path("ginkgo")
 	if err != nil {
 		return nil, err
@@ -93,13 +93,8 @@ func suite(ctx context.Context, k *lab.Kubernetes, focus, skip string, procs int
 		return nil, errors.New("interrupted")
 	}
 	raw, err := os.ReadFile(filepath.Join(dir, report))
-	return raw, errors.Join(err, missing(raw, ended))
-}
-
-// missing returns the error of a suite that ended without a report.
-func missing(report []byte, err error) error {
-	if len(report) > 0 {
-		return nil
+	if err != nil {
+		return nil, errors.Join(err, ended)
 	}
-	return err
+	return parseResult(raw, focus, ended)
 }

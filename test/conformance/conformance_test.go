@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -22,9 +24,7 @@ func TestGranularChecks(t *testing.T) {
 	focus := `Granular Checks: Pods.*\[Conformance\]`
 	images, err := buildImages()
 	lab.Must(t, err)
-	raw, err := runs()[0].test(t.Context(), images, focus, "", 4)
-	lab.Must(t, err)
-	got, err := parseResult(raw, focus)
+	got, err := runs()[0].test(t.Context(), images, focus, "", 4)
 	lab.Must(t, err)
 	passed := 0
 	for name, o := range got {
@@ -44,9 +44,53 @@ func readReport(t *testing.T) result {
 	t.Helper()
 	raw, err := os.ReadFile("testdata/junit.xml")
 	lab.Must(t, err)
-	got, err := parseResult(raw, runs()[0].focus())
+	got, err := parseResult(raw, runs()[0].focus(), errors.New("exit status 1"))
 	lab.Must(t, err)
 	return got
+}
+
+func TestATestIsLeftOutForAReasonOnly(t *testing.T) {
+	const sctp = "[sig-network] Networking over sctp [Feature:SCTPConnectivity]"
+	for name, tt := range map[string]struct {
+		test, message string
+		want          outcome
+	}{
+		"ours":             {sctp, "skipped", outcome{Text: left[0].reason}},
+		"the suite's":      {"[sig-network] a [Conformance]", "skipped - needs 3 nodes", outcome{Text: "needs 3 nodes"}},
+		"none":             {"[sig-network] a [Conformance]", "skipped", outcome{Failed: true, Text: "skipped"}},
+		"pending":          {"[sig-network] a [Conformance]", "pending", outcome{Failed: true, Text: "pending"}},
+		"not in the focus": {"[sig-storage] a [Conformance]", "skipped", outcome{}},
+	} {
+		raw := fmt.Sprintf(`<testsuites><testsuite><testcase name="[It] %s [x]"><skipped message="%s"/></testcase></testsuite></testsuites>`, tt.test, tt.message)
+		got, err := parseResult([]byte(raw), runs()[0].focus(), nil)
+		lab.Must(t, err)
+		if got[tt.test] != tt.want {
+			t.Errorf("%s: got %+v, want %+v", name, got[tt.test], tt.want)
+		}
+	}
+}
+
+func TestASuiteThatEndsWithAnErrorHasFailed(t *testing.T) {
+	const report = `<testsuites><testsuite><testcase name="[It] [sig-network] a [Conformance] [x]">%s</testcase></testsuite></testsuites>`
+	for name, tt := range map[string]struct {
+		outcome string
+		ended   error
+		want    string
+	}{
+		"fine":          {"", nil, ""},
+		"a failed test": {`<failure message="timed out"/>`, errors.New("exit status 1"), "1 tests have failed"},
+		"no failed one": {"", errors.New("exit status 197"), "1 tests have failed"},
+	} {
+		got, err := parseResult(fmt.Appendf(nil, report, tt.outcome), runs()[0].focus(), tt.ended)
+		lab.Must(t, err)
+		said := ""
+		if err := got.report(io.Discard, "vxlan", 0); err != nil {
+			said = err.Error()
+		}
+		if said != tt.want {
+			t.Errorf("%s: got %q, want %q", name, said, tt.want)
+		}
+	}
 }
 
 func TestThePageNamesEveryTestOfARun(t *testing.T) {

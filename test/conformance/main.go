@@ -117,11 +117,7 @@ func (s *settings) one(ctx context.Context, r run, images []string) (result, err
 	}
 	fmt.Printf("run %s\n", r.name)
 	start := time.Now()
-	raw, err := r.test(ctx, images, focus, skip, s.procs)
-	if err != nil {
-		return nil, err
-	}
-	got, err := parseResult(raw, focus)
+	got, err := r.test(ctx, images, focus, skip, s.procs)
 	if err != nil {
 		return nil, err
 	}

@@ -23,9 +23,14 @@ type outcome struct {
 
 func (o outcome) passed() bool { return o == outcome{} }
 
+// suiteName stands for the suite as a whole among the names of tests.
+const suiteName = "e2e.test"
+
 // parseResult reads the JUnit report of ginkgo, and from it what is in the
-// focus: the suite lists all its other tests as skipped.
-func parseResult(raw []byte, focus string) (result, error) {
+// focus: the suite lists all its other tests as skipped. A test of the focus that
+// did not run has failed unless there is a reason, and so has the suite if it
+// ended with an error that no failed test explains.
+func parseResult(raw []byte, focus string, ended error) (result, error) {
 	wanted, err := regexp.Compile(focus)
 	if err != nil {
 		return nil, err
@@ -58,9 +63,13 @@ func parseResult(raw []byte, focus string) (result, error) {
 			case c.Skipped == nil:
 				got[name] = outcome{}
 			case wanted.MatchString(name):
-				got[name] = outcome{Text: reason(name, strings.TrimPrefix(c.Skipped.Message, "skipped - "))}
+				why, allowed := reason(name, c.Skipped.Message)
+				got[name] = outcome{Failed: !allowed, Text: why}
 			}
 		}
+	}
+	if _, failed, _ := got.count(); failed == 0 && ended != nil {
+		got[suiteName] = outcome{Failed: true, Text: fmt.Sprintf("%v, and no test has failed", ended)}
 	}
 	return got, nil
 }
