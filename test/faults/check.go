@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"flannel/lab"
@@ -52,6 +53,13 @@ func (s *suite) wrong(ctx context.Context, uses []use) error {
 			return errors.Join(err, fmt.Errorf("%s: packet filter rules (- missing, + too much):\n%s", h.Name, diff))
 		}
 	}
+	if s.backend == vxlan {
+		for _, h := range s.lab.Hosts {
+			if err := wrongOffload(ctx, h); err != nil {
+				return err
+			}
+		}
+	}
 	for i, h := range s.lab.Hosts {
 		have, err := usedPeers(ctx, h)
 		if diff := difference(wantedPeers(i, published), have); diff != "" || err != nil {
@@ -77,8 +85,23 @@ func (s *suite) wrongHost(i int, h *lab.Host, published []record) error {
 	if err != nil {
 		return err
 	}
-	if diff := difference(wanted(s.backend, uplink.Attrs().MTU, i, published), have); diff != "" {
+	if diff := difference(wanted(s.backend, uplink.Attrs(), i, published), have); diff != "" {
 		return fmt.Errorf("kernel state (- missing, + too much):\n%s", diff)
+	}
+	return nil
+}
+
+// wrongOffload checks that the vxlan devices calculate checksums themselves: the
+// offload of some uplinks is broken, so the plan has it off.
+func wrongOffload(ctx context.Context, h *lab.Host) error {
+	for _, dev := range vxlanDevices {
+		have, err := h.Exec(ctx, "ethtool", "--show-features", dev)
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(have, "\ntx-checksumming: off\n") {
+			return fmt.Errorf("%s: tx checksum offload of %s is on", h.Name, dev)
+		}
 	}
 	return nil
 }

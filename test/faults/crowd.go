@@ -25,13 +25,13 @@ func crowdSubnets(n int) ipfam.Pair[netip.Prefix] {
 func peerAttrs(n int) attrs {
 	return attrs{
 		public: ipfam.Pair[string]{fmt.Sprintf("172.31.1.%d", 100+n%100), fmt.Sprintf("fd00:31:0:1::%d", 1000+n)},
-		mac:    fmt.Sprintf("02:00:00:01:%02x:%02x", n>>8, n&0xff),
+		mac:    both(fmt.Sprintf("02:00:00:01:%02x:%02x", n>>8, n&0xff)),
 	}
 }
 
 func usedCrowd(s scene) (out []use, _ error) {
 	for n := range crowd {
-		out = append(out, use{s.key(crowdNode(n), crowdSubnets(n)), nobody})
+		out = append(out, use{key: s.key(crowdNode(n), crowdSubnets(n)), except: nobody})
 	}
 	return out, nil
 }

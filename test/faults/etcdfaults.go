@@ -162,7 +162,7 @@ func putLease(value func(scene) string) act {
 // another is the record of a node that is not there.
 func another(s scene) string {
 	return attrs{
-		public: ipfam.Pair[string]{"172.31.1.99", "fd00:31:0:1::99"}, mac: "02:00:00:00:00:99",
+		public: ipfam.Pair[string]{"172.31.1.99", "fd00:31:0:1::99"}, mac: both("02:00:00:00:00:99"),
 	}.record(s.backend)
 }
 
@@ -180,7 +180,7 @@ func fight(ctx context.Context, s scene) error {
 	}
 	public := ipfam.Pair[string]{s.host.Addr(ipfam.V4).String(), s.host.Addr(ipfam.V6).String()}
 	for n := range 5 {
-		value := attrs{public: public, mac: fmt.Sprintf("02:00:00:00:02:%02x", n)}.record(s.backend)
+		value := attrs{public: public, mac: both(fmt.Sprintf("02:00:00:00:02:%02x", n))}.record(s.backend)
 		if err := s.lab.Etcd.PutLeased(ctx, key, value); err != nil {
 			return err
 		}
@@ -204,12 +204,15 @@ func burst(put bool) act {
 	}
 }
 
+var recordDataKeys = ipfam.Pair[string]{"BackendData", "BackendV6Data"}
+
 // record is the value of a key.
 func (a attrs) record(backend string) string {
 	value := map[string]any{"PublicIP": a.public[ipfam.V4], "PublicIPv6": a.public[ipfam.V6], "BackendType": backend}
 	if backend == vxlan {
-		data := map[string]any{"VNI": 1, "VtepMAC": a.mac}
-		value["BackendData"], value["BackendV6Data"] = data, data
+		for f, key := range recordDataKeys.Each() {
+			value[key] = map[string]any{"VNI": 1, "VtepMAC": a.mac[f]}
+		}
 	}
 	text, _ := json.Marshal(value) // strings and numbers
 	return string(text)

@@ -7,15 +7,15 @@ import (
 	"strings"
 
 	"flannel/internal/ipfam"
+	"flannel/lab"
 )
 
-// hostileRecord is a record that no node writes: its key below subnetsPrefix, its
-// value, and whether hosts use it nevertheless, all but the one with the number
-// except.
+// hostileRecord is a record that no node writes, and whether hosts use it
+// nevertheless.
 type hostileRecord struct {
-	key, value string
-	used       bool
-	except     int
+	value string
+	used  bool
+	use   use
 }
 
 // hostileRecords are always the same for the same hosts, in the same order. Their
@@ -31,10 +31,20 @@ func (s scene) hostileRecords() (out []hostileRecord, err error) {
 	}
 	// Each has attributes of its own: only what is wrong with it speaks against it.
 	next := func() attrs { return hostileAttrs(len(out)) }
-	add := func(key, value string) { out = append(out, hostileRecord{key: key, value: value}) }
-	free := func() string { return fmt.Sprintf("10.244.%d.0-24&fd00:10:244:ff%02x::-64", 200+len(out), len(out)) }
+	add := func(key, value string) {
+		out = append(out, hostileRecord{value: value, use: use{key: subnetsPrefix + key}})
+	}
+	free := func() string {
+		return strings.TrimPrefix(recordKey(hostileSubnets(len(out))), subnetsPrefix)
+	}
 	replaced := func(old, now string) { add(free(), strings.ReplaceAll(next().record(s.backend), old, now)) }
-	usedBut := func(except int) { out[len(out)-1].used, out[len(out)-1].except = true, except }
+	usedBut := func(except int, without ...ipfam.Family) {
+		r := &out[len(out)-1]
+		r.used, r.use.except = true, except
+		for _, f := range without {
+			r.use.without[f] = true
+		}
+	}
 
 	// Subnets of others, parts of them and more than them.
 	for _, subnets := range []ipfam.Pair[string]{
@@ -64,31 +74,81 @@ func (s scene) hostileRecords() (out []hostileRecord, err error) {
 	}
 	replaced(s.backend, "$(reboot)")
 	replaced(s.backend, "alloc")
-	if s.backend == vxlan {
-		for _, mac := range []string{"01:00:5e:00:00:01", "00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "nonsense"} {
-			replaced(next().mac, mac)
+	for _, public := range []string{
+		"ff02::1", "::1", "fe80::1%eth0", "::ffff:172.31.1.50", "172.31.1.50", "fd00:31:0:1::50x", own[ipfam.V6].Addr().String(),
+	} {
+		replaced(next().public[ipfam.V6], public)
+	}
+	data, err := s.hostileData()
+	if err != nil {
+		return nil, err
+	}
+	// Of a record whose data of one family are wrong the other one is used.
+	for f, list := range data.Each() {
+		for _, text := range list {
+			replaced(fmt.Sprintf(`%q:{"VNI":1,"VtepMAC":%q}`, recordDataKeys[f], next().mac[f]), fmt.Sprintf(`%q:%s`, recordDataKeys[f], text))
+			usedBut(nobody, f)
 		}
-		replaced(`"VNI":1`, `"VNI":2`)
-		replaced(`"VNI":1`, `"VNI":99999999999999999999`)
 	}
 
 	// Nobody can tell that these are wrong, but for the host whose address it is.
-	replaced(next().public[ipfam.V4], s.host.Addr(ipfam.V4).String())
-	usedBut(s.drawn.victim)
+	for _, host := range []int{s.drawn.victim, s.drawn.peer} {
+		for f, public := range next().public.Each() {
+			replaced(public, s.lab.Hosts[host].Addr(f).String())
+			usedBut(host)
+		}
+	}
 	replaced(next().public[ipfam.V4], "172.31.1.1") // the router's
 	usedBut(nobody)
 	replaced(next().public[ipfam.V4], "0.0.0.0") // none: IPv6 alone
+	usedBut(nobody)
+	replaced(next().public[ipfam.V6], "::") // none: IPv4 alone
 	usedBut(nobody)
 	add("fd00:10:244:9999::-64", next().record(s.backend))
 	usedBut(nobody)
 	return out, nil
 }
 
+// hostileData are what a node may publish of its vxlan device in one family that
+// nobody can use: values, and MACs of this host and of an older lease. Other
+// backends don't read it.
+func (s scene) hostileData() (out ipfam.Pair[[]string], err error) {
+	if s.backend != vxlan {
+		return out, nil
+	}
+	for f, dev := range vxlanDevices.Each() {
+		macs := []string{"01:00:5e:00:00:01", "00:00:00:00:00:00", "02:00:00:00:03", "nonsense"}
+		for _, h := range []*lab.Host{s.host, s.peer} {
+			link, err := h.Interface(dev)
+			if err != nil {
+				return out, err
+			}
+			macs = append(macs, link.Attrs().HardwareAddr.String())
+		}
+		for _, mac := range macs {
+			out[f] = append(out[f], fmt.Sprintf(`{"VNI":1,"VtepMAC":%q}`, mac))
+		}
+		for n, vni := range []string{"2", "-1", `"1"`, "99999999999999999999"} {
+			out[f] = append(out[f], fmt.Sprintf(`{"VNI":%s,"VtepMAC":"02:00:00:00:04:%02x"}`, vni, n))
+		}
+		out[f] = append(out[f], "[]", "null")
+	}
+	return out, nil
+}
+
+// hostileSubnets are none that a host of the lab gets, for n below 88.
+func hostileSubnets(n int) ipfam.Pair[netip.Prefix] {
+	return ipfam.Pair[netip.Prefix]{
+		netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", 11+n)),
+		netip.MustParsePrefix(fmt.Sprintf("fd00:10:244:ff%02x::/64", n)),
+	}
+}
+
 // hostileAttrs are what a host would publish.
 func hostileAttrs(n int) attrs {
 	return attrs{
-		public: ipfam.Pair[string]{fmt.Sprintf("172.31.1.%d", 30+n), fmt.Sprintf("fd00:31:0:1::%d", 30+n)},
-		mac:    fmt.Sprintf("02:00:00:00:03:%02x", n),
+		public: ipfam.Pair[string]{fmt.Sprintf("172.31.1.%d", 30+n%70), fmt.Sprintf("fd00:31:0:1::%d", 30+n)},
+		mac:    both(fmt.Sprintf("02:00:00:00:03:%02x", n)),
 	}
 }
 
@@ -106,9 +166,9 @@ func hostile(put bool) act {
 		}
 		for _, r := range records {
 			if put {
-				err = s.lab.Etcd.Put(ctx, subnetsPrefix+r.key, r.value)
+				err = s.lab.Etcd.Put(ctx, r.use.key, r.value)
 			} else {
-				err = s.lab.Etcd.Delete(ctx, subnetsPrefix+r.key)
+				err = s.lab.Etcd.Delete(ctx, r.use.key)
 			}
 			if err != nil {
 				return err
@@ -122,7 +182,7 @@ func usedHostile(s scene) (out []use, err error) {
 	records, err := s.hostileRecords()
 	for _, r := range records {
 		if r.used {
-			out = append(out, use{subnetsPrefix + r.key, r.except})
+			out = append(out, r.use)
 		}
 	}
 	return out, err

@@ -4,18 +4,18 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 
 	"flannel/internal/ipfam"
 )
 
 // hostileNode is a Node that no daemon has annotated: its pod CIDRs, what differs
-// from the annotations of a good one, and whether hosts use it nevertheless, all
-// but the one with the number except.
+// from the annotations of a good one, and whether hosts use it nevertheless.
 type hostileNode struct {
 	cidrs   []string
 	changes map[string]any
 	used    bool
-	except  int
+	use     use
 }
 
 // hostileNodes are always the same for the same hosts, in the same order.
@@ -28,11 +28,12 @@ func (s scene) hostileNodes() (out []hostileNode, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, key := range []string{"public-ip", "backend-data", "backend-type", "public-ipv6"} {
+	free := func() ipfam.Pair[netip.Prefix] { return hostileSubnets(len(out)) }
+	for _, key := range []string{"public-ip", "backend-data", "backend-type", "public-ipv6", "backend-v6-data"} {
 		for _, value := range corrupt {
 			out = append(out, hostileNode{
-				cidrs: []string{fmt.Sprintf("10.244.%d.0/24", 200+len(out))}, changes: map[string]any{annotation + key: value},
-				used: s.mayBe(key, value), except: nobody,
+				cidrs: []string{free()[ipfam.V4].String()}, changes: map[string]any{annotation + key: value},
+				used: s.mayBe(key, value), use: use{except: nobody},
 			})
 		}
 	}
@@ -43,11 +44,29 @@ func (s scene) hostileNodes() (out []hostileNode, err error) {
 	} {
 		out = append(out, hostileNode{cidrs: cidrs})
 	}
-	// Nobody can tell that it is wrong, but for the host whose address it is.
-	return append(out, hostileNode{
-		cidrs: []string{"10.244.248.0/24"}, used: true, except: s.drawn.victim,
-		changes: map[string]any{annotation + "public-ip": s.host.Addr(ipfam.V4).String()},
-	}), nil
+	data, err := s.hostileData()
+	if err != nil {
+		return nil, err
+	}
+	// Of a Node whose data of one family are wrong the other one is used.
+	for f, list := range data.Each() {
+		for _, text := range list {
+			n := hostileNode{
+				cidrs:   []string{free()[ipfam.V4].String(), free()[ipfam.V6].String()},
+				changes: map[string]any{annotation + dataKeys[f]: text}, used: true, use: use{except: nobody},
+			}
+			n.use.without[f] = true
+			out = append(out, n)
+		}
+	}
+	// Nobody can tell that these are wrong, but for the host whose address it is.
+	for _, host := range []int{s.drawn.victim, s.drawn.peer} {
+		out = append(out, hostileNode{
+			cidrs: []string{free()[ipfam.V4].String()}, used: true, use: use{except: host},
+			changes: map[string]any{annotation + "public-ip": s.lab.Hosts[host].Addr(ipfam.V4).String()},
+		})
+	}
+	return out, nil
 }
 
 // mayBe reports whether a Node without IPv6 may have such an annotation.
@@ -57,6 +76,8 @@ func (s scene) mayBe(key string, value any) bool {
 		return value == ""
 	case "backend-type":
 		return s.backend == udp && value == "" // as flannel's udp writes it
+	case "backend-v6-data":
+		return value == "" || value == "null"
 	case "backend-data":
 		return s.backend != vxlan && (value == "" || value == "null")
 	}
@@ -92,7 +113,8 @@ func usedHostileNodes(s scene) (out []use, err error) {
 	nodes, err := s.hostileNodes()
 	for i, n := range nodes {
 		if n.used {
-			out = append(out, use{hostileName(i), n.except})
+			n.use.key = hostileName(i)
+			out = append(out, n.use)
 		}
 	}
 	return out, err

@@ -25,8 +25,12 @@ var (
 
 const (
 	udpDevice   = "flannel0"
+	vxlanPort   = 8472
 	udpOverhead = 48
 	udpMetric   = 100
+
+	// devicePrefix is what the names of all devices begin with.
+	devicePrefix = "flannel"
 )
 
 // peerMetric is the metric of the route to a peer's subnet: IPv6 has the kernel's
@@ -42,12 +46,12 @@ func peerMetric(subnet netip.Prefix) int {
 
 // wanted is the state of host number own: what its own record, its uplink and
 // the records of the others make of it.
-func wanted(backend string, uplinkMTU, own int, all []record) string {
+func wanted(backend string, uplink *netlink.LinkAttrs, own int, all []record) string {
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	me := all[own]
 	if backend == udp {
-		add("device %s up mtu %d tuntap", udpDevice, uplinkMTU-udpOverhead)
+		add("device %s up mtu %d tuntap", udpDevice, uplink.MTU-udpOverhead)
 	}
 	for _, f := range ipfam.All() {
 		dev := vxlanDevices[f]
@@ -57,7 +61,8 @@ func wanted(backend string, uplinkMTU, own int, all []record) string {
 			continue
 		}
 		if backend == vxlan {
-			add("device %s up mtu %d mac %s vni 1 local %s", dev, uplinkMTU-overhead[f], me.mac[f], me.public[f])
+			add("device %s up mtu %d mac %s vni 1 local %s port %d uplink %d learning false gbp false",
+				dev, uplink.MTU-overhead[f], me.mac[f], me.public[f], vxlanPort, uplink.Index)
 			add("address %s %s/%d", dev, me.subnet[f].Addr(), f.Bits())
 		}
 		for _, peer := range all {
@@ -87,7 +92,7 @@ func actual(h *netlink.Handle) (string, error) {
 	for _, link := range links {
 		name := link.Attrs().Name
 		names[link.Attrs().Index] = name
-		if !strings.HasPrefix(name, "flannel") {
+		if !strings.HasPrefix(name, devicePrefix) {
 			continue
 		}
 		up := "down"
@@ -96,7 +101,8 @@ func actual(h *netlink.Handle) (string, error) {
 		}
 		kind := link.Type()
 		if v, ok := link.(*netlink.Vxlan); ok {
-			kind = fmt.Sprintf("mac %s vni %d local %s", v.HardwareAddr, v.VxlanId, v.SrcAddr)
+			kind = fmt.Sprintf("mac %s vni %d local %s port %d uplink %d learning %v gbp %v",
+				v.HardwareAddr, v.VxlanId, v.SrcAddr, v.Port, v.VtepDevIndex, v.Learning, v.GBP)
 		}
 		add("device %s %s mtu %d %s", name, up, link.Attrs().MTU, kind)
 		if err := addEntries(h, link, add); err != nil && !errors.Is(err, unix.ENODEV) {
@@ -104,17 +110,24 @@ func actual(h *netlink.Handle) (string, error) {
 		}
 	}
 	for _, f := range ipfam.All() {
-		list, err := h.RouteListFiltered(f.AF(), &netlink.Route{Protocol: kernel.RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
+		// Of all tables.
+		list, err := h.RouteListFiltered(f.AF(), &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 		if err != nil {
 			return "", fmt.Errorf("list routes: %w", err)
 		}
 		for _, r := range list {
-			add("%s", describe(&r, names[r.LinkIndex]))
+			dev := names[r.LinkIndex]
+			// What the kernel makes itself follows from the addresses.
+			onOurs := strings.HasPrefix(dev, devicePrefix) && r.Protocol != unix.RTPROT_KERNEL
+			if onOurs || r.Protocol == kernel.RouteProtocol {
+				add("%s", describe(&r, dev))
+			}
 		}
 	}
 	return sortedText(lines), nil
 }
 
+// describe is a route as text. What every route of ours has is left out.
 func describe(r *netlink.Route, dev string) string {
 	text := fmt.Sprintf("route %s dev %s metric %d", r.Dst, dev, r.Priority)
 	if r.Gw != nil {
@@ -122,6 +135,12 @@ func describe(r *netlink.Route, dev string) string {
 	}
 	if r.Flags&int(netlink.FLAG_ONLINK) != 0 {
 		text += " onlink"
+	}
+	if r.Protocol != kernel.RouteProtocol {
+		text += fmt.Sprint(" proto ", r.Protocol)
+	}
+	if r.Table != unix.RT_TABLE_MAIN {
+		text += fmt.Sprint(" table ", r.Table)
 	}
 	return text
 }

@@ -28,20 +28,22 @@ type record struct {
 	subnet ipfam.Pair[netip.Prefix]
 	public ipfam.Pair[netip.Addr]
 	mac    ipfam.Pair[string]
-	// except is the number of the host that does not use it.
-	except int
+	// use says who uses it.
+	use use
 }
 
 // usedBy reports whether a host uses a record in one family.
 func (r record) usedBy(host int, f ipfam.Family) bool {
-	return r.except != host && r.subnet[f].IsValid() && r.public[f].IsValid() && !r.public[f].IsUnspecified()
+	return r.use.except != host && !r.use.without[f] && r.subnet[f].IsValid() && r.public[f].IsValid() && !r.public[f].IsUnspecified()
 }
 
 // attrs are what the suite publishes for nodes that do not exist.
 type attrs struct {
-	public ipfam.Pair[string]
-	mac    string
+	public, mac ipfam.Pair[string]
 }
+
+// both is the same in both families.
+func both(text string) ipfam.Pair[string] { return ipfam.Pair[string]{text, text} }
 
 // recordKey is the key of these subnets, of one family or both.
 func recordKey(s ipfam.Pair[netip.Prefix]) string {
@@ -67,7 +69,7 @@ func (s *suite) putMarker(ctx context.Context) error {
 	s.markers++
 	a := attrs{
 		public: ipfam.Pair[string]{s.marker(), fmt.Sprintf("fd00:31:0:1::%d", 100+s.markers%90)},
-		mac:    fmt.Sprintf("02:00:00:00:fa:%02x", s.markers%90),
+		mac:    both(fmt.Sprintf("02:00:00:00:fa:%02x", s.markers%90)),
 	}
 	if s.store == etcd {
 		return s.lab.Etcd.Put(ctx, recordKey(markerSubnets), a.record(s.backend))
@@ -90,12 +92,12 @@ func (s *suite) records(ctx context.Context, uses []use) ([]record, error) {
 		return nil, err
 	}
 	out := make([]record, 0, len(s.lab.Hosts)+1+len(uses))
-	add := func(key string, except int) error {
-		r, ok := stored[key]
+	add := func(u use) error {
+		r, ok := stored[u.key]
 		if !ok {
-			return fmt.Errorf("the store has no record %s", key)
+			return fmt.Errorf("the store has no record %s", u.key)
 		}
-		r.except = except
+		r.use = u
 		out = append(out, r)
 		return nil
 	}
@@ -104,7 +106,7 @@ func (s *suite) records(ctx context.Context, uses []use) ([]record, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := add(s.key(h.Name, subnet), i); err != nil {
+		if err := add(use{key: s.key(h.Name, subnet), except: i}); err != nil {
 			return nil, fmt.Errorf("%s: %w", h.Name, err)
 		}
 		if out[i].subnet != subnet {
@@ -116,14 +118,14 @@ func (s *suite) records(ctx context.Context, uses []use) ([]record, error) {
 			}
 		}
 	}
-	if err := add(s.key(markerName, markerSubnets), nobody); err != nil {
+	if err := add(use{key: s.key(markerName, markerSubnets), except: nobody}); err != nil {
 		return nil, err
 	}
 	if got := out[len(out)-1].public[ipfam.V4].String(); got != s.marker() {
 		return nil, fmt.Errorf("the store has the marker %s, not %s", got, s.marker())
 	}
 	for _, u := range uses {
-		if err := add(u.key, u.except); err != nil {
+		if err := add(u); err != nil {
 			return nil, err
 		}
 	}
@@ -148,12 +150,12 @@ func (s *suite) stored(ctx context.Context) (map[string]record, error) {
 	for key, text := range found {
 		var v struct {
 			PublicIP, PublicIPv6       netip.Addr
-			BackendData, BackendV6Data struct{ VtepMAC string }
+			BackendData, BackendV6Data json.RawMessage
 		}
 		if json.Unmarshal([]byte(text), &v) == nil {
 			out[key] = record{
 				public: ipfam.Pair[netip.Addr]{v.PublicIP, v.PublicIPv6},
-				mac:    ipfam.Pair[string]{v.BackendData.VtepMAC, v.BackendV6Data.VtepMAC},
+				mac:    ipfam.Pair[string]{macOf(v.BackendData), macOf(v.BackendV6Data)},
 				subnet: subnetsOf(key),
 			}
 		}
@@ -187,26 +189,33 @@ func (s *suite) storedNodes(ctx context.Context) (map[string]record, error) {
 		for f, kind := range (ipfam.Pair[string]{"", "v6"}).Each() {
 			// What cannot be read is compared as what it is: nothing.
 			r.public[f], _ = netip.ParseAddr(n.Metadata.Annotations[annotation+"public-ip"+kind])
-			var data struct{ VtepMAC string }
-			_ = json.Unmarshal([]byte(n.Metadata.Annotations[annotation+dataKeys[f]]), &data)
-			r.mac[f] = data.VtepMAC
+			r.mac[f] = macOf([]byte(n.Metadata.Annotations[annotation+dataKeys[f]]))
 		}
 		out[n.Metadata.Name] = r
 	}
 	return out, err
 }
 
+// macOf reads what a vxlan device publishes; of what cannot be read, nothing.
+func macOf(data []byte) string {
+	var d struct{ VtepMAC string }
+	_ = json.Unmarshal(data, &d)
+	return d.VtepMAC
+}
+
 var dataKeys = ipfam.Pair[string]{"backend-data", "backend-v6-data"}
 
 // annotations are what a Node says.
 func (a attrs) annotations(backend string) map[string]any {
-	data := any("null")
-	if backend == vxlan {
-		data = fmt.Sprintf(`{"VNI":1,"VtepMAC":%q}`, a.mac)
-	}
-	return map[string]any{
+	out := map[string]any{
 		annotation + "kube-subnet-manager": "true", annotation + "backend-type": backend,
 		annotation + "public-ip": a.public[ipfam.V4], annotation + "public-ipv6": a.public[ipfam.V6],
-		annotation + "backend-data": data, annotation + "backend-v6-data": data,
 	}
+	for f, mac := range a.mac.Each() {
+		out[annotation+dataKeys[f]] = "null"
+		if backend == vxlan {
+			out[annotation+dataKeys[f]] = fmt.Sprintf(`{"VNI":1,"VtepMAC":%q}`, mac)
+		}
+	}
+	return out
 }

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"flannel/internal/ipfam"
 	"flannel/lab"
 )
 
@@ -42,10 +43,11 @@ type fault struct {
 }
 
 // use is a record, by its key in the store, that all hosts use but the one with
-// the number except.
+// the number except, and but for some families.
 type use struct {
-	key    string
-	except int
+	key     string
+	except  int
+	without ipfam.Pair[bool]
 }
 
 // nobody is the number of no host.
@@ -105,6 +107,7 @@ func hostFaults() []fault {
 		{name: "device's MAC changed", backend: vxlan, cuts: repair, inject: commands(
 			"ip link set flannel.1 address 02:00:00:00:00:98", "ip link set flannel-v6.1 address 02:00:00:00:00:98")},
 		{name: "device's MTU changed", backend: vxlan, cuts: repair, inject: commands("ip link set flannel.1 mtu 1300", "ip link set flannel-v6.1 mtu 1300")},
+		{name: "device's offload turned on", backend: vxlan, cuts: repair, inject: commands("ethtool -K flannel.1 tx on", "ethtool -K flannel-v6.1 tx on")},
 		{name: "device's address deleted", backend: vxlan, cuts: repair, inject: commands("ip addr flush dev flannel.1", "ip -6 addr flush dev flannel-v6.1 scope global")},
 		{name: "device deleted", backend: udp, cuts: repair, inject: commands("ip link del flannel0")},
 		{name: "device set down", backend: udp, cuts: repair, inject: commands("ip link set flannel0 down")},
