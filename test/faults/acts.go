@@ -49,6 +49,13 @@ func shell(line string) act {
 	}
 }
 
+// drop drops those packets from other hosts that match, but for what finds
+// neighbors: without those a host stays unreachable for longer.
+func drop(match string) act {
+	return shell("nft 'table inet loss { chain in { type filter hook prerouting priority -400; iifname != eth0 accept; " +
+		"icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept; " + match + " drop; }; }'")
+}
+
 func all(acts ...act) act {
 	return func(ctx context.Context, s scene) error {
 		for _, a := range acts {

@@ -3,8 +3,12 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"flannel/internal/ipfam"
@@ -105,6 +109,25 @@ func TestTheCommandRepeatsWhatWasDrawn(t *testing.T) {
 	}
 }
 
+func TestTheCommandPassesTheShellAndMake(t *testing.T) {
+	dir := t.TempDir()
+	const makefile = "faults:\n\t@printf '%s\\n' $(ARGS)\n"
+	if err := os.WriteFile(filepath.Join(dir, "Makefile"), []byte(makefile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const only, flanneld = "^a$|^it's `b` \\(\"c\"\\)$", "/tmp/a folder/$flanneld"
+	s := settingsOf(vxlan, etcd, 7)
+	s.only, s.flanneld = regexp.MustCompile(only), flanneld
+	shell := exec.Command("sh", "-c", s.command(1, 1, -1))
+	shell.Dir = dir
+	// It may be make that runs this test.
+	shell.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "MFLAGS") })
+	out, err := shell.CombinedOutput()
+	if got, want := string(out), "-only\n"+only+"\n-flanneld\n"+flanneld+"\n"; err != nil || !strings.HasSuffix(got, want) {
+		t.Errorf("%v: got\n%swant at the end\n%s", err, got, want)
+	}
+}
+
 func TestADifferenceNamesBothSides(t *testing.T) {
 	for name, tt := range map[string]struct{ want, have, diff, ordered string }{
 		"equal":         {"a\nb\n", "a\nb\n", "", ""},
@@ -132,13 +155,5 @@ func TestKeysTellTheirSubnets(t *testing.T) {
 	}
 	for _, key := range []string{"", "nonsense", "10.244.1.0", "&", "10.244.1.0-24/x"} {
 		_ = subnetsOf(subnetsPrefix + key) // it does not panic
-	}
-}
-
-func TestALateRecoveryHasAReason(t *testing.T) {
-	for _, f := range faults() {
-		if (f.deadline > 0) != (f.hold != "") {
-			t.Errorf("%q: deadline %v, documented wait %q", f.name, f.deadline, f.hold)
-		}
 	}
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
+	"time"
 )
 
 // plant puts what is not ours on a host, and subnet.env on a small disk.
@@ -50,17 +52,44 @@ ip rule; ip -6 rule
 nft list table inet foreign
 (iptables-save; ip6tables-save) | grep -e '^[*]' -e '^-A' | grep -v FLANNEL`
 
-// deleteRule deletes one of our packet filter rules, whichever it is.
-func deleteRule(ctx context.Context, s scene) error {
+// deleteRules deletes all our packet filter rules one after the other, beginning
+// with any. The daemon may restore some meanwhile.
+func deleteRules(ctx context.Context, s scene) error {
 	const list = `for program in iptables ip6tables; do for table in nat filter; do
-		$program-save -t $table | sed -n "s/^-A\(.*FLANNEL\)/$program -t $table -D\1/p"
+		$program-save -t $table | sed -n "s/^-A\(.*--comment \"flanneld \)/$program -w -t $table -D\1/p"
 	done; done`
 	out, err := s.host.Exec(ctx, "sh", "-c", list)
 	if err != nil {
 		return err
 	}
 	lines := strings.Split(strings.TrimSpace(out), "\n")
-	return shell(lines[s.drawn.number%len(lines)])(ctx, s)
+	for i := range lines {
+		if err := shell(lines[(s.drawn.number+i)%len(lines)])(ctx, s); err != nil {
+			return err
+		}
+		if err := pause(ctx, time.Duration(s.drawn.number%100)*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// foreignRules inserts or deletes rules of somebody else, in front of ours and
+// behind the first one of each chain.
+func foreignRules(command string) act {
+	var lines []string
+	for _, program := range []string{"iptables", "ip6tables"} {
+		for _, place := range []string{"-t nat %s POSTROUTING", "-t nat %s FLANNEL-POSTRTG", "-t filter %s FORWARD", "-t filter %s FLANNEL-FWD"} {
+			for i, port := range []string{"4245", "4246"} {
+				at := ""
+				if command == "-I" {
+					at = fmt.Sprint(i + 1)
+				}
+				lines = append(lines, fmt.Sprintf("%s -w "+place+" %s -p udp --dport %s -j RETURN", program, command, at, port))
+			}
+		}
+	}
+	return commands(lines...)
 }
 
 // rules prints our packet filter rules.

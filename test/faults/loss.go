@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -38,15 +39,15 @@ func (s *suite) startPings() (out []pinging, err error) {
 
 // stopPings compares what was lost with what the faults cut, and returns what
 // the series lost that lost most.
-func (s *suite) stopPings(pings []pinging, faults []drawn, stood []time.Duration, took time.Duration, slow float64) (most int, err error) {
-	stats := make([]ping.Stats, len(pings))
+func (s *suite) stopPings(running []pinging, faults []drawn, stood []time.Duration, took time.Duration, slow float64) (most int, err error) {
+	stats := make([]ping.Stats, len(running))
 	var group errgroup.Group
-	for i, p := range pings {
+	for i, p := range running {
 		group.Go(func() error { stats[i] = p.Stop(); return nil })
 	}
 	_ = group.Wait()
 	var errs []error
-	for i, p := range pings {
+	for i, p := range running {
 		allowed := 0
 		for n, d := range faults {
 			if d.victim == p.from || d.victim == p.to {
@@ -70,8 +71,21 @@ func (d drawn) mayLose(backend string, stood time.Duration, slow float64) int {
 		cut, all = max(cut, begin), true
 	}
 	cut = scaled(cut, slow)
-	if all {
-		cut += stood
+	if all && d.percent == 0 {
+		return pings(cut + stood)
 	}
-	return int((cut + interval - 1) / interval)
+	if all {
+		return pings(cut) + lostAtRandom(pings(stood), d.percent)
+	}
+	return pings(cut)
+}
+
+// pings is how many of one series there are in a time.
+func pings(d time.Duration) int { return int((d + interval - 1) / interval) }
+
+// lostAtRandom is how many of n are lost at most if each is with this
+// probability. Six standard deviations are exceeded once in 10^8 times.
+func lostAtRandom(n, percent int) int {
+	p := float64(percent) / 100
+	return min(n, int(math.Ceil(float64(n)*p+6*math.Sqrt(float64(n)*p*(1-p)))))
 }

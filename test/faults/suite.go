@@ -66,9 +66,18 @@ func (s *settings) command(first, rounds, long int) string {
 		args += fmt.Sprint(" -long ", long)
 	}
 	if s.only.String() != "" {
-		args += fmt.Sprintf(" -only %q", s.only)
+		args += " -only " + quoted(s.only.String())
+	}
+	if s.flanneld != "" {
+		args += " -flanneld " + quoted(s.flanneld)
 	}
 	return fmt.Sprintf("make faults SEED=%d ARGS='%s'", s.seed, args)
+}
+
+// quoted is a word for the shell that make runs, within an argument of make in
+// single quotes.
+func quoted(word string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "`", "\\`", `$`, `\$$`, `'`, `'\''`).Replace(word) + `"`
 }
 
 func names(faults []drawn) string {
@@ -142,7 +151,7 @@ func (s *suite) round(ctx context.Context, faults []drawn) (took time.Duration, 
 	limit := deadline
 	stood := make([]time.Duration, len(faults))
 	for i, d := range faults {
-		limit = max(limit, d.deadline)
+		limit = max(limit, d.deadline())
 		group.Go(func() (err error) {
 			stood[i], err = s.hurt(inner, d)
 			return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"syscall"
@@ -19,15 +20,16 @@ type fault struct {
 	// store is the one that the fault happens to, one such fault at a time;
 	// empty means that it happens to a host.
 	store string
-	// deadline is the time to recover after the fault was undone, 5s when it is
-	// zero; hold names the documented wait that makes it longer.
-	deadline time.Duration
-	hold     string
+	// hold is the documented wait that adds to the usual time to recover after
+	// the fault was undone.
+	hold hold
 	// shortest and longest bound the time between inject and undo.
 	shortest, longest time.Duration
 	// cutsAll says that packets from and to the host may be lost while the fault
-	// is made, stands and is undone; cuts is how long after that.
+	// is made, stands and is undone; cuts is how long after that. If percent is
+	// not zero, that many of a hundred are lost, drawn at random.
 	cutsAll bool
+	percent int
 	cuts    time.Duration
 
 	// stops says that the daemon does not run until undo: that cuts if packets
@@ -53,8 +55,11 @@ type use struct {
 // nobody is the number of no host.
 const nobody = -1
 
+// deadline is the time to recover after the fault was undone.
+func (f fault) deadline() time.Duration { return deadline + f.hold.most }
+
 // long reports whether the cluster may need far longer than usual to recover.
-func (f fault) long() bool { return f.deadline > 40*time.Second }
+func (f fault) long() bool { return f.deadline() > 40*time.Second }
 
 func (f fault) short() bool { return !f.long() }
 
@@ -72,23 +77,15 @@ type scene struct {
 const (
 	deadline = 5 * time.Second
 	repair   = 500 * time.Millisecond
-	restart  = 10 * time.Second
-	away     = 35 * time.Second
 
 	// After a loss of the carrier the kernel looks at a link once a second.
 	carrier = time.Second + repair
+	// lossPercent is how many of a hundred packets are lost at random.
+	lossPercent = 30
 	// A daemon begins with its lease and its peers.
 	begin = 2 * time.Second
 	// A store that refused a record is asked again after a second at first.
 	again = 2 * time.Second
-)
-
-const (
-	holdResync = "--iptables-resync, 5s"
-	holdStart  = "a start has no deadline but the store's answer"
-	holdUplink = "an address that was there before is used 10s after the loss of the other; the store is asked again within twice its absence"
-	holdAway   = "a store that could not be reached is asked again after 30s at most"
-	holdGuard  = "the guard, two lists 30s apart"
 )
 
 // faults is the table.
@@ -96,10 +93,10 @@ func faults() []fault { return slices.Concat(hostFaults(), etcdFaults(), kuberne
 
 func hostFaults() []fault {
 	return []fault{
-		{name: "daemon killed", restarts: true, deadline: restart, hold: holdStart, longest: time.Second, inject: kill, undo: start},
+		{name: "daemon killed", restarts: true, hold: holdStart(), longest: time.Second, inject: kill, undo: start},
 		{name: "daemon stopped and continued", stops: true, shortest: time.Second, longest: 10 * time.Second,
 			inject: send(syscall.SIGSTOP), undo: send(syscall.SIGCONT)},
-		{name: "daemon terminated in its first pass", restarts: true, deadline: restart, hold: holdStart, longest: 300 * time.Millisecond,
+		{name: "daemon terminated in its first pass", restarts: true, hold: holdStart(), longest: 300 * time.Millisecond,
 			inject: firstPass, undo: start},
 
 		{name: "device deleted", backend: vxlan, cuts: repair, inject: commands("ip link del flannel.1", "ip link del flannel-v6.1")},
@@ -140,41 +137,39 @@ func hostFaults() []fault {
 		{name: "thousands of foreign events", inject: shell(
 			"for i in $(seq 0 1999); do echo route add 198.18.$((i / 250)).$((i % 250))/32 dev foreign0; done | ip -batch - && ip route flush root 198.18.0.0/15")},
 
-		{name: "uplink set down and up", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, cutsAll: true, cuts: repair,
+		{name: "uplink set down and up", hold: holdOutage(aMoment), longest: 3 * time.Second, cutsAll: true, cuts: repair,
 			inject: commands("ip link set eth0 down"), undo: uplinkUp},
-		{name: "uplink's cable pulled", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, cutsAll: true, cuts: carrier,
+		{name: "uplink's cable pulled", hold: holdOutage(aMoment), longest: 3 * time.Second, cutsAll: true, cuts: carrier,
 			inject: func(_ context.Context, s scene) error { return s.host.Unplug() },
 			undo:   func(_ context.Context, s scene) error { return s.host.Plug() }},
-		{name: "uplink deleted and made again", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, cutsAll: true, cuts: repair,
+		{name: "uplink deleted and made again", hold: holdOutage(aMoment), longest: 3 * time.Second, cutsAll: true, cuts: repair,
 			inject: commands("ip link del eth0"), undo: connectUplink},
-		{name: "uplink's address gone", deadline: away, hold: holdAway, shortest: 200 * time.Millisecond, longest: 20 * time.Second, cutsAll: true, cuts: repair,
+		{name: "uplink's address gone", hold: holdOutage(20 * time.Second), shortest: 200 * time.Millisecond, longest: 20 * time.Second, cutsAll: true, cuts: repair,
 			inject: commands("ip route add default dev foreign0 metric 5000", "ip -6 route add default dev foreign0 metric 5000",
 				"ip addr del ADDR/24 dev eth0", "ip addr del ADDR6/64 dev eth0"),
 			undo: all(configureUplink, commands("ip route del default dev foreign0", "ip -6 route del default dev foreign0"))},
-		{name: "uplink re-addressed", deadline: 15 * time.Second, hold: holdAway, shortest: 2 * time.Second, longest: 5 * time.Second, cutsAll: true, cuts: repair,
+		{name: "uplink re-addressed", hold: holdOutage(5 * time.Second), shortest: 2 * time.Second, longest: 5 * time.Second, cutsAll: true, cuts: repair,
 			inject: all(commands("ip addr del ADDR/24 dev eth0", "ip addr del ADDR6/64 dev eth0"), addSecondAddress),
 			undo:   all(removeSecondAddress, configureUplink)},
-		{name: "uplink re-addressed, both addresses for a while", deadline: away, hold: holdUplink,
+		{name: "uplink re-addressed, both addresses for a while", hold: holdUplink(),
 			shortest: 12 * time.Second, longest: 15 * time.Second, cutsAll: true, cuts: 12 * time.Second,
 			inject: all(addSecondAddress, commands("ip addr del ADDR/24 dev eth0", "ip addr del ADDR6/64 dev eth0")),
 			undo:   all(configureUplink, removeSecondAddress)},
 		{name: "uplink's MTU changed", longest: 2 * time.Second, cutsAll: true, cuts: repair,
 			inject: commands("ip link set eth0 mtu 1400"), undo: commands("ip link set eth0 mtu 1500")},
-		{name: "packets lost at random", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, cutsAll: true,
-			inject: shell("nft 'table inet loss { chain in { type filter hook prerouting priority -400; iifname eth0 numgen random mod 100 < 30 drop; }; }'"),
-			undo:   commands("nft delete table inet loss")},
-		{name: "packets in one direction lost", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, cutsAll: true,
-			inject: shell("nft 'table inet loss { chain in { type filter hook prerouting priority -400; iifname eth0 ip protocol != tcp drop; iifname eth0 ip6 nexthdr != tcp ip6 nexthdr != icmpv6 drop; }; }'"),
-			undo:   commands("nft delete table inet loss")},
+		{name: "packets lost at random", hold: holdOutage(aMoment), shortest: time.Second, longest: 3 * time.Second, cutsAll: true, percent: lossPercent,
+			inject: drop(fmt.Sprintf("numgen random mod 100 < %d", lossPercent)), undo: commands("nft delete table inet loss")},
+		{name: "packets in one direction lost", hold: holdOutage(aMoment), longest: 3 * time.Second, cutsAll: true,
+			inject: drop("meta l4proto != tcp"), undo: commands("nft delete table inet loss")},
+		{name: "packets above a size lost", hold: holdOutage(aMoment), longest: 2 * time.Second,
+			inject: drop("meta length > 1000"), undo: commands("nft delete table inet loss")},
 
-		{name: "packets above a size lost", deadline: 15 * time.Second, hold: holdAway, longest: 2 * time.Second,
-			inject: shell("nft 'table inet loss { chain in { type filter hook prerouting priority -400; iifname eth0 meta length > 1000 drop; }; }'"),
-			undo:   commands("nft delete table inet loss")},
-
-		{name: "rules flushed", deadline: 10 * time.Second, hold: holdResync, inject: commands(
+		{name: "rules flushed", hold: holdResync(), inject: commands(
 			"iptables -t nat -F FLANNEL-POSTRTG", "iptables -t nat -F POSTROUTING", "iptables -F FLANNEL-FWD",
 			"ip6tables -t nat -F FLANNEL-POSTRTG", "ip6tables -t nat -F POSTROUTING", "ip6tables -F FLANNEL-FWD")},
-		{name: "one rule deleted", deadline: 10 * time.Second, hold: holdResync, inject: deleteRule},
+		{name: "rules deleted one by one", hold: holdResync(), inject: deleteRules},
+		{name: "foreign rules ahead of ours and among them", hold: holdResync(), shortest: 6 * time.Second, longest: 8 * time.Second,
+			inject: all(foreignRules("-I"), deleteRules), undo: foreignRules("-D")},
 
 		{name: "subnet.env deleted", inject: commands("rm /run/flannel/subnet.env")},
 		{name: "subnet.env garbled", inject: shell("echo FLANNEL_SUBNET=nonsense >/run/flannel/subnet.env")},
@@ -186,7 +181,7 @@ func hostFaults() []fault {
 			inject: shell("head -c 1M /dev/zero >/run/flannel/filler 2>/dev/null; echo FLANNEL_SUBNET=nonsense >/run/flannel/subnet.env"),
 			undo:   commands("rm /run/flannel/filler")},
 
-		{name: "memory limited", restarts: true, deadline: restart, hold: holdStart, longest: 3 * time.Second, inject: limitMemory, undo: moreMemory},
-		{name: "descriptors limited", deadline: 15 * time.Second, hold: holdAway, longest: 3 * time.Second, inject: limitFiles(8), undo: limitFiles(math.MaxUint64)},
+		{name: "memory limited", restarts: true, hold: holdStart(), longest: 3 * time.Second, inject: limitMemory, undo: moreMemory},
+		{name: "descriptors limited", hold: holdOutage(aMoment), longest: 3 * time.Second, inject: limitFiles(8), undo: limitFiles(math.MaxUint64)},
 	}
 }
