@@ -151,9 +151,11 @@ func TestNodesOfKubernetes(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { flannelLab(t, "down") })
-	flannelLab(t, append([]string{"up", "2", "--kubernetes"}, append(given, "--flanneld="+built.Flanneld)...)...).
+	flannelLab(t, append([]string{"up", "2", "--kubernetes", "--dns"}, append(given, "--flanneld="+built.Flanneld)...)...).
 		want(t, 0, "flannel-lab kubectl apply -f Documentation/kube-flannel.yml")
 	flannelLab(t, "kubectl", "get", "nodes").want(t, 0, "host2")
+	flannelLab(t, "kubectl", "-n", "kube-system", "get", "service", "kube-dns").want(t, 0, "10.96.0.10")
+	flannelLab(t, "exec", "host1", "--", "ctr", "-n", "k8s.io", "images", "ls", "-q").want(t, 0, lab.DNSImage)
 	flannelLab(t, "kubectl", "--name=lab", "-n", "kube-flannel", "get", "pods").want(t, 0, "No resources found")
 	flannelLab(t, "exec", "host1", "--", "ctr", "-n", "k8s.io", "images", "ls", "-q").want(t, 0, "localhost/flanneld:devel")
 	flannelLab(t, "down").want(t, 0, "")

@@ -16,15 +16,16 @@ import (
 func TestMain(m *testing.M) { lab.Main(m) }
 
 // TestGranularChecks is the part of the suite that asks most of the network:
-// from pod to pod and from node to pod on other nodes, over HTTP and UDP.
+// from pod to pod and from node to pod on other nodes, over HTTP and UDP, and the
+// lookup of names of the cluster, which needs the lab's DNS.
 func TestGranularChecks(t *testing.T) {
 	if os.Geteuid() != 0 || !sandbox.Active() {
 		t.Skip("nodes that run pods need root")
 	}
-	focus := `Granular Checks: Pods.*\[Conformance\]`
+	focus := `Granular Checks: Pods.*\[Conformance\]|DNS should provide DNS for the cluster`
 	images, err := buildImages()
 	lab.Must(t, err)
-	got, err := runs()[0].test(t.Context(), images, focus, "", 4)
+	got, err := runs()[0].test(t.Context(), images, focus, "", 5)
 	lab.Must(t, err)
 	passed := 0
 	for name, o := range got {
@@ -35,8 +36,8 @@ func TestGranularChecks(t *testing.T) {
 			passed++
 		}
 	}
-	if passed != 4 {
-		t.Errorf("%d tests have passed, want 4", passed)
+	if passed != 5 {
+		t.Errorf("%d tests have passed, want 5", passed)
 	}
 }
 

@@ -13,7 +13,7 @@ The network tests of Kubernetes' own end-to-end suite, unchanged, run against cl
 nodes whose network is [the manifest](kube-flannel.yml) or one of its variants: all tests of
 ` + "`[sig-network]`" + ` that are tagged ` + "`[Conformance]`" + `, the other tests of ` + "`Networking`" + ` and, with both
 families, those of ` + "`[Feature:IPv6DualStack]`" + `. ` + "`make conformance`" + ` runs them and writes this
-page; ` + "`make test`" + ` runs the four of ` + "`Granular Checks: Pods`" + ` over vxlan.
+page; ` + "`make test`" + ` runs the four of ` + "`Granular Checks: Pods`" + ` and ` + "`DNS for the cluster`" + ` over vxlan.
 
 `
 
