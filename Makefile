@@ -72,7 +72,7 @@ pictures: ## draw the pictures of Documentation/pictures from their sources
 lines: ## count the code, by folder
 	test/lines
 
-bench: deps assets build ## measure everything for Documentation/performance.md, ten minutes (COMPARE=OLD.json)
+bench: deps assets build ## measure everything for Documentation/performance.md, 12 minutes (COMPARE=OLD.json)
 	mkdir -p '$(FIGURES)'
 	$(if $(COMPARE),cp '$(COMPARE)' bin/compare.json)
 	go run ./test/bench -out '$(FIGURES)/results.json' -page Documentation/performance.md
@@ -82,7 +82,7 @@ bench: deps assets build ## measure everything for Documentation/performance.md,
 fleet: deps assets build ## what thousands of nodes cost the store, into Documentation/scaling.md, 40 minutes
 	go run ./test/bench -only fleet -page Documentation/scaling.md
 
-faults: deps assets build ## break a cluster at random for ten minutes and check that it recovers (SEED, root)
+faults: deps assets build ## break a cluster at random for 10 minutes and check that it recovers (SEED, root)
 	go run ./test/faults $(if $(SEED),-seed '$(SEED)') $(ARGS)
 
 conformance: deps assets ## Kubernetes' own network tests on each backend; writes Documentation/conformance.md (root)

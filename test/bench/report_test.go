@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -133,4 +134,32 @@ func TestFleetIsATableOfItsOwn(t *testing.T) {
 		r.rows = append(r.rows, c.rows(series, alone, 200, 5000, 60*time.Millisecond)...)
 	}
 	golden.Equal(t, r.markdown(), "testdata/fleet.md")
+}
+
+func TestTheDocumentationSaysHowLongItTakes(t *testing.T) {
+	took := func(list []measure) (sum time.Duration) {
+		for _, m := range list {
+			sum += m.lasts
+		}
+		return sum.Round(time.Minute)
+	}
+	all := took(settings{}.measures())
+	fleet := took(settings{only: []string{"fleet"}}.measures())
+	for file, lines := range map[string]map[string]time.Duration{
+		"../../Makefile":                     {"bench: ": all, "fleet: ": fleet},
+		"../../CONTRIBUTING.md":              {"make bench  ": all, "make fleet  ": fleet},
+		"../../Documentation/performance.md": {"make bench  ": all},
+	} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for begin, lasts := range lines {
+			_, line, _ := strings.Cut(string(text), "\n"+begin)
+			line, _, _ = strings.Cut(line, "\n")
+			if want := fmt.Sprintf("%d minutes", int(lasts.Minutes())); !strings.Contains(line, want) {
+				t.Errorf("%s: %q lacks %q", file, begin+line, want)
+			}
+		}
+	}
 }
