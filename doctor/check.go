@@ -29,7 +29,8 @@ type Finding struct {
 	Note bool `json:"-"`
 }
 
-// Checks are all of them, in the order in which they are reported.
+// Checks are those of a host that runs flanneld, in the order in which they are
+// reported.
 func Checks() []Check {
 	return []Check{
 		subnetFile,
@@ -42,6 +43,19 @@ func Checks() []Check {
 		filter,
 		routes,
 		mtu,
+	}
+}
+
+// Preflight are the checks of a host on which flanneld is to be installed.
+func Preflight() []Check {
+	return []Check{
+		configuration,
+		rights,
+		kernelFeatures,
+		port,
+		filter,
+		cniConf,
+		leftovers,
 	}
 }
 

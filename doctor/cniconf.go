@@ -14,11 +14,16 @@ var cniConf = Check{
 	Means: "New pods get their network from another plugin, and addresses that other nodes do not know.",
 	More:  "cni.md",
 	Find: func(f *Facts) []Finding {
-		at := slices.Index(f.CNIConfs, install.ConfName)
-		if at <= 0 {
-			return nil // without the file this may be a host without Kubernetes
+		if f.Wanted == nil && !slices.Contains(f.CNIConfs, install.ConfName) {
+			return nil // this may be a host without Kubernetes
 		}
-		first := f.CNIConfs[:at]
+		// Multus takes the first place on purpose, and asks the next one.
+		first := slices.DeleteFunc(slices.Clone(f.CNIConfs), func(name string) bool {
+			return name >= install.ConfName || strings.Contains(name, "multus")
+		})
+		if len(first) == 0 {
+			return nil
+		}
 		return []Finding{{
 			Problem: fmt.Sprintf("%s is ahead of %s in %s", strings.Join(first, ", "), install.ConfName, f.CNIConfDir),
 			Command: fmt.Sprintf("mv %s/%s{,.disabled}", f.CNIConfDir, first[0]),

@@ -34,6 +34,15 @@ type Facts struct {
 	// order in which runtimes take them.
 	CNIConfDir string
 	CNIConfs   []string
+	// Wanted is what is to be installed; nil if flannel is installed already. What
+	// follows is known only if it is set.
+	Wanted *Wanted
+	Kernel Kernel
+	// PortTaken are the families in which a program has the UDP port that is wanted;
+	// PortOwner is its name, if that could be found.
+	PortTaken ipfam.Pair[bool]
+	PortOwner string
+	Rules     []Rule
 
 	Unread []Unread
 }
@@ -140,6 +149,9 @@ func (f *Facts) uplink() (kernel.Link, bool) {
 
 // Networks returns the overlay networks.
 func (f *Facts) Networks() []netip.Prefix {
+	if w := f.Wanted; w != nil {
+		return w.Network
+	}
 	if s := f.Daemon.Status; s != nil {
 		return s.Network
 	}

@@ -26,7 +26,7 @@ var filter = Check{
 		seen := map[rule]bool{}
 		for _, d := range f.Drops {
 			r := rule{d.Finding.Base, d.Finding.In, d.Finding.Rule}
-			if found := d.finding(); !found.Note && !seen[r] {
+			if found := f.drop(d); !found.Note && !seen[r] {
 				seen[r] = true
 				out = append(out, found)
 			}
@@ -35,11 +35,22 @@ var filter = Check{
 			r := rule{d.Finding.Base, d.Finding.In, d.Finding.Rule}
 			if !seen[r] {
 				seen[r] = true
-				out = append(out, d.finding())
+				out = append(out, f.drop(d))
 			}
 		}
 		return out
 	},
+}
+
+// drop describes for people what drops. In FORWARD of iptables, where Docker has its
+// policy, the daemon will put an accept of its own.
+func (f *Facts) drop(d Drop) Finding {
+	found := d.finding()
+	if f.Wanted != nil && d.Packet.Hook == firewall.Forward && d.Finding.Program != "" && d.Finding.Chain == "FORWARD" && !d.Finding.Firewalld {
+		found.Note = true
+		found.Problem += "; flanneld puts a rule there that accepts them"
+	}
+	return found
 }
 
 // Packet is a packet that must pass this host.
@@ -63,7 +74,7 @@ func (f *Facts) Packets() []Packet {
 			Packet{firewall.Packet{Family: family, Hook: firewall.Forward, Src: n}, "packets from pods", n},
 			Packet{firewall.Packet{Family: family, Hook: firewall.Forward, Dst: n}, "packets to pods", n})
 	}
-	return slices.Concat(out, f.tunnelPackets(), f.deviceForwards())
+	return slices.Concat(out, f.wantedPackets(), f.tunnelPackets(), f.deviceForwards())
 }
 
 // backendPort returns the UDP port behind a device of the overlay.
@@ -72,6 +83,21 @@ func backendPort(l kernel.Link) int {
 		return udpPort
 	}
 	return l.VXLAN.Port
+}
+
+// wantedPackets are those of a backend that is to be installed.
+func (f *Facts) wantedPackets() []Packet {
+	var out []Packet
+	if f.Wanted == nil || f.Wanted.Port == 0 {
+		return nil
+	}
+	for family, on := range f.families().Each() {
+		if on {
+			p := firewall.Packet{Family: family, Hook: firewall.Input, Protocol: 17, Port: uint16(f.Wanted.Port)}
+			out = append(out, Packet{Packet: p, What: fmt.Sprintf("the packets of %s on UDP port %d", f.Wanted.Backend, f.Wanted.Port)})
+		}
+	}
+	return out
 }
 
 // deviceForwards are packets between the pods' bridge and the device of the

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -14,6 +15,7 @@ reaching each other. It changes nothing.
 kubectl -n kube-flannel exec ds/kube-flannel-ds -- /opt/bin/flanneld doctor   # in the pod of a node
 flanneld doctor                                                               # on the host, as root
 flanneld doctor -o json
+flanneld doctor --preflight -config net-conf.json                             # before an installation
 ` + "```" + `
 
 ` + "```" + `
@@ -28,6 +30,8 @@ node-a: 1 finding in 10 checks
 | flag | |
 |---|---|
 | ` + "`-o`" + ` | ` + "`text`" + ` or ` + "`json`" + ` |
+| ` + "`-preflight`" + ` | check whether flanneld can be installed on this host, in place of a flanneld that runs; needs ` + "`-config`" + ` |
+| ` + "`-config`" + ` | the network configuration that is to be used, the file that becomes ` + "`net-conf.json`" + ` or etcd's ` + "`config`" + ` |
 | ` + "`-v`" + ` | also show what may be harmless, such as packet filter rules with conditions that doctor does not understand |
 | ` + "`-bundle`" + ` | write what an issue report needs to this tar.gz file: the report, devices, addresses, routes, rules, neighbors, the daemon's pages. It contains names and addresses of nodes, but no keys, tokens or passwords: only sources without them are read |
 | ` + "`-daemon`" + ` | address of the daemon's health port; without it the socket beside ` + "`subnet.env`" + ` is asked, or port 8081 of this host if there is no socket |
@@ -46,14 +50,32 @@ If something cannot be read, the report says so, and the rest is checked. The JS
 ## Checks
 `
 
+// before is what the documentation says ahead of the checks of a preflight.
+const before = "\n## Before an installation\n" + `
+` + "`flanneld doctor --preflight -config FILE`" + ` looks at a host on which flanneld does not run
+yet. It opens the backend's UDP port for a moment, and makes nothing. With these checks it
+makes [cni-conf](#cni-conf) and [filter](#filter); a drop in the chain FORWARD of iptables is a
+note, because the daemon puts a rule there that accepts the packets of pods.
+`
+
 // Document returns the page of the documentation.
-func Document(checks []Check) string {
+func Document(checks, preflight []Check) string {
 	var b strings.Builder
 	b.WriteString(intro)
 	for _, c := range checks {
-		fmt.Fprintf(&b, "\n### %s\n\n%s\n\n%s\n\nMore: [%s](%s)\n", c.Name, c.About, c.Means, title(c.More), c.More)
+		c.write(&b)
+	}
+	b.WriteString(before)
+	for _, c := range preflight {
+		if !slices.ContainsFunc(checks, func(o Check) bool { return o.Name == c.Name }) {
+			c.write(&b)
+		}
 	}
 	return b.String()
+}
+
+func (c Check) write(b *strings.Builder) {
+	fmt.Fprintf(b, "\n### %s\n\n%s\n\n%s\n\nMore: [%s](%s)\n", c.Name, c.About, c.Means, title(c.More), c.More)
 }
 
 // title is the name of a page: masquerading.md#firewalls is masquerading.

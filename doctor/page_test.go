@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -9,12 +10,12 @@ import (
 )
 
 func TestTheDocumentationListsTheChecks(t *testing.T) {
-	golden.Equal(t, Document(Checks()), "../Documentation/doctor.md")
+	golden.Equal(t, Document(Checks(), Preflight()), "../Documentation/doctor.md")
 }
 
 // TestEveryCheckHasItsTextAndAPage looks for the sections that the checks name.
 func TestEveryCheckHasItsTextAndAPage(t *testing.T) {
-	for _, c := range Checks() {
+	for _, c := range slices.Concat(Checks(), Preflight()) {
 		if c.Name == "" || c.About == "" || c.Means == "" || c.Find == nil {
 			t.Errorf("%q lacks something", c.Name)
 		}

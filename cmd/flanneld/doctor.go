@@ -1,16 +1,24 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
 
 	"golang.org/x/sys/unix"
 
+	"flannel/backend/udp"
+	"flannel/backend/vxlan"
 	"flannel/doctor"
 	"flannel/doctor/gather"
+	"flannel/internal/ipfam"
+	"flannel/kernel"
+	"flannel/subnet"
 )
 
 // exitCode ends a command with an exit code, without a message.
@@ -22,8 +30,11 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 type doctorFlags struct {
 	output  string
 	bundle  string
+	config  string
 	verbose bool
-	gather  gather.Options
+	// preflight checks a host on which flanneld is to be installed.
+	preflight bool
+	gather    gather.Options
 }
 
 func newDoctorFlagSet(o *doctorFlags) *flag.FlagSet {
@@ -31,6 +42,8 @@ func newDoctorFlagSet(o *doctorFlags) *flag.FlagSet {
 	fs := flag.NewFlagSet("doctor", flag.ContinueOnError)
 	fs.StringVar(&o.output, "o", "text", "`format`: text or json")
 	fs.StringVar(&o.bundle, "bundle", "", "write what an issue report needs to this `file` (tar.gz), without secrets")
+	fs.BoolVar(&o.preflight, "preflight", false, "check a host on which flanneld is to be installed with -config")
+	fs.StringVar(&o.config, "config", "", "network configuration `file` for -preflight")
 	fs.BoolVar(&o.verbose, "v", false, "also show what may be harmless")
 	fs.StringVar(&o.gather.Daemon, "daemon", o.gather.Daemon, "`address` of the daemon's health port; without it the daemon's socket is asked, else port 8081")
 	fs.StringVar(&o.gather.SubnetFile, "subnet-file", o.gather.SubnetFile, "`file` that the daemon writes")
@@ -50,10 +63,18 @@ func runDoctor(c command, args []string, stdout io.Writer) error {
 		return usageError{fmt.Errorf("argument %q is not a flag", fs.Arg(0))}
 	case o.output != "text" && o.output != "json":
 		return usageError{fmt.Errorf("-o %s: use text or json", o.output)}
+	case o.preflight != (o.config != ""):
+		return usageError{errors.New("-preflight and -config FILE belong together")}
+	case o.preflight && o.bundle != "":
+		return usageError{errors.New("-preflight and -bundle exclude each other")}
+	}
+	checks := doctor.Checks()
+	if o.preflight {
+		o.gather.Wanted, checks = wanted(o.config), doctor.Preflight()
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
-	report := doctor.Examine(gather.HostName(), gather.Gather(ctx, o.gather), doctor.Checks())
+	report := doctor.Examine(gather.HostName(), gather.Gather(ctx, o.gather), checks)
 	if o.bundle != "" {
 		if err := gather.Bundle(ctx, o.bundle, o.gather, report); err != nil {
 			return fmt.Errorf("pack %s: %w", o.bundle, err)
@@ -70,4 +91,32 @@ func runDoctor(c command, args []string, stdout io.Writer) error {
 		return exitCode(code)
 	}
 	return nil
+}
+
+// vxlanPort is the kernel's default.
+const vxlanPort = 8472
+
+// wanted reads a network configuration for a preflight.
+func wanted(file string) *doctor.Wanted {
+	w := &doctor.Wanted{File: file}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		w.Err = err
+		return w
+	}
+	c, err := subnet.ParseConfig(text, false)
+	if err != nil {
+		w.Err = err
+		return w
+	}
+	w.Network, w.Backend = ipfam.List(c.Network), c.BackendType
+	parsed, unknown, err := backends().Parse(c)
+	w.Err, w.Unknown = err, append(c.Warnings, unknown...)
+	switch b := parsed.(type) {
+	case vxlan.Config:
+		w.Kind, w.VNI, w.GBP, w.Port = kernel.KindVXLAN, b.VNI, b.GBP, cmp.Or(b.Port, vxlanPort)
+	case udp.Config:
+		w.Kind, w.Port = kernel.KindTUN, b.Port
+	}
+	return w
 }

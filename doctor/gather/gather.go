@@ -29,6 +29,9 @@ type Options struct {
 	// LockDir is where the locks of daemons are, and Sysctl where the kernel shows
 	// its settings.
 	LockDir, Sysctl string
+	// Wanted is set before an installation: the daemon and its files are not looked
+	// for then.
+	Wanted *doctor.Wanted
 }
 
 // gatherer fills in facts, one source after the other: what a later one reads
@@ -43,14 +46,14 @@ type gatherer struct {
 func Gather(ctx context.Context, o Options) *doctor.Facts {
 	g := gatherer{o, &doctor.Facts{Settings: map[string]string{}}}
 	f := g.facts
-	f.SubnetFile.Path = o.SubnetFile
-	if e, err := env.Read(o.SubnetFile); err != nil {
-		f.SubnetFile.Err = err
-	} else {
-		f.SubnetFile.Env = &e
+	f.Wanted = o.Wanted
+	if f.Wanted == nil {
+		g.installed(ctx)
 	}
-	g.source("daemon", g.daemon(ctx))
 	g.source("devices, addresses and routes", g.network())
+	if f.Wanted != nil {
+		g.preflight()
+	}
 	for _, name := range f.SettingNames() {
 		f.Settings[name] = sysctl.Read(o.Sysctl, name)
 	}
@@ -58,6 +61,18 @@ func Gather(ctx context.Context, o Options) *doctor.Facts {
 	f.CNIConfDir = o.CNIConfDir
 	f.CNIConfs = cniConfs(o.CNIConfDir)
 	return f
+}
+
+// installed reads what the daemon has written, and asks it.
+func (g gatherer) installed(ctx context.Context) {
+	f := g.facts
+	f.SubnetFile.Path = g.options.SubnetFile
+	if e, err := env.Read(f.SubnetFile.Path); err != nil {
+		f.SubnetFile.Err = err
+	} else {
+		f.SubnetFile.Env = &e
+	}
+	g.source("daemon", g.daemon(ctx))
 }
 
 // cniConfs lists what a runtime takes for a network configuration, in its order. A

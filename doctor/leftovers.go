@@ -1,0 +1,132 @@
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"flannel/internal/ipfam"
+	"flannel/kernel"
+)
+
+// Rule is a policy rule that chooses a routing table.
+type Rule struct {
+	Family   ipfam.Family
+	Priority int
+	// Src and Dst are invalid if the rule is for all.
+	Src, Dst netip.Prefix
+	Table    int
+}
+
+var leftovers = Check{
+	Name: "leftovers",
+	About: "Nothing of another network plugin is inside the network that is wanted: no addresses of its devices, no routes, no rules that send the network's " +
+		"packets to a table of their own. What is not surely a plugin's is a note.",
+	Means: "Packets of pods take the other plugin's way and are lost. If that plugin is in use on this host, choose another `Network`.",
+	More:  "troubleshooting.md#a-peer",
+	Find: func(f *Facts) []Finding {
+		return shorten(slices.Concat(f.leftDevices(), f.leftRoutes(), f.leftRules()))
+	},
+}
+
+// plugins are devices by the first letters of their names.
+var plugins = []struct{ device, plugin string }{
+	{"cilium_", "Cilium"},
+	{"vxlan.calico", "Calico"}, {"vxlan-v6.calico", "Calico"}, {"wireguard.cali", "Calico"}, {"cali", "Calico"}, {"tunl0", "Calico"},
+	{"weave", "Weave Net"},
+	{"kube-bridge", "kube-router"},
+	{"antrea-", "Antrea"},
+	{"ovn-k8s-", "OVN-Kubernetes"},
+	{"cbr0", "kubenet"},
+}
+
+// pluginOf names the plugin that makes such devices; empty if none is known.
+func pluginOf(device string) string {
+	for _, p := range plugins {
+		if strings.HasPrefix(device, p.device) {
+			return p.plugin
+		}
+	}
+	return ""
+}
+
+// wanted reports whether a prefix lies in a network that is wanted.
+func (f *Facts) wanted(p netip.Prefix) bool {
+	return p.IsValid() && slices.ContainsFunc(f.Networks(), func(n netip.Prefix) bool {
+		return n.Bits() <= p.Bits() && n.Contains(p.Addr())
+	})
+}
+
+func (f *Facts) leftDevices() []Finding {
+	var out []Finding
+	for _, a := range f.Addrs {
+		plugin := pluginOf(a.Dev)
+		if plugin != "" && f.wanted(ipfam.Host(a.Addr.Addr())) {
+			out = append(out, Finding{
+				Problem: fmt.Sprintf("%s of %s has the address %s inside the network", a.Dev, plugin, a.Addr),
+				Command: "ip link del " + a.Dev,
+			})
+		}
+	}
+	return out
+}
+
+// routers are the daemons of plugins that mark their routes.
+var routers = map[int]string{unix.RTPROT_BIRD: "Calico", protocolCalico: "Calico", unix.RTPROT_BGP: "a BGP daemon"}
+
+// protocolCalico is the number that Felix gives its routes.
+const protocolCalico = 80
+
+func (f *Facts) leftRoutes() []Finding {
+	var out []Finding
+	for _, r := range f.Routes {
+		dev, _ := f.link(r.Dev)
+		if !f.wanted(r.Dst) || r.Protocol == kernel.RouteProtocol || isOverlay(dev) || r.Protocol == unix.RTPROT_KERNEL {
+			continue
+		}
+		found := Finding{Problem: fmt.Sprintf("a route of others is inside the network: %s", r), Command: fmt.Sprintf("ip route del %s", r)}
+		plugin := pluginOf(r.Dev)
+		if plugin == "" {
+			plugin = routers[r.Protocol]
+		}
+		if plugin == "" {
+			found.Note = true
+		} else {
+			found.Problem = fmt.Sprintf("a route of %s is inside the network: %s", plugin, r)
+		}
+		out = append(out, found)
+	}
+	return out
+}
+
+func (f *Facts) leftRules() []Finding {
+	var out []Finding
+	for _, r := range f.Rules {
+		// A rule of Cilium is for packets with its mark, of which there are none
+		// without it.
+		if !f.wanted(r.Src) && !f.wanted(r.Dst) || r.Table == unix.RT_TABLE_MAIN || r.Table == unix.RT_TABLE_LOCAL || r.Table == 0 {
+			continue
+		}
+		command := fmt.Sprintf("ip rule del pref %d", r.Priority)
+		if r.Family == ipfam.V6 {
+			command = fmt.Sprintf("ip -6 rule del pref %d", r.Priority)
+		}
+		out = append(out, Finding{Problem: fmt.Sprintf("a rule sends packets of the network to another table: %s", r), Command: command})
+	}
+	return out
+}
+
+// String writes a rule as ip shows it.
+func (r Rule) String() string {
+	words := []string{fmt.Sprintf("%d: from", r.Priority), "all"}
+	if r.Src.IsValid() {
+		words[1] = r.Src.String()
+	}
+	if r.Dst.IsValid() {
+		words = append(words, "to", r.Dst.String())
+	}
+	return strings.Join(append(words, "lookup", fmt.Sprint(r.Table)), " ")
+}
