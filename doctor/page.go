@@ -35,7 +35,7 @@ node-a: 1 finding in 10 checks
 | ` + "`-v`" + ` | also show what may be harmless, such as packet filter rules with conditions that doctor does not understand |
 | ` + "`-bundle`" + ` | write what an issue report needs to this tar.gz file: the report, devices, addresses, routes, rules, neighbors, the daemon's pages. It contains names and addresses of nodes, but no keys, tokens or passwords: only sources without them are read |
 | ` + "`-daemon`" + ` | address of the daemon's health port; without it the socket beside ` + "`subnet.env`" + ` is asked, or port 8081 of this host if there is no socket |
-| ` + "`-cni-conf-dir`" + ` | the runtime's folder of network configurations, ` + "`/etc/cni/net.d`" + ` by default; in the pod it must be mounted to be checked |
+| ` + "`-cni-conf-dir`" + ` | the runtime's folder of network configurations, ` + "`/etc/cni/net.d`" + ` by default; our manifest and chart mount it read-only |
 | ` + "`-subnet-file`" + ` | the daemon's ` + "`--subnet-file`" + ` |
 
 | exit code | |

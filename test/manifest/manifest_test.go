@@ -74,9 +74,15 @@ type volume struct {
 	HostPath struct{ Path string }
 }
 
+type mount struct {
+	MountPath string
+	ReadOnly  bool
+}
+
 type container struct {
 	Name, Image                   string
 	Args                          []string
+	VolumeMounts                  []mount
 	Env                           []struct{ Name string }
 	LivenessProbe, ReadinessProbe any
 	SecurityContext               struct {
@@ -148,7 +154,7 @@ func TestManifest(t *testing.T) {
 		pod := get(t, s, daemonSetPath).Spec.Template.Spec
 		c := pod.Containers[0]
 		if !slices.Contains(c.Args, "--cni-conf=/etc/kube-flannel/cni-conf.json") || len(pod.InitContainers) != 1 ||
-			!slices.Contains(c.SecurityContext.Capabilities.Add, "DAC_OVERRIDE") {
+			!slices.Contains(c.SecurityContext.Capabilities.Add, "DAC_OVERRIDE") || !slices.Contains(c.VolumeMounts, mount{"/etc/cni/net.d", false}) {
 			t.Errorf("got %+v", pod)
 		}
 	})
@@ -208,6 +214,15 @@ func leastRights(t *testing.T, s *kubetest.Server) {
 		}
 	}
 	adds(pod.Containers[0], "NET_ADMIN", "NET_RAW")
+	mounted := []string{"/var/lib/cni"}
+	if len(pod.InitContainers) > 1 { // the chart can leave the configuration to others
+		mounted = append(mounted, "/etc/cni/net.d")
+	}
+	for _, path := range mounted {
+		if !slices.Contains(pod.Containers[0].VolumeMounts, mount{path, true}) {
+			t.Errorf("%s is not mounted read-only", path)
+		}
+	}
 	for _, c := range pod.InitContainers {
 		adds(c, "DAC_OVERRIDE")
 	}
