@@ -39,6 +39,7 @@ func Checks() []Check {
 		peerRecords,
 		cniConf,
 		podBridge,
+		addresses,
 		settings,
 		filter,
 		routes,

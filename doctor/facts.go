@@ -27,13 +27,16 @@ type Facts struct {
 	// Lookups are what the kernel answers for Destinations.
 	Lookups []Lookup
 	// Settings are the values of sysctls, by their names as sysctl writes them.
-	Settings map[string]string
+	Settings  map[string]string
+	Overflows Overflows
 	// Drops are the rules of the packet filter that may drop one of Packets.
 	Drops []Drop
 	// CNIConfs are the names of the network configurations in CNIConfDir, in the
 	// order in which runtimes take them.
 	CNIConfDir string
 	CNIConfs   []string
+	// Reservations are those of this node's subnet.
+	Reservations []Reservation
 	// Wanted is what is to be installed; nil if flannel is installed already. What
 	// follows is known only if it is set.
 	Wanted *Wanted

@@ -11,7 +11,7 @@ import (
 var settings = Check{
 	Name: "settings",
 	About: "The kernel settings (`sysctl`) are as pods need them: forwarding for the host and for each device on the path, " +
-		"`br_netfilter`, the check of source addresses, the size of the neighbor table.",
+		"`br_netfilter`, the check of source addresses, the limit of the neighbor tables, if they are full while this runs.",
 	Means: "This host silently drops packets of pods. The command has effect until the next boot; put the setting into `/etc/sysctl.d` as well.",
 	More:  "troubleshooting.md#this-host",
 	Find: func(f *Facts) []Finding {
@@ -31,7 +31,7 @@ func (f *Facts) SettingNames() []string {
 	names := []string{
 		"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv4.conf.all.rp_filter",
 		"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables",
-		neighborLimitName, "net.ipv6.conf.all.disable_ipv6",
+		neighborLimits[ipfam.V4], neighborLimits[ipfam.V6], "net.ipv6.conf.all.disable_ipv6",
 	}
 	for _, dev := range f.path() {
 		names = append(names,
@@ -93,8 +93,3 @@ func (f *Facts) inward(family ipfam.Family) []string {
 	}
 	return names
 }
-
-const neighborLimitName = "net.ipv4.neigh.default.gc_thresh3"
-
-// neighborLimit is replaced once the neighbors are counted.
-func (f *Facts) neighborLimit() []Finding { return nil }

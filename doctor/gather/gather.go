@@ -26,6 +26,8 @@ type Options struct {
 	Daemon string
 	// CNIConfDir is the runtime's folder of network configurations.
 	CNIConfDir string
+	// Reservations is the folder in which host-local keeps a folder per network.
+	Reservations string
 	// LockDir is where the locks of daemons are, and Sysctl where the kernel shows
 	// its settings.
 	LockDir, Sysctl string
@@ -47,6 +49,8 @@ func Gather(ctx context.Context, o Options) *doctor.Facts {
 	g := gatherer{o, &doctor.Facts{Settings: map[string]string{}}}
 	f := g.facts
 	f.Wanted = o.Wanted
+	before, err := overflows()
+	g.source("neighbor tables", err)
 	if f.Wanted == nil {
 		g.installed(ctx)
 	}
@@ -60,6 +64,13 @@ func Gather(ctx context.Context, o Options) *doctor.Facts {
 	g.filters()
 	f.CNIConfDir = o.CNIConfDir
 	f.CNIConfs = cniConfs(o.CNIConfDir)
+	if e := f.SubnetFile.Env; e != nil {
+		f.Reservations = reservations(o.Reservations, e.Masked())
+	}
+	f.Overflows.Before = before
+	if f.Overflows.After, err = overflows(); err != nil {
+		f.Overflows.After = before
+	}
 	return f
 }
 
@@ -97,7 +108,10 @@ func (g gatherer) source(name string, err error) {
 
 // Default are the places on a host.
 func Default() Options {
-	return Options{SubnetFile: "/run/flannel/subnet.env", CNIConfDir: "/etc/cni/net.d", LockDir: kernel.LockDir, Sysctl: sysctl.Root}
+	return Options{
+		SubnetFile: "/run/flannel/subnet.env", CNIConfDir: "/etc/cni/net.d", Reservations: "/var/lib/cni/networks",
+		LockDir: kernel.LockDir, Sysctl: sysctl.Root,
+	}
 }
 
 // HostName names this host for the report.

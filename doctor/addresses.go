@@ -1,0 +1,82 @@
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"flannel/internal/ipfam"
+	"flannel/kernel"
+)
+
+// Reservation is an address that host-local has given to a container.
+type Reservation struct {
+	// Dir is the folder of its file.
+	Dir  string
+	Addr netip.Addr
+	// Container and its interface have the address.
+	Container, Dev string
+	// Age is that of the file.
+	Age time.Duration
+}
+
+// settled is how old a reservation is that no plugin is still at work with.
+const settled = 10 * time.Minute
+
+var addresses = Check{
+	Name: "addresses",
+	About: "The addresses of this node's subnet that host-local has given away belong to pods that exist: there are not more owners than interfaces of " +
+		"pods on the bridge. It is a note while more than an eighth of the subnet is free.",
+	Means: "Once no address is left, new pods do not start. The plugin frees what is surely leaked when it finds no address; the rest waits for somebody.",
+	More:  "cni.md",
+	Find: func(f *Facts) []Finding {
+		type owner struct{ container, dev string }
+		owners := map[owner]bool{}
+		var reserved ipfam.Pair[int]
+		dir := ""
+		for _, r := range f.Reservations {
+			reserved[ipfam.Of(r.Addr)]++
+			if r.Age > settled {
+				owners[owner{r.Container, r.Dev}], dir = true, r.Dir
+			}
+		}
+		leaked := len(owners) - f.podInterfaces()
+		if leaked <= 0 || !f.hasPodBridge() {
+			return nil
+		}
+		found := Finding{
+			Problem: fmt.Sprintf("at least %d containers that are gone still have addresses in %s", leaked, dir),
+			Command: fmt.Sprintf(`cd %s && pods=$(crictl pods -q --no-trunc) && for a in *[.:]*; do echo "$pods" | grep -q "^$(head -c64 $a)" || rm -v $a; done`, dir),
+			Note:    true,
+		}
+		for family, own := range ipfam.Prefixes(f.own()) {
+			const most = 16 // bits of a subnet that pods can use up
+			if host := family.Bits() - own.Bits(); host <= most {
+				all := 1<<host - 3 // host-local leaves out both ends and the gateway
+				if free := all - reserved[family]; 8*free <= all && 8*leaked > all {
+					found.Note = false
+					found.Problem += fmt.Sprintf("; of %d addresses of %s %d are free", all, own, max(free, 0))
+				}
+			}
+		}
+		return []Finding{found}
+	},
+}
+
+// podInterfaces counts the host's ends of pods' interfaces; those of others may be
+// among them.
+func (f *Facts) podInterfaces() int {
+	n := 0
+	for _, l := range f.Links {
+		if l.Kind == "veth" {
+			n++
+		}
+	}
+	return n
+}
+
+// hasPodBridge is false where pods are attached in another way, or not at all.
+func (f *Facts) hasPodBridge() bool {
+	return slices.ContainsFunc(f.Links, func(l kernel.Link) bool { return l.Name == "cni0" && l.Kind == "bridge" })
+}

@@ -1,0 +1,121 @@
+package gather
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"flannel/doctor"
+	"flannel/internal/testkit/assets"
+	"flannel/internal/testkit/nstest"
+)
+
+// reportOf examines a host without a daemon and returns the report with its notes.
+func reportOf(t *testing.T, ns *nstest.NS, o Options) string {
+	t.Helper()
+	var text bytes.Buffer
+	ns.Do(func() { doctor.Examine("a", Gather(t.Context(), o), doctor.Checks()).WriteText(&text, true) })
+	return text.String()
+}
+
+// hostOptions are those of a host with the subnet 10.244.1.0/28 in folders of its own.
+func hostOptions(t *testing.T) Options {
+	t.Helper()
+	dir := t.TempDir()
+	o := Default()
+	o.SubnetFile, o.CNIConfDir, o.Reservations, o.LockDir = dir+"/subnet.env", dir, dir+"/networks", dir
+	const text = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/28\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
+	if err := os.WriteFile(o.SubnetFile, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// reserve has host-local give an address to a container.
+func reserve(t *testing.T, dir, container string) {
+	t.Helper()
+	program, err := assets.Path("host-local")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "cbr0", "type": "bridge", "ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": "10.244.1.0/28"}]]}}`, dir)
+	c := exec.Command(program)
+	c.Stdin = strings.NewReader(conf)
+	c.Env = append(os.Environ(), "CNI_COMMAND=ADD", "CNI_CONTAINERID="+container, "CNI_NETNS=/none", "CNI_IFNAME=eth0", "CNI_PATH=/none")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+func TestLeakedAddresses(t *testing.T) {
+	ns := nstest.New(t)
+	ns.AddBridge("cni0", "10.244.1.1/28")
+	ns.AddVeth("pod", "pod-peer")
+	o := hostOptions(t)
+	check := func(name, words string, found bool) {
+		t.Helper()
+		out := reportOf(t, ns, o)
+		if words == "" && strings.Contains(out, "addresses: ") || !strings.Contains(out, words) || found != strings.Contains(out, ". addresses: ") {
+			t.Errorf("%s: want %q\n%s", name, words, out)
+		}
+	}
+	for n := range 4 {
+		reserve(t, o.Reservations, fmt.Sprint("container", n))
+	}
+	check("the plugin is at work", "", false)
+	age := func() {
+		files, _ := filepath.Glob(o.Reservations + "/cbr0/*")
+		for _, file := range files {
+			if err := os.Chtimes(file, time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	age()
+	check("some are leaked", "Note: addresses: at least 2 containers that are gone still have addresses in "+o.Reservations+"/cbr0\n", false)
+	for n := range 8 {
+		reserve(t, o.Reservations, fmt.Sprint("more", n))
+	}
+	age()
+	check("nearly none is left", "addresses: at least 10 containers that are gone still have addresses in "+o.Reservations+"/cbr0; of 13 addresses of 10.244.1.0/28 1 are free\n", true)
+	check("the command", "Run: cd "+o.Reservations+"/cbr0 && pods=$(crictl pods -q --no-trunc) && for a in", true)
+	ns.DelLink("cni0")
+	check("pods are attached in another way", "", false)
+}
+
+// TestOverflowsAreRead compares with another place where the kernel shows them, in the
+// first network namespace only.
+func TestOverflowsAreRead(t *testing.T) {
+	before, err := overflows()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("/proc/net/stat/arp_cache")
+	if err != nil {
+		return
+	}
+	after, err := overflows()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	column := slices.Index(strings.Fields(lines[0]), "table_fulls")
+	var sum uint64
+	for _, line := range lines[1:] { // one for each processor
+		n, err := strconv.ParseUint(strings.Fields(line)[column], 16, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += n
+	}
+	if sum < before[0] || sum > after[0] {
+		t.Errorf("got %d to %d, the kernel shows %d", before[0], after[0], sum)
+	}
+}

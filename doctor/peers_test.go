@@ -1,0 +1,37 @@
+package doctor
+
+import (
+	"strings"
+	"testing"
+
+	"flannel/network"
+)
+
+func TestPeersThatHaveTheSame(t *testing.T) {
+	f := &Facts{Daemon: Daemon{Status: &network.Status{Lease: network.LeaseStatus{Name: "node-a"}, Peers: []network.Peer{
+		{Name: "node-b", Subnet: "10.5.2.0/24", How: "tunnel", Note: "public address 192.0.2.1 is this node's too"},
+		{Name: "node-c", Subnet: "10.5.3.0/24", How: "tunnel", Note: "public address 192.0.2.4 is that of node-d too"},
+		{Name: "node-e", Subnet: "10.5.5.0/24", How: "left out", Why: "VtepMAC 02:00:00:00:00:01 belongs to the older lease node-b"},
+		{Name: "node-f", Subnet: "10.5.3.0/24", How: "left out", Why: "subnet 10.5.3.0/24 overlaps 10.5.3.0/24 of the older lease node-c"},
+		{Name: "node-g", How: "left out", Why: "subnet 10.5.1.0/24 overlaps this node's 10.5.1.0/24"},
+		{Name: "node-h", Subnet: "10.5.8.0/24", How: "tunnel", Note: "public address 10.5.0.9 is inside the network"},
+	}}}}
+	var got []string
+	for _, found := range peerRecords.Find(f) {
+		got = append(got, found.Problem, "  "+found.Command)
+	}
+	const stale = "delete the record of the node that is gone"
+	want := []string{
+		"10.5.2.0/24 (node-b): public address 192.0.2.1 is this node's (node-a) too", "  flanneld status -o wide, then correct --public-ip or " + stale,
+		"10.5.3.0/24 (node-c): public address 192.0.2.4 is that of node-d too", "  flanneld status -o wide, then correct --public-ip or " + stale,
+		"10.5.5.0/24 (node-e): left out: VtepMAC 02:00:00:00:00:01 belongs to the older lease node-b",
+		"  ip link del DEVICE on the machine that is the copy (its flannel device, which gets another MAC); or " + stale,
+		"10.5.3.0/24 (node-f): left out: subnet 10.5.3.0/24 overlaps 10.5.3.0/24 of the older lease node-c",
+		"  delete the record of the node that has the wrong subnet; its daemon gets another one",
+		"node-g: left out: subnet 10.5.1.0/24 overlaps this node's (node-a) 10.5.1.0/24",
+		"  delete the record of the node that has the wrong subnet; its daemon gets another one",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s", strings.Join(got, "\n"))
+	}
+}
