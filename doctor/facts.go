@@ -77,15 +77,14 @@ type Daemon struct {
 	Runs bool
 }
 
-// Route is a route of any table.
+// Route is a route of any table. It has the fields of trace.Route.
 type Route struct {
-	Table    int
 	Dst      netip.Prefix
 	Via      netip.Addr
 	Dev      string
+	Table    int
 	Protocol int
-	// Type is as ip writes it, empty for unicast: blackhole, unreachable, prohibit,
-	// throw.
+	// Type is as ip writes it, empty for unicast.
 	Type string
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"flannel/backend"
@@ -42,8 +43,9 @@ func (o Options) asked() string {
 	return socket.Path(o.SubnetFile)
 }
 
-// request asks the daemon.
-func (o Options) request(ctx context.Context, method, page string) (code int, body []byte, err error) {
+// Request asks the daemon for a page; the error wraps socket.ErrNoDaemon if nobody
+// listens.
+func (o Options) Request(ctx context.Context, method, page string) (code int, body []byte, err error) {
 	if o.Daemon == "" {
 		return socket.Ask(ctx, o.asked(), method, page)
 	}
@@ -52,6 +54,9 @@ func (o Options) request(ctx context.Context, method, page string) (code int, bo
 		return 0, nil, err
 	}
 	resp, err := http.DefaultClient.Do(req)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return 0, nil, fmt.Errorf("%w on %s", socket.ErrNoDaemon, o.Daemon)
+	}
 	if err != nil {
 		return 0, nil, err
 	}
@@ -78,13 +83,13 @@ func Ask(ctx context.Context, o Options) (*Report, error) {
 }
 
 func (r *Report) askDaemon(ctx context.Context, o Options) error {
-	code, body, err := o.request(ctx, http.MethodGet, "/readyz")
+	code, body, err := o.Request(ctx, http.MethodGet, "/readyz")
 	if err != nil {
 		return err
 	}
 	lines := strings.Split(strings.TrimSpace(string(body)), "\n")
 	r.Ready, r.Problems = code == http.StatusOK, append(r.Problems, lines[1:]...)
-	code, body, err = o.request(ctx, http.MethodGet, "/status")
+	code, body, err = o.Request(ctx, http.MethodGet, "/status")
 	switch {
 	case err != nil:
 		return err
@@ -108,7 +113,7 @@ func (o Options) Probe(ctx context.Context, w *Way) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*patience)
 	defer cancel()
-	code, body, err := o.request(ctx, http.MethodPost, "/probe?peer="+url.QueryEscape(w.Peer.Name))
+	code, body, err := o.Request(ctx, http.MethodPost, "/probe?peer="+url.QueryEscape(w.Peer.Name))
 	switch {
 	case err != nil:
 		return err

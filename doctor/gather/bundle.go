@@ -56,10 +56,9 @@ func Bundle(ctx context.Context, path string, o Options, r doctor.Report) (err e
 	for _, command := range commands {
 		add(strings.ReplaceAll(command, " ", "_")+".txt", output(ctx, command))
 	}
-	g := gatherer{options: o}
-	c, _ := g.client()
+	at, _ := o.asked()
 	for _, page := range pages {
-		body, failed := c.ask(ctx, http.MethodGet, page, http.StatusOK, http.StatusServiceUnavailable)
+		body, failed := ask(ctx, at, http.MethodGet, page)
 		if failed != nil {
 			body = []byte(failed.Error() + "\n")
 		}

@@ -1,37 +1,31 @@
 package gather
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
-	"syscall"
 
 	"flannel/internal/socket"
 	"flannel/kernel"
 	"flannel/network"
+	"flannel/status"
 )
-
-// maxPage is more than the daemon shows of 10,000 peers.
-const maxPage = 64 << 20
 
 // daemon asks the daemon. One that does not run is no error: a check tells.
 func (g gatherer) daemon(ctx context.Context) error {
 	d := &g.facts.Daemon
-	client, asked := g.client()
+	at, asked := g.options.asked()
 	d.Asked = asked
 	d.Runs = kernel.AnyInstanceRuns(g.options.LockDir)
-	ready, err := client.ask(ctx, http.MethodGet, "/readyz", http.StatusOK, http.StatusServiceUnavailable)
+	ready, err := ask(ctx, at, http.MethodGet, "/readyz")
 	switch {
-	case nobody(err) && !d.Runs:
+	case status.NoDaemon(err) && !d.Runs:
 		return nil
-	case nobody(err):
+	case status.NoDaemon(err):
 		return fmt.Errorf("nothing answers at %s: name the health port with -daemon, or the --subnet-file of the daemon", asked)
 	case err != nil:
 		return err
@@ -41,8 +35,8 @@ func (g gatherer) daemon(ctx context.Context) error {
 		d.Ready = strings.Split(lines, "\n")
 	}
 	// Older daemons and those that do not probe refuse; the last verdicts count then.
-	_, _ = client.ask(ctx, http.MethodPost, "/probe?sample=20")
-	page, err := client.ask(ctx, http.MethodGet, "/status", http.StatusOK, http.StatusServiceUnavailable)
+	_, _ = ask(ctx, at, http.MethodPost, "/probe?sample=20")
+	page, err := ask(ctx, at, http.MethodGet, "/status")
 	if err != nil {
 		return err
 	}
@@ -57,49 +51,23 @@ func (g gatherer) daemon(ctx context.Context) error {
 	return nil
 }
 
-// client asks the daemon.
-type client struct {
-	http http.Client
-	base string
+// asked returns where the daemon is asked.
+func (o Options) asked() (status.Options, string) {
+	at := status.Options{SubnetFile: o.SubnetFile, Daemon: o.Daemon}
+	path := socket.Path(o.SubnetFile)
+	if _, err := os.Stat(path); err != nil && at.Daemon == "" {
+		at.Daemon = "127.0.0.1:8081"
+	}
+	return at, cmp.Or(at.Daemon, path)
 }
 
-// client returns one for the place that the options name, and that place.
-func (g gatherer) client() (client, string) {
-	if g.options.Daemon != "" {
-		return client{base: "http://" + g.options.Daemon}, g.options.Daemon
-	}
-	path := socket.Path(g.options.SubnetFile)
-	if _, err := os.Stat(path); err != nil {
-		const port = "127.0.0.1:8081"
-		return client{base: "http://" + port}, port
-	}
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}
-	return client{http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}, "http://socket"}, path
-}
-
-// nobody reports whether nobody listens.
-func nobody(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
-
-func (c *client) ask(ctx context.Context, method, page string, allowed ...int) ([]byte, error) {
+// ask returns a page of the daemon, which may be unready.
+func ask(ctx context.Context, at status.Options, method, page string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, c.base+page, nil)
-	if err != nil {
-		return nil, err
+	code, body, err := at.Request(ctx, method, page)
+	if err == nil && code != http.StatusOK && code != http.StatusServiceUnavailable {
+		err = fmt.Errorf("%s answers %d: %s", page, code, strings.TrimSpace(string(body)))
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxPage))
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Contains(allowed, resp.StatusCode) {
-		return nil, fmt.Errorf("%s answers %s: %s", page, resp.Status, strings.TrimSpace(string(body)))
-	}
-	return body, nil
+	return body, err
 }

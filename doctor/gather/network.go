@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"flannel/doctor"
 	"flannel/internal/ipfam"
 	"flannel/kernel"
 	"flannel/kernel/rtnl"
+	"flannel/kernel/trace"
 )
 
 // network reads devices, addresses and routes, and asks for the routes to peers.
@@ -29,8 +29,13 @@ func (g gatherer) network() error {
 	failed = append(failed, err)
 	f.Routes, err = routes(f)
 	failed = append(failed, err)
+	k, err := trace.Open()
+	if err != nil {
+		return errors.Join(append(failed, err)...)
+	}
+	defer k.Close()
 	for _, dst := range f.Destinations() {
-		f.Lookups = append(f.Lookups, lookup(handle, f, dst))
+		f.Lookups = append(f.Lookups, lookup(k, f, dst))
 	}
 	return errors.Join(failed...)
 }
@@ -88,41 +93,9 @@ func deviceName(f *doctor.Facts, index int) string {
 	return ""
 }
 
-// lookup asks which entry of which table leads to an address. Packets of pods are
-// like those of this host from its address in the pods' subnet: rules may look at
-// where they come from.
-func lookup(handle *netlink.Handle, f *doctor.Facts, dst netip.Addr) doctor.Lookup {
-	o := &netlink.RouteGetOptions{FIBMatch: true}
-	if source := f.PodSource(ipfam.Of(dst)); source.IsValid() {
-		o.SrcAddr = source.AsSlice()
-	}
-	list, err := handle.RouteGetWithOptions(dst.AsSlice(), o)
-	if err == nil && len(list) == 0 {
-		err = unix.ENETUNREACH
-	}
-	if err != nil {
-		return doctor.Lookup{Dst: dst, Err: err}
-	}
-	r := list[0]
-	out := doctor.Route{Table: r.Table, Dev: deviceName(f, r.LinkIndex), Protocol: int(r.Protocol), Type: types[uint8(r.Type)]}
-	out.Dst = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	if dst.Is6() {
-		out.Dst = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-	}
-	if r.Dst != nil {
-		a, _ := netip.AddrFromSlice(r.Dst.IP)
-		bits, _ := r.Dst.Mask.Size()
-		out.Dst = netip.PrefixFrom(a.Unmap(), bits)
-	}
-	if a, ok := netip.AddrFromSlice(r.Gw); ok {
-		out.Via = a.Unmap()
-	}
-	if len(r.MultiPath) > 0 {
-		hop := r.MultiPath[0]
-		out.Dev = deviceName(f, hop.LinkIndex)
-		if a, ok := netip.AddrFromSlice(hop.Gw); ok {
-			out.Via = a.Unmap()
-		}
-	}
-	return doctor.Lookup{Dst: dst, Route: out}
+// lookup asks for the way to an address. Packets of pods are like those of this host
+// from its address in the pods' subnet: rules may look at where they come from.
+func lookup(k *trace.Reader, f *doctor.Facts, dst netip.Addr) doctor.Lookup {
+	r, err := k.Lookup(dst, f.PodSource(ipfam.Of(dst)))
+	return doctor.Lookup{Dst: dst, Route: doctor.Route(r), Err: err}
 }
