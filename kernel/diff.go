@@ -34,7 +34,7 @@ func plan[E, K, V comparable](p *pass, t Table[K, V], cache, old map[K]V, want, 
 			}
 		}
 	}
-	w.puts, w.stale = diff(entries(want, convert), have)
+	w.puts, w.stale = diff(entries(want, convert), have, len(want))
 	if p.stats.Listed && p.mode != unlisted {
 		w.countDrift(old)
 	}
@@ -65,8 +65,9 @@ func Trim[E comparable](a, b []E) (restA, restB []E) {
 }
 
 // diff compares what is wanted with what is there. want must yield the same
-// entries each time it is run, and no key twice.
-func diff[K, V comparable](want iter.Seq2[K, V], have map[K]V) (put []Change[K, V], stale []Entry[K, V]) {
+// entries each time it is run, at most this many, and no key twice.
+func diff[K, V comparable](want iter.Seq2[K, V], have map[K]V, most int) (put []Change[K, V], stale []Entry[K, V]) {
+	put = make([]Change[K, V], 0, max(0, most-len(have))) // that many at once would else be copied again and again
 	found := 0
 	for k, v := range want {
 		old, exists := have[k]

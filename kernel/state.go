@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
@@ -37,11 +38,29 @@ type MAC [6]byte
 // ParseMAC reads an address in any of the notations of net.ParseMAC. It
 // accepts only six bytes.
 func ParseMAC(s string) (MAC, error) {
+	if m, ok := parseUsualMAC(s); ok {
+		return m, nil
+	}
 	hw, err := net.ParseMAC(s)
 	if err != nil || len(hw) != len(MAC{}) {
 		return MAC{}, fmt.Errorf("%q is not an Ethernet address", s)
 	}
 	return MAC(hw), nil
+}
+
+// parseUsualMAC reads bytes in hex with colons, without memory of its own: it is
+// done for each peer in each pass.
+func parseUsualMAC(s string) (m MAC, ok bool) {
+	if len(s) != len("00:00:00:00:00:00") {
+		return m, false
+	}
+	for i := range m {
+		at := s[3*i:]
+		if _, err := hex.Decode(m[i:i+1], []byte(at[:2])); err != nil || i < len(m)-1 && at[2] != ':' {
+			return m, false
+		}
+	}
+	return m, true
 }
 
 // String returns the address in lower case with colons.

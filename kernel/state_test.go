@@ -3,6 +3,7 @@ package kernel_test
 import (
 	"flag"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"testing"
@@ -103,4 +104,21 @@ func TestStateReadsLikeTheIPTool(t *testing.T) {
 		FDB:      kernel.FDBEntry{Dev: "flannel.1", MAC: mac(4), Dst: public4(4)},
 	}}
 	golden(t, s.String(), "testdata/state.txt")
+}
+
+// FuzzParseMAC compares the short way with the general parser.
+func FuzzParseMAC(f *testing.F) {
+	for _, s := range []string{
+		"02:00:00:00:ab:CD", "02-00-00-00-00-01", "0200.0000.0001", "02:00:00:00:00:0", "02:00:00:00:00:0g", "02:00:00:00:00:001",
+		"02:00:00:00:00-01", "02:00:00:00:00:00:00:01", "",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		want, err := net.ParseMAC(s)
+		ok := err == nil && len(want) == len(kernel.MAC{})
+		if got, err := kernel.ParseMAC(s); (err == nil) != ok || ok && got != kernel.MAC(want) {
+			t.Errorf("%q: got %v, %v; want %v", s, got, err, want)
+		}
+	})
 }
