@@ -34,7 +34,7 @@ type accepted struct {
 // network there are none, and their order does not matter to find that out.
 func (v *Validator) collisions(site *Site) map[*Lease]error {
 	if v.seen == nil {
-		v.seen, v.inside = map[prefixKey]*Lease{}, map[prefixKey]*Lease{}
+		v.seen, v.inside = make(map[prefixKey]*Lease, len(v.from)), map[prefixKey]*Lease{}
 	}
 	a := accepted{network: site.Network, lengths: lengthsOf(v.from), subnets: v.seen, inside: v.inside}
 	defer a.clear()

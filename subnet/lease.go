@@ -55,7 +55,7 @@ const (
 
 // SetBackendType takes in the name of a backend as it stands in a record.
 func (a *Attrs) SetBackendType(name string) error {
-	if len(name) > maxType || strings.Trim(name, typeRunes) != "" {
+	if len(name) > maxType || strings.ContainsFunc(name, func(r rune) bool { return !strings.ContainsRune(typeRunes, r) }) {
 		return errors.New("not a name")
 	}
 	a.BackendType, a.Untyped = strings.ToLower(cmp.Or(name, DefaultBackend)), name == ""

@@ -22,11 +22,18 @@ const (
 // "10.244.17.0-24", with IPv6 "10.244.17.0-24&fd00:10:244:3::-64", and for
 // IPv6 alone "fd00:10:244:3::-64".
 func encodeName(subnets ipfam.Pair[netip.Prefix]) string {
-	var parts []string
+	return string(appendName(nil, subnets))
+}
+
+func appendName(name []byte, subnets ipfam.Pair[netip.Prefix]) []byte {
 	for _, s := range ipfam.Prefixes(subnets) {
-		parts = append(parts, s.Addr().String()+"-"+strconv.Itoa(s.Bits()))
+		if len(name) > 0 {
+			name = append(name, '&')
+		}
+		name = append(s.Addr().AppendTo(name), '-')
+		name = strconv.AppendInt(name, int64(s.Bits()), 10)
 	}
-	return strings.Join(parts, "&")
+	return name
 }
 
 // firstSubnet is what the name of every lease begins with that has the same first
@@ -54,7 +61,8 @@ func decodeName(name string) (ipfam.Pair[netip.Prefix], error) {
 		}
 		subnets[f] = s
 	}
-	if encodeName(subnets) != name {
+	var written [maxName]byte
+	if string(appendName(written[:0], subnets)) != name {
 		return subnets, fmt.Errorf("key %q is not written as %q", name, encodeName(subnets))
 	}
 	return subnets, nil
@@ -132,6 +140,9 @@ func encodeValue(a subnet.Attrs) ([]byte, error) {
 func decodeValue(value []byte) (subnet.Attrs, error) {
 	if len(value) > maxValue {
 		return subnet.Attrs{}, fmt.Errorf("value of %d bytes, at most %d are allowed", len(value), maxValue)
+	}
+	if a, ok := decodeUsual(value); ok {
+		return a, nil
 	}
 	var r recordValue
 	if err := json.Unmarshal(value, &r); err != nil {

@@ -69,32 +69,37 @@ func (m *Manager) List(ctx context.Context) ([]*subnet.Lease, error) {
 
 // readAll reads all leases in one request.
 func (m *Manager) readAll(ctx context.Context) (*snapshot, error) {
-	return m.readAgain(ctx, &snapshot{})
-}
-
-// readAgain is readAll after before was read: what has not changed since need not
-// be decoded, if the store is still the same.
-func (m *Manager) readAgain(ctx context.Context, before *snapshot) (*snapshot, error) {
 	epoch := m.epoch.Load()
 	header, answers, err := m.read(ctx, clientv3.OpGet(m.subnetsKey(), clientv3.WithPrefix()))
 	if err != nil {
 		return nil, err
 	}
 	s := &snapshot{records: make([]*record, len(answers[0].Kvs)), rev: header.Revision, epoch: epoch, read: time.Now()}
-	var known []*record // in the same order
-	if before.epoch == m.epoch.Load() && before.rev <= header.Revision {
-		known = before.records
-	}
+	folder := len(m.subnetsKey())
 	for i, kv := range answers[0].Kvs {
-		name := strings.TrimPrefix(string(kv.Key), m.subnetsKey())
-		for len(known) > 0 && known[0].name < name {
-			known = known[1:]
-		}
-		if len(known) > 0 && known[0].name == name && known[0].mod == kv.ModRevision {
-			s.records[i] = known[0]
-		} else {
-			s.records[i] = readRecord(name, kv)
-		}
+		s.records[i] = readRecord(string(kv.Key[folder:]), kv)
+	}
+	return s, nil
+}
+
+// readAgain is readAll after before was read: only what has changed since is sent
+// again, if nothing was deleted and the store is still the same.
+func (m *Manager) readAgain(ctx context.Context, before *snapshot) (*snapshot, error) {
+	if before.epoch != m.epoch.Load() {
+		return m.readAll(ctx)
+	}
+	header, answers, err := m.read(ctx, clientv3.OpGet(m.subnetsKey(), clientv3.WithPrefix(), clientv3.WithMinModRev(before.rev+1)))
+	if err != nil {
+		return nil, err
+	}
+	s := &snapshot{records: slices.Clone(before.records), rev: header.Revision, epoch: before.epoch, read: time.Now()}
+	folder := len(m.subnetsKey())
+	for _, kv := range answers[0].Kvs {
+		s.put(string(kv.Key[folder:]), kv)
+	}
+	all := answers[0].Count // of all keys in the folder
+	if before.epoch != m.epoch.Load() || before.rev > header.Revision || all != int64(len(s.records)) {
+		return m.readAll(ctx)
 	}
 	return s, nil
 }
@@ -113,16 +118,24 @@ func (m *Manager) takeRecent() *snapshot {
 
 // apply changes a snapshot that nobody else has yet.
 func (s *snapshot) apply(name string, event *mvccpb.Event) {
-	i, found := slices.BinarySearchFunc(s.records, name, func(r *record, name string) int { return strings.Compare(r.name, name) })
-	switch {
-	case event.Type == mvccpb.DELETE && found:
+	if event.Type != mvccpb.DELETE {
+		s.put(name, event.Kv)
+	} else if i, found := s.find(name); found {
 		s.records = slices.Delete(s.records, i, i+1)
-	case event.Type == mvccpb.DELETE:
-	case found:
-		s.records[i] = readRecord(name, event.Kv)
-	default:
-		s.records = slices.Insert(s.records, i, readRecord(name, event.Kv))
 	}
+}
+
+// put takes in what a key holds.
+func (s *snapshot) put(name string, kv *mvccpb.KeyValue) {
+	if i, found := s.find(name); found {
+		s.records[i] = readRecord(name, kv)
+	} else {
+		s.records = slices.Insert(s.records, i, readRecord(name, kv))
+	}
+}
+
+func (s *snapshot) find(name string) (i int, found bool) {
+	return slices.BinarySearchFunc(s.records, name, func(r *record, name string) int { return strings.Compare(r.name, name) })
 }
 
 // lastChanged returns the record that was changed last, nil if there is none.
