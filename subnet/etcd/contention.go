@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -91,8 +92,7 @@ func conflict(own subnet.Attrs, other subnet.Lease) error {
 
 // deviceOf returns the key material for people.
 func deviceOf(a subnet.Attrs) string {
-	for _, key := range keysOf(a) {
-		return key[:min(len(key), maxName)]
-	}
-	return "no key material"
+	keys := keysOf(a)
+	key := cmp.Or(keys[ipfam.V4], keys[ipfam.V6], "no key material")
+	return key[:min(len(key), maxName)]
 }

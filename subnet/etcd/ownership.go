@@ -46,16 +46,14 @@ func classify(r *record, want subnet.Attrs, past published) ownership {
 
 // namesNode reports whether a record has anything that belongs to one node.
 func namesNode(a subnet.Attrs) bool {
-	return a.PublicIP != ipfam.Pair[netip.Addr]{} || len(keysOf(a)) > 0
+	return a.PublicIP != ipfam.Pair[netip.Addr]{} || keysOf(a) != ipfam.Pair[string]{}
 }
 
-// keysOf returns the key material of a record.
-func keysOf(a subnet.Attrs) []string {
-	var keys []string
-	for _, data := range a.Data.Each() {
-		if key := identity(data); key != "" {
-			keys = append(keys, key)
-		}
+// keysOf returns the key material of a record in each family, empty where there is
+// none.
+func keysOf(a subnet.Attrs) (keys ipfam.Pair[string]) {
+	for f, data := range a.Data.Each() {
+		keys[f] = identity(data)
 	}
 	return keys
 }
@@ -84,8 +82,10 @@ func (p published) with(name string, a subnet.Attrs, etcdLease clientv3.LeaseID)
 	for _, addr := range ipfam.Addrs(a.PublicIP) {
 		p.Addresses, changed = add(p.Addresses, addr, changed)
 	}
-	for _, key := range keysOf(a) {
-		p.Keys, changed = add(p.Keys, key, changed)
+	for _, key := range keysOf(a).Each() {
+		if key != "" {
+			p.Keys, changed = add(p.Keys, key, changed)
+		}
 	}
 	if etcdLease != clientv3.NoLease {
 		p.Leases, changed = add(p.Leases, etcdLease, changed)
@@ -116,18 +116,21 @@ func (p published) wrote(id clientv3.LeaseID) bool { return slices.Contains(p.Le
 // under its name: a key or, if the backend has none and no node has attached an
 // etcd lease, an address.
 func (p published) identifies(a subnet.Attrs, etcdLease clientv3.LeaseID) bool {
-	if keys := keysOf(a); len(keys) > 0 {
-		return overlap(keys, p.Keys)
+	if keys := keysOf(a); keys != (ipfam.Pair[string]{}) {
+		return overlap(keys[:], p.Keys)
 	}
 	return etcdLease == clientv3.NoLease && p.hasAddress(a.PublicIP)
 }
 
 func (p published) hasAddress(public ipfam.Pair[netip.Addr]) bool {
-	return overlap(ipfam.List(public), p.Addresses)
+	return overlap(public[:], p.Addresses)
 }
 
+// overlap reports whether two lists have an item in common; what is empty does not
+// count.
 func overlap[T comparable](a, b []T) bool {
-	return slices.ContainsFunc(a, func(item T) bool { return slices.Contains(b, item) })
+	var empty T
+	return slices.ContainsFunc(a, func(item T) bool { return item != empty && slices.Contains(b, item) })
 }
 
 // confirmed is p for a node that starts with this subnet of an earlier run or
@@ -143,17 +146,18 @@ func (p published) confirmed(public ipfam.Pair[netip.Addr], prev ipfam.Pair[neti
 // sameNode reports whether two records were published by one node: they share
 // a public address or the key material of the device.
 func sameNode(a, b subnet.Attrs) bool {
-	return overlap(ipfam.List(a.PublicIP), ipfam.List(b.PublicIP)) || overlap(keysOf(a), keysOf(b))
+	keysA, keysB := keysOf(a), keysOf(b)
+	return overlap(a.PublicIP[:], b.PublicIP[:]) || overlap(keysA[:], keysB[:])
 }
 
 // identity returns what in a backend's data belongs to one node alone: the MAC
 // of vxlan or the public key of wireguard.
 func identity(data string) string {
-	if mac, ok := usualMAC(data); ok {
+	if mac, ok := usualMAC(data); ok || data == "" {
 		return mac
 	}
 	var id struct{ VtepMAC, PublicKey string }
-	if data == "" || json.Unmarshal([]byte(data), &id) != nil {
+	if json.Unmarshal([]byte(data), &id) != nil {
 		return ""
 	}
 	return strings.ToLower(id.VtepMAC) + id.PublicKey
@@ -175,8 +179,10 @@ func usualMAC(data string) (string, bool) {
 // sameAddress reports whether a record has the address that a node is known
 // by: the IPv4 one, if it has one.
 func sameAddress(record, node subnet.Attrs) bool {
-	known := ipfam.List(node.PublicIP)
-	return len(known) > 0 && record.PublicIP[ipfam.Of(known[0])] == known[0]
+	for f, known := range ipfam.Addrs(node.PublicIP) {
+		return record.PublicIP[f] == known
+	}
+	return false
 }
 
 // isSurelyOurs reports whether the node that publishes a has written a record,
@@ -185,7 +191,7 @@ func sameAddress(record, node subnet.Attrs) bool {
 // may be the same, from behind one address.
 func (r *record) isSurelyOurs(a subnet.Attrs, past published) bool {
 	have := r.lease.Attrs
-	keys := keysOf(have)
-	return past.wrote(r.etcdLease) || overlap(keys, keysOf(a)) ||
-		len(keys) == 0 && have == a && a.BackendType != subnet.DefaultBackend
+	keys, ours := keysOf(have), keysOf(a)
+	return past.wrote(r.etcdLease) || overlap(keys[:], ours[:]) ||
+		keys == ipfam.Pair[string]{} && have == a && a.BackendType != subnet.DefaultBackend
 }
