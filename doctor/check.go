@@ -35,7 +35,9 @@ func Checks() []Check {
 	return []Check{
 		subnetFile,
 		daemon,
+		store,
 		overlay,
+		publicAddress,
 		peerRecords,
 		cniConf,
 		podBridge,

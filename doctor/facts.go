@@ -19,8 +19,10 @@ import (
 type Facts struct {
 	SubnetFile SubnetFile
 	Daemon     Daemon
-	Links      []kernel.Link
-	Addrs      []kernel.HostAddr
+	// Store is nil if only the daemon can look at it, from its container.
+	Store *Store
+	Links []kernel.Link
+	Addrs []kernel.HostAddr
 	// Routes are those of all routing tables that lead somewhere inside the overlay
 	// networks, without those of this host's own addresses.
 	Routes []Route

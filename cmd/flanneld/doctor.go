@@ -39,6 +39,7 @@ type doctorFlags struct {
 
 func newDoctorFlagSet(o *doctorFlags) *flag.FlagSet {
 	o.gather = gather.Default()
+	o.gather.Access = accessOf
 	fs := flag.NewFlagSet("doctor", flag.ContinueOnError)
 	fs.StringVar(&o.output, "o", "text", "`format`: text or json")
 	fs.StringVar(&o.bundle, "bundle", "", "write what an issue report needs to this `file` (tar.gz), without secrets")

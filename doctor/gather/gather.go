@@ -31,6 +31,9 @@ type Options struct {
 	// LockDir is where the locks of daemons are, and Sysctl where the kernel shows
 	// its settings.
 	LockDir, Sysctl string
+	// Access finds out how a daemon with this command line and environment reaches its
+	// store; without it the store is not looked at.
+	Access func(args, environ []string) (Access, error)
 	// Wanted is set before an installation: the daemon and its files are not looked
 	// for then.
 	Wanted *doctor.Wanted
@@ -84,6 +87,7 @@ func (g gatherer) installed(ctx context.Context) {
 		f.SubnetFile.Env = &e
 	}
 	g.source("daemon", g.daemon(ctx))
+	g.source("store", g.store(ctx))
 }
 
 // cniConfs lists what a runtime takes for a network configuration, in its order. A

@@ -93,3 +93,26 @@ func parse(answer []byte) (code int, body []byte, err error) {
 	}
 	return code, body, nil
 }
+
+// PID returns the process that listens at a socket; 0 if it is not in the namespace
+// of this one. Nobody there is an error.
+func PID(path string) (int, error) {
+	conn, err := connect(path)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var failed error
+	if err := raw.Control(func(fd uintptr) { cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return 0, err
+	}
+	if failed != nil {
+		return 0, failed
+	}
+	return int(cred.Pid), nil
+}

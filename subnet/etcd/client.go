@@ -252,3 +252,13 @@ func wantsToken(err error) bool {
 	return errors.Is(err, rpctypes.ErrUserEmpty) || errors.Is(err, rpctypes.ErrInvalidAuthToken) ||
 		errors.Is(err, rpctypes.ErrAuthOldRevision)
 }
+
+// TLS returns what a manager with these options secures its connections with, nil
+// without TLS, for programs that look at etcd.
+func TLS(o Options) (*tls.Config, error) {
+	files := tlsFiles{o.KeyFile, o.CertFile, o.CAFile}
+	if files == (tlsFiles{}) {
+		return nil, nil
+	}
+	return files.config()
+}

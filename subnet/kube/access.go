@@ -3,6 +3,7 @@ package kube
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -160,4 +161,31 @@ func (m *Manager) AccessChanged(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// Access returns where and with what a manager with these options reaches the API
+// server, for programs that look at it.
+func Access(o Options) (url string, config *tls.Config, token string, err error) {
+	c, err := restConfig(o)
+	if err != nil {
+		return "", nil, "", err
+	}
+	if config, err = rest.TLSConfigFor(c); err != nil {
+		return "", nil, "", err
+	}
+	token = c.BearerToken
+	if c.BearerTokenFile != "" {
+		text, err := os.ReadFile(c.BearerTokenFile)
+		if err != nil {
+			return "", nil, "", err
+		}
+		token = strings.TrimSpace(string(text))
+	}
+	return c.Host, config, token, nil
+}
+
+// NodeName returns the name of this host's Node that the environment and the host
+// name give; empty if only the API server can tell.
+func NodeName(getenv func(string) string, hostname string) string {
+	return chooseName(getenv, hostname).name
 }

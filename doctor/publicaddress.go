@@ -1,0 +1,84 @@
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"flannel/internal/ipfam"
+	"flannel/kernel"
+)
+
+var publicAddress = Check{
+	Name: "public-address",
+	About: "This node's public addresses are on an interface by which other nodes can reach it. Verbosely also: they are not on the uplink, not on this host at all " +
+		"(behind a NAT), or not among the InternalIPs of the Node.",
+	Means: "Other nodes send the packets for pods of this node to this address.",
+	More:  "configuration.md",
+	Find: func(f *Facts) []Finding {
+		var out []Finding
+		s := f.Daemon.Status
+		if s == nil {
+			return nil
+		}
+		for _, a := range s.Lease.PublicIP {
+			out = append(out, f.publicOn(a)...)
+			out = append(out, f.publicAndNode(a)...)
+		}
+		return out
+	},
+}
+
+// publicOn looks at the interface that has a public address.
+func (f *Facts) publicOn(a netip.Addr) []Finding {
+	const correct = "set --iface or --public-ip to an address of the interface that other nodes reach, then restart flanneld"
+	up := f.Daemon.Status.Uplink
+	i := slices.IndexFunc(f.Addrs, func(h kernel.HostAddr) bool { return h.Addr.Addr() == a })
+	if i < 0 {
+		return []Finding{{
+			Problem: fmt.Sprintf("no interface of this host has the public address %s: something must translate it to %s", a, addrsOf(up.Addr)),
+			Command: "flanneld status NODE, on another node", Note: true,
+		}}
+	}
+	dev, _ := f.link(f.Addrs[i].Dev)
+	inner := isOverlay(dev) || dev.Name == "kube-ipvs0" || dev.Name == "docker0" ||
+		slices.ContainsFunc(f.bridges(), func(l kernel.Link) bool { return l.Index == dev.Index })
+	switch {
+	case dev.Name == up.Name && dev.Up:
+		return nil
+	case inner:
+		return []Finding{{Problem: fmt.Sprintf("the public address %s is on %s, which other nodes do not reach", a, dev.Name), Command: correct}}
+	case !dev.Up:
+		return []Finding{{Problem: fmt.Sprintf("the public address %s is on %s, which is down", a, dev.Name), Command: "ip link set " + dev.Name + " up"}}
+	}
+	return []Finding{{Problem: fmt.Sprintf("the public address %s is on %s, but the uplink is %s", a, dev.Name, up.Name), Command: correct, Note: true}}
+}
+
+// publicAndNode compares with the addresses that Kubernetes knows. They may differ:
+// --iface may choose a faster network than the kubelet's.
+func (f *Facts) publicAndNode(a netip.Addr) []Finding {
+	var same []netip.Addr
+	if f.Store != nil {
+		for _, o := range f.Store.InternalIPs {
+			if ipfam.Of(o) == ipfam.Of(a) {
+				same = append(same, o)
+			}
+		}
+	}
+	if len(same) == 0 || slices.Contains(same, a) {
+		return nil
+	}
+	return []Finding{{
+		Problem: fmt.Sprintf("the public address is %s, but the Node has the InternalIP %s", a, addrsOf(same)),
+		Command: "kubectl get node -o wide; set --iface or --public-ip, or the kubelet's --node-ip, if one of them is wrong", Note: true,
+	}}
+}
+
+func addrsOf(list []netip.Addr) string {
+	var out []string
+	for _, a := range list {
+		out = append(out, a.String())
+	}
+	return strings.Join(out, ", ")
+}

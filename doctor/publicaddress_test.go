@@ -1,0 +1,54 @@
+package doctor
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"flannel/kernel"
+	"flannel/network"
+)
+
+func TestPublicAddress(t *testing.T) {
+	links := []kernel.Link{
+		{Index: 1, Name: "eth0", Up: true}, {Index: 2, Name: "eth1", Up: true}, {Index: 3, Name: "eth2"},
+		{Index: 4, Name: "docker0", Kind: "bridge", Up: true}, {Index: 5, Name: "kube-ipvs0"},
+	}
+	addr := func(dev, prefix string) kernel.HostAddr {
+		return kernel.HostAddr{Addr: netip.MustParsePrefix(prefix), Dev: dev}
+	}
+	addrs := []kernel.HostAddr{
+		addr("eth0", "192.0.2.1/24"), addr("eth1", "198.51.100.1/24"), addr("eth2", "203.0.113.1/24"), addr("docker0", "172.17.0.1/16"), addr("kube-ipvs0", "10.96.0.1/32"),
+	}
+	for _, tt := range []struct {
+		public, node, says string
+		note               bool
+	}{
+		{"192.0.2.1", "192.0.2.1", "", false},
+		{"192.0.2.1", "", "", false},
+		{"192.0.2.1", "198.51.100.1", "the public address is 192.0.2.1, but the Node has the InternalIP 198.51.100.1", true},
+		{"198.51.100.1", "", "the public address 198.51.100.1 is on eth1, but the uplink is eth0", true},
+		{"203.0.113.1", "", "the public address 203.0.113.1 is on eth2, which is down", false},
+		{"172.17.0.1", "", "the public address 172.17.0.1 is on docker0, which other nodes do not reach", false},
+		{"10.96.0.1", "", "the public address 10.96.0.1 is on kube-ipvs0, which other nodes do not reach", false},
+		{"203.0.113.9", "", "no interface of this host has the public address 203.0.113.9: something must translate it to 192.0.2.1", true},
+	} {
+		f := &Facts{Links: links, Addrs: addrs, Store: &Store{}, Daemon: Daemon{Status: &network.Status{
+			Lease:  network.LeaseStatus{PublicIP: []netip.Addr{netip.MustParseAddr(tt.public)}},
+			Uplink: network.UplinkStatus{Name: "eth0", Addr: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
+		}}}
+		if tt.node != "" {
+			f.Store.InternalIPs = []netip.Addr{netip.MustParseAddr(tt.node)}
+		}
+		var got []string
+		for _, found := range publicAddress.Find(f) {
+			got = append(got, found.Problem)
+			if found.Note != tt.note {
+				t.Errorf("%s: note %v", found.Problem, found.Note)
+			}
+		}
+		if strings.Join(got, "\n") != tt.says {
+			t.Errorf("%s: got %q, want %q", tt.public, got, tt.says)
+		}
+	}
+}
