@@ -10,7 +10,7 @@ import (
 
 var cniConf = Check{
 	Name:  "cni-conf",
-	About: "flannel's network configuration is the first in `/etc/cni/net.d`. The runtime uses the first file in alphabetical order.",
+	About: "The network configuration of flannel is the first in `/etc/cni/net.d`: the runtime takes the first file in alphabetical order. Multus may be ahead of it.",
 	Means: "New pods get their network from another plugin, and addresses that other nodes do not know.",
 	More:  "cni.md",
 	Find: func(f *Facts) []Finding {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"flannel/internal/firewall"
 	"flannel/internal/ipfam"
@@ -43,13 +44,18 @@ var filter = Check{
 }
 
 // drop describes for people what drops. In FORWARD of iptables, where Docker has its
-// policy, the daemon will put an accept of its own.
+// policy, the daemon will put an accept of its own, if it has the program.
 func (f *Facts) drop(d Drop) Finding {
-	found := d.finding()
-	if f.Wanted != nil && d.Packet.Hook == firewall.Forward && d.Finding.Program != "" && d.Finding.Chain == "FORWARD" && !d.Finding.Firewalld {
-		found.Note = true
-		found.Problem += "; flanneld puts a rule there that accepts them"
+	found, chain := d.finding(), d.Finding.Base
+	if f.Wanted == nil || d.Packet.Hook != firewall.Forward || chain.Program == "" || chain.Chain != "FORWARD" || d.Finding.Firewalld {
+		return found
 	}
+	if strings.HasSuffix(chain.Program, "-legacy") && !f.Kernel.LegacyTool {
+		found.Problem += "; flanneld accepts them there only where it has " + chain.Program
+		return found
+	}
+	found.Note = true
+	found.Problem += "; flanneld puts a rule there that accepts them"
 	return found
 }
 

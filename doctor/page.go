@@ -52,10 +52,12 @@ If something cannot be read, the report says so, and the rest is checked. The JS
 
 // before is what the documentation says ahead of the checks of a preflight.
 const before = "\n## Before an installation\n" + `
-` + "`flanneld doctor --preflight -config FILE`" + ` looks at a host on which flanneld does not run
-yet. It opens the backend's UDP port for a moment, and makes nothing. With these checks it
-makes [cni-conf](#cni-conf) and [filter](#filter); a drop in the chain FORWARD of iptables is a
-note, because the daemon puts a rule there that accepts the packets of pods.
+` + "`flanneld doctor --preflight -config FILE`" + ` looks at a host on which flanneld is to be
+installed, or replaced. It makes nothing, but tries whether the backend's
+UDP port can be opened, and the kernel may load the modules that it is asked about. Beside
+these checks it makes [cni-conf](#cni-conf) and [filter](#filter); a drop in the chain FORWARD
+of iptables is a note, because the daemon puts a rule there that accepts the packets of pods;
+in that of legacy iptables only where it has the program iptables-legacy.
 `
 
 // Document returns the page of the documentation.

@@ -28,6 +28,8 @@ type Wanted struct {
 type Kernel struct {
 	// Missing are features that it lacks.
 	VXLAN, TUN, PacketFilter Feature
+	// LegacyTool is set if there is a program for legacy iptables.
+	LegacyTool bool
 	// Lacks are capabilities that this process lacks.
 	Lacks []string
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"flannel/doctor"
@@ -86,8 +87,13 @@ func (g gatherer) installed(ctx context.Context) {
 	} else {
 		f.SubnetFile.Env = &e
 	}
+	// Both may take seconds.
+	var store sync.WaitGroup
+	var failed error
+	store.Go(func() { failed = g.store(ctx) })
 	g.source("daemon", g.daemon(ctx))
-	g.source("store", g.store(ctx))
+	store.Wait()
+	g.source("store", failed)
 }
 
 // cniConfs lists what a runtime takes for a network configuration, in its order. A

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -34,6 +35,8 @@ func (g gatherer) preflight() {
 		g.source("TUN devices", err)
 	}
 	f.Kernel.PacketFilter = hasPacketFilter()
+	_, err = exec.LookPath("iptables-legacy")
+	f.Kernel.LegacyTool = err == nil
 	f.Rules, err = policyRules()
 	g.source("rules", err)
 	if w.Port == 0 {

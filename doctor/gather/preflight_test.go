@@ -132,6 +132,20 @@ func TestPreflightNamesTheProgramThatHasThePort(t *testing.T) {
 	}
 }
 
+func TestPreflightWithLegacyIPTables(t *testing.T) {
+	ns := nstest.New(t)
+	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "xtables.lock"))
+	ns.Tool("iptables-legacy", "-P FORWARD DROP")
+	const drops = "filter: chain FORWARD of iptables-legacy drops forwarded packets of 10.244.0.0/16; flanneld "
+	if out, code := preflight(t, ns, vxlanWanted()); code != 0 || !strings.Contains(out, "Note: "+drops+"puts a rule there that accepts them\n") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	t.Setenv("PATH", t.TempDir())
+	if out, code := preflight(t, ns, vxlanWanted()); code != 1 || !strings.Contains(out, "1. "+drops+"accepts them there only where it has iptables-legacy\n") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+}
+
 func TestPreflightSeesOtherPluginsFiles(t *testing.T) {
 	ns := nstest.New(t)
 	o := Default()

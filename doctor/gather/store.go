@@ -35,7 +35,7 @@ type Access struct {
 }
 
 // answerIn is how long the store has to answer.
-const answerIn = 5 * time.Second
+const answerIn = 4 * time.Second
 
 // store looks at the store of the daemon that listens at the socket, with what that
 // was started with. In another container than the daemon's its files cannot be read,
@@ -100,6 +100,9 @@ func look(ctx context.Context, a Access) *doctor.Store {
 // ask asks one server.
 func (a Access) ask(ctx context.Context, at string) (doctor.Endpoint, []byte) {
 	e := doctor.Endpoint{URL: at}
+	if u, err := url.Parse(at); err == nil {
+		e.URL = u.Redacted()
+	}
 	fail := func(err error) (doctor.Endpoint, []byte) {
 		var inURL *url.Error
 		if errors.As(err, &inURL) {
@@ -136,7 +139,7 @@ func (a Access) ask(ctx context.Context, at string) (doctor.Endpoint, []byte) {
 			certificates = append(certificates[:len(certificates):len(certificates)], chain[len(chain)-1])
 		}
 		for _, c := range certificates {
-			e.Credentials = append(e.Credentials, credential("the certificate of "+at+" ("+c.Subject.CommonName+")", c))
+			e.Credentials = append(e.Credentials, credential("the certificate of "+e.URL+" ("+c.Subject.CommonName+")", c))
 		}
 	}
 	if resp.StatusCode == http.StatusUnauthorized {

@@ -1,0 +1,97 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"flannel/internal/testkit/eventually"
+	"flannel/lab"
+)
+
+// says waits for a report with all these words and an exit code.
+func says(t *testing.T, h *lab.Host, code int, words ...string) {
+	t.Helper()
+	eventually.Says(t, func() (string, bool) {
+		out, got := examine(t, h, "-v")
+		for _, w := range words {
+			if !strings.Contains(out, w) {
+				return fmt.Sprintf("lacks %q\n%s", w, out), false
+			}
+		}
+		return out, got == code
+	})
+}
+
+func TestRecordsOfTwoNodesThatHaveTheSame(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 2})
+	h, other := l.Hosts[0], l.Hosts[1]
+	mac, err := other.Exec(t.Context(), "cat", "/sys/class/net/flannel.1/address")
+	lab.Must(t, err)
+	subnets, err := other.Subnet()
+	lab.Must(t, err)
+	network := subnets[0].Masked()
+	put := func(subnet, public, mac string) {
+		t.Helper()
+		key := lab.DefaultPrefix + "/subnets/" + strings.ReplaceAll(subnet, "/", "-")
+		value := fmt.Sprintf(`{"PublicIP": %q, "BackendType": "vxlan", "BackendData": {"VNI": 1, "VtepMAC": %q}}`, public, strings.TrimSpace(mac))
+		lab.Must(t, l.Etcd.PutLeased(t.Context(), key, value))
+		t.Cleanup(func() { _ = l.Etcd.Delete(context.WithoutCancel(t.Context()), key) })
+	}
+	put("10.244.200.0/24", other.Addr(0).String(), "02:00:00:00:00:c8")
+	says(t, h, 1, "peers: 10.244.200.0/24 (", "public address 172.31.1.12 is that of "+network.String()+" too\n", "then correct --public-ip")
+	put("10.244.201.0/24", "192.0.2.201", mac)
+	says(t, h, 1, "peers: 10.244.201.0/24 (", "VtepMAC "+strings.TrimSpace(mac)+" belongs to the older lease "+network.String()+"\n")
+	inside := strings.Replace(network.String(), "/24", "/25", 1)
+	put(inside, "192.0.2.202", "02:00:00:00:00:ca")
+	says(t, h, 1, "subnet "+inside+" overlaps "+network.String()+" of the older lease "+network.String()+"\n", "delete the record of the node that has the wrong subnet")
+}
+
+func TestAStoreThatIsGone(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 1})
+	healthy(t, l.Hosts[0])
+	lab.Must(t, l.Etcd.Stop())
+	says(t, l.Hosts[0], 1, "daemon: store: cannot be reached", "Note: store: etcd at http://172.31.1.2:2379 does not answer: dial tcp 172.31.1.2:2379: connect: connection refused\n")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	lab.Must(t, l.Etcd.Start(ctx))
+	healthy(t, l.Hosts[0])
+}
+
+func TestAPublicAddressThatNobodyReaches(t *testing.T) {
+	b, err := built()
+	lab.Must(t, err)
+	l := lab.ForTest(t, lab.Options{Hosts: 1, Binaries: b})
+	h := l.Hosts[0]
+	sh(t, h, "ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0; ip link set docker0 up")
+	h.Flags = append(h.Flags, "--public-ip=172.17.0.1")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	lab.Must(t, l.Up(ctx))
+	says(t, h, 1, "public-address: the public address 172.17.0.1 is on docker0, which other nodes do not reach\n", "Run: set --iface or --public-ip")
+}
+
+func TestPreflightOnAHostThatRunsFlanneld(t *testing.T) {
+	for _, backend := range []string{"vxlan", "udp"} {
+		t.Run(backend, func(t *testing.T) {
+			object := fmt.Sprintf(`{"Type": %q}`, backend)
+			h := newLab(t, lab.Options{Hosts: 1, Backend: object}).Hosts[0]
+			file := filepath.Join(t.TempDir(), "net-conf.json")
+			lab.Must(t, os.WriteFile(file, []byte(`{"Network": "10.244.0.0/16", "Backend": `+object+`}`), 0o600))
+			out, code := examine(t, h, "--preflight", "-config", file)
+			if code != 0 || !strings.Contains(out, "nothing found in 7 checks") {
+				t.Errorf("exit code %d\n%s", code, out)
+			}
+			sh(t, h, "ip link add cilium_vxlan type vxlan external dstport 4789; ip link set cilium_vxlan up")
+			lab.Must(t, os.WriteFile(file, []byte(`{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "Port": 4789}}`), 0o600))
+			out, code = examine(t, h, "--preflight", "-config", file)
+			if code != 1 || !strings.Contains(out, "port: device cilium_vxlan has UDP port 4789 and does not share it") {
+				t.Errorf("exit code %d\n%s", code, out)
+			}
+		})
+	}
+}
