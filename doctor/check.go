@@ -46,6 +46,7 @@ func Checks() []Check {
 		filter,
 		routes,
 		mtu,
+		checksums,
 	}
 }
 

@@ -31,6 +31,7 @@ type Facts struct {
 	// Settings are the values of sysctls, by their names as sysctl writes them.
 	Settings  map[string]string
 	Overflows Overflows
+	Checksums Checksums
 	// Drops are the rules of the packet filter that may drop one of Packets.
 	Drops []Drop
 	// CNIConfs are the names of the network configurations in CNIConfDir, in the

@@ -55,6 +55,8 @@ func Gather(ctx context.Context, o Options) *doctor.Facts {
 	f.Wanted = o.Wanted
 	before, err := overflows()
 	g.source("neighbor tables", err)
+	f.Checksums.Before, err = wrongChecksums()
+	g.source("TCP counters", err)
 	if f.Wanted == nil {
 		g.installed(ctx)
 	}
@@ -74,6 +76,9 @@ func Gather(ctx context.Context, o Options) *doctor.Facts {
 	f.Overflows.Before = before
 	if f.Overflows.After, err = overflows(); err != nil {
 		f.Overflows.After = before
+	}
+	if f.Checksums.After, err = wrongChecksums(); err != nil {
+		f.Checksums.After = f.Checksums.Before
 	}
 	return f
 }

@@ -12,9 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"flannel/doctor"
 	"flannel/internal/testkit/assets"
+	"flannel/internal/testkit/eventually"
 	"flannel/internal/testkit/nstest"
+	"flannel/kernel"
 )
 
 // reportOf examines a host without a daemon and returns the report with its notes.
@@ -117,5 +121,47 @@ func TestOverflowsAreRead(t *testing.T) {
 	}
 	if sum < before[0] || sum > after[0] {
 		t.Errorf("got %d to %d, the kernel shows %d", before[0], after[0], sum)
+	}
+}
+
+func TestWrongChecksums(t *testing.T) {
+	ns := nstest.New(t)
+	ns.IP("link add flannel.1 type vxlan id 1 dstport 8472 local 127.0.0.1 nolearning")
+	o := hostOptions(t)
+	if out := reportOf(t, ns, o); strings.Contains(out, "checksums: ") {
+		t.Errorf("got\n%s", out)
+	}
+	var before, after uint64
+	count := func() (n uint64) {
+		var err error
+		ns.Do(func() { n, err = wrongChecksums() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before = count()
+	ns.Do(func() {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+		if err == nil {
+			defer func() { _ = unix.Close(fd) }()
+			syn := []byte{0x30, 0x39, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0x12, 0x34, 0, 0}
+			err = unix.Sendto(fd, syn, 0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	eventually.True(t, "the kernel counts it", func() bool { after = count(); return after > before })
+	facts := &doctor.Facts{Links: []kernel.Link{{Name: "flannel.1", Kind: kernel.KindVXLAN}}, Checksums: doctor.Checksums{Before: before, After: after}}
+	var text bytes.Buffer
+	doctor.Examine("a", facts, only("checksums")).WriteText(&text, true)
+	for _, words := range []string{
+		"Note: checksums: 1 TCP segments with wrong checksums have come in while this ran, 1 since this host was started\n",
+		"Run: ethtool -K flannel.1 tx-checksum-ip-generic off, on the node whose pods are not reached\n", "nothing found in 1 checks\n",
+	} {
+		if !strings.Contains(text.String(), words) {
+			t.Errorf("lacks %q\n%s", words, &text)
+		}
 	}
 }
