@@ -95,3 +95,23 @@ func TestPreflightOnAHostThatRunsFlanneld(t *testing.T) {
 		})
 	}
 }
+
+func TestAgainstTheNode(t *testing.T) {
+	l := newLab(t, lab.Options{Hosts: 1, Kubernetes: true})
+	h := l.Hosts[0]
+	address := func(text string) {
+		t.Helper()
+		patch := map[string]any{"status": map[string]any{"addresses": []any{map[string]string{"type": "InternalIP", "address": text}}}}
+		_, err := l.Kubernetes.API.Do(t.Context(), "PATCH", "/api/v1/nodes/"+h.Name+"/status", "application/merge-patch+json", patch)
+		lab.Must(t, err)
+	}
+	address(h.Addr(0).String())
+	healthy(t, h)
+	if out, _ := examine(t, h, "-v"); strings.Contains(out, "InternalIP") || strings.Contains(out, " store: ") {
+		t.Errorf("got\n%s", out)
+	}
+	address("192.0.2.99")
+	says(t, h, 0, "Note: public-address: the public address is "+h.Addr(0).String()+", but the Node has the InternalIP 192.0.2.99\n")
+	lab.Must(t, l.Kubernetes.KillAPIServer())
+	says(t, h, 1, "daemon: store: ", "cannot be reached", "Note: store: the API server at https://172.31.1.3:6443 does not answer: dial tcp 172.31.1.3:6443: connect: connection refused\n")
+}
