@@ -57,8 +57,11 @@ func New(t testing.TB, ns *nstest.NS) *Tab {
 	from, toTest, err := os.Pipe()
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, path, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--user-data-dir="+t.TempDir(),
+	dir := t.TempDir()
+	cmd := exec.CommandContext(ctx, path, "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--user-data-dir="+dir,
 		"--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--no-first-run", "about:blank")
+	// It is killed, and leaves its temporary files behind.
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "HOME="+dir)
 	// In a PID namespace of its own all its processes end together with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
 	cmd.ExtraFiles = []*os.File{fromTest, toTest} // 3 and 4, as the protocol has it
