@@ -3,6 +3,7 @@ package cleanup
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -202,6 +203,19 @@ func TestCleanupOfCNI(t *testing.T) {
 	}
 	if after := h.state(); after != before {
 		t.Errorf("got\n%s\nwant\n%s", after, before)
+	}
+}
+
+// The name of a network is part of a path.
+func TestNameOfANetworkIsAName(t *testing.T) {
+	for name, want := range map[string]string{"mine": "mine", "": "cbr0", ".": "cbr0", "..": "cbr0", "a/b": "cbr0", "../x": "cbr0"} {
+		path := filepath.Join(t.TempDir(), "10-flannel.conflist")
+		if err := os.WriteFile(path, fmt.Appendf(nil, `{"name": %q}`, name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got := networkName(path); got != want {
+			t.Errorf("%q: got %q, want %q", name, got, want)
+		}
 	}
 }
 

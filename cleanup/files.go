@@ -104,7 +104,7 @@ func (h *host) isPodBridge() bool {
 func networkName(path string) string {
 	var conf struct{ Name string }
 	text, err := os.ReadFile(path)
-	if err != nil || json.Unmarshal(text, &conf) != nil || conf.Name == "" || filepath.Base(conf.Name) != conf.Name {
+	if err != nil || json.Unmarshal(text, &conf) != nil || slices.Contains([]string{"", ".", ".."}, conf.Name) || filepath.Base(conf.Name) != conf.Name {
 		return "cbr0"
 	}
 	return conf.Name

@@ -119,7 +119,7 @@ func (v *view) wayTo(subnet string) *status.Way {
 		subnet = v.peers[0].Subnet
 	}
 	ways, err := v.report.Find(subnet)
-	if subnet == "" || err != nil {
+	if subnet == "" || err != nil || ways[0].Peer == nil {
 		return nil
 	}
 	return &ways[0]

@@ -116,8 +116,10 @@ func TestTheWayIsThatOfThePeerThatIsAskedFor(t *testing.T) {
 			t.Errorf("%s: no %s in\n%s", target, want, body)
 		}
 	}
-	if body := get(t, broken(), "/?peer=10.9.9.0/24").Body.String(); strings.Contains(body, "<h2>Way") {
-		t.Error("a way to a peer that is not there")
+	for _, target := range []string{"/?peer=10.9.9.0/24", "/?peer=8.8.8.8"} {
+		if body := get(t, broken(), target).Body.String(); body == "" || strings.Contains(body, "<h2>Way") {
+			t.Errorf("%s: a way to a peer that is not there", target)
+		}
 	}
 }
 
