@@ -87,8 +87,8 @@ func TestPreflight(t *testing.T) {
 		}},
 		{"a rule for others", []string{"ip rule add from 10.9.0.0/16 lookup 77 pref 100", "ip rule add fwmark 0x200/0xf00 lookup 2004 pref 9"}, nil, nil},
 		{"a configuration that is wrong", nil, func(w *doctor.Wanted) {
-			w.Err, w.Unknown = errors.New(`Backend.Type: "wireguard" is not allowed`), []string{`key "Netwrok" has no effect`}
-		}, []string{"configuration: Backend.Type: \"wireguard\" is not allowed\n", "configuration: key \"Netwrok\" has no effect\n", "Run: correct net-conf.json\n"}},
+			w.Err, w.Unknown = errors.New(`Backend.Type: "wireguard" is not allowed`), []string{`key "Networks" has no effect`}
+		}, []string{"configuration: Backend.Type: \"wireguard\" is not allowed\n", "configuration: key \"Networks\" has no effect\n", "Run: correct net-conf.json\n"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ns := nstest.New(t)
