@@ -13,7 +13,7 @@ import (
 func page(t *testing.T, h http.Handler, path, remote string) (int, string) {
 	t.Helper()
 	req := httptest.NewRequest(http.MethodGet, path, nil)
-	req.RemoteAddr = remote
+	req.RemoteAddr, req.Host = remote, "localhost:8081"
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, req)
 	return w.Code, w.Body.String()
@@ -123,6 +123,39 @@ func TestPagesThatNamePeers(t *testing.T) {
 				t.Errorf("got %d %q for /probe", code, body)
 			}
 		})
+	}
+}
+
+func TestPagesOfOthersInABrowserOnThisHost(t *testing.T) {
+	status := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { text(w, 200, "peers") })
+	h := Handler(New(nil), Pages{Status: status, Page: status, Probe: status})
+	for _, test := range []struct {
+		host, origin string
+		code         int
+	}{
+		{"localhost:8081", "", 200},
+		{"127.0.0.1:8081", "", 200},
+		{"[::1]:8081", "", 200},
+		{"[::1]", "", 200},
+		{"127.0.0.1:8081", "http://127.0.0.1:8081", 200},
+		{"rebound.example:8081", "", 403},
+		{"rebound.example:8081", "http://rebound.example:8081", 403},
+		{"127.0.0.1:8081", "http://elsewhere.example", 403},
+		{"127.0.0.1:8081", "null", 403},
+		{"", "", 403},
+	} {
+		for _, path := range []string{"/", "/status", "/probe"} {
+			req := httptest.NewRequest(http.MethodPost, path, nil)
+			req.RemoteAddr, req.Host = "127.0.0.1:5000", test.host
+			if test.origin != "" {
+				req.Header.Set("Origin", test.origin)
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, req)
+			if w.Code != test.code {
+				t.Errorf("%s, host %q, origin %q: got %d %q, want %d", path, test.host, test.origin, w.Code, w.Body, test.code)
+			}
+		}
 	}
 }
 

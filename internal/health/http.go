@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 )
 
@@ -78,12 +79,32 @@ func text(w http.ResponseWriter, code int, lines ...string) {
 }
 
 // LoopbackOnly refuses clients on other hosts with 403; the remedy ends the text.
+// It also refuses pages of others in a browser on this host.
 func LoopbackOnly(next http.Handler, remedy string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if !onSocket(req) && !clientOf(req.RemoteAddr).IsLoopback() {
+		switch origin := req.Header.Get("Origin"); {
+		case onSocket(req):
+		case !clientOf(req.RemoteAddr).IsLoopback():
 			text(w, http.StatusForbidden, fmt.Sprintf("%s answers on loopback only%s", req.URL.Path, remedy))
+			return
+		case !isAddress(req.Host):
+			text(w, http.StatusForbidden, fmt.Sprintf("%s answers under localhost and addresses only, not under %q", req.URL.Path, req.Host))
+			return
+		case origin != "" && origin != "http://"+req.Host:
+			text(w, http.StatusForbidden, fmt.Sprintf("%s does not answer to pages of %q", req.URL.Path, origin))
 			return
 		}
 		next.ServeHTTP(w, req)
 	})
+}
+
+// isAddress reports whether the Host of a request is localhost or an address. A
+// name could be anybody's: its owner can have it lead to this host, and then a
+// browser lets pages under that name read the answer (DNS rebinding).
+func isAddress(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil || strings.EqualFold(host, "localhost")
 }
