@@ -91,8 +91,8 @@ func (s *suite) wrongHost(i int, h *lab.Host, published []record) error {
 	return nil
 }
 
-// wrongOffload checks that the vxlan devices calculate checksums themselves: the
-// offload of some uplinks is broken, so the plan has it off.
+// wrongOffload checks that checksum offload of the vxlan devices is off, as
+// backendKeys wants it.
 func wrongOffload(ctx context.Context, h *lab.Host) error {
 	for _, dev := range vxlanDevices {
 		have, err := h.Exec(ctx, "ethtool", "--show-features", dev)
