@@ -64,6 +64,31 @@ func (s *settings) draw() iter.Seq2[int, []drawn] {
 	}
 }
 
+// What a run takes on a quiet machine: to make the cluster, and for each round to
+// compare everything and to see all daemons at rest.
+const (
+	usualStart = 10 * time.Second
+	usualRound = 3500 * time.Millisecond
+)
+
+// lasts is about how long the rounds take that are asked for. Most recoveries need
+// an eighth of the documented wait.
+func (s *settings) lasts() time.Duration {
+	sum, left := usualStart, s.rounds
+	for _, faults := range s.draw() {
+		if left == 0 {
+			break
+		}
+		left--
+		var longest time.Duration
+		for _, d := range faults {
+			longest = max(longest, d.offset+d.lasts+d.hold.most/8)
+		}
+		sum += usualRound + longest
+	}
+	return sum.Round(10 * time.Second)
+}
+
 // drawRound returns the faults of a round: one, or two of different hosts. It
 // depends on the arguments alone. All faults come before one comes again.
 func drawRound(seed uint64, round int, table []fault, hosts int) []drawn {

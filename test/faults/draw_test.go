@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"flannel/internal/ipfam"
 )
@@ -97,6 +99,18 @@ func TestNoRoundsAreLeftOfLongFaultsAlone(t *testing.T) {
 	s.only, s.long = regexp.MustCompile("^etcd wiped$"), 1
 	if got := len(rounds(s, 5)); got != 1 {
 		t.Errorf("%d rounds, want 1", got)
+	}
+}
+
+func TestTheEstimateCountsTheRoundsThatAreDrawn(t *testing.T) {
+	s := settingsOf(vxlan, etcd, 7)
+	s.rounds = 20
+	var stand time.Duration
+	for _, faults := range rounds(s, s.rounds) {
+		stand += slices.MaxFunc(faults, func(a, b drawn) int { return cmp.Compare(a.lasts, b.lasts) }).lasts
+	}
+	if got := s.lasts(); got < stand+time.Duration(s.rounds)*usualRound || got > 10*time.Minute {
+		t.Errorf("got %s; the faults alone stand for %s", got, stand)
 	}
 }
 
