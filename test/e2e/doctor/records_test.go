@@ -30,25 +30,27 @@ func says(t *testing.T, h *lab.Host, code int, words ...string) {
 func TestRecordsOfTwoNodesThatHaveTheSame(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 2})
 	h, other := l.Hosts[0], l.Hosts[1]
-	mac, err := other.Exec(t.Context(), "cat", "/sys/class/net/flannel.1/address")
+	device, err := other.Interface("flannel.1")
 	lab.Must(t, err)
+	mac := device.Attrs().HardwareAddr.String()
 	subnets, err := other.Subnet()
 	lab.Must(t, err)
 	network := subnets[0].Masked()
+	name := strings.ReplaceAll(network.String(), "/", "-") // of its lease
 	put := func(subnet, public, mac string) {
 		t.Helper()
 		key := lab.DefaultPrefix + "/subnets/" + strings.ReplaceAll(subnet, "/", "-")
-		value := fmt.Sprintf(`{"PublicIP": %q, "BackendType": "vxlan", "BackendData": {"VNI": 1, "VtepMAC": %q}}`, public, strings.TrimSpace(mac))
+		value := fmt.Sprintf(`{"PublicIP": %q, "BackendType": "vxlan", "BackendData": {"VNI": 1, "VtepMAC": %q}}`, public, mac)
 		lab.Must(t, l.Etcd.PutLeased(t.Context(), key, value))
 		t.Cleanup(func() { _ = l.Etcd.Delete(context.WithoutCancel(t.Context()), key) })
 	}
 	put("10.244.200.0/24", other.Addr(0).String(), "02:00:00:00:00:c8")
-	says(t, h, 1, "peers: 10.244.200.0/24 (", "public address 172.31.1.12 is that of "+network.String()+" too\n", "then correct --public-ip")
+	says(t, h, 1, "peers: 10.244.200.0/24 (", "public address 172.31.1.12 is that of "+name+" too\n", "then correct --public-ip")
 	put("10.244.201.0/24", "192.0.2.201", mac)
-	says(t, h, 1, "peers: 10.244.201.0/24 (", "VtepMAC "+strings.TrimSpace(mac)+" belongs to the older lease "+network.String()+"\n")
+	says(t, h, 1, "peers: 10.244.201.0/24 (", "VtepMAC "+mac+" belongs to the older lease "+name+"\n")
 	inside := strings.Replace(network.String(), "/24", "/25", 1)
 	put(inside, "192.0.2.202", "02:00:00:00:00:ca")
-	says(t, h, 1, "subnet "+inside+" overlaps "+network.String()+" of the older lease "+network.String()+"\n", "delete the record of the node that has the wrong subnet")
+	says(t, h, 1, "subnet "+inside+" overlaps "+network.String()+" of the older lease "+name+"\n", "delete the record of the node that has the wrong subnet")
 }
 
 func TestAStoreThatIsGone(t *testing.T) {
