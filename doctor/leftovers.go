@@ -87,6 +87,9 @@ func (f *Facts) leftRoutes() []Finding {
 		if !f.wanted(r.Dst) || r.Protocol == kernel.RouteProtocol || isOverlay(dev) || r.Protocol == unix.RTPROT_KERNEL {
 			continue
 		}
+		if r.Dst.IsSingleIP() && r.Type == "" && strings.HasPrefix(r.Dev, "cali") {
+			continue // a pod of Canal, which is Calico's rules over this network
+		}
 		found := Finding{Problem: fmt.Sprintf("a route of others is inside the network: %s", r), Command: fmt.Sprintf("ip route del %s", r)}
 		plugin := pluginOf(r.Dev)
 		if plugin == "" {

@@ -82,6 +82,7 @@ func TestPreflight(t *testing.T) {
 			"leftovers: a route of Calico is inside the network: 10.244.5.0/26 via 192.0.2.7 dev eth0 proto bird\n",
 			"leftovers: a route of Calico is inside the network: blackhole 10.244.9.0/26 proto 80\n", "Run: ip route del blackhole 10.244.9.0/26 proto 80\n",
 		}},
+		{"Canal", []string{"ip link add cali0123456789a type veth peer name pod", "ip link set cali0123456789a up", "ip route add 10.244.1.5/32 dev cali0123456789a"}, nil, nil},
 		{"a rule for the network", []string{"ip rule add from 10.244.1.0/24 lookup 77 pref 100"}, nil, []string{
 			"leftovers: a rule sends packets of the network to another table: 100: from 10.244.1.0/24 lookup 77\n", "Run: ip rule del pref 100\n",
 		}},
