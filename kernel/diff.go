@@ -67,7 +67,8 @@ func Trim[E comparable](a, b []E) (restA, restB []E) {
 // diff compares what is wanted with what is there. want must yield the same
 // entries each time it is run, at most this many, and no key twice.
 func diff[K, V comparable](want iter.Seq2[K, V], have map[K]V, most int) (put []Change[K, V], stale []Entry[K, V]) {
-	put = make([]Change[K, V], 0, max(0, most-len(have))) // that many at once would else be copied again and again
+	// A first pass puts thousands: without room they are copied again and again.
+	put = make([]Change[K, V], 0, max(0, most-len(have)))
 	found := 0
 	for k, v := range want {
 		old, exists := have[k]
