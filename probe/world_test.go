@@ -73,6 +73,7 @@ func newWorld(t *testing.T, peers []backend.PeerStatus) *world {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		time.Sleep(time.Nanosecond) // until the test has said what answers
 		_ = w.prober.Run(ctx)
 	}()
 	t.Cleanup(func() {
