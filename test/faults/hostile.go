@@ -93,8 +93,8 @@ func (s scene) hostileRecords() (out []hostileRecord, err error) {
 
 	// Nobody can tell that these are wrong, but for the host whose address it is.
 	for _, host := range []int{s.drawn.victim, s.drawn.peer} {
-		for f, public := range next().public.Each() {
-			replaced(public, s.lab.Hosts[host].Addr(f).String())
+		for f := range next().public.Each() {
+			replaced(next().public[f], s.lab.Hosts[host].Addr(f).String())
 			usedBut(host)
 		}
 	}
