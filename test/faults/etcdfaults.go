@@ -21,7 +21,7 @@ func etcdFaults() []fault {
 		{name: "own lease claimed again and again", hold: holdDispute(), cutsAll: true, cuts: 5 * time.Second, inject: fight},
 		{name: "own lease given to another", restarts: true, hold: holdStart(), shortest: 5 * time.Second, longest: 8 * time.Second, cutsAll: true, cuts: begin,
 			inject: putLease(another), undo: all(kill, putLease(reservation), start)},
-		{name: "hostile records", shortest: time.Second, longest: 2 * time.Second, inject: hostile(true), undo: hostile(false), uses: usedHostile},
+		{name: "hostile records", hold: holdGuard(), shortest: time.Second, longest: 2 * time.Second, inject: hostile(true), undo: hostile(false), uses: usedHostile},
 		{name: crowdName, hold: holdGuard(), longest: 5 * time.Second, inject: burst(true), undo: burst(false), uses: usedCrowd},
 
 		{name: "one member of etcd stopped", longest: 5 * time.Second, inject: someMembers(1, (*lab.EtcdMember).Stop), undo: etcdStart},

@@ -45,7 +45,7 @@ func holdUplink() hold {
 
 func holdGuard() hold {
 	return hold{
-		"mass loss", "what a store has suddenly lost goes after two lists 30s apart; one without this node's record does not count",
+		"mass loss", "peers that are suddenly gone from the store are removed after two lists 30s apart; a list without this node's record does not count",
 		65 * time.Second, "architecture.md#what-is-deleted-and-when",
 	}
 }

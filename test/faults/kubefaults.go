@@ -30,7 +30,7 @@ func kubernetesFaults() []fault {
 			})},
 		{name: "annotations fought over", hold: holdFight(), cutsAll: true, cuts: again,
 			inject: repeatedly(5, 200*time.Millisecond, func(s scene, n int) map[string]any { return peerAttrs(n).annotations(s.backend) })},
-		{name: "hostile Nodes", shortest: time.Second, longest: 2 * time.Second, inject: makeHostileNodes, undo: deleteHostileNodes, uses: usedHostileNodes},
+		{name: "hostile Nodes", hold: holdGuard(), shortest: time.Second, longest: 2 * time.Second, inject: makeHostileNodes, undo: deleteHostileNodes, uses: usedHostileNodes},
 		{name: crowdName, hold: holdGuard(), longest: 5 * time.Second, inject: crowdOfNodes(true), undo: crowdOfNodes(false), uses: usedCrowd},
 	}
 	for i := range table {
