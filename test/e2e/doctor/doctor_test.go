@@ -111,7 +111,9 @@ func (tt trouble) run(t *testing.T, h *lab.Host) {
 }
 
 func TestTroubles(t *testing.T) {
-	l := newLab(t, lab.Options{Hosts: 2})
+	// Otherwise the daemon accepts pods' packets in legacy iptables too before
+	// doctor has seen that they are dropped.
+	l := newLab(t, lab.Options{Hosts: 2, Flags: []string{"--iptables-resync=3600"}})
 	h, other := l.Hosts[0], l.Hosts[1]
 	s, err := other.Subnet()
 	lab.Must(t, err)
