@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"slices"
 
-	"flannel/internal/ipfam"
 	"flannel/internal/statedir"
 	"flannel/kernel"
 	"flannel/subnet/env"
@@ -114,12 +112,5 @@ func networks(o Options) []netip.Prefix {
 	if err != nil {
 		return nil
 	}
-	return slices.Concat(e.Network[ipfam.V4], e.Network[ipfam.V6])
-}
-
-// inside reports whether a destination lies in one of the networks.
-func inside(networks []netip.Prefix, dst netip.Prefix) bool {
-	return slices.ContainsFunc(networks, func(n netip.Prefix) bool {
-		return n.Bits() <= dst.Bits() && n.Contains(dst.Addr())
-	})
+	return e.Networks()
 }

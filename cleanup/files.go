@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"flannel/internal/install"
+	"flannel/internal/ipfam"
 	"flannel/kernel"
 )
 
@@ -96,7 +97,7 @@ func (h *host) isPodBridge() bool {
 	if err != nil || len(h.networks) == 0 || !slices.ContainsFunc(addrs, on) {
 		return err == nil
 	}
-	return slices.ContainsFunc(addrs, func(a kernel.HostAddr) bool { return on(a) && inside(h.networks, a.Addr) })
+	return slices.ContainsFunc(addrs, func(a kernel.HostAddr) bool { return on(a) && ipfam.WithinAny(h.networks, a.Addr) })
 }
 
 // networkName returns the name in an installed configuration; without one it is that

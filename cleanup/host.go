@@ -94,7 +94,7 @@ func (h *host) deleteLink(index int) error {
 // isOurRoute reports whether a route is ours: it has our protocol number, and is over
 // a device of ours or inside our networks.
 func (h *host) isOurRoute(r netlink.Route) bool {
-	return r.Protocol == kernel.RouteProtocol && (h.overOurs(r) || inside(h.networks, destination(r)))
+	return r.Protocol == kernel.RouteProtocol && (h.overOurs(r) || ipfam.WithinAny(h.networks, destination(r)))
 }
 
 func (h *host) overOurs(r netlink.Route) bool {
@@ -123,7 +123,7 @@ func (h *host) leftRoutes() []string {
 	var out []string
 	for _, r := range h.table {
 		marked := r.Protocol == kernel.RouteProtocol
-		flannels := r.Protocol == unix.RTPROT_BOOT && r.Gw != nil && inside(h.networks, destination(r))
+		flannels := r.Protocol == unix.RTPROT_BOOT && r.Gw != nil && ipfam.WithinAny(h.networks, destination(r))
 		if !h.overOurs(r) && !h.isOurRoute(r) && (marked || flannels) {
 			text := h.describe(r)
 			out = append(out, fmt.Sprintf("route %s, which may be flannel's or yours; delete it with: ip route del %s", text, text))

@@ -161,7 +161,7 @@ func (f *Facts) Networks() []netip.Prefix {
 		return s.Network
 	}
 	if e := f.SubnetFile.Env; e != nil {
-		return slices.Concat(e.Network[ipfam.V4], e.Network[ipfam.V6])
+		return e.Networks()
 	}
 	return nil
 }

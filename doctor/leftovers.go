@@ -55,9 +55,7 @@ func pluginOf(device string) string {
 
 // wanted reports whether a prefix lies in a network that is wanted.
 func (f *Facts) wanted(p netip.Prefix) bool {
-	return p.IsValid() && slices.ContainsFunc(f.Networks(), func(n netip.Prefix) bool {
-		return n.Bits() <= p.Bits() && n.Contains(p.Addr())
-	})
+	return ipfam.WithinAny(f.Networks(), p)
 }
 
 func (f *Facts) leftDevices() []Finding {

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"flannel/internal/ipfam"
 )
 
 // aliasWord begins the alias of every device that this software makes.
@@ -31,23 +33,12 @@ func (r *Reconciler) belongsToOther(l Link) bool {
 }
 
 // inside reports whether a destination lies in one of our networks.
-func (s Scope) inside(dst netip.Prefix) bool {
-	for _, n := range s.Networks {
-		if within(n, dst) {
-			return true
-		}
-	}
-	return false
-}
+func (s Scope) inside(dst netip.Prefix) bool { return ipfam.WithinAny(s.Networks, dst) }
 
 // mayPrecede reports whether a route of this key that is not ours can win
 // against one to a peer. IPv6 routes to peers have the metric of any other.
 func (s Scope) mayPrecede(k RouteKey) bool {
 	return k.Dst.Addr().Is4() && k.Metric < peerMetrics && s.inside(k.Dst)
-}
-
-func within(network, p netip.Prefix) bool {
-	return network.Bits() <= p.Bits() && network.Contains(p.Addr())
 }
 
 func hasIndex(links []Link, index int) bool {
@@ -165,7 +156,7 @@ func (r *Reconciler) adopts(k RouteKey, v RouteValue) bool {
 		return true
 	}
 	for _, a := range r.scope.Adopt {
-		if within(a.Network, k.Dst) && k.Dst.Bits() == a.Bits && v.Via.IsValid() && !v.OnLink && v.Dev == r.links[a.Dev].Index {
+		if ipfam.Within(a.Network, k.Dst) && k.Dst.Bits() == a.Bits && v.Via.IsValid() && !v.OnLink && v.Dev == r.links[a.Dev].Index {
 			return true
 		}
 	}

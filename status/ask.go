@@ -141,7 +141,7 @@ func (r *Report) readSubnetFile(path string) {
 		r.Problems = append(r.Problems, err.Error())
 		return
 	}
-	r.Status = &network.Status{Network: slices.Concat(e.Network[ipfam.V4], e.Network[ipfam.V6]), Notes: nil}
+	r.Status = &network.Status{Network: e.Networks(), Notes: nil}
 	for _, p := range ipfam.Prefixes(e.Masked()) {
 		r.Status.Lease.Subnet = append(r.Status.Lease.Subnet, p)
 	}

@@ -121,5 +121,20 @@ func valid[T value](p Pair[T]) iter.Seq2[Family, T] {
 	}
 }
 
+// Within reports whether a prefix lies in a network or is all of it.
+func Within(network, p netip.Prefix) bool {
+	return network.Bits() <= p.Bits() && network.Contains(p.Addr())
+}
+
+// WithinAny reports whether a prefix lies in one of the networks.
+func WithinAny(networks []netip.Prefix, p netip.Prefix) bool {
+	for _, n := range networks {
+		if Within(n, p) {
+			return true
+		}
+	}
+	return false
+}
+
 // Host returns the prefix that holds only this address: /32 or /128.
 func Host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

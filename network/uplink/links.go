@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/backend"
+	"flannel/internal/ipfam"
 	"flannel/kernel"
 	"flannel/kernel/rtnl"
 )
@@ -82,9 +83,7 @@ func (t *linkTable) put(r rtnl.Route) {
 }
 
 func (t *linkTable) inside(p netip.Prefix) bool {
-	return slices.ContainsFunc(t.onLink, func(outer netip.Prefix) bool {
-		return outer.Bits() <= p.Bits() && outer.Contains(p.Addr())
-	})
+	return ipfam.WithinAny(t.onLink, p)
 }
 
 // links returns the prefixes, the most specific first. Those that say

@@ -5,6 +5,7 @@ package env
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"flannel/internal/ipfam"
@@ -52,6 +53,11 @@ func Gateways(subnets ipfam.Pair[netip.Prefix]) ipfam.Pair[netip.Prefix] {
 		p[f] = Gateway(s)
 	}
 	return p
+}
+
+// Networks returns the overlay networks of both families.
+func (e Env) Networks() []netip.Prefix {
+	return slices.Concat(e.Network[ipfam.V4], e.Network[ipfam.V6])
 }
 
 // Masked returns the subnets themselves, without host bits.
