@@ -94,7 +94,7 @@ func (h *host) deleteLink(index int) error {
 // isOurRoute reports whether a route is ours: it has our protocol number, and is over
 // a device of ours or inside our networks.
 func (h *host) isOurRoute(r netlink.Route) bool {
-	return r.Protocol == kernel.RouteProtocol && (h.overOurs(r) || ipfam.WithinAny(h.networks, destination(r)))
+	return r.Protocol == kernel.RouteProtocol && (h.overOurs(r) || ipfam.WithinAny(h.networks, rtnl.NetworkOf(r.Dst)))
 }
 
 func (h *host) overOurs(r netlink.Route) bool {
@@ -123,7 +123,7 @@ func (h *host) leftRoutes() []string {
 	var out []string
 	for _, r := range h.table {
 		marked := r.Protocol == kernel.RouteProtocol
-		flannels := r.Protocol == unix.RTPROT_BOOT && r.Gw != nil && ipfam.WithinAny(h.networks, destination(r))
+		flannels := r.Protocol == unix.RTPROT_BOOT && r.Gw != nil && ipfam.WithinAny(h.networks, rtnl.NetworkOf(r.Dst))
 		if !h.overOurs(r) && !h.isOurRoute(r) && (marked || flannels) {
 			text := h.describe(r)
 			out = append(out, fmt.Sprintf("route %s, which may be flannel's or yours; delete it with: ip route del %s", text, text))
@@ -132,19 +132,10 @@ func (h *host) leftRoutes() []string {
 	return out
 }
 
-func destination(r netlink.Route) netip.Prefix {
-	if r.Dst == nil {
-		return netip.Prefix{}
-	}
-	a, _ := netip.AddrFromSlice(r.Dst.IP)
-	bits, _ := r.Dst.Mask.Size()
-	return netip.PrefixFrom(a.Unmap(), bits)
-}
-
 // describe writes a route as ip takes it.
 func (h *host) describe(r netlink.Route) string {
 	text := "default"
-	if dst := destination(r); dst.IsValid() {
+	if dst := rtnl.NetworkOf(r.Dst); dst.IsValid() {
 		text = dst.String()
 	}
 	if r.Type == unix.RTN_BLACKHOLE {

@@ -10,6 +10,7 @@ import (
 	"flannel/internal/firewall"
 	"flannel/internal/ipfam"
 	"flannel/kernel"
+	"flannel/kernel/trace"
 	"flannel/network"
 	"flannel/subnet/env"
 )
@@ -25,7 +26,7 @@ type Facts struct {
 	Addrs []kernel.HostAddr
 	// Routes are those of all routing tables that lead somewhere inside the overlay
 	// networks, without those of this host's own addresses.
-	Routes []Route
+	Routes []trace.Route
 	// Lookups are what the kernel answers for Destinations.
 	Lookups []Lookup
 	// Settings are the values of sysctls, by their names as sysctl writes them.
@@ -80,22 +81,11 @@ type Daemon struct {
 	Runs bool
 }
 
-// Route is a route of any table. It has the fields of trace.Route.
-type Route struct {
-	Dst      netip.Prefix
-	Via      netip.Addr
-	Dev      string
-	Table    int
-	Protocol int
-	// Type is as ip writes it, empty for unicast.
-	Type string
-}
-
 // Lookup is the kernel's answer to the question which route a packet takes.
 type Lookup struct {
 	Dst netip.Addr
 	// Route is the entry of the table that was chosen; Err is why there is none.
-	Route Route
+	Route trace.Route
 	Err   error
 }
 

@@ -174,34 +174,6 @@ func (f *Facts) ruleFor(table int) string {
 	return fmt.Sprintf("; or delete the rule that leads to table %d: ip rule | grep 'lookup %d'", table, table)
 }
 
-// String writes a route as ip takes it.
-func (r Route) String() string {
-	words := []string{r.Dst.String()}
-	if r.Type != "" {
-		words = []string{r.Type, r.Dst.String()}
-	}
-	if r.Via.IsValid() {
-		words = append(words, "via", r.Via.String())
-	}
-	if r.Dev != "" && r.Type == "" {
-		words = append(words, "dev", r.Dev)
-	}
-	if r.Table != unix.RT_TABLE_MAIN && r.Table != 0 {
-		words = append(words, "table", fmt.Sprint(r.Table))
-	}
-	if name, ok := protocols[r.Protocol]; ok {
-		words = append(words, "proto", name)
-	} else if r.Protocol != 0 {
-		words = append(words, "proto", fmt.Sprint(r.Protocol))
-	}
-	return strings.Join(words, " ")
-}
-
-var protocols = map[int]string{
-	unix.RTPROT_KERNEL: "kernel", unix.RTPROT_BOOT: "boot", unix.RTPROT_STATIC: "static",
-	unix.RTPROT_RA: "ra", unix.RTPROT_DHCP: "dhcp", unix.RTPROT_BIRD: "bird", unix.RTPROT_BGP: "bgp",
-}
-
 // most bounds the findings of one check: they have one cause.
 const most = 10
 

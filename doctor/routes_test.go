@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/kernel"
+	"flannel/kernel/trace"
 	"flannel/network"
 )
 
@@ -22,7 +23,7 @@ func crowd(n int) *Facts {
 		s.Peers = append(s.Peers, network.Peer{Name: fmt.Sprint("node", i), Subnet: subnet, How: "tunnel"})
 		f.Lookups = append(f.Lookups, Lookup{
 			Dst:   netip.MustParsePrefix(subnet).Addr().Next(),
-			Route: Route{Dst: netip.MustParsePrefix(subnet), Dev: "flannel.1", Protocol: kernel.RouteProtocol, Table: unix.RT_TABLE_MAIN},
+			Route: trace.Route{Dst: netip.MustParsePrefix(subnet), Dev: "flannel.1", Protocol: kernel.RouteProtocol, Table: unix.RT_TABLE_MAIN},
 		})
 	}
 	f.Daemon.Status = s

@@ -46,13 +46,13 @@ var types = map[uint8]string{
 
 // routes lists what all tables hold inside the overlay networks, but for the
 // addresses of this host.
-func routes(f *doctor.Facts) ([]doctor.Route, error) {
+func routes(f *doctor.Facts) ([]trace.Route, error) {
 	conn, err := rtnl.Dial(0)
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
-	var out []doctor.Route
+	var out []trace.Route
 	err = rtnl.Retry(func() error {
 		out = nil
 		return conn.Dump(func(b *rtnl.Batch) {
@@ -74,8 +74,8 @@ func routes(f *doctor.Facts) ([]doctor.Route, error) {
 	return out, nil
 }
 
-func routeOf(f *doctor.Facts, r rtnl.Route) doctor.Route {
-	out := doctor.Route{Table: r.Table, Dst: r.Dst, Via: r.Gateway, Protocol: int(r.Protocol), Type: types[r.Type]}
+func routeOf(f *doctor.Facts, r rtnl.Route) trace.Route {
+	out := trace.Route{Table: r.Table, Dst: r.Dst, Via: r.Gateway, Protocol: int(r.Protocol), Type: types[r.Type]}
 	for hop := range r.NextHops() {
 		if out.Dev == "" {
 			out.Via, out.Dev = hop.Gateway, deviceName(f, hop.Dev)
@@ -97,5 +97,5 @@ func deviceName(f *doctor.Facts, index int) string {
 // from its address in the pods' subnet: rules may look at where they come from.
 func lookup(k *trace.Reader, f *doctor.Facts, dst netip.Addr) doctor.Lookup {
 	r, err := k.Lookup(dst, f.PodSource(ipfam.Of(dst)))
-	return doctor.Lookup{Dst: dst, Route: doctor.Route(r), Err: err}
+	return doctor.Lookup{Dst: dst, Route: r, Err: err}
 }

@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -137,20 +135,10 @@ func policyRules() ([]doctor.Rule, error) {
 			return out, fmt.Errorf("list rules: %w", err)
 		}
 		for _, r := range list {
-			out = append(out, doctor.Rule{Family: family, Priority: r.Priority, Src: prefixOf(r.Src), Dst: prefixOf(r.Dst), Table: r.Table})
+			out = append(out, doctor.Rule{Family: family, Priority: r.Priority, Src: rtnl.NetworkOf(r.Src), Dst: rtnl.NetworkOf(r.Dst), Table: r.Table})
 		}
 	}
 	return out, nil
-}
-
-// prefixOf is invalid for nil.
-func prefixOf(n *net.IPNet) netip.Prefix {
-	if n == nil {
-		return netip.Prefix{}
-	}
-	a, _ := netip.AddrFromSlice(n.IP)
-	bits, _ := n.Mask.Size()
-	return netip.PrefixFrom(a.Unmap(), bits)
 }
 
 // portTaken tries to have a UDP port for a moment.

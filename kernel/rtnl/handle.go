@@ -36,6 +36,16 @@ func Retry(dumps func() error) (err error) {
 	return err
 }
 
+// NetworkOf returns a network as the library has it; invalid for nil.
+func NetworkOf(n *net.IPNet) netip.Prefix {
+	if n == nil {
+		return netip.Prefix{}
+	}
+	a, _ := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(a.Unmap(), bits)
+}
+
 // PrefixOf returns an address of this host with the length of its network, as
 // the library has it; invalid if there is none.
 func PrefixOf(a netlink.Addr) netip.Prefix {

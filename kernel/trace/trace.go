@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -100,6 +101,34 @@ type Route struct {
 	Type string
 }
 
+// String writes a route as ip takes it.
+func (r Route) String() string {
+	words := []string{r.Dst.String()}
+	if r.Type != "" {
+		words = []string{r.Type, r.Dst.String()}
+	}
+	if r.Via.IsValid() {
+		words = append(words, "via", r.Via.String())
+	}
+	if r.Dev != "" && r.Type == "" {
+		words = append(words, "dev", r.Dev)
+	}
+	if r.Table != unix.RT_TABLE_MAIN && r.Table != 0 {
+		words = append(words, "table", fmt.Sprint(r.Table))
+	}
+	if name, ok := protocols[r.Protocol]; ok {
+		words = append(words, "proto", name)
+	} else if r.Protocol != 0 {
+		words = append(words, "proto", fmt.Sprint(r.Protocol))
+	}
+	return strings.Join(words, " ")
+}
+
+var protocols = map[int]string{
+	unix.RTPROT_KERNEL: "kernel", unix.RTPROT_BOOT: "boot", unix.RTPROT_STATIC: "static",
+	unix.RTPROT_RA: "ra", unix.RTPROT_DHCP: "dhcp", unix.RTPROT_BIRD: "bird", unix.RTPROT_BGP: "bgp",
+}
+
 var types = map[int]string{
 	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit",
 	unix.RTN_THROW: "throw", unix.RTN_LOCAL: "local",
@@ -125,10 +154,9 @@ func (r *Reader) Lookup(dst, source netip.Addr) (Route, error) {
 // Routes lists the routes of this software in the main table.
 func (r *Reader) Routes() (out []Route, err error) {
 	for _, f := range ipfam.All() {
-		family := ipfam.Pair[int]{netlink.FAMILY_V4, netlink.FAMILY_V6}[f]
 		var list []netlink.Route
 		err := rtnl.Retry(func() (err error) {
-			list, err = r.handle.RouteListFiltered(family, &netlink.Route{Protocol: kernel.RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
+			list, err = r.handle.RouteListFiltered(f.AF(), &netlink.Route{Protocol: kernel.RouteProtocol}, netlink.RT_FILTER_PROTOCOL)
 			return err
 		})
 		if err != nil {
@@ -145,8 +173,7 @@ func (r *Reader) routeOf(from netlink.Route, f ipfam.Family) Route {
 	out := Route{Table: from.Table, Protocol: int(from.Protocol), Type: types[from.Type], Via: addrOf(from.Gw), Dev: r.name(from.LinkIndex)}
 	out.Dst = netip.PrefixFrom(ipfam.Pair[netip.Addr]{netip.IPv4Unspecified(), netip.IPv6Unspecified()}[f], 0)
 	if from.Dst != nil {
-		bits, _ := from.Dst.Mask.Size()
-		out.Dst = netip.PrefixFrom(addrOf(from.Dst.IP), bits)
+		out.Dst = rtnl.NetworkOf(from.Dst)
 	}
 	if len(from.MultiPath) > 0 {
 		out.Via, out.Dev = addrOf(from.MultiPath[0].Gw), r.name(from.MultiPath[0].LinkIndex)
@@ -158,8 +185,7 @@ func (r *Reader) routeOf(from netlink.Route, f ipfam.Family) Route {
 // there is no entry.
 func (r *Reader) Neighbor(dev string, addr netip.Addr) (kernel.MAC, error) {
 	var found kernel.MAC
-	family := ipfam.Pair[int]{netlink.FAMILY_V4, netlink.FAMILY_V6}[ipfam.Of(addr)]
-	err := r.neighbors(dev, family, func(n netlink.Neigh) {
+	err := r.neighbors(dev, ipfam.Of(addr).AF(), func(n netlink.Neigh) {
 		if addrOf(n.IP) == addr && len(n.HardwareAddr) == len(found) {
 			found = kernel.MAC(n.HardwareAddr)
 		}
