@@ -6,6 +6,7 @@ import (
 	"iter"
 	"slices"
 
+	"flannel/internal/ends"
 	"flannel/kernel/rtnl"
 )
 
@@ -26,7 +27,7 @@ func plan[E, K, V comparable](p *pass, t Table[K, V], cache, old map[K]V, want, 
 	w := &work[K, V]{p: p, table: t, cache: cache}
 	have := cache
 	if p.incremental {
-		want, before = Trim(want, before)
+		want, before = ends.Trim(want, before)
 		have = make(map[K]V, len(before))
 		for k := range entries(before, convert) {
 			if v, ok := cache[k]; ok {
@@ -51,17 +52,6 @@ func entries[E, K, V any](list []E, convert func(E) (K, V, bool)) iter.Seq2[K, V
 			}
 		}
 	}
-}
-
-// Trim cuts off what two lists have in common at the start and at the end.
-func Trim[E comparable](a, b []E) (restA, restB []E) {
-	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
-		a, b = a[1:], b[1:]
-	}
-	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
-		a, b = a[:len(a)-1], b[:len(b)-1]
-	}
-	return a, b
 }
 
 // diff compares what is wanted with what is there. want must yield the same

@@ -4,6 +4,7 @@ import (
 	"maps"
 
 	"flannel/backend"
+	"flannel/internal/ends"
 )
 
 // peerChanges are the peers about which something has changed since the pass
@@ -24,7 +25,7 @@ func (r *result) compare(before *result) (c peerChanges) {
 	if before == nil {
 		before = &result{}
 	}
-	head, tail := common(before.peers, r.peers)
+	head, tail := ends.Common(before.peers, r.peers)
 	if head == len(r.peers) && head == len(before.peers) {
 		r.since = before.since
 		return c
@@ -57,17 +58,4 @@ func (r *result) compare(before *result) (c peerChanges) {
 		c.removed = append(c.removed, before.peers[i])
 	}
 	return c
-}
-
-// common returns how many peers two lists have in common at the start, and how
-// many of the rest at the end.
-func common(a, b []backend.PeerStatus) (head, tail int) {
-	n := min(len(a), len(b))
-	for head < n && a[head] == b[head] {
-		head++
-	}
-	for tail < n-head && a[len(a)-1-tail] == b[len(b)-1-tail] {
-		tail++
-	}
-	return head, tail
 }

@@ -4,18 +4,19 @@ import (
 	"net/netip"
 
 	"flannel/backend"
+	"flannel/internal/ends"
 	"flannel/internal/ipfam"
-	"flannel/kernel"
 )
 
 // setPeers takes the peers of a pass. What is known of those that stay is kept.
 func (c *core) setPeers(status []backend.PeerStatus) {
-	was, is := kernel.Trim(c.status, status)
+	head, tail := ends.Common(c.status, status)
+	was, is := c.status[head:len(c.status)-tail], status[head:len(status)-tail]
 	if len(was) == 0 && len(is) == 0 {
 		c.status = status
 		return
 	}
-	moved := c.move(status, was, is)
+	moved := c.move(status, head, was, is)
 	c.suspects, c.asked, c.touched = remap(c.suspects, moved), remap(c.asked, moved), remap(c.touched, moved)
 	flying := c.flying[:0]
 	for _, f := range c.flying {
@@ -39,13 +40,9 @@ func (c *core) setPeers(status []backend.PeerStatus) {
 }
 
 // move puts what is known of the peers at their new places. Only those in was and
-// is differ. It returns the new place of each former one, -1 for none.
-func (c *core) move(status, was, is []backend.PeerStatus) []int32 {
+// is, which begin at head, differ. It returns the new place of each former one, -1 for none.
+func (c *core) move(status []backend.PeerStatus, head int, was, is []backend.PeerStatus) []int32 {
 	before, peers := c.status, c.peers
-	head := 0
-	for head < len(before)-len(was) && head < len(status)-len(is) && before[head] == status[head] {
-		head++
-	}
 	at := make(map[netip.Prefix]int, len(was))
 	for i := range was {
 		if probed(&was[i]) {
