@@ -31,7 +31,7 @@ func decideLink(want Device, have *Link, alias string, taken bool) (linkAction, 
 		return linkCreate, LinkChange{}, nil
 	case taken:
 		return linkKeep, LinkChange{}, fmt.Errorf("device %s belongs to another daemon that is running (its alias is %q)", want.Name, have.Alias)
-	case want.TUN && !isMark(have.Alias):
+	case want.TUN && !Marked(have.Alias):
 		return linkKeep, LinkChange{}, fmt.Errorf("device %s exists and is not ours", want.Name)
 	case !compatible(want, *have):
 		return linkReplace, LinkChange{}, nil

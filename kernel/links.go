@@ -87,7 +87,7 @@ func (p *pass) applyLink(d Device) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if have != nil && isMark(have.Alias) && have.Alias != p.r.scope.alias() {
+	if have != nil && Marked(have.Alias) && have.Alias != p.r.scope.alias() {
 		p.r.log.Info("device taken over from a daemon that is gone", "dev", d.Name, "alias", have.Alias)
 	}
 	switch action {
@@ -118,7 +118,7 @@ func (p *pass) applyLink(d Device) (bool, error) {
 // is ours or that of a daemon that is gone.
 func (p *pass) createLink(d Device) error {
 	for _, name := range slices.Sorted(maps.Keys(p.r.links)) {
-		if l := p.r.links[name]; InTheWay(d, l) && l.Name != d.Name && isMark(l.Alias) && !p.r.belongsToOther(l) {
+		if l := p.r.links[name]; InTheWay(d, l) && l.Name != d.Name && Marked(l.Alias) && !p.r.belongsToOther(l) {
 			p.r.forgetLink(l.Index)
 			if err := p.r.backing.Links.Delete(l.Index); err != nil {
 				return fmt.Errorf("delete device %s, which is in the way of %s: %w", l.Name, d.Name, err)

@@ -34,10 +34,6 @@ func ReadAddrs(handle *netlink.Handle) ([]HostAddr, error) {
 	return list, nil
 }
 
-// Marked reports whether the alias of a device says that this software has made
-// it, whichever instance.
-func Marked(alias string) bool { return isMark(alias) }
-
 // AnyInstanceRuns reports whether a daemon of this software runs in the current
 // network namespace, as far as its lock shows.
 func AnyInstanceRuns(dir string) bool { return slices.ContainsFunc(locks(dir), locked) }

@@ -19,8 +19,9 @@ func (s Scope) alias() string { return strings.TrimSpace(aliasWord + " " + short
 // Scope.Instance has made.
 func Alias(instance string) string { return Scope{Instance: instance}.alias() }
 
-// isMark reports whether an alias is the mark of any instance.
-func isMark(alias string) bool {
+// Marked reports whether the alias of a device says that this software has made
+// it, whichever instance.
+func Marked(alias string) bool {
 	return alias == aliasWord || strings.HasPrefix(alias, aliasWord+" ")
 }
 
@@ -29,7 +30,7 @@ func isMark(alias string) bool {
 // another name if its flags change.
 func (r *Reconciler) belongsToOther(l Link) bool {
 	instance := strings.TrimSpace(strings.TrimPrefix(l.Alias, aliasWord))
-	return isMark(l.Alias) && l.Alias != r.scope.alias() && r.backing.Alive(instance)
+	return Marked(l.Alias) && l.Alias != r.scope.alias() && r.backing.Alive(instance)
 }
 
 // inside reports whether a destination lies in one of our networks.
@@ -140,7 +141,7 @@ func (r *Reconciler) ranBefore() bool {
 		return true
 	}
 	for _, l := range r.links {
-		if isMark(l.Alias) {
+		if Marked(l.Alias) {
 			return true
 		}
 	}
