@@ -44,7 +44,9 @@ type core struct {
 	suspects map[int32]struct{}
 	// asked are the peers that somebody asked for.
 	asked map[int32]struct{}
-	// touched are on-demand peers whose entries traffic has just put.
+	// put are the subnets of on-demand peers whose entries traffic has just put,
+	// touched those of them that are known as peers.
+	put     map[netip.Prefix]struct{}
 	touched map[int32]struct{}
 	flying  []flight
 	seq     uint16
@@ -87,7 +89,7 @@ type request struct {
 }
 
 func newCore() *core {
-	return &core{suspects: map[int32]struct{}{}, asked: map[int32]struct{}{}, touched: map[int32]struct{}{}}
+	return &core{suspects: map[int32]struct{}{}, asked: map[int32]struct{}{}, touched: map[int32]struct{}{}, put: map[netip.Prefix]struct{}{}}
 }
 
 // probed reports whether a peer has something to probe.
@@ -224,15 +226,23 @@ func (c *core) judged(i int32, now time.Duration) {
 	c.settle(i, now)
 }
 
-// touch notes that traffic has put the entries of a peer.
-func (c *core) touch(subnet netip.Prefix) {
+// touch notes that traffic has put the entries of a peer. Whoever calls it has a
+// packet waiting: takePut looks for the peer.
+func (c *core) touch(subnet netip.Prefix) { c.put[subnet] = struct{}{} }
+
+// takePut finds the peers that touch has noted.
+func (c *core) takePut() {
+	if len(c.put) == 0 {
+		return
+	}
 	for i := range c.status {
-		if c.status[i].Subnet == subnet && probed(&c.status[i]) {
+		if _, ok := c.put[c.status[i].Subnet]; ok && probed(&c.status[i]) {
 			c.peers[i].touch()
 			c.touched[int32(i)] = struct{}{}
-			return
+			delete(c.put, c.status[i].Subnet)
 		}
 	}
+	clear(c.put)
 }
 
 // ask has a peer probed at once.

@@ -10,6 +10,7 @@ import (
 // nothing is to be done.
 func (c *core) due(now time.Duration) (request, time.Duration, bool) {
 	c.expire(now)
+	c.takePut()
 	if i, ok := c.pickAsked(now); ok {
 		c.lastAsked = now
 		return c.launch(i, now), 0, true
