@@ -1,5 +1,11 @@
 package doctor
 
+import (
+	"fmt"
+	"io"
+	"slices"
+)
+
 // Check is one thing that is looked at.
 type Check struct {
 	// Name is one word.
@@ -61,6 +67,30 @@ func Preflight() []Check {
 		cniConf,
 		leftovers,
 	}
+}
+
+// Explain writes what the documentation says about a check; it reports false if there
+// is none of that name.
+func Explain(w io.Writer, name string) bool {
+	all := slices.Concat(Checks(), Preflight())
+	i := slices.IndexFunc(all, func(c Check) bool { return c.Name == name })
+	if i < 0 {
+		return false
+	}
+	c := all[i]
+	fmt.Fprintf(w, "%s\n\n%s\n\n%s\n\nMore, in the source code of flanneld: %s, Documentation/%s\n", c.Name, c.About, c.Means, c.Page(), c.More)
+	return true
+}
+
+// Names lists the checks.
+func Names() []string {
+	var out []string
+	for _, c := range slices.Concat(Checks(), Preflight()) {
+		if !slices.Contains(out, c.Name) {
+			out = append(out, c.Name)
+		}
+	}
+	return out
 }
 
 // Page returns the section of the documentation about a check.

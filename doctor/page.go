@@ -22,7 +22,7 @@ flanneld doctor --preflight -config net-conf.json                             # 
 1. routes: packets for 10.244.3.0/24 (node-c) take a route of others: 10.244.3.0/24 via 192.0.2.1 dev eth0 proto static
    Packets for pods of that node take another path and are lost. ...
    Run: ip route del 10.244.3.0/24 via 192.0.2.1 dev eth0 proto static
-   See: Documentation/doctor.md#routes
+   See: flanneld doctor -explain routes
 
 node-a: 1 finding in 14 checks
 ` + "```" + `
@@ -33,7 +33,8 @@ node-a: 1 finding in 14 checks
 | ` + "`-preflight`" + ` | check whether flanneld can be installed on this host, in place of a flanneld that runs; needs ` + "`-config`" + ` |
 | ` + "`-config`" + ` | the network configuration that is to be used, the file that becomes ` + "`net-conf.json`" + ` or etcd's ` + "`config`" + ` |
 | ` + "`-v`" + ` | also show what may be harmless, such as packet filter rules with conditions that doctor does not understand |
-| ` + "`-bundle`" + ` | write what an issue report needs to this tar.gz file: the report, devices, addresses, routes, rules, neighbors, the daemon's pages. It contains names and addresses of nodes, but no keys, tokens or passwords: only sources without them are read |
+| ` + "`-explain`" + ` | print what this page says about a check, and examine nothing: ` + "`-explain routes`" + ` |
+| ` + "`-bundle`" + ` | write what an issue report needs to this tar.gz file, which must not exist yet: the report, devices, addresses, routes, rules, neighbors, the daemon's pages. It contains names and addresses of nodes, but no keys, tokens or passwords: only sources without them are read |
 | ` + "`-daemon`" + ` | address of the daemon's health port; without it the socket beside ` + "`subnet.env`" + ` is asked, or port 8081 of this host if there is no socket |
 | ` + "`-cni-conf-dir`" + ` | the runtime's folder of network configurations, ` + "`/etc/cni/net.d`" + ` by default; our manifest and chart mount it read-only |
 | ` + "`-subnet-file`" + ` | the daemon's ` + "`--subnet-file`" + ` |

@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
+
+	"flannel/internal/printable"
 )
 
 // Version is that of the JSON that a Report is written as. It changes if a field is
@@ -79,28 +82,31 @@ func (r Report) WriteText(w io.Writer, verbose bool) {
 		}
 	}
 	for _, u := range r.Unread {
-		fmt.Fprintf(w, "Not read: %s: %s\n", u.Source, u.Problem)
+		writeLine(w, "Not read: %s: %s", u.Source, u.Problem)
 	}
 	if len(r.Unread) > 0 {
-		fmt.Fprintln(w)
+		writeLine(w, "")
 	}
 	if verbose {
-		fmt.Fprint(w, "Checked:")
-		for _, name := range r.Checked {
-			fmt.Fprint(w, " ", name)
-		}
-		fmt.Fprint(w, "\n")
+		writeLine(w, "Checked: %s", strings.Join(r.Checked, " "))
 	}
-	fmt.Fprintf(w, "%s: %s\n", r.Host, r.summary())
+	writeLine(w, "%s: %s", r.Host, r.summary())
 }
 
 func writeFinding(w io.Writer, head string, found Finding) {
-	fmt.Fprintf(w, "%s%s: %s\n", head, found.Check, found.Problem)
-	fmt.Fprintf(w, "   %s\n", found.Meaning)
+	writeLine(w, "%s%s: %s", head, found.Check, found.Problem)
+	writeLine(w, "   %s", found.Meaning)
 	if found.Command != "" {
-		fmt.Fprintf(w, "   Run: %s\n", found.Command)
+		writeLine(w, "   Run: %s", found.Command)
 	}
-	fmt.Fprintf(w, "   See: %s\n\n", found.Page)
+	writeLine(w, "   See: flanneld doctor -explain %s", found.Check)
+	writeLine(w, "")
+}
+
+// writeLine writes one line of text, whatever the names and messages of others in it
+// hold.
+func writeLine(w io.Writer, format string, args ...any) {
+	fmt.Fprintln(w, printable.Text(fmt.Sprintf(format, args...)))
 }
 
 func (r Report) summary() string {

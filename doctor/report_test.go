@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
 
@@ -24,6 +25,31 @@ func TestText(t *testing.T) {
 	examined().WriteText(&verbose, true)
 	golden.Equal(t, quiet.String(), "testdata/report.txt")
 	golden.Equal(t, verbose.String(), "testdata/report_verbose.txt")
+}
+
+// TestWhatOthersHaveWritten must not steer the terminal.
+func TestWhatOthersHaveWritten(t *testing.T) {
+	const evil = "\x1b[2J\r\n1. fine\u202e"
+	r := Examine(evil, &Facts{Unread: []Unread{{"store", evil}}}, []Check{
+		{Name: "broken", Find: func(*Facts) []Finding { return []Finding{{Problem: evil, Command: evil}, {Problem: evil, Note: true}} }},
+	})
+	var text bytes.Buffer
+	r.WriteText(&text, true)
+	if got := text.String(); strings.ContainsAny(got, "\x1b\r\u202e") || strings.Contains(got, "\n1. fine") || strings.Count(got, `\x1b[2J\r\n1. fine\u202e`) != 5 {
+		t.Errorf("got\n%q", got)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	for _, name := range Names() {
+		var text bytes.Buffer
+		if !Explain(&text, name) || !strings.HasPrefix(text.String(), name+"\n\n") || !strings.Contains(text.String(), "Documentation/doctor.md#"+name) {
+			t.Errorf("%s: got\n%s", name, &text)
+		}
+	}
+	if Explain(io.Discard, "none") {
+		t.Error("a check that does not exist is explained")
+	}
 }
 
 func TestJSON(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +33,8 @@ type doctorFlags struct {
 	bundle  string
 	config  string
 	verbose bool
+	// explain names a check that is to be explained.
+	explain string
 	// preflight checks a host on which flanneld is to be installed.
 	preflight bool
 	gather    gather.Options
@@ -42,7 +45,8 @@ func newDoctorFlagSet(o *doctorFlags) *flag.FlagSet {
 	o.gather.Access = accessOf
 	fs := flag.NewFlagSet("doctor", flag.ContinueOnError)
 	fs.StringVar(&o.output, "o", "text", "`format`: text or json")
-	fs.StringVar(&o.bundle, "bundle", "", "write what an issue report needs to this `file` (tar.gz), without secrets")
+	fs.StringVar(&o.bundle, "bundle", "", "write what an issue report needs to this new `file` (tar.gz), without secrets")
+	fs.StringVar(&o.explain, "explain", "", "explain a `check`, and examine nothing")
 	fs.BoolVar(&o.preflight, "preflight", false, "check a host on which flanneld is to be installed with -config")
 	fs.StringVar(&o.config, "config", "", "network configuration `file` for -preflight")
 	fs.BoolVar(&o.verbose, "v", false, "also show what may be harmless")
@@ -62,6 +66,10 @@ func runDoctor(c command, args []string, stdout io.Writer) error {
 	switch {
 	case fs.NArg() > 0:
 		return usageError{fmt.Errorf("argument %q is not a flag", fs.Arg(0))}
+	case o.explain != "" && doctor.Explain(stdout, o.explain):
+		return nil
+	case o.explain != "":
+		return usageError{fmt.Errorf("-explain %s: the checks are %s", o.explain, strings.Join(doctor.Names(), ", "))}
 	case o.output != "text" && o.output != "json":
 		return usageError{fmt.Errorf("-o %s: use text or json", o.output)}
 	case o.preflight != (o.config != ""):

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -35,11 +36,19 @@ const maxOutput = 16 << 20
 // Bundle packs what an issue report needs. Only what is known to hold no secrets is
 // taken: of network configurations of the runtime names and types, not their text.
 func Bundle(ctx context.Context, path string, o Options, r doctor.Report) (err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	// What is there may be somebody's link to another file.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return errors.New("it exists already: remove it, or name another file")
+	}
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+	defer func() {
+		if err = errors.Join(err, f.Close()); err != nil {
+			_ = os.Remove(path)
+		}
+	}()
 	packed := gzip.NewWriter(f)
 	out := tar.NewWriter(packed)
 	add := func(name string, text []byte) {

@@ -41,3 +41,29 @@ func TestABundleHoldsNoSecrets(t *testing.T) {
 		t.Errorf("%v %v", info, err)
 	}
 }
+
+func TestABundleOverwritesNothing(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	if err := os.WriteFile(file, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(dir, "none"), filepath.Join(dir, "dangling")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"file", "link", "dangling"} {
+		err := Bundle(t.Context(), filepath.Join(dir, name), Options{}, doctor.Report{})
+		if err == nil || err.Error() != "it exists already: remove it, or name another file" {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if text, err := os.ReadFile(file); string(text) != "mine" {
+		t.Errorf("got %q, %v", text, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "none")); err == nil {
+		t.Error("a file was made through a link")
+	}
+}

@@ -1,0 +1,22 @@
+// Package printable makes text that others have written safe for a terminal.
+package printable
+
+import (
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// Text escapes as Go does what a terminal would obey or not show: control
+// characters, line ends, and marks that change the direction of text.
+func Text(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
+}
