@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"flannel/internal/ipfam"
@@ -34,11 +35,14 @@ var addresses = Check{
 		type owner struct{ container, dev string }
 		owners := map[owner]bool{}
 		var reserved ipfam.Pair[int]
-		dir := ""
+		var dirs []string
 		for _, r := range f.Reservations {
 			reserved[ipfam.Of(r.Addr)]++
 			if r.Age > settled {
-				owners[owner{r.Container, r.Dev}], dir = true, r.Dir
+				owners[owner{r.Container, r.Dev}] = true
+				if !slices.Contains(dirs, r.Dir) {
+					dirs = append(dirs, r.Dir)
+				}
 			}
 		}
 		leaked := len(owners) - f.podInterfaces()
@@ -46,8 +50,8 @@ var addresses = Check{
 			return nil
 		}
 		found := Finding{
-			Problem: fmt.Sprintf("at least %d containers that are gone still have addresses in %s", leaked, dir),
-			Command: fmt.Sprintf(`cd %s && pods=$(crictl pods -q --no-trunc) && for a in *[.:]*; do echo "$pods" | grep -q "^$(head -c64 $a)" || rm -v $a; done`, dir),
+			Problem: fmt.Sprintf("at least %d containers that are gone still have addresses in %s", leaked, strings.Join(dirs, ", ")),
+			Command: freeLeaked(dirs),
 			Note:    true,
 		}
 		for family, own := range ipfam.Prefixes(f.own()) {
@@ -62,6 +66,18 @@ var addresses = Check{
 		}
 		return []Finding{found}
 	},
+}
+
+// freeLeaked returns the command that frees the addresses of containers that the
+// runtime does not know. It frees nothing if the runtime cannot be asked or names no
+// pod, and none that a plugin may be at work with: the runtime names a pod only later.
+func freeLeaked(dirs []string) string {
+	words := make([]string, len(dirs))
+	for i, dir := range dirs {
+		words[i] = shell(dir)
+	}
+	return fmt.Sprintf(`pods=$(crictl pods -q --no-trunc) && [ -n "$pods" ] && find %s -type f -mmin +%d -name '[0-9a-f]*[.:]*' | `+
+		`while read -r a; do grep -qF "$pods" "$a" || { rm "$a" && echo "freed $a"; }; done`, strings.Join(words, " "), int(settled.Minutes()))
 }
 
 // podInterfaces counts the host's ends of pods' interfaces; those of others may be

@@ -24,9 +24,10 @@ var cniConf = Check{
 		if len(first) == 0 {
 			return nil
 		}
+		file := f.CNIConfDir + "/" + first[0]
 		return []Finding{{
 			Problem: fmt.Sprintf("%s is ahead of %s in %s", strings.Join(first, ", "), install.ConfName, f.CNIConfDir),
-			Command: fmt.Sprintf("mv %s/%s{,.disabled}", f.CNIConfDir, first[0]),
+			Command: fmt.Sprintf("mv %s %s", shell(file), shell(file+".disabled")),
 		}}
 	},
 }

@@ -65,7 +65,7 @@ func (f *Facts) leftDevices() []Finding {
 		if plugin != "" && f.wanted(ipfam.Host(a.Addr.Addr())) {
 			out = append(out, Finding{
 				Problem: fmt.Sprintf("%s of %s has the address %s inside the network", a.Dev, plugin, a.Addr),
-				Command: "ip link del " + a.Dev,
+				Command: "ip link del " + shell(a.Dev),
 			})
 		}
 	}

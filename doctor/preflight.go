@@ -69,7 +69,7 @@ var rights = Check{
 		if len(f.Kernel.Lacks) == 0 {
 			return nil
 		}
-		return []Finding{{Problem: "this process lacks " + strings.Join(f.Kernel.Lacks, ", "), Command: "sudo flanneld doctor --preflight -config " + f.Wanted.File}}
+		return []Finding{{Problem: "this process lacks " + strings.Join(f.Kernel.Lacks, ", "), Command: "sudo flanneld doctor --preflight -config " + shell(f.Wanted.File)}}
 	},
 }
 
@@ -146,5 +146,5 @@ var port = Check{
 
 // another says what to do about a device that is in the way.
 func another(l kernel.Link, or string) string {
-	return fmt.Sprintf("ip link del %s, if its plugin is gone; or %s on all nodes", l.Name, or)
+	return fmt.Sprintf("ip link del %s, if its plugin is gone; or %s on all nodes", shell(l.Name), or)
 }

@@ -50,7 +50,7 @@ func (f *Facts) publicOn(a netip.Addr) []Finding {
 	case inner:
 		return []Finding{{Problem: fmt.Sprintf("the public address %s is on %s, which other nodes do not reach", a, dev.Name), Command: correct}}
 	case !dev.Up:
-		return []Finding{{Problem: fmt.Sprintf("the public address %s is on %s, which is down", a, dev.Name), Command: "ip link set " + dev.Name + " up"}}
+		return []Finding{{Problem: fmt.Sprintf("the public address %s is on %s, which is down", a, dev.Name), Command: "ip link set " + shell(dev.Name) + " up"}}
 	}
 	return []Finding{{Problem: fmt.Sprintf("the public address %s is on %s, but the uplink is %s", a, dev.Name, up.Name), Command: correct, Note: true}}
 }

@@ -197,7 +197,7 @@ func TestTroubles(t *testing.T) {
 		sh(t, h, "mkdir -p /run/cni; touch /run/cni/05-cilium.conflist /run/cni/10-flannel.conflist")
 		out, code := examine(t, h, "-cni-conf-dir=/run/cni")
 		if code != 1 || !strings.Contains(out, "05-cilium.conflist is ahead of 10-flannel.conflist") ||
-			!strings.Contains(out, "Run: mv /run/cni/05-cilium.conflist{,.disabled}") {
+			!strings.Contains(out, "Run: mv /run/cni/05-cilium.conflist /run/cni/05-cilium.conflist.disabled\n") {
 			t.Errorf("exit code %d\n%s", code, out)
 		}
 	})
