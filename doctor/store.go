@@ -26,6 +26,8 @@ type Store struct {
 // Endpoint is a server of the store.
 type Endpoint struct {
 	URL string
+	// Proxy is what the daemon reaches it through; empty for none.
+	Proxy string
 	// Err is why it does not answer.
 	Err error
 	// Ahead is how far its clock is ahead of this host's, to the second.
@@ -48,7 +50,7 @@ const (
 
 var store = Check{
 	Name: "store",
-	About: "The store of leases answers at the addresses that the daemon uses, its clock and this host's agree within a minute, and neither this node's " +
+	About: "The store of leases answers at the addresses that the daemon uses, through the daemon's proxy if it has one, its clock and this host's agree within a minute, and neither this node's " +
 		"certificate or token nor a certificate of the store has expired. It is a note that one of several servers does not answer, that the clocks differ by more " +
 		"than five seconds, and that less than a tenth of a certificate's time, and less than a week, is left. In another container than the daemon's this is not looked at.",
 	Means: "This node learns of no new peer, and others do not learn of it. Pods that reach each other go on doing so.",
@@ -68,7 +70,14 @@ func (f *Facts) unanswered() []Finding {
 	s := f.Store
 	for _, e := range s.Endpoints {
 		if e.Err != nil {
-			out = append(out, Finding{Problem: fmt.Sprintf("%s at %s does not answer: %v", s.Name, e.URL, e.Err), Command: "curl -kv " + e.URL + "/version"})
+			through, option := "", ""
+			if e.Proxy != "" {
+				through, option = " through the proxy "+e.Proxy, "-x "+shell(e.Proxy)+" "
+			}
+			out = append(out, Finding{
+				Problem: fmt.Sprintf("%s at %s%s does not answer: %v", s.Name, e.URL, through, e.Err),
+				Command: fmt.Sprintf("curl -kv %s%s/version", option, shell(e.URL)),
+			})
 		}
 	}
 	said := slices.ContainsFunc(f.Daemon.Ready, func(line string) bool { return strings.HasPrefix(line, "store: ") })

@@ -1,8 +1,13 @@
 package main
 
 import (
+	"cmp"
+	"net/http"
+	"net/url"
 	"os"
 	"strings"
+
+	"golang.org/x/net/http/httpproxy"
 
 	"flannel/doctor/gather"
 	"flannel/subnet/etcd"
@@ -16,9 +21,17 @@ func accessOf(args, environ []string) (gather.Access, error) {
 	if err != nil {
 		return gather.Access{}, err
 	}
+	getenv := func(name string) string {
+		value, _ := lookup(environ, name)
+		return value
+	}
+	proxies := proxiesOf(getenv)
 	if !o.kubeSubnetMgr {
 		config, err := etcd.TLS(etcd.Options{KeyFile: o.etcdKeyFile, CertFile: o.etcdCertFile, CAFile: o.etcdCAFile})
-		a := gather.Access{Name: "etcd", TLS: config, Page: "/version"}
+		a := gather.Access{Name: "etcd", TLS: config, Page: "/version", Proxy: func(r *http.Request) (*url.URL, error) {
+			// The client of etcd takes the proxy for HTTPS, whatever the scheme.
+			return proxies(&url.URL{Scheme: "https", Host: r.URL.Host})
+		}}
 		for _, at := range o.endpoints() {
 			scheme, _, found := strings.Cut(at, "://")
 			switch {
@@ -33,16 +46,22 @@ func accessOf(args, environ []string) (gather.Access, error) {
 		}
 		return a, err
 	}
-	getenv := func(name string) string {
-		value, _ := lookup(environ, name)
-		return value
-	}
 	host, _ := os.Hostname()
 	a := gather.Access{Name: "the API server", Page: "/version"}
 	if name := kube.NodeName(getenv, host); name != "" {
 		a.Page = "/api/v1/nodes/" + name
 	}
-	at, config, token, err := kube.Access(kube.Options{Kubeconfig: o.kubeConfigFile, APIURL: o.kubeAPIURL})
-	a.URLs, a.TLS, a.Token = []string{at}, config, token
+	reach, err := kube.Access(kube.Options{Kubeconfig: o.kubeConfigFile, APIURL: o.kubeAPIURL})
+	a.URLs, a.TLS, a.Token, a.Proxy = []string{reach.URL}, reach.TLS, reach.Token, reach.Proxy
+	if a.Proxy == nil {
+		a.Proxy = func(r *http.Request) (*url.URL, error) { return proxies(r.URL) }
+	}
 	return a, err
+}
+
+// proxiesOf returns which proxy a program with this environment uses for a URL.
+func proxiesOf(getenv func(string) string) func(*url.URL) (*url.URL, error) {
+	either := func(name string) string { return cmp.Or(getenv(name), getenv(strings.ToLower(name))) }
+	c := httpproxy.Config{HTTPProxy: either("HTTP_PROXY"), HTTPSProxy: either("HTTPS_PROXY"), NoProxy: either("NO_PROXY")}
+	return c.ProxyFunc()
 }

@@ -30,6 +30,9 @@ type Access struct {
 	TLS  *tls.Config
 	// Token is sent along if it is not empty.
 	Token string
+	// Proxy is which proxy a request goes through, as the daemon has it in its
+	// environment; without it none does.
+	Proxy func(*http.Request) (*url.URL, error)
 	// Page is what is asked for: of the API server the Node of this host.
 	Page string
 }
@@ -121,7 +124,12 @@ func (a Access) ask(ctx context.Context, at string) (doctor.Endpoint, []byte) {
 	if a.Token != "" {
 		req.Header.Set("Authorization", "Bearer "+a.Token)
 	}
-	client := http.Client{Transport: &http.Transport{TLSClientConfig: a.TLS, DisableKeepAlives: true, Proxy: http.ProxyFromEnvironment}}
+	if a.Proxy != nil {
+		if through, err := a.Proxy(req); err == nil && through != nil {
+			e.Proxy = through.Redacted()
+		}
+	}
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: a.TLS, DisableKeepAlives: true, Proxy: a.Proxy}}
 	began := time.Now()
 	resp, err := client.Do(req)
 	if err != nil {

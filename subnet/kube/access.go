@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -163,25 +165,35 @@ func (m *Manager) AccessChanged(ctx context.Context) error {
 	}
 }
 
-// Access returns where and with what a manager with these options reaches the API
-// server, for programs that look at it.
-func Access(o Options) (url string, config *tls.Config, token string, err error) {
+// Reach is where and with what the API server is reached.
+type Reach struct {
+	URL   string
+	TLS   *tls.Config
+	Token string
+	// Proxy is that of the kubeconfig; nil leaves it to the environment.
+	Proxy func(*http.Request) (*url.URL, error)
+}
+
+// Access returns how a manager with these options reaches the API server, for
+// programs that look at it.
+func Access(o Options) (Reach, error) {
 	c, err := restConfig(o)
 	if err != nil {
-		return "", nil, "", err
+		return Reach{}, err
 	}
-	if config, err = rest.TLSConfigFor(c); err != nil {
-		return "", nil, "", err
+	config, err := rest.TLSConfigFor(c)
+	if err != nil {
+		return Reach{}, err
 	}
-	token = c.BearerToken
+	token := c.BearerToken
 	if c.BearerTokenFile != "" {
 		text, err := os.ReadFile(c.BearerTokenFile)
 		if err != nil {
-			return "", nil, "", err
+			return Reach{}, err
 		}
 		token = strings.TrimSpace(string(text))
 	}
-	return c.Host, config, token, nil
+	return Reach{c.Host, config, token, c.Proxy}, nil
 }
 
 // NodeName returns the name of this host's Node that the environment and the host
