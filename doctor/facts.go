@@ -33,6 +33,8 @@ type Facts struct {
 	Settings  map[string]string
 	Overflows Overflows
 	Checksums Checksums
+	// KubeProxy is set if rules of kube-proxy are on this host.
+	KubeProxy bool
 	// Drops are the rules of the packet filter that may drop one of Packets.
 	Drops []Drop
 	// CNIConfs are the names of the network configurations in CNIConfDir, in the
@@ -118,15 +120,31 @@ func isOverlay(l kernel.Link) bool {
 	return kind && (kernel.Marked(l.Alias) || strings.HasPrefix(l.Name, "flannel"))
 }
 
-// overlays returns the devices of the overlay.
+// overlays returns the devices of this overlay: those that its daemon names, or else
+// those with an address in this node's subnet. A host may have several overlays.
 func (f *Facts) overlays() []kernel.Link {
-	var out []kernel.Link
+	var all, own []kernel.Link
+	subnets := f.own()
 	for _, l := range f.Links {
-		if isOverlay(l) {
-			out = append(out, l)
+		if !isOverlay(l) {
+			continue
+		}
+		all = append(all, l)
+		if slices.ContainsFunc(f.Addrs, func(a kernel.HostAddr) bool {
+			return a.Dev == l.Name && subnets[ipfam.Of(a.Addr.Addr())].Contains(a.Addr.Addr())
+		}) {
+			own = append(own, l)
 		}
 	}
-	return out
+	switch s := f.Daemon.Status; {
+	case s != nil && s.Devices != nil: // null is no list
+		return slices.DeleteFunc(all, func(l kernel.Link) bool {
+			return !slices.ContainsFunc(s.Devices, func(d network.DeviceStatus) bool { return d.Name == l.Name })
+		})
+	case len(own) > 0:
+		return own
+	}
+	return all
 }
 
 // uplink returns the interface that carries the overlay, as far as that is known.

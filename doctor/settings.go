@@ -2,26 +2,58 @@ package doctor
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"flannel/internal/ipfam"
 	"flannel/internal/sysctl"
+	"flannel/kernel"
 )
 
 var settings = Check{
 	Name: "settings",
 	About: "The kernel settings (`sysctl`) are as pods need them: forwarding for the host and for each device on the path, " +
-		"`br_netfilter`, the check of source addresses, the limit of the neighbor tables, if they are full while this runs.",
+		"`br_netfilter` where kube-proxy is, the check of source addresses if the host has several uplinks, the limit of the neighbor tables, if they are " +
+		"full while this runs.",
 	Means: "This host silently drops packets of pods. The command has effect until the next boot; put the setting into `/etc/sysctl.d` as well.",
 	More:  "troubleshooting.md#this-host",
 	Find: func(f *Facts) []Finding {
 		var out []Finding
 		up, _ := f.uplink()
 		for _, p := range sysctl.Find(f.setting, f.families(), up.Name) {
-			out = append(out, Finding{Problem: p.Text, Command: p.Command})
+			out = append(out, Finding{Problem: p.Text, Command: p.Command, Note: !f.matters(p.Where, up)})
 		}
 		return slices.Concat(out, f.deviceSettings(), f.neighborLimit())
 	},
+}
+
+// matters reports whether a setting does so on this host.
+func (f *Facts) matters(where sysctl.Where, up kernel.Link) bool {
+	switch where {
+	case sysctl.WithServices:
+		return f.KubeProxy
+	case sysctl.WithSeveralUplinks:
+		all := 0
+		for _, l := range f.Links {
+			if l.Index == up.Index || f.isUplink(l) {
+				all++
+			}
+		}
+		return all > 1
+	}
+	return true
+}
+
+// isUplink reports whether packets of other hosts may come in by a device: it has an
+// address, and is not one of pods, containers or virtual machines.
+func (f *Facts) isUplink(l kernel.Link) bool {
+	if !l.Up || isOverlay(l) || l.Kind == "bridge" || l.Kind == "dummy" {
+		return false
+	}
+	return slices.ContainsFunc(f.Addrs, func(a kernel.HostAddr) bool {
+		inside := slices.ContainsFunc(f.Networks(), func(n netip.Prefix) bool { return n.Contains(a.Addr.Addr()) })
+		return a.Dev == l.Name && a.Addr.Addr().Is4() && a.Addr.Addr().IsGlobalUnicast() && !inside
+	})
 }
 
 func (f *Facts) setting(name string) string { return f.Settings[name] }

@@ -68,6 +68,7 @@ func Gather(ctx context.Context, o Options) *doctor.Facts {
 		f.Settings[name] = sysctl.Read(o.Sysctl, name)
 	}
 	g.filters()
+	f.KubeProxy = g.kubeProxy()
 	f.CNIConfDir = o.CNIConfDir
 	f.CNIConfs = cniConfs(o.CNIConfDir)
 	if e := f.SubnetFile.Env; e != nil {

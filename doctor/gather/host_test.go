@@ -230,3 +230,26 @@ func TestWrongChecksums(t *testing.T) {
 		}
 	}
 }
+
+func TestKubeProxyIsSeen(t *testing.T) {
+	for name, commands := range map[string][]string{
+		"iptables": {"iptables-nft -t nat -N KUBE-SERVICES"},
+		"nftables": {"nft add table ip kube-proxy", "nft add chain ip kube-proxy services"},
+		"ipvs":     {"ip link add kube-ipvs0 type bridge"},
+		"none":     {"iptables-nft -t nat -N KUBE-MARK-MASQ", "nft add table ip x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns := nstest.New(t)
+			for _, command := range commands {
+				tool, args, _ := strings.Cut(command, " ")
+				ns.Tool(tool, args)
+			}
+			var f *doctor.Facts
+			o := hostOptions(t)
+			ns.Do(func() { f = Gather(t.Context(), o) })
+			if f.KubeProxy != (name != "none") {
+				t.Errorf("got %v", f.KubeProxy)
+			}
+		})
+	}
+}

@@ -20,7 +20,20 @@ type Problem struct {
 	Text string
 	// Command sets it right until the next boot.
 	Command string
+	// Where is on which hosts it matters.
+	Where Where
 }
+
+// Where is on which hosts a setting matters.
+type Where int
+
+// A setting matters everywhere, where kube-proxy or the like serves Services, or where
+// packets may come in by one interface and the answers go out by another.
+const (
+	Everywhere Where = iota
+	WithServices
+	WithSeveralUplinks
+)
 
 // Check reads the settings below root that matter to the families that are on
 // and to the uplink.
@@ -74,7 +87,7 @@ func (h host) forwarding(name, family string) []Problem {
 	if h.read(name) != "0" {
 		return nil
 	}
-	return []Problem{{name + " is 0: the host forwards no " + family + " packets of pods", "sysctl -w " + name + "=1"}}
+	return []Problem{{name + " is 0: the host forwards no " + family + " packets of pods", "sysctl -w " + name + "=1", Everywhere}}
 }
 
 func (h host) bridge(tool string) []Problem {
@@ -82,9 +95,9 @@ func (h host) bridge(tool string) []Problem {
 	const effect = ": pods on one bridge may not reach each other through a Service"
 	switch h.read(name) {
 	case "":
-		return []Problem{{"the kernel module br_netfilter is not loaded" + effect, "modprobe br_netfilter"}}
+		return []Problem{{"the kernel module br_netfilter is not loaded" + effect, "modprobe br_netfilter", WithServices}}
 	case "0":
-		return []Problem{{name + " is 0" + effect, "sysctl -w " + name + "=1"}}
+		return []Problem{{name + " is 0" + effect, "sysctl -w " + name + "=1", WithServices}}
 	}
 	return nil
 }
@@ -103,6 +116,6 @@ func (h host) reversePath(uplink string) []Problem {
 	}
 	return []Problem{{
 		name + " is 1: packets that come in by another way than the answer would go out are dropped",
-		"sysctl -w " + name + "=2",
+		"sysctl -w " + name + "=2", WithSeveralUplinks,
 	}}
 }
