@@ -18,9 +18,11 @@ type Backing struct {
 	Addrs     Table[AddrKey, struct{}]
 	FDB       Table[FDBKey, FDBValue]
 	Neighbors Table[NeighborKey, MAC]
-	Routes    Table[RouteKey, RouteValue]
+	// Routes lists routes of the same key one after the other, beginning with
+	// the one that wins.
+	Routes Table[RouteKey, RouteValue]
 	// FindRoutes returns those of the routes that are in the main table,
-	// whoever made them.
+	// whoever made them; of several with the same key, the one that wins.
 	FindRoutes func(keys []RouteKey) (map[RouteKey]RouteValue, error)
 	// FDBAges passes the FDB entries of a device with the time since the last
 	// packet that used them.
@@ -94,8 +96,8 @@ type Selection struct {
 	Devices []int
 	// Unmarked asks for the routes that flannel may have made, too.
 	Unmarked bool
-	// Others asks for all IPv4 routes.
-	Others bool
+	// Others asks for all routes of the families for which it is set.
+	Others ipfam.Pair[bool]
 }
 
 // Entry is one entry of a table.
@@ -143,10 +145,14 @@ type NeighborKey struct {
 	Addr netip.Addr
 }
 
-// RouteKey is what two routes of the main table differ in.
+// RouteKey is what two routes of the main table differ in. Others may put a
+// route of the same key in front of ours.
 type RouteKey struct {
 	Dst    netip.Prefix
-	Metric int
+	Metric uint32
+	// TOS is that of the packets that an IPv4 route is for; 0 means all. No
+	// route of ours has one.
+	TOS uint8
 }
 
 // RouteValue is where a route leads, and who made it.
@@ -176,11 +182,11 @@ const peerMetrics = 256
 // among those of its length, plus one.
 func peerKey(dst netip.Prefix) RouteKey {
 	if !dst.Addr().Is4() {
-		return RouteKey{dst, ipv6Metric}
+		return RouteKey{Dst: dst, Metric: ipv6Metric}
 	}
 	address := dst.Addr().As4()
 	number := binary.BigEndian.Uint32(address[:]) >> (32 - dst.Bits())
-	return RouteKey{dst, 1 + int(number%peerMetrics)}
+	return RouteKey{Dst: dst, Metric: 1 + number%peerMetrics}
 }
 
 // blackholeMetric is that of blackhole routes that are made without one. It is
@@ -190,7 +196,7 @@ const blackholeMetric = 1 << 30
 
 // Entry returns what the kernel holds for a route over the device dev.
 func (r Route) Entry(dev int) (RouteKey, RouteValue) {
-	k := RouteKey{Dst: r.Dst, Metric: r.Metric}
+	k := RouteKey{Dst: r.Dst, Metric: uint32(r.Metric)}
 	switch {
 	case k.Metric != 0:
 	case r.Blackhole:

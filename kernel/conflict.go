@@ -14,20 +14,47 @@ import (
 )
 
 // putRoutes puts routes and resolves conflicts: a route that is there although
-// the cache lacks it is replaced if it is ours to replace, and left alone if it
-// is somebody else's. It returns the keys of the latter.
+// the cache lacks it, or in front of ours, is replaced if it is ours to replace,
+// and left alone if it is somebody else's. It returns the keys of the latter.
 func (p *pass) putRoutes(w *work[RouteKey, RouteValue]) (blocked map[RouteKey]bool) {
 	taken := make(map[RouteKey]Change[RouteKey, RouteValue])
-	w.put(w.puts, func(c Change[RouteKey, RouteValue], err error) {
-		if !c.Exists && errors.Is(err, syscall.EEXIST) {
+	puts := w.puts
+	if behind := p.r.cache.behind(puts); len(behind) > 0 {
+		// Of routes with the same key the kernel replaces the first.
+		puts = slices.DeleteFunc(slices.Clone(puts), func(c Change[RouteKey, RouteValue]) bool {
+			if behind[c.Key] {
+				taken[c.Key] = c
+			}
+			return behind[c.Key]
+		})
+	}
+	var refused map[RouteKey]error
+	w.put(puts, func(c Change[RouteKey, RouteValue], err error) {
+		switch {
+		case !c.Exists && errors.Is(err, syscall.EEXIST):
 			taken[c.Key] = c
-			return
+		case c.Key.Dst.Addr().Is6() && errors.Is(err, syscall.EINVAL):
+			if refused == nil {
+				refused = make(map[RouteKey]error)
+			}
+			refused[c.Key] = err
+			taken[c.Key] = c
+		default:
+			p.routeFailed(c, err)
 		}
-		p.routeFailed(c, err)
 	})
+	if len(refused) > 0 {
+		p.uncover(taken, refused)
+	}
 	if len(taken) == 0 {
 		return nil
 	}
+	return p.resolve(w, taken, refused)
+}
+
+// resolve looks at the routes that ours could not be put because of, by their
+// keys, and returns those that stay.
+func (p *pass) resolve(w *work[RouteKey, RouteValue], taken map[RouteKey]Change[RouteKey, RouteValue], refused map[RouteKey]error) (blocked map[RouteKey]bool) {
 	// Before the holders are looked at: then nothing that happens to them is missed.
 	all := maps.Clone(p.r.cache.blocked)
 	if all == nil {
@@ -48,6 +75,8 @@ func (p *pass) putRoutes(w *work[RouteKey, RouteValue]) (blocked map[RouteKey]bo
 		case there && !p.mayReplace(k, holder):
 			blocked[k] = true
 			p.inTheWay(k, holder)
+		case k != c.Key:
+			p.routeFailed(c, refused[c.Key])
 		default:
 			c.Have, c.Exists = holder, there
 			again = append(again, c)
@@ -57,11 +86,30 @@ func (p *pass) putRoutes(w *work[RouteKey, RouteValue]) (blocked map[RouteKey]bo
 	return blocked
 }
 
-// checkPreceding looks for routes of others that win against ours by a lower
-// metric: those that are ours to replace are to be deleted, the others are
-// reported and added to what blocks our routes.
+// uncover finds the routes of others because of which the kernel refused ours: it
+// accepts no IPv6 gateway to which a route over another device leads. They take
+// the place of ours in what is taken; refusals for other reasons are reported.
+func (p *pass) uncover(taken map[RouteKey]Change[RouteKey, RouteValue], refused map[RouteKey]error) {
+	for _, k := range p.r.cache.lower() {
+		ours := peerKey(k.Dst)
+		if c, ok := taken[ours]; ok && refused[ours] != nil {
+			delete(taken, ours)
+			taken[k] = c
+		}
+	}
+	for k, err := range refused {
+		if c, ok := taken[k]; ok {
+			delete(taken, k)
+			p.routeFailed(c, err)
+		}
+	}
+}
+
+// checkPreceding looks for routes of others that win against ours: those that
+// are ours to replace are deleted, the others are reported and added to what
+// blocks our routes.
 func (p *pass) checkPreceding(w *work[RouteKey, RouteValue], blocked map[RouteKey]bool) map[RouteKey]bool {
-	keys := p.r.cache.preceding()
+	keys := slices.DeleteFunc(p.r.cache.preceding(), func(k RouteKey) bool { return blocked[k] })
 	if len(keys) == 0 {
 		return blocked
 	}
@@ -74,22 +122,44 @@ func (p *pass) checkPreceding(w *work[RouteKey, RouteValue], blocked map[RouteKe
 	// Before they are looked at: then nothing that happens to them is missed.
 	p.watchBlocked(maps.Clone(blocked))
 	found, err := p.r.backing.FindRoutes(keys)
+	var replaced []Entry[RouteKey, RouteValue]
 	for _, k := range keys {
 		v, there := found[k]
+		ours := w.cache[k]
 		switch {
+		case there && v == ours: // The one in front is gone.
 		case there && !p.mayReplace(k, v):
 			p.inTheWay(k, v)
 			continue
 		case there:
-			w.stale = append(w.stale, Entry[RouteKey, RouteValue]{k, v})
+			replaced = append(replaced, Entry[RouteKey, RouteValue]{k, v})
 		case err != nil:
 			p.failures.add(fmt.Errorf("look for a route in the way of %s: %w", k.Dst, err), familyOf(k.Dst.Addr()))
 			continue
 		}
 		delete(blocked, k)
-		p.r.cache.forget(k)
+		if !there || v == ours {
+			p.r.cache.forget(k)
+		}
 	}
+	p.delUncached(w, replaced)
 	return blocked
+}
+
+// delUncached deletes routes that the cache does not have, although it may have
+// their keys.
+func (p *pass) delUncached(w *work[RouteKey, RouteValue], entries []Entry[RouteKey, RouteValue]) {
+	if len(entries) == 0 {
+		return
+	}
+	done := len(entries)
+	w.table.Delete(entries, func(i int, err error) {
+		done--
+		p.failures.add(fmt.Errorf("delete %s: %w", entries[i].Key.name(), err), both())
+	})
+	if done > 0 {
+		p.stats.Deleted[w.table.Name] += done
+	}
 }
 
 // inTheWay reports a route of others that is in the way of ours.
@@ -160,7 +230,11 @@ func (p *pass) mayReplace(k RouteKey, v RouteValue) bool {
 }
 
 func (p *pass) takenError(k RouteKey, v RouteValue) error {
-	by := fmt.Sprintf("protocol %d", v.Protocol)
+	by, tos := fmt.Sprintf("protocol %d", v.Protocol), ""
+	if k.TOS != 0 {
+		tos = fmt.Sprintf(" tos %#x", k.TOS)
+		by += tos
+	}
 	if v.Via.IsValid() {
 		by += " via " + v.Via.String()
 	}
@@ -172,5 +246,5 @@ func (p *pass) takenError(k RouteKey, v RouteValue) error {
 	if v.Protocol == unix.RTPROT_KERNEL {
 		return fmt.Errorf("the route is taken by a network of this host (%s); one of the two needs another range", by)
 	}
-	return fmt.Errorf("the route is taken by another (%s); remove it with `ip route del %s proto %d metric %d`", by, k.Dst, v.Protocol, k.Metric)
+	return fmt.Errorf("the route is taken by another (%s); remove it with `ip route del %s%s proto %d metric %d`", by, k.Dst, tos, v.Protocol, k.Metric)
 }

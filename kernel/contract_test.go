@@ -2,6 +2,7 @@ package kernel_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/netip"
 	"path/filepath"
@@ -29,6 +30,8 @@ type machine interface {
 	device(d kernel.Device)
 	// route adds a route as somebody else.
 	route(r kernel.Route, protocol int)
+	// prepend does the same for packets with a TOS, in front of other routes.
+	prepend(r kernel.Route, tos uint8, protocol int)
 	// remove removes entries as somebody else.
 	remove(entry string)
 	// text holds all entries.
@@ -70,6 +73,11 @@ func (m realMachine) route(r kernel.Route, protocol int) {
 	m.ns.IP("route add", line, "proto", strconv.Itoa(protocol))
 }
 
+func (m realMachine) prepend(r kernel.Route, tos uint8, protocol int) {
+	line := strings.TrimPrefix(r.String(), "route ")
+	m.ns.IP("route prepend", line, fmt.Sprintf("tos %#x", tos), "proto", strconv.Itoa(protocol))
+}
+
 func (m realMachine) remove(entry string) {
 	table, rest, _ := strings.Cut(entry, " ")
 	if table == "fdb" {
@@ -91,6 +99,10 @@ func (m fakeMachine) lock(i string) (io.Closer, error)   { return m.Lock(i) }
 func (m fakeMachine) device(d kernel.Device)             { m.AddDevice(d) }
 func (m fakeMachine) route(r kernel.Route, protocol int) { m.AddRoute(r, protocol) }
 func (m fakeMachine) remove(entry string)                { m.Delete(entry) }
+
+func (m fakeMachine) prepend(r kernel.Route, tos uint8, protocol int) {
+	m.PrependRoute(r, tos, protocol)
+}
 
 // onBoth runs a test on the real kernel and on the fake.
 func onBoth(t *testing.T, test func(t *testing.T, m machine)) {

@@ -164,26 +164,34 @@ func (w *work[K, V]) del(name func(K) string) {
 	}
 }
 
-// collect lists a table and keeps what keep wants. A dump that the kernel says
-// may be incomplete is repeated; if that happens each time the last one counts,
-// because nothing is deleted that was not seen. room is the number of entries
+// collect lists a table and keeps what keep wants. room is the number of entries
 // to make room for at once.
 func collect[K, V comparable](t Table[K, V], s Selection, room int, keep func(K, V) bool) (map[K]V, error) {
-	const attempts = 5
 	have := make(map[K]V, room)
-	for range attempts {
+	err := t.listAgain(func() error {
 		clear(have)
-		err := t.List(s, func(k K, v V) {
+		return t.List(s, func(k K, v V) {
 			if keep(k, v) {
 				have[k] = v
 			}
 		})
+	})
+	return have, err
+}
+
+// listAgain repeats a dump that the kernel says may be incomplete; if that
+// happens each time the last one counts, because nothing is deleted that was not
+// seen.
+func (t Table[K, V]) listAgain(list func() error) error {
+	const attempts = 5
+	for range attempts {
+		err := list()
 		if err == nil {
-			return have, nil
+			return nil
 		}
 		if !errors.Is(err, rtnl.ErrInterrupted) {
-			return nil, fmt.Errorf("list %s: %w", t.Name, err)
+			return fmt.Errorf("list %s: %w", t.Name, err)
 		}
 	}
-	return have, nil
+	return nil
 }

@@ -6,6 +6,8 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"flannel/internal/ipfam"
 )
 
 // Offsets into a message: the netlink header, then the family header.
@@ -16,7 +18,7 @@ const (
 	offIndex    = 16 + 4 // In the headers of links, addresses and neighbours.
 	offFamily   = 16     // In the header of routes.
 	offProtocol = 16 + 5
-	// The first attributes of an IPv4 route are its table and its destination.
+	// The first attributes of a route are its table and its destination.
 	offDstType = 16 + 12 + 8 + 2
 	offDst     = offDstType + 2
 )
@@ -26,9 +28,9 @@ const maxFiltered = 100
 
 // eventFilter returns a socket filter that lets only events pass that may be
 // somebody else's change of ours: not what the socket with this port caused;
-// of routes those of our protocol, those that replace another, IPv4 ones that
-// are added inside the networks and, if asked for, all that are removed; of the
-// rest what is about the devices.
+// of routes those of our protocol, those that replace another, those that are
+// added inside the networks and, if asked for, all that are removed; of the rest
+// what is about the devices.
 func eventFilter(port uint32, s Subscription, networks []netip.Prefix) []bpf.Instruction {
 	const accept, reject = 1 << 18, 0
 	f := []bpf.Instruction{
@@ -45,8 +47,9 @@ func eventFilter(port uint32, s Subscription, networks []netip.Prefix) []bpf.Ins
 	}
 	added := addedInside(networks)
 	f = append(f,
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: native16(unix.RTM_NEWROUTE), SkipTrue: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: native16(unix.RTM_DELROUTE), SkipTrue: uint8(8 + len(added))},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: native16(unix.RTM_NEWROUTE), SkipTrue: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: native16(unix.RTM_DELROUTE), SkipTrue: 1},
+		bpf.Jump{Skip: uint32(8 + len(added))},
 		bpf.LoadAbsolute{Off: offProtocol, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: RouteProtocol, SkipTrue: 2},
 		bpf.LoadAbsolute{Off: offFlags, Size: 2},
@@ -60,30 +63,45 @@ func eventFilter(port uint32, s Subscription, networks []netip.Prefix) []bpf.Ins
 	return append(f, onDevices(s.Devices)...)
 }
 
-// addedInside ends a filter: an IPv4 route passes whose destination lies in one
-// of the networks.
+// addedInside ends a filter: a route passes whose destination lies in one of the
+// networks.
 func addedInside(networks []netip.Prefix) []bpf.Instruction {
-	const accept, reject = 1 << 18, 0
+	const accept = 1 << 18
+	var inside ipfam.Pair[[]bpf.Instruction]
+	for _, n := range networks {
+		f := ipfam.Of(n.Addr())
+		inside[f] = append(inside[f], insideOf(n)...)
+	}
 	f := []bpf.Instruction{
-		bpf.LoadAbsolute{Off: offFamily, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_INET, SkipTrue: 1},
-		bpf.RetConstant{Val: reject},
 		bpf.LoadAbsolute{Off: offDstType, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: native16(unix.RTA_DST), SkipTrue: 1},
 		bpf.RetConstant{Val: accept}, // A default route, or something else comes first.
+		bpf.LoadAbsolute{Off: offFamily, Size: 1},
 	}
-	for _, n := range networks {
-		if n.Addr().Is4() {
-			address := n.Masked().Addr().As4()
-			f = append(f,
-				bpf.LoadAbsolute{Off: offDst, Size: 4},
-				bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: ^uint32(0) << (32 - n.Bits())},
-				bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(address[:]), SkipTrue: 1},
-				bpf.RetConstant{Val: accept},
-			)
-		}
+	for _, family := range ipfam.All() {
+		f = append(f,
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(family.AF()), SkipTrue: 1},
+			bpf.Jump{Skip: uint32(len(inside[family]) + 1)})
+		f = append(f, inside[family]...)
+		f = append(f, bpf.RetConstant{Val: 0})
 	}
-	return append(f, bpf.RetConstant{Val: reject})
+	return append(f, bpf.RetConstant{Val: 0})
+}
+
+// insideOf is the part of a filter that lets a route pass if its destination lies
+// in a network of its family.
+func insideOf(n netip.Prefix) (f []bpf.Instruction) {
+	const accept, perWord = 1 << 18, 3
+	words := (n.Bits() + 31) / 32
+	address := n.Masked().Addr().AsSlice()
+	for i := range words {
+		f = append(f,
+			bpf.LoadAbsolute{Off: offDst + 4*uint32(i), Size: 4},
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: ^uint32(0) << max(0, 32*(i+1)-n.Bits())},
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(address[4*i:]), SkipTrue: uint8(perWord*(words-i-1) + 1)},
+		)
+	}
+	return append(f, bpf.RetConstant{Val: accept})
 }
 
 // missFilter returns a socket filter that lets only questions for addresses on

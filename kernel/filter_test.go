@@ -47,7 +47,8 @@ type filterTest struct {
 
 func TestEventFilter(t *testing.T) {
 	const port, ours, uplink = 0x12345678, 7, 0x10203
-	networks := []netip.Prefix{netip.MustParsePrefix("fd00::/16"), netip.MustParsePrefix("10.5.0.0/16")}
+	networks := []netip.Prefix{netip.MustParsePrefix("fd00:10:5::/48"), netip.MustParsePrefix("10.5.0.0/16")}
+	in6 := func(address string) []byte { return netip.MustParseAddr(address).AsSlice() }
 	routeOf := func(protocol byte) []byte { return []byte{unix.AF_INET, 24, 0, 0, unix.RT_TABLE_MAIN, protocol} }
 	tests := []filterTest{
 		{"our route", event(unix.RTM_DELROUTE, 0, 1, routeOf(RouteProtocol)...), true},
@@ -58,7 +59,11 @@ func TestEventFilter(t *testing.T) {
 		{"foreign route inside", routeTo(unix.AF_INET, 10, 5, 2, 0), true},
 		{"foreign route elsewhere", routeTo(unix.AF_INET, 10, 6, 2, 0), false},
 		{"foreign default route", routeTo(unix.AF_INET), true},
-		{"foreign IPv6 route inside", routeTo(unix.AF_INET6, append([]byte{0xfd}, make([]byte, 15)...)...), false},
+		{"foreign IPv6 route inside", routeTo(unix.AF_INET6, in6("fd00:10:5:7::")...), true},
+		{"foreign IPv6 route beside it", routeTo(unix.AF_INET6, in6("fd00:10:6::")...), false},
+		{"foreign IPv6 route elsewhere", routeTo(unix.AF_INET6, in6("fd01:10:5:7::")...), false},
+		{"foreign IPv6 route with the bytes of the IPv4 network", routeTo(unix.AF_INET6, in6("a05:200::")...), false},
+		{"foreign IPv6 default route", routeTo(unix.AF_INET6), true},
 		{"neighbour on ours", event(unix.RTM_DELNEIGH, 0, 1, onDevice(ours)...), true},
 		{"miss on ours", event(unix.RTM_GETNEIGH, 0, 0, onDevice(ours)...), false},
 		{"neighbour elsewhere", event(unix.RTM_NEWNEIGH, 0, 1, onDevice(8)...), false},

@@ -3,7 +3,6 @@ package kernel_test
 import (
 	"log/slog"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 
@@ -29,7 +28,7 @@ func TestTheMetricFollowsFromTheSubnet(t *testing.T) {
 	}
 	for name, test := range tests {
 		k, _ := test.route.Entry(1)
-		if k.Metric != test.want {
+		if k.Metric != uint32(test.want) {
 			t.Errorf("%s: got metric %d, want %d", name, k.Metric, test.want)
 		}
 	}
@@ -114,70 +113,83 @@ func TestADeletionThatComesTooLateTakesNothing(t *testing.T) {
 	mustHave(t, m, peerEntries...)
 }
 
-// precede adds the route of a user that wins against ours.
-func precede(m machine) kernel.Route {
-	users := kernel.Route{Dst: subnet4(2), Via: public4(9), Dev: "eth0"}
-	m.route(users, 4)
-	return users
+// preceding are routes of a user that win against ours to peer 2.
+var preceding = map[string]struct {
+	route kernel.Route
+	tos   uint8
+	named string
+}{
+	"a lower metric": {
+		kernel.Route{Dst: subnet4(2), Via: public4(9), Dev: "eth0"}, 0, "protocol 4 via 192.0.2.9 dev eth0"},
+	"in front": {
+		kernel.Route{Dst: subnet4(2), Via: public4(9), Dev: "eth0", Metric: 3}, 0, "protocol 4 via 192.0.2.9 dev eth0"},
+	"a TOS": {
+		kernel.Route{Dst: subnet4(2), Via: public4(9), Dev: "eth0", Metric: 7}, 0x28, "protocol 4 tos 0x28 via 192.0.2.9 dev eth0"},
+	"IPv6, a lower metric": {
+		kernel.Route{Dst: subnet6(2), Via: public6(9), Dev: "eth0", Metric: 1023}, 0, "protocol 4 via 2001:db8::9 dev eth0"},
 }
 
-func TestARouteWithALowerMetricIsNamed(t *testing.T) {
-	named := func(t *testing.T, m machine, state kernel.State) {
-		t.Helper()
-		stats, err := m.Apply(t.Context(), state, false)
-		if err == nil || !strings.Contains(err.Error(), "taken by another (protocol 4 via 192.0.2.9 dev eth0)") ||
-			!strings.Contains(err.Error(), "`ip route del 10.5.2.0/24 proto 4 metric 0`") {
-			t.Errorf("got error %v, want one that names the route and how to remove it", err)
-		}
-		if stats.Failed[subnet4(2)] == nil || len(stats.Failed) != 1 {
-			t.Errorf("got %v, want that peer 2 failed alone", stats.Failed)
-		}
-		mustHave(t, m, peerEntries...)
-		mustHave(t, m, "route 10.5.2.0/24 via 192.0.2.9 dev eth0")
+// remedy does what an error about a route advises.
+func remedy(m machine, r kernel.Route, err error) {
+	if real, ok := m.(realMachine); ok {
+		_, command, _ := strings.Cut(err.Error(), "`ip ")
+		command, _, _ = strings.Cut(command, "`")
+		real.ns.IP(command)
+		return
 	}
-	tests := map[string]func(t *testing.T, m machine, state kernel.State) machine{
-		"at the start": func(t *testing.T, m machine, state kernel.State) machine {
-			precede(m)
-			named(t, m, state)
+	m.remove("route " + r.Dst.String() + " via " + r.Via.String())
+}
+
+// It is named at the start and later, whether ours was there first or not.
+func TestARouteThatWinsIsNamed(t *testing.T) {
+	tests := map[string]func(t *testing.T, m machine, state kernel.State, precede func()) machine{
+		"at the start": func(_ *testing.T, m machine, _ kernel.State, precede func()) machine {
+			precede()
 			return m
 		},
-		"beside routes of an earlier run": func(t *testing.T, m machine, state kernel.State) machine {
+		"beside routes of an earlier run": func(t *testing.T, m machine, state kernel.State, precede func()) machine {
 			apply(t, m, state)
-			precede(m)
-			m = m.again(scope)
-			named(t, m, state)
+			precede()
+			return m.again(scope)
+		},
+		"beside a peer that comes": func(t *testing.T, m machine, _ kernel.State, precede func()) machine {
+			precede()
+			apply(t, m, dual(m.uplinkIndex(), 3))
 			return m
 		},
-		"beside a peer that comes": func(t *testing.T, m machine, state kernel.State) machine {
-			precede(m)
-			apply(t, m, single(m.uplinkIndex(), 3))
-			named(t, m, state)
-			return m
-		},
-		"later": func(t *testing.T, m machine, state kernel.State) machine {
+		"later": func(t *testing.T, m machine, state kernel.State, precede func()) machine {
 			apply(t, m, state)
-			precede(m)
+			precede()
 			m.Invalidate()
-			named(t, m, state)
 			return m
 		},
 	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, m machine) {
-				state := single(m.uplinkIndex(), 2, 3)
-				m = test(t, m, state)
-				named(t, m, state)
-				if real, ok := m.(realMachine); ok {
-					real.ns.IP("route del 10.5.2.0/24 proto 4 metric 0")
-				} else {
-					m.remove("route 10.5.2.0/24 via 192.0.2.9")
-				}
-				apply(t, m, state)
-				mustLack(t, m, "192.0.2.9")
-				mustHave(t, m, peerEntries...)
+	for kind, users := range preceding {
+		for name, test := range tests {
+			t.Run(kind+" "+name, func(t *testing.T) {
+				onBoth(t, func(t *testing.T, m machine) {
+					state := dual(m.uplinkIndex(), 2, 3)
+					m = test(t, m, state, func() { m.prepend(users.route, users.tos, 4) })
+					var err error
+					for range 2 { // Also after a retry.
+						var stats kernel.Stats
+						stats, err = m.Apply(t.Context(), state, false)
+						if err == nil || !strings.Contains(err.Error(), "taken by another ("+users.named+")") {
+							t.Fatalf("got error %v, want one that names the route", err)
+						}
+						if stats.Failed[users.route.Dst] == nil || len(stats.Failed) != 1 {
+							t.Errorf("got %v, want that %s failed alone", stats.Failed, users.route.Dst)
+						}
+						mustHave(t, m, " via "+users.route.Via.String()+" dev eth0")
+					}
+					remedy(m, users.route, err)
+					apply(t, m, state)
+					mustLack(t, m, " via "+users.route.Via.String())
+					mustHave(t, m, peerEntries...)
+					mustHave(t, m, "route fd00:5:0:2::/64 via fd00:5:0:2:: dev flannel-v6.1")
+				})
 			})
-		})
+		}
 	}
 }
 
@@ -185,13 +197,15 @@ func TestRoutesThatDoNotWinAreLeftAlone(t *testing.T) {
 	onBoth(t, func(t *testing.T, m machine) {
 		users := []kernel.Route{
 			{Dst: subnet4(2), Via: public4(9), Dev: "eth0", Metric: 4}, // Ours has 3.
-			{Dst: subnet4(9), Via: public4(9), Dev: "eth0"},            // No peer's.
+			{Dst: subnet6(2), Via: public6(9), Dev: "eth0", Metric: 1025},
+			{Dst: subnet6(9), Via: public6(9), Dev: "eth0", Metric: 1},
+			{Dst: subnet4(9), Via: public4(9), Dev: "eth0"}, // No peer's.
 			{Dst: netip.MustParsePrefix("10.5.2.128/25"), Via: public4(9), Dev: "eth0"},
 		}
 		for _, r := range users {
 			m.route(r, 4)
 		}
-		apply(t, m, single(m.uplinkIndex(), 2))
+		apply(t, m, dual(m.uplinkIndex(), 2))
 		for _, r := range users {
 			mustHave(t, m, "route "+r.Dst.String()+" via "+r.Via.String())
 		}
@@ -199,13 +213,18 @@ func TestRoutesThatDoNotWinAreLeftAlone(t *testing.T) {
 	})
 }
 
-func routesInside(n *node) string { return n.IP("route show root", network4.String()) }
+func routesInside(n *node) string {
+	return n.IP("route show root", network4.String()) + n.IP("-6 route show root", network6.String())
+}
 
 // An event tells of a route that wins, and of its end.
 func TestARouteThatBeginsToWinIsNoticed(t *testing.T) {
 	tests := map[string]struct{ add, remove string }{
 		"a route":             {"route add 10.5.2.0/24 via 192.0.2.7", "route del 10.5.2.0/24 proto boot metric 0"},
 		"of a router":         {"route add 10.5.3.0/24 via 192.0.2.7 proto bgp metric 1", "route del 10.5.3.0/24 proto bgp metric 1"},
+		"in front":            {"route prepend 10.5.2.0/24 via 192.0.2.7 metric 3", "route del 10.5.2.0/24 proto boot metric 3"},
+		"for a TOS":           {"route add 10.5.2.0/24 tos 0x28 via 192.0.2.7 metric 7", "route del 10.5.2.0/24 tos 0x28"},
+		"IPv6":                {"route add fd00:5:0:2::/64 via 2001:db8::9 metric 1023", "route del fd00:5:0:2::/64 metric 1023"},
 		"a blackhole":         {"route add blackhole 10.5.2.0/24 proto static", "route del blackhole 10.5.2.0/24 proto static"},
 		"a connected network": {"addr add 10.5.2.1/24 dev docker0", "addr del 10.5.2.1/24 dev docker0"},
 		"with its device":     {"addr add 10.5.2.1/24 dev docker0", "link del docker0"},
@@ -215,7 +234,7 @@ func TestARouteThatBeginsToWinIsNoticed(t *testing.T) {
 			n := newNode(t)
 			n.AddBridge("docker0")
 			changed := follow(t, n.Reconciler)
-			state := single(n.uplink, 2, 3)
+			state := dual(n.uplink, 2, 3)
 			apply(t, n, state)
 			want := routesInside(n)
 			n.IP(test.add)
@@ -239,8 +258,9 @@ func TestARouteThatBeginsToWinIsNoticed(t *testing.T) {
 func TestRoutesThatDoNotWinAreNoTampering(t *testing.T) {
 	n := newNode(t)
 	changed := follow(t, n.Reconciler)
-	apply(t, n, single(n.uplink, 2, 3))
+	apply(t, n, dual(n.uplink, 2, 3))
 	for _, route := range []string{
+		"fd00:5:0:2::/64 via 2001:db8::7 metric 1025", "fd00:5:0:2::7/128 via 2001:db8::7", "fd00:5:0:9::/64 via 2001:db8::7",
 		"10.5.2.0/24 via 192.0.2.7 metric 4", "10.5.2.7/32 via 192.0.2.7", "10.5.9.0/24 via 192.0.2.7",
 		"198.51.100.0/24 via 192.0.2.7", "default via 192.0.2.7",
 	} {
@@ -252,22 +272,62 @@ func TestRoutesThatDoNotWinAreNoTampering(t *testing.T) {
 	}
 }
 
-// What stands on our device is ours to remove.
-func TestARouteThatWinsOnOurDeviceIsRemoved(t *testing.T) {
+// What stands on our device, or has our protocol, is ours to remove.
+func TestARouteOfOursThatWinsIsRemoved(t *testing.T) {
+	tests := map[string]struct {
+		route    kernel.Route
+		protocol int
+	}{
+		"on our device":           {kernel.Route{Dst: subnet4(2), Dev: "flannel.1"}, 3},
+		"on our device, in front": {kernel.Route{Dst: subnet4(2), Dev: "flannel.1", Metric: 3}, 3},
+		"on our device, IPv6":     {kernel.Route{Dst: subnet6(2), Dev: "flannel-v6.1", Metric: 5}, 3},
+		"of our protocol":         {kernel.Route{Dst: subnet4(2), Via: public4(9), Dev: "eth0", Metric: 3}, kernel.RouteProtocol},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, m machine) {
+				state := dual(m.uplinkIndex(), 2, 3)
+				apply(t, m, state)
+				want := m.text()
+				m.prepend(test.route, 0, test.protocol)
+				m.Invalidate()
+				stats, err := m.Apply(t.Context(), state, true)
+				if err != nil || stats.Deleted[kernel.TableRoutes] != 1 {
+					t.Errorf("got %+v, %v, want it deleted", stats, err)
+				}
+				if got := m.text(); got != want {
+					t.Errorf("got:\n%s\nwant:\n%s", got, want)
+				}
+				m.Invalidate()
+				if stats := apply(t, m, state); stats.Changed() != 0 {
+					t.Errorf("a resync changed something: %+v", stats)
+				}
+			})
+		})
+	}
+}
+
+// Of routes with the same key the kernel replaces the first, whosever it is.
+func TestAChangedRouteDoesNotReplaceTheOneInFront(t *testing.T) {
 	onBoth(t, func(t *testing.T, m machine) {
-		state := single(m.uplinkIndex(), 2, 3)
-		apply(t, m, state)
-		m.route(kernel.Route{Dst: subnet4(2), Dev: "flannel.1"}, 3)
+		direct := func(via netip.Addr) kernel.State {
+			return kernel.State{Routes: []kernel.Route{{Dst: subnet4(3), Via: via, Dev: "eth0"}}}
+		}
+		apply(t, m, direct(public4(3)))
+		users := kernel.Route{Dst: subnet4(3), Via: public4(9), Dev: "eth0", Metric: 4}
+		m.prepend(users, 0, 4)
 		m.Invalidate()
-		stats, err := m.Apply(t.Context(), state, true)
-		if err != nil || stats.Deleted[kernel.TableRoutes] != 1 {
-			t.Errorf("got %+v, %v, want it deleted", stats, err)
+		for _, state := range []kernel.State{direct(public4(3)), direct(public4(4))} {
+			stats, err := m.Apply(t.Context(), state, false)
+			if err == nil || stats.Failed[subnet4(3)] == nil {
+				t.Errorf("got %+v, %v, want that the peer failed", stats, err)
+			}
+			mustHave(t, m, "route 10.5.3.0/24 via 192.0.2.9 dev eth0 proto ", "route 10.5.3.0/24 via 192.0.2.3 dev eth0")
 		}
-		mustHave(t, m, peerEntries...)
-		if lines := slices.Collect(strings.Lines(m.text())); slices.ContainsFunc(lines, func(l string) bool {
-			return strings.HasPrefix(l, "route 10.5.2.0/24 dev")
-		}) {
-			t.Errorf("it is still there:\n%s", m.text())
-		}
+		m.remove("route 10.5.3.0/24 via 192.0.2.9")
+		m.Invalidate()
+		apply(t, m, direct(public4(4)))
+		mustLack(t, m, "192.0.2.9", "192.0.2.3")
+		mustHave(t, m, "route 10.5.3.0/24 via 192.0.2.4 dev eth0")
 	})
 }

@@ -11,12 +11,12 @@ import (
 )
 
 // listRoutes lists the routes of our protocol, and if asked for those that
-// flannel may have made, and all of IPv4. The kernel sorts out the rest.
+// flannel may have made, and all of a family. The kernel sorts out the rest.
 func (t netlinkTables) listRoutes(s Selection, each func(RouteKey, RouteValue)) error {
 	for _, f := range ipfam.All() {
 		protocols := []uint8{RouteProtocol}
 		switch {
-		case s.Others && f == ipfam.V4:
+		case s.Others[f]:
 			protocols = []uint8{unix.RTPROT_UNSPEC}
 		case s.Unmarked:
 			protocols = append(protocols, unix.RTPROT_BOOT)
@@ -86,10 +86,17 @@ func (t netlinkTables) putInSteps(changes []Change[RouteKey, RouteValue], refuse
 		if !failed[i] {
 			c := changes[n]
 			c.Exists = true
-			final, numbers = append(final, c), append(numbers, n)
+			final, numbers = append(final, c), append(numbers, i)
 		}
 	}
-	t.writeRoutes(final, func(i int, err error) { fail(numbers[i], err) })
+	var useless []Entry[RouteKey, RouteValue]
+	t.writeRoutes(final, func(i int, err error) {
+		if c := straight[numbers[i]]; !c.Exists {
+			useless = append(useless, Entry[RouteKey, RouteValue]{c.Key, c.Want})
+		}
+		fail(refused[numbers[i]], err)
+	})
+	t.delRoutes(useless, func(int, error) {})
 }
 
 func (t netlinkTables) writeRoutes(changes []Change[RouteKey, RouteValue], fail func(int, error)) {
@@ -119,7 +126,7 @@ func (t netlinkTables) delRoutes(entries []Entry[RouteKey, RouteValue], fail fun
 func (t netlinkTables) route(b *rtnl.Batch, typ, flags uint16, k RouteKey, v RouteValue) {
 	h := unix.RtMsg{
 		Family: family(k.Dst.Addr()), Dst_len: uint8(k.Dst.Bits()), Table: unix.RT_TABLE_MAIN,
-		Protocol: v.Protocol, Type: unix.RTN_UNICAST,
+		Protocol: v.Protocol, Type: unix.RTN_UNICAST, Tos: k.TOS,
 	}
 	switch {
 	case typ == unix.RTM_DELROUTE:
@@ -142,17 +149,17 @@ func (t netlinkTables) route(b *rtnl.Batch, typ, flags uint16, k RouteKey, v Rou
 		b.Uint32(unix.RTA_OIF, uint32(v.Dev))
 	}
 	if k.Metric != 0 {
-		b.Uint32(unix.RTA_PRIORITY, uint32(k.Metric))
+		b.Uint32(unix.RTA_PRIORITY, k.Metric)
 	}
 }
 
 // parseRoute decodes a message about a route of the main table.
 func parseRoute(body []byte) (k RouteKey, v RouteValue, ok bool) {
 	r, ok := rtnl.ParseRoute(body)
-	if !ok || r.Table != unix.RT_TABLE_MAIN || r.TOS != 0 {
+	if !ok || r.Table != unix.RT_TABLE_MAIN {
 		return k, v, false
 	}
-	k = RouteKey{Dst: r.Dst, Metric: r.Metric}
+	k = RouteKey{Dst: r.Dst, Metric: uint32(r.Metric), TOS: r.TOS}
 	v = RouteValue{
 		Via: r.Gateway, Dev: r.Dev, Protocol: r.Protocol,
 		OnLink: r.Flags&unix.RTNH_F_ONLINK != 0,
@@ -189,7 +196,7 @@ func (t netlinkTables) findRoutes(keys []RouteKey) (map[RouteKey]RouteValue, err
 	}
 	for _, f := range ipfam.All() {
 		err := t.dumpRoutes(f, unix.RTPROT_UNSPEC, func(k RouteKey, v RouteValue) {
-			if hidden[k] {
+			if _, behind := found[k]; hidden[k] && !behind {
 				found[k] = v
 			}
 		})
@@ -200,12 +207,12 @@ func (t netlinkTables) findRoutes(keys []RouteKey) (map[RouteKey]RouteValue, err
 	return found, nil
 }
 
-// findRoute asks which route addresses inside the destination match.
+// findRoute asks which route packets to addresses inside the destination match.
 func (t netlinkTables) findRoute(k RouteKey) (v RouteValue, ok bool) {
 	for _, a := range samples(k.Dst) {
 		// The kernel's refusal says only that this address does not help.
 		_ = t.conn.Dump(func(b *rtnl.Batch) {
-			b.Route(unix.RTM_GETROUTE, 0, unix.RtMsg{Family: family(a), Dst_len: uint8(a.BitLen()), Flags: rtmFibMatch})
+			b.Route(unix.RTM_GETROUTE, 0, unix.RtMsg{Family: family(a), Dst_len: uint8(a.BitLen()), Tos: k.TOS, Flags: rtmFibMatch})
 			b.Addr(unix.RTA_DST, a)
 		}, func(m rtnl.Message) {
 			if key, value, parsed := parseRoute(m.Body); parsed && key == k {

@@ -23,8 +23,8 @@ type cache struct {
 	tables tables
 	// watched are the devices whose events matter, by index.
 	watched map[int]watchedLink
-	// others are the IPv4 routes of others inside our networks, as listed and
-	// as heard of since. Some may be gone again.
+	// others are the routes of others that win against ours, or would if there
+	// were one, as listed and as heard of since. Some may be gone again.
 	others map[RouteKey]RouteValue
 	// blocked are the routes of others that are in the way of ours. The map
 	// itself does not change.
@@ -292,11 +292,11 @@ func (c *cache) routeTamperedLocked(m rtnl.Message, scope Scope) bool {
 	return c.precedesLocked(k) && (!listed || seen != v)
 }
 
-// precedesLocked reports whether a route of this key wins against one of ours.
+// precedesLocked reports whether there is a route of ours that one of others
+// with this key wins against.
 func (c *cache) precedesLocked(k RouteKey) bool {
-	ours := peerKey(k.Dst)
-	_, ok := c.tables.routes[ours]
-	return ok && k.Metric < ours.Metric
+	_, ok := c.tables.routes[peerKey(k.Dst)]
+	return ok
 }
 
 // preceding returns the routes of others that win, or won, against ours.
@@ -308,8 +308,39 @@ func (c *cache) preceding() (keys []RouteKey) {
 			keys = append(keys, k)
 		}
 	}
-	slices.SortFunc(keys, func(a, b RouteKey) int { return cmp.Or(a.Dst.Compare(b.Dst), cmp.Compare(a.Metric, b.Metric)) })
+	slices.SortFunc(keys, func(a, b RouteKey) int {
+		return cmp.Or(a.Dst.Compare(b.Dst), cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.TOS, b.TOS))
+	})
 	return keys
+}
+
+// lower returns the routes of others that have a lower metric than one to a peer.
+func (c *cache) lower() (keys []RouteKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k := range c.others {
+		if k.Metric < peerKey(k.Dst).Metric {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// behind returns the keys of those routes of ours to be changed that have one of
+// others in front of them.
+func (c *cache) behind(puts []Change[RouteKey, RouteValue]) map[RouteKey]bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.others) == 0 {
+		return nil
+	}
+	behind := make(map[RouteKey]bool)
+	for i := range puts {
+		if _, ok := c.others[puts[i].Key]; ok && puts[i].Exists {
+			behind[puts[i].Key] = true
+		}
+	}
+	return behind
 }
 
 // forget forgets a route of others.

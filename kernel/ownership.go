@@ -37,9 +37,18 @@ func (r *Reconciler) belongsToOther(l Link) bool {
 func (s Scope) inside(dst netip.Prefix) bool { return ipfam.WithinAny(s.Networks, dst) }
 
 // mayPrecede reports whether a route of this key that is not ours can win
-// against one to a peer. IPv6 routes to peers have the metric of any other.
+// against one to a peer: by a lower metric, in front of it, or for the packets
+// that have its TOS.
 func (s Scope) mayPrecede(k RouteKey) bool {
-	return k.Dst.Addr().Is4() && k.Metric < peerMetrics && s.inside(k.Dst)
+	return (k.Metric <= peerKey(k.Dst).Metric || k.TOS != 0) && s.inside(k.Dst)
+}
+
+// families are those of our networks.
+func (s Scope) families() (has ipfam.Pair[bool]) {
+	for _, n := range s.Networks {
+		has[ipfam.Of(n.Addr())] = true
+	}
+	return has
 }
 
 func hasIndex(links []Link, index int) bool {
@@ -64,7 +73,7 @@ func (r *Reconciler) isOurs(k RouteKey, v RouteValue) bool {
 // gives it: on a vxlan device of ours, inside the network, with the network
 // address of the destination as gateway.
 func (r *Reconciler) isFlannels(k RouteKey, v RouteValue) bool {
-	if !v.unmarked() || !v.OnLink || v.Via != k.Dst.Addr() || !r.scope.inside(k.Dst) {
+	if !v.unmarked() || k.TOS != 0 || !v.OnLink || v.Via != k.Dst.Addr() || !r.scope.inside(k.Dst) {
 		return false
 	}
 	for _, links := range [][]Link{r.owned, r.former} {
@@ -122,7 +131,7 @@ func (r *Reconciler) decideAdoption() error {
 	marked := false
 	found, err := collect(r.backing.Routes, Selection{Unmarked: true}, 0, func(k RouteKey, v RouteValue) bool {
 		marked = marked || v.Protocol == RouteProtocol
-		return v.unmarked() && (tunnels[v.Dev] || r.scope.inside(k.Dst))
+		return v.unmarked() && k.TOS == 0 && (tunnels[v.Dev] || r.scope.inside(k.Dst))
 	})
 	if err != nil {
 		return err

@@ -60,6 +60,8 @@ type pass struct {
 	used map[int]Link
 	// waiting are the addresses that the kernel holds packets for.
 	waiting []Waiting
+	// repeated are routes of ours behind another one with the same key.
+	repeated []Entry[RouteKey, RouteValue]
 	// last is the device that an entry named last.
 	last Link
 }
@@ -132,6 +134,7 @@ func (p *pass) writeTables(old tables) error {
 		func() { addrs.put(addrs.puts, p.addrFailed) },
 		func() { w.fdb.put(w.fdb.puts, p.fdbFailed) },
 		func() { w.neighbors.put(w.neighbors.puts, p.neighborFailed) },
+		func() { p.delUncached(w.routes, p.repeated) },
 		func() { p.watchBlocked(p.checkPreceding(w.routes, p.putRoutes(w.routes))) },
 		func() { p.delRoutes(w.routes) },
 		func() { w.neighbors.del(NeighborKey.name) },
@@ -188,7 +191,7 @@ func (p *pass) list() error {
 func (p *pass) read() (t tables, others map[RouteKey]RouteValue, err error) {
 	r := p.r
 	b, now := &r.backing, r.cache.tables
-	s := Selection{Unmarked: len(r.adoptable)+len(r.owned)+len(r.former) > 0, Others: true}
+	s := Selection{Unmarked: len(r.adoptable)+len(r.owned)+len(r.former) > 0, Others: r.scope.families()}
 	for _, l := range r.owned {
 		s.Devices = append(s.Devices, l.Index)
 	}
@@ -204,15 +207,35 @@ func (p *pass) read() (t tables, others map[RouteKey]RouteValue, err error) {
 	if err != nil {
 		return t, nil, err
 	}
-	others = map[RouteKey]RouteValue{}
-	t.routes, err = collect(b.Routes, s, max(len(now.routes), len(p.want.Routes)), func(k RouteKey, v RouteValue) bool {
-		ours := r.isOurs(k, v) || r.adopts(k, v)
-		if !ours && r.scope.mayPrecede(k) {
-			others[k] = v
-		}
-		return ours
-	})
+	others, err = p.readRoutes(s, &t)
 	return t, others, err
+}
+
+// readRoutes reads our routes, and those of others that win against them. Of
+// several with the same key only the first counts; those of ours behind it are
+// noted as repeated.
+func (p *pass) readRoutes(s Selection, t *tables) (others map[RouteKey]RouteValue, err error) {
+	r := p.r
+	t.routes = make(map[RouteKey]RouteValue, max(len(r.cache.tables.routes), len(p.want.Routes)))
+	list := func() error {
+		clear(t.routes)
+		others, p.repeated = map[RouteKey]RouteValue{}, nil
+		var last, lastOurs RouteKey
+		return r.backing.Routes.List(s, func(k RouteKey, v RouteValue) {
+			switch ours := r.isOurs(k, v) || r.adopts(k, v); {
+			case ours && k == lastOurs:
+				p.repeated = append(p.repeated, Entry[RouteKey, RouteValue]{k, v})
+			case ours:
+				t.routes[k] = v
+				lastOurs = k
+			case k != last && r.scope.mayPrecede(k):
+				others[k] = v
+			}
+			last = k
+		})
+	}
+	err = r.backing.Routes.listAgain(list)
+	return others, err
 }
 
 // dev returns the index of a device; without one, the device is missing. Long

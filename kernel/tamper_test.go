@@ -81,6 +81,9 @@ func TestTamperingHeals(t *testing.T) {
 		{"route sent elsewhere", func(ns *nstest.NS) { ns.IP("route replace 10.5.2.0/24 via 10.5.3.0 dev flannel.1 onlink proto 70") }},
 		{"route replaced by an unmarked one", func(ns *nstest.NS) { ns.IP("route replace 10.5.2.0/24 dev flannel.1") }},
 		{"IPv6 route replaced by an unmarked one", func(ns *nstest.NS) { ns.IP("-6 route replace fd00:5:0:2::/64 dev flannel-v6.1 metric 1024") }},
+		{"IPv6 route joined by another next hop", func(ns *nstest.NS) { ns.IP("-6 route append fd00:5:0:2::/64 via 2001:db8::9 metric 1024") }},
+		{"route of our protocol in front", func(ns *nstest.NS) { ns.IP("route prepend 10.5.2.0/24 via 192.0.2.7 proto 70 metric 3") }},
+		{"route of our protocol behind", func(ns *nstest.NS) { ns.IP("route append 10.5.2.0/24 via 192.0.2.7 proto 70 metric 3") }},
 		{"route of our protocol added", func(ns *nstest.NS) { ns.IP("route add 10.5.77.0/24 via 192.0.2.7 proto 70") }},
 		{"neighbour deleted", func(ns *nstest.NS) { ns.IP("neigh del 10.5.2.0 dev flannel.1") }},
 		{"neighbour with another MAC", func(ns *nstest.NS) {

@@ -103,13 +103,23 @@ func (f *Fake) AddAddr(dev string, a netip.Prefix) {
 // AddRoute adds a route as somebody else with this protocol number would, over
 // a device that exists.
 func (f *Fake) AddRoute(r kernel.Route, protocol int) {
+	f.addRoute(r, 0, protocol, func([]kernel.RouteValue) []kernel.RouteValue { return nil })
+}
+
+// PrependRoute does the same for the packets with a TOS, 0 for all, in front of
+// routes with the same key.
+func (f *Fake) PrependRoute(r kernel.Route, tos uint8, protocol int) {
+	f.addRoute(r, tos, protocol, func(behind []kernel.RouteValue) []kernel.RouteValue { return behind })
+}
+
+func (f *Fake) addRoute(r kernel.Route, tos uint8, protocol int, keep func([]kernel.RouteValue) []kernel.RouteValue) {
 	f.tables.mu.Lock()
 	k, v := r.Entry(f.tables.indexLocked(r.Dev))
-	v.Protocol = uint8(protocol)
+	v.Protocol, k.TOS = uint8(protocol), tos
 	if r.Dst.Addr().Is4() && !r.Blackhole {
-		k.Metric = r.Metric
+		k.Metric = uint32(r.Metric)
 	}
-	f.tables.routes[k] = v
+	f.tables.routes[k] = append([]kernel.RouteValue{v}, keep(f.tables.routes[k])...)
 	f.tables.mu.Unlock()
 	f.tampered()
 }

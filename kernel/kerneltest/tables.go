@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,24 +27,25 @@ type tables struct {
 	addrs     map[kernel.AddrKey]struct{}
 	fdb       map[kernel.FDBKey]kernel.FDBValue
 	neighbors map[kernel.NeighborKey]kernel.MAC
-	routes    map[kernel.RouteKey]kernel.RouteValue
+	// routes with the same key are in the order in which they win.
+	routes map[kernel.RouteKey][]kernel.RouteValue
 }
 
 func newTables() *tables {
 	return &tables{
 		locked: map[string]bool{}, links: map[int]kernel.Link{}, txOff: map[int]bool{},
 		addrs: map[kernel.AddrKey]struct{}{}, fdb: map[kernel.FDBKey]kernel.FDBValue{},
-		neighbors: map[kernel.NeighborKey]kernel.MAC{}, routes: map[kernel.RouteKey]kernel.RouteValue{},
+		neighbors: map[kernel.NeighborKey]kernel.MAC{}, routes: map[kernel.RouteKey][]kernel.RouteValue{},
 	}
 }
 
 func (t *tables) backing() kernel.Backing {
 	return kernel.Backing{
 		Links:     links{t},
-		Addrs:     table(t, kernel.TableAddresses, t.addrs, func(k kernel.AddrKey, _ struct{}) string { return t.addrText(k) }, from(t.addrs)),
-		FDB:       table(t, kernel.TableFDB, t.fdb, t.fdbText, from(t.fdb)),
-		Neighbors: table(t, kernel.TableNeighbors, t.neighbors, t.neighText, from(t.neighbors)),
-		Routes:    table(t, kernel.TableRoutes, t.routes, t.routeText, t.removeRouteLocked),
+		Addrs:     table(t, kernel.TableAddresses, func(k kernel.AddrKey, _ struct{}) string { return t.addrText(k) }, inMap(t.addrs)),
+		FDB:       table(t, kernel.TableFDB, t.fdbText, inMap(t.fdb)),
+		Neighbors: table(t, kernel.TableNeighbors, t.neighText, inMap(t.neighbors)),
+		Routes:    table(t, kernel.TableRoutes, t.routeText, entries[kernel.RouteKey, kernel.RouteValue]{t.eachRouteLocked, t.putRouteLocked, t.removeRouteLocked}),
 		Alive: func(instance string) bool {
 			t.mu.Lock()
 			defer t.mu.Unlock()
@@ -65,7 +67,11 @@ func (t *tables) backing() kernel.Backing {
 		FindRoutes: func([]kernel.RouteKey) (map[kernel.RouteKey]kernel.RouteValue, error) {
 			t.mu.Lock()
 			defer t.mu.Unlock()
-			return maps.Clone(t.routes), nil
+			found := map[kernel.RouteKey]kernel.RouteValue{}
+			for k, list := range t.routes {
+				found[k] = list[0]
+			}
+			return found, nil
 		},
 	}
 }
@@ -82,36 +88,51 @@ func (t *tables) follow(ctx context.Context, o kernel.Observer) {
 	<-ctx.Done()
 }
 
-// table is a table over a map. Like the kernel it refuses to create a
-// route that is there.
-func table[K, V comparable](t *tables, name string, m map[K]V, text func(K, V) string, remove func(kernel.Entry[K, V])) kernel.Table[K, V] {
+// entries are those of a table. Its functions are called with the lock.
+type entries[K, V comparable] struct {
+	each   func(func(K, V))
+	put    func(kernel.Change[K, V]) error
+	remove func(kernel.Entry[K, V])
+}
+
+// inMap are entries in a map.
+func inMap[K, V comparable](m map[K]V) entries[K, V] {
+	return entries[K, V]{
+		each: func(yield func(K, V)) {
+			for k, v := range m {
+				yield(k, v)
+			}
+		},
+		put: func(c kernel.Change[K, V]) error {
+			m[c.Key] = c.Want
+			return nil
+		},
+		remove: func(e kernel.Entry[K, V]) { delete(m, e.Key) },
+	}
+}
+
+// table is a table with these entries.
+func table[K, V comparable](t *tables, name string, text func(K, V) string, has entries[K, V]) kernel.Table[K, V] {
 	return kernel.Table[K, V]{
 		Name: name,
 		List: func(_ kernel.Selection, each func(K, V)) error {
 			t.mu.Lock()
 			defer t.mu.Unlock()
-			for k, v := range maps.Clone(m) {
-				each(k, v)
-			}
+			has.each(each)
 			return nil
 		},
 		Put: func(changes []kernel.Change[K, V], fail func(int, error)) {
 			for i, c := range changes {
-				if err := t.write(func() string { return text(c.Key, c.Want) }, func() error {
-					if _, taken := m[c.Key]; taken && !c.Exists && name == kernel.TableRoutes {
-						return syscall.EEXIST
-					}
-					m[c.Key] = c.Want
-					return nil
-				}); err != nil {
+				err := t.write(func() string { return text(c.Key, c.Want) }, func() error { return has.put(c) })
+				if err != nil {
 					fail(i, err)
 				}
 			}
 		},
-		Delete: func(entries []kernel.Entry[K, V], fail func(int, error)) {
-			for i, e := range entries {
+		Delete: func(list []kernel.Entry[K, V], fail func(int, error)) {
+			for i, e := range list {
 				if err := t.write(func() string { return text(e.Key, e.Value) }, func() error {
-					remove(e)
+					has.remove(e)
 					return nil
 				}); err != nil {
 					fail(i, err)
@@ -121,21 +142,49 @@ func table[K, V comparable](t *tables, name string, m map[K]V, text func(K, V) s
 	}
 }
 
-func from[K, V comparable](m map[K]V) func(kernel.Entry[K, V]) {
-	return func(e kernel.Entry[K, V]) { delete(m, e.Key) }
+func (t *tables) eachRouteLocked(yield func(kernel.RouteKey, kernel.RouteValue)) {
+	for k, list := range t.routes {
+		for _, v := range list {
+			yield(k, v)
+		}
+	}
+}
+
+// putRouteLocked puts a route. Like the kernel it refuses to create one whose key
+// is there, and replaces the first of several with the same key unless another
+// one of them is what is wanted.
+func (t *tables) putRouteLocked(c kernel.Change[kernel.RouteKey, kernel.RouteValue]) error {
+	list := t.routes[c.Key]
+	switch {
+	case len(list) == 0:
+		t.routes[c.Key] = []kernel.RouteValue{c.Want}
+		return nil
+	case !c.Exists || slices.Contains(list[1:], c.Want):
+		return syscall.EEXIST
+	}
+	list[0] = c.Want
+	return nil
 }
 
 // removeRouteLocked deletes a route. Like the kernel it takes a deletion without
 // a metric for one of the lowest metric there is.
 func (t *tables) removeRouteLocked(e kernel.Entry[kernel.RouteKey, kernel.RouteValue]) {
 	lowest, found := e.Key, false
-	for k, v := range t.routes {
-		same := k.Dst == e.Key.Dst && v == e.Value && (e.Key.Metric == 0 || k.Metric == e.Key.Metric)
+	for k, list := range t.routes {
+		same := k.Dst == e.Key.Dst && k.TOS == e.Key.TOS && slices.Contains(list, e.Value) && (e.Key.Metric == 0 || k.Metric == e.Key.Metric)
 		if same && (!found || k.Metric < lowest.Metric) {
 			lowest, found = k, true
 		}
 	}
-	delete(t.routes, lowest)
+	t.dropRouteLocked(lowest, func(v kernel.RouteValue) bool { return v == e.Value })
+}
+
+// dropRouteLocked removes some of the routes with the same key.
+func (t *tables) dropRouteLocked(k kernel.RouteKey, drop func(kernel.RouteValue) bool) {
+	t.routes[k] = slices.DeleteFunc(t.routes[k], drop)
+	if len(t.routes[k]) == 0 {
+		delete(t.routes, k)
+	}
 }
 
 // write does what act does unless the write is refused.
@@ -281,8 +330,10 @@ func (t *tables) eachLocked(each func(section int, line string, remove func())) 
 	for k, v := range t.neighbors {
 		each(3, t.neighText(k, v), func() { delete(t.neighbors, k) })
 	}
-	for k, v := range t.routes {
-		each(4, t.routeText(k, v), func() { delete(t.routes, k) })
+	for k, list := range t.routes {
+		for _, v := range slices.Clone(list) {
+			each(4, t.routeText(k, v), func() { t.dropRouteLocked(k, func(other kernel.RouteValue) bool { return other == v }) })
+		}
 	}
 }
 
@@ -292,7 +343,9 @@ func (t *tables) deleteLinkLocked(index int) {
 	maps.DeleteFunc(t.addrs, func(k kernel.AddrKey, _ struct{}) bool { return k.Dev == index })
 	maps.DeleteFunc(t.fdb, func(k kernel.FDBKey, _ kernel.FDBValue) bool { return k.Dev == index })
 	maps.DeleteFunc(t.neighbors, func(k kernel.NeighborKey, _ kernel.MAC) bool { return k.Dev == index })
-	maps.DeleteFunc(t.routes, func(_ kernel.RouteKey, v kernel.RouteValue) bool { return v.Dev == index })
+	for k := range t.routes {
+		t.dropRouteLocked(k, func(v kernel.RouteValue) bool { return v.Dev == index })
+	}
 }
 
 func (t *tables) linkText(l kernel.Link) string {
@@ -324,11 +377,14 @@ func (t *tables) neighText(k kernel.NeighborKey, mac kernel.MAC) string {
 }
 
 func (t *tables) routeText(k kernel.RouteKey, v kernel.RouteValue) string {
-	r := kernel.Route{Dst: k.Dst, Via: v.Via, Dev: t.links[v.Dev].Name, OnLink: v.OnLink, Metric: k.Metric, Blackhole: v.Blackhole}
-	if standard, _ := (kernel.Route{Dst: r.Dst, Via: r.Via, Blackhole: r.Blackhole}).Entry(0); r.Metric == standard.Metric {
+	r := kernel.Route{Dst: k.Dst, Via: v.Via, Dev: t.links[v.Dev].Name, OnLink: v.OnLink, Metric: int(k.Metric), Blackhole: v.Blackhole}
+	if standard, _ := (kernel.Route{Dst: r.Dst, Via: r.Via, Blackhole: r.Blackhole}).Entry(0); k.Metric == standard.Metric {
 		r.Metric = 0
 	}
 	line := r.String()
+	if k.TOS != 0 {
+		line += fmt.Sprintf(" tos %#x", k.TOS)
+	}
 	if v.Protocol != kernel.RouteProtocol {
 		line += fmt.Sprintf(" proto %d", v.Protocol)
 	}
