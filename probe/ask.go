@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strconv"
 	"time"
 
@@ -24,15 +23,15 @@ type Answer struct {
 	Via    netip.Addr   `json:"via"`
 	// Probe is absent if the probes have decided nothing.
 	Probe *backend.Probed `json:"probe,omitempty"`
+	// NotProbed is set if so many peers were asked for that there was no time for
+	// this one: then Probe is what earlier probes have shown.
+	NotProbed bool `json:"notProbed,omitempty"`
 }
 
 // Answers is what a request for probes returns.
 type Answers struct {
 	Peers []Answer `json:"peers"`
 }
-
-// maxAsked is how many peers can be asked within the limit.
-const maxAsked = int(askedLimit / askedInterval)
 
 // ErrNoPeer means that no peer of that name is probed.
 var ErrNoPeer = errors.New("no such peer is probed")
@@ -58,25 +57,21 @@ func (p *Prober) Ask(ctx context.Context, names []string) (Answers, error) {
 }
 
 // Sample probes all peers that are suspected to be broken at once, and n others,
-// as Ask does.
+// as Ask does. The others come first: they are few, and mostly one probe of each is
+// enough, while suspects are probed all the time.
 func (p *Prober) Sample(ctx context.Context, n int) (Answers, error) {
 	return p.ask(ctx, func(c *core) ([]int32, error) {
-		var found []int32
-		for i := range c.status {
-			if _, suspect := c.suspects[int32(i)]; suspect || c.peers[i].verdict == broken {
-				found = append(found, int32(i))
-			}
-		}
+		var suspects, others []int32
 		for _, i := range rand.Perm(len(c.status)) {
-			if n <= 0 {
-				break
-			}
-			if probed(&c.status[i]) && !slices.Contains(found, int32(i)) {
-				found = append(found, int32(i))
-				n--
+			_, suspect := c.suspects[int32(i)]
+			switch {
+			case suspect || c.peers[i].verdict.isBroken():
+				suspects = append(suspects, int32(i))
+			case probed(&c.status[i]) && len(others) < n:
+				others = append(others, int32(i))
 			}
 		}
-		return found, nil
+		return append(others, suspects...), nil
 	})
 }
 
@@ -89,7 +84,6 @@ func (p *Prober) ask(ctx context.Context, choose func(*core) ([]int32, error)) (
 		p.mu.Unlock()
 		return Answers{}, err
 	}
-	chosen = chosen[:min(len(chosen), maxAsked)]
 	began := p.now()
 	status := make([]backend.PeerStatus, len(chosen))
 	for k, i := range chosen {
@@ -117,7 +111,7 @@ func (p *Prober) ask(ctx context.Context, choose func(*core) ([]int32, error)) (
 		}
 		break
 	}
-	return answers(status, p.Probed(status)), nil
+	return p.answers(status, began), nil
 }
 
 // askedSince reports whether something that was asked for until then has no
@@ -125,7 +119,7 @@ func (p *Prober) ask(ctx context.Context, choose func(*core) ([]int32, error)) (
 func (p *Prober) askedSince(began time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i := range p.core.asked {
+	for _, i := range p.core.asked {
 		if p.core.peers[i].asked <= began && p.unable == nil {
 			return true
 		}
@@ -133,12 +127,22 @@ func (p *Prober) askedSince(began time.Duration) bool {
 	return false
 }
 
-func answers(status []backend.PeerStatus, probed []backend.Probed) Answers {
+// answers returns what is known of peers that somebody has asked for.
+func (p *Prober) answers(status []backend.PeerStatus, began time.Duration) Answers {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	out := Answers{Peers: make([]Answer, len(status))}
-	for k, s := range status {
-		out.Peers[k] = Answer{Name: s.Name, Family: s.Family.String(), Subnet: s.Subnet, Via: s.Via}
-		if probed[k].Verdict != "" {
-			out.Peers[k].Probe = &probed[k]
+	for k := range status {
+		s, a := &status[k], &out.Peers[k]
+		*a = Answer{Name: s.Name, Family: s.Family.String(), Subnet: s.Subnet, Via: s.Via, NotProbed: true}
+		i, ok := p.core.findStatus(s)
+		if !ok {
+			continue
+		}
+		about := &p.core.peers[i]
+		a.NotProbed = about.sent < began || about.undecided(s.Probe) && !about.searching()
+		if probed := p.probedLocked(i); probed.Verdict != "" {
+			a.Probe = &probed
 		}
 	}
 	return out

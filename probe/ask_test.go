@@ -1,10 +1,12 @@
 package probe
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,6 +103,114 @@ func TestASampleIsProbedAtTwentyASecond(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestAskingDoesNotEndAnOutage: the whole changes only by answers and losses.
+func TestAskingDoesNotEndAnOutage(t *testing.T) {
+	for name, answers := range map[string]func(peers []backend.PeerStatus) func(netip.Addr, int) (bool, error){
+		"none answers":           func([]backend.PeerStatus) func(netip.Addr, int) (bool, error) { return nothing },
+		"large packets are lost": func([]backend.PeerStatus) func(netip.Addr, int) (bool, error) { return upTo(1400) },
+		"one does not answer": func(peers []backend.PeerStatus) func(netip.Addr, int) (bool, error) {
+			return func(to netip.Addr, _ int) (bool, error) { return to != deviceOf(peers[1]), nil }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peers := peersOf(4, vxlan)
+				w := newWorld(t, peers)
+				w.wait(time.Minute)
+				w.setAnswers(answers(peers))
+				w.wait(8 * time.Minute)
+				if len(w.reports) != 1 {
+					t.Fatalf("reported: %q", w.reports)
+				}
+				for range 3 {
+					if _, err := w.prober.Sample(t.Context(), 20); err != nil {
+						t.Fatal(err)
+					}
+					ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+					if _, err := w.prober.Ask(ctx, []string{peers[1].Name}); err == nil {
+						t.Error("the answer comes before anything can be known")
+					}
+					cancel()
+					if got := w.verdict(peers[1]); got.Verdict != backend.Broken {
+						t.Errorf("got %+v of a peer that is asked for", got)
+					}
+					w.wait(10 * time.Second)
+				}
+				if len(w.reports) != 1 || strings.Count(w.log.String(), "\n") != 1 {
+					t.Errorf("reported: %q\nlogged:\n%s", w.reports, w.log.String())
+				}
+			})
+		})
+	}
+}
+
+// TestEachSuspectThatIsProbedGetsAVerdict: more are suspected than can be probed.
+func TestEachSuspectThatIsProbedGetsAVerdict(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		answers func(netip.Addr, int) (bool, error)
+		want    backend.Verdict
+		// atLeast are to have one.
+		atLeast int
+	}{
+		{"still broken", nothing, backend.Broken, 10},
+		{"mended", nil, backend.Fine, 60},
+		{"only small packets arrive", upTo(1400), backend.Broken, 5},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const n = 150
+				peers := peersOf(n+20, vxlan)
+				w := newWorld(t, peers)
+				w.wait(10 * time.Minute)
+				const dead = 100
+				isDead := map[netip.Addr]bool{}
+				for _, p := range peers[:dead] {
+					isDead[deviceOf(p)] = true
+				}
+				w.setAnswers(func(to netip.Addr, _ int) (bool, error) { return !isDead[to], nil })
+				w.wait(time.Hour)
+				w.setAnswers(func(to netip.Addr, size int) (bool, error) {
+					if !isDead[to] || c.answers == nil {
+						return true, nil
+					}
+					return c.answers(to, size)
+				})
+				began := time.Now()
+				got, err := w.prober.Sample(t.Context(), 20)
+				if err != nil || len(got.Peers) != dead+20 {
+					t.Fatal(len(got.Peers), err)
+				}
+				if took := time.Since(began); took > askedLimit+askedInterval {
+					t.Errorf("it takes %v", took)
+				}
+				decided := 0
+				for _, a := range got.Peers {
+					switch {
+					case !isDead[deviceOf(backend.PeerStatus{Subnet: a.Subnet})]:
+						if a.NotProbed || a.Probe.Verdict != backend.Fine {
+							t.Errorf("%s of the sample: %+v", a.Name, a)
+						}
+					case a.NotProbed:
+						if a.Probe.Verdict != backend.Broken {
+							t.Errorf("%s, which is not probed: %+v", a.Name, a.Probe)
+						}
+					default:
+						decided++
+						if a.Probe.Verdict != c.want || a.Probe.At.Before(began) {
+							t.Errorf("%s: got %+v, want %s", a.Name, a.Probe, c.want)
+						}
+					}
+				}
+				if decided < c.atLeast {
+					t.Errorf("%d of %d suspects have a verdict", decided, dead)
+				}
+				t.Logf("%d of %d suspects have a verdict", decided, dead)
+			})
+		})
+	}
 }
 
 func TestRequestsForProbes(t *testing.T) {

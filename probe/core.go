@@ -3,6 +3,7 @@ package probe
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,14 +43,19 @@ type core struct {
 	families ipfam.Pair[bool]
 	// suspects are the peers that are broken or undecided.
 	suspects map[int32]struct{}
-	// asked are the peers that somebody asked for.
-	asked map[int32]struct{}
-	// put are the subnets of on-demand peers whose entries traffic has just put,
-	// touched those of them that are known as peers.
-	put     map[netip.Prefix]struct{}
-	touched map[int32]struct{}
-	flying  []flight
-	seq     uint16
+	// asked are the peers that somebody asked for: the first ones come first, so
+	// that they have a verdict when the time is over.
+	asked []int32
+	// searched is when the largest size was found that gets to one of them.
+	searched time.Duration
+	// put are the subnets of on-demand peers whose entries were just put, touched
+	// the peers of those that traffic has put.
+	put     []put
+	touched []touched
+	// index leads from addresses to peers; nil until find needs it.
+	index  map[netip.Addr]int32
+	flying []flight
+	seq    uint16
 	// next is the one that the rotation comes to; fresh is how many peers were
 	// never probed. rotations counts the rotations, turns the probes.
 	next, fresh int
@@ -80,6 +86,26 @@ type flight struct {
 	lost     bool
 }
 
+// put is a subnet, and when its entries were put.
+type put struct {
+	subnet netip.Prefix
+	at     time.Duration
+}
+
+// touched is a peer whose entries traffic has put, and when.
+type touched struct {
+	peer int32
+	at   time.Duration
+}
+
+// Peers beyond maxTouched are not probed after their entries were put, and none is
+// later than touchLimit: else probes would keep entries in use that are kept for
+// minutes after traffic.
+const (
+	maxTouched = 20
+	touchLimit = maxTouched * enough * interval
+)
+
 // request is a probe to be sent.
 type request struct {
 	seq  uint16
@@ -88,9 +114,7 @@ type request struct {
 	to   netip.Addr
 }
 
-func newCore() *core {
-	return &core{suspects: map[int32]struct{}{}, asked: map[int32]struct{}{}, touched: map[int32]struct{}{}, put: map[netip.Prefix]struct{}{}}
-}
+func newCore() *core { return &core{suspects: map[int32]struct{}{}} }
 
 // probed reports whether a peer has something to probe.
 func probed(s *backend.PeerStatus) bool {
@@ -104,10 +128,7 @@ func (c *core) launch(i int32, now time.Duration) request {
 	c.seq++
 	f := flight{seq: c.seq, peer: i, size: p.size(s.Probe), sent: now, deadline: now + timeout}
 	if p.asked > 0 {
-		f.deadline = now + askedTimeout
-		if p.roundTrip > 0 {
-			f.deadline = now + min(max(4*p.roundTrip, askedTimeoutMin), timeout)
-		}
+		f.deadline = now + p.patience()
 	}
 	device, bridge := s.Probe.Addrs(s.Subnet)
 	f.bridge = p.atBridge(s.Probe) && bridge.IsValid()
@@ -162,9 +183,7 @@ func (c *core) expire(now time.Duration) {
 		}
 	}
 	c.flying = keep
-	for i := range c.asked {
-		c.settle(i, now)
-	}
+	c.settle(now)
 }
 
 // answered notes an answer; it reports false for one that nobody waits for.
@@ -194,17 +213,28 @@ func (c *core) answered(from netip.Addr, seq uint16, now time.Duration) (time.Du
 // maxHeard bounds what probes of others cost in a second. Each node sends one.
 const maxHeard = 200
 
+// mayHear reports whether more probes of others may be heard in this second.
+func (c *core) mayHear(now time.Duration) bool {
+	return now/time.Second != c.hearing || c.heardNow < maxHeard
+}
+
 // heard notes an echo request of a peer's daemon.
 func (c *core) heard(from netip.Addr, now time.Duration) {
+	if !c.mayHear(now) {
+		return
+	}
 	if second := now / time.Second; second != c.hearing {
 		c.hearing, c.heardNow = second, 0
 	}
-	if c.heardNow++; c.heardNow > maxHeard {
-		return
-	}
-	for i := range c.status {
+	c.heardNow++
+	// The bridge has the address after the first one of the subnet.
+	for _, addr := range []netip.Addr{from, from.Prev()} {
+		i, ok := c.find(addr)
+		if !ok {
+			continue
+		}
 		s := &c.status[i]
-		if device, bridge := s.Probe.Addrs(s.Subnet); probed(s) && (from == device || from == bridge || from == s.Via && s.How == backend.Direct) {
+		if device, bridge := s.Probe.Addrs(s.Subnet); from == device || from == bridge || from == s.Via {
 			c.peers[i].heard = now
 		}
 	}
@@ -216,49 +246,66 @@ func (c *core) judged(i int32, now time.Duration) {
 	if v := p.judge(pr); v != p.verdict {
 		c.count[p.verdict]--
 		c.count[v]++
-		p.verdict, p.since = v, now
+		if verdictNames[v] != verdictNames[p.verdict] {
+			p.since = now
+		}
+		p.verdict = v
 	}
-	if !pr.OnDemand && (p.verdict == broken || p.undecided(pr)) {
+	if !pr.OnDemand && (p.verdict.isBroken() || p.undecided(pr)) {
 		c.suspects[i] = struct{}{}
 	} else {
 		delete(c.suspects, i)
 	}
-	c.settle(i, now)
+	c.settle(now)
 }
 
-// touch notes that traffic has put the entries of a peer. Whoever calls it has a
-// packet waiting: takePut looks for the peer.
-func (c *core) touch(subnet netip.Prefix) { c.put[subnet] = struct{}{} }
-
-// takePut finds the peers that touch has noted.
-func (c *core) takePut() {
-	if len(c.put) == 0 {
-		return
+// touch notes that the entries of a peer were put. Whoever calls it has a packet
+// waiting: takePut looks for the peer.
+func (c *core) touch(subnet netip.Prefix, now time.Duration) {
+	if len(c.put)+len(c.touched) < maxTouched {
+		c.put = append(c.put, put{subnet, now})
 	}
-	for i := range c.status {
-		if _, ok := c.put[c.status[i].Subnet]; ok && probed(&c.status[i]) {
-			c.peers[i].touch()
-			c.touched[int32(i)] = struct{}{}
-			delete(c.put, c.status[i].Subnet)
+}
+
+// takePut finds the peers whose entries were put for traffic. Those that a probe of
+// this node has just had put are none: else it would never end.
+func (c *core) takePut() {
+	for _, t := range c.put {
+		i, ok := c.findSubnet(t.subnet)
+		if !ok {
+			continue
+		}
+		if p := &c.peers[i]; p.turns == 0 && p.asked == 0 && (p.sent == 0 || t.at >= p.sent+timeout) {
+			p.touch()
+			c.touched = append(c.touched, touched{i, t.at})
 		}
 	}
-	clear(c.put)
+	c.put = c.put[:0]
 }
 
 // ask has a peer probed at once.
 func (c *core) ask(i int32, now time.Duration) {
 	if c.peers[i].asked == 0 {
 		c.peers[i].ask(now)
-		c.asked[i] = struct{}{}
+		c.asked = append(c.asked, i)
 	}
 }
 
-// settle ends what somebody asked for when it has shown what it can, or after
-// askedLimit.
-func (c *core) settle(i int32, now time.Duration) {
-	p := &c.peers[i]
-	if p.asked > 0 && (p.settled(c.status[i].Probe) || now >= p.asked+askedLimit) {
-		p.asked = 0
-		delete(c.asked, i)
-	}
+// settle ends what somebody asked for when it has shown what it can, or when there
+// is no time left for that.
+func (c *core) settle(now time.Duration) {
+	c.asked = slices.DeleteFunc(c.asked, func(i int32) bool {
+		p, pr := &c.peers[i], c.status[i].Probe
+		settled := p.settled(pr)
+		if settled && p.fullLost > 0 {
+			c.searched = now
+		}
+		end := p.asked + askedLimit
+		tooLate := now >= end || !p.begun() && !p.waiting && now+p.need(pr) > end
+		over := settled || tooLate || p.searching() && c.searched >= p.asked
+		if over {
+			p.asked = 0
+		}
+		return over
+	})
 }

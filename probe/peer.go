@@ -34,9 +34,10 @@ type peer struct {
 	local   error
 	tooLong bool
 	// low and high enclose the largest size that gets through, once the full one
-	// is known not to; missed counts the losses of the size in between.
-	low, high int32
-	missed    uint8
+	// is known not to; missed counts the losses of the size in between. largest is
+	// what the last search has found, 0 if that is nothing.
+	low, high, largest int32
+	missed             uint8
 	// smallLost and fullLost count losses one after the other.
 	smallLost, fullLost uint8
 	// turns are probes that are due although the entries are on demand.
@@ -51,18 +52,26 @@ type peer struct {
 	verdict verdict
 }
 
-// verdict is a backend.Verdict in one byte.
+// verdict is a backend.Verdict in one byte. It stays until answers or losses show
+// something else: a new round of probes by itself changes nothing.
 type verdict uint8
 
 const (
 	unknown verdict = iota
 	fine
 	silent
+	// broken: it has answered and does not any more.
 	broken
+	// brokenFull: it answers, but not packets of the full size.
+	brokenFull
 	verdicts
 )
 
-var verdictNames = [verdicts]backend.Verdict{unknown: "unknown", fine: backend.Fine, silent: backend.Silent, broken: backend.Broken}
+var verdictNames = [verdicts]backend.Verdict{
+	unknown: "unknown", fine: backend.Fine, silent: backend.Silent, broken: backend.Broken, brokenFull: backend.Broken,
+}
+
+func (v verdict) isBroken() bool { return verdictNames[v] == backend.Broken }
 
 // limit is how many small probes are lost before a verdict. Where two addresses
 // may answer and the first has never done so, they are asked in turn.
@@ -104,12 +113,12 @@ func (p *peer) searching() bool {
 	return p.fullLost >= enough && p.confirmed && p.high-p.low > precision
 }
 
-// largest is the largest size that gets through, 0 if it is unknown.
-func (p *peer) largest() int {
-	if p.high == 0 || p.high-p.low > precision {
-		return 0
+// enclose sets what encloses the largest size that gets through.
+func (p *peer) enclose(low, high int32) {
+	p.low, p.high, p.missed = low, high, 0
+	if high > 0 && high-low <= precision {
+		p.largest = low
 	}
-	return int(p.low)
 }
 
 // answer notes an answer to a probe of this size.
@@ -120,14 +129,15 @@ func (p *peer) answer(pr backend.Probe, size int32, now time.Duration) {
 	}
 	switch full := min(pr.MTU, 65535); {
 	case size >= full:
-		p.fullLost, p.low, p.high, p.missed = 0, 0, 0, 0
+		p.fullLost, p.largest = 0, 0
+		p.enclose(0, 0)
 		p.fullDue, p.confirmed = false, false
 	case size == small:
 		if p.confirmed = true; p.fullLost >= enough && p.high == 0 {
-			p.low, p.high = small, full
+			p.enclose(small, full)
 		}
 	case p.searching() && size > p.low:
-		p.low, p.missed = size, 0
+		p.enclose(size, p.high)
 	}
 }
 
@@ -144,7 +154,7 @@ func (p *peer) lose(size int32, sent time.Duration) {
 		}
 	case p.searching():
 		if p.missed++; p.missed >= tries {
-			p.high, p.missed = size, 0
+			p.enclose(p.low, size)
 		}
 	default:
 		p.fullLost, p.confirmed = min(p.fullLost+1, enough), false
@@ -155,7 +165,14 @@ func (p *peer) lose(size int32, sent time.Duration) {
 // nothing of the peer.
 func (p *peer) fail(err error) {
 	p.local, p.tooLong = err, true
-	p.fullDue, p.fullLost, p.low, p.high = false, 0, 0, 0
+	p.forgetFull(false)
+}
+
+// forgetFull forgets what is known of the full size; due is whether it is to be
+// tried.
+func (p *peer) forgetFull(due bool) {
+	p.fullDue, p.fullLost, p.largest = due, 0, 0
+	p.enclose(0, 0)
 }
 
 // judge returns the verdict; what is not decided yet leaves it as it was.
@@ -166,8 +183,10 @@ func (p *peer) judge(pr backend.Probe) verdict {
 	case p.smallLost >= p.limit(pr):
 		return silent
 	case p.smallLost == 0 && p.fullLost >= enough:
-		return broken
-	case p.undecided(pr) || p.answered == 0:
+		return brokenFull
+	case p.verdict == broken && p.lost == 0:
+		return fine
+	case p.undecided(pr) || p.answered == 0 || p.lost > 0:
 		return p.verdict
 	}
 	return fine
@@ -191,7 +210,7 @@ func (p *peer) settled(pr backend.Probe) bool {
 	case p.smallLost > 0:
 		return p.smallLost >= p.limit(pr)
 	case p.fullLost > 0:
-		return p.fullLost >= enough && p.confirmed && p.largest() > 0
+		return p.fullLost >= enough && p.confirmed && !p.searching()
 	}
 	return p.answered >= p.asked && !p.fullDue
 }
@@ -199,9 +218,30 @@ func (p *peer) settled(pr backend.Probe) bool {
 // touch begins the probes of a peer whose entries traffic has just put.
 func (p *peer) touch() { p.turns, p.smallLost = enough, 0 }
 
-// ask begins probes that somebody asks for.
+// ask begins probes that somebody asks for: the evidence is gathered anew, and
+// until there is enough the verdict stays.
 func (p *peer) ask(now time.Duration) {
 	p.asked, p.fullDue = now, true
-	p.low, p.high, p.missed = 0, 0, 0
 	p.fullLost, p.smallLost = 0, 0
+	p.enclose(0, 0)
+}
+
+// begun reports whether the peer was probed since somebody asked.
+func (p *peer) begun() bool { return p.sent >= p.asked }
+
+// patience is how long an answer is waited for that somebody wants soon.
+func (p *peer) patience() time.Duration {
+	if p.roundTrip > 0 {
+		return min(max(4*p.roundTrip, askedTimeoutMin), timeout)
+	}
+	return askedTimeout
+}
+
+// need is how long it takes until the peer has a verdict if it does what it did
+// before. In the first second each may be begun.
+func (p *peer) need(pr backend.Probe) time.Duration {
+	if p.verdict == fine || p.verdict == unknown {
+		return p.patience()
+	}
+	return min(time.Duration(1+p.limit(pr))*(p.patience()+askedInterval), askedLimit-time.Second)
 }

@@ -17,14 +17,17 @@ func (c *core) setPeers(status []backend.PeerStatus) {
 		return
 	}
 	moved := c.move(status, head, was, is)
-	c.suspects, c.asked, c.touched = remap(c.suspects, moved), remap(c.asked, moved), remap(c.touched, moved)
-	flying := c.flying[:0]
-	for _, f := range c.flying {
-		if f.peer = moved[f.peer]; f.peer >= 0 {
-			flying = append(flying, f)
+	c.index = nil
+	suspects := make(map[int32]struct{}, len(c.suspects))
+	for i := range c.suspects {
+		if to := moved[i]; to >= 0 {
+			suspects[to] = struct{}{}
 		}
 	}
-	c.flying = flying
+	c.suspects = suspects
+	c.asked = remap(c.asked, moved, func(i *int32) *int32 { return i })
+	c.touched = remap(c.touched, moved, func(t *touched) *int32 { return &t.peer })
+	c.flying = remap(c.flying, moved, func(f *flight) *int32 { return &f.peer })
 	c.count, c.fresh, c.families = [verdicts]int{}, 0, ipfam.Pair[bool]{}
 	for i := range c.peers {
 		if !probed(&c.status[i]) {
@@ -69,19 +72,54 @@ func (c *core) move(status []backend.PeerStatus, head int, was, is []backend.Pee
 		}
 		p := peers[from]
 		if s, o := &status[i], &before[from]; s.Via != o.Via || s.Probe != o.Probe || s.How != o.How {
-			p.fullDue, p.fullLost, p.low, p.high = true, 0, 0, 0
+			p.forgetFull(true)
 		}
 		c.peers[i], moved[from] = p, int32(i)
 	}
 	return moved
 }
 
-func remap(set map[int32]struct{}, moved []int32) map[int32]struct{} {
-	out := make(map[int32]struct{}, len(set))
-	for i := range set {
-		if to := moved[i]; to >= 0 {
-			out[to] = struct{}{}
+// remap gives everything in a list the new place of its peer, and drops what is about
+// none that is left.
+func remap[T any](list []T, moved []int32, peerOf func(*T) *int32) []T {
+	out := list[:0]
+	for _, e := range list {
+		at := peerOf(&e)
+		if *at = moved[*at]; *at >= 0 {
+			out = append(out, e)
 		}
 	}
 	return out
+}
+
+// find returns the peer that has an address: the first of its subnet, or that of the
+// host if packets go there without a tunnel.
+func (c *core) find(addr netip.Addr) (int32, bool) {
+	if c.index == nil {
+		c.index = make(map[netip.Addr]int32, len(c.status))
+		for i := range c.status {
+			s := &c.status[i]
+			if !probed(s) {
+				continue
+			}
+			c.index[s.Subnet.Masked().Addr()] = int32(i)
+			if s.How == backend.Direct {
+				c.index[s.Via] = int32(i)
+			}
+		}
+	}
+	i, ok := c.index[addr]
+	return i, ok
+}
+
+// findStatus returns the peer that a status is about.
+func (c *core) findStatus(s *backend.PeerStatus) (int32, bool) {
+	i, ok := c.findSubnet(s.Subnet)
+	return i, ok && probed(s) && c.status[i].Name == s.Name
+}
+
+// findSubnet returns the peer that has a subnet.
+func (c *core) findSubnet(subnet netip.Prefix) (int32, bool) {
+	i, ok := c.find(subnet.Masked().Addr())
+	return i, ok && c.status[i].Subnet == subnet
 }

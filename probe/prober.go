@@ -55,6 +55,8 @@ type Prober struct {
 	unable error
 	// waiting are those who wait for what they have asked for.
 	waiting map[loop.Signal]struct{}
+	// deaf is whether a socket does not hear probes of others for the moment.
+	deaf ipfam.Pair[bool]
 }
 
 // New returns a Prober that does nothing until Run.
@@ -87,7 +89,7 @@ func (p *Prober) SetPeers(status []backend.PeerStatus) {
 // block.
 func (p *Prober) Touch(subnet netip.Prefix) {
 	p.mu.Lock()
-	p.core.touch(subnet)
+	p.core.touch(subnet, p.now())
 	p.mu.Unlock()
 }
 
@@ -165,6 +167,9 @@ func (p *Prober) step(ctx context.Context, group *errgroup.Group, sockets *ipfam
 	if err := p.openSockets(ctx, group, sockets); err != nil {
 		return 0, err
 	}
+	if err := p.listen(sockets); err != nil {
+		return 0, err
+	}
 	p.mu.Lock()
 	lost := p.core.lost
 	r, wait, ok := p.core.due(p.now())
@@ -184,6 +189,29 @@ func (p *Prober) step(ctx context.Context, group *errgroup.Group, sockets *ipfam
 	return wait, nil
 }
 
+// listen has the sockets hear probes of others again, a second after there were too
+// many.
+func (p *Prober) listen(sockets *ipfam.Pair[socket]) error {
+	p.mu.Lock()
+	deaf := p.deaf
+	if !p.core.mayHear(p.now()) {
+		deaf = ipfam.Pair[bool]{}
+	}
+	for f, listens := range deaf.Each() {
+		p.deaf[f] = p.deaf[f] && !listens
+	}
+	p.mu.Unlock()
+	for f, listens := range deaf.Each() {
+		if !listens {
+			continue
+		}
+		if err := sockets[f].hear(true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // openSockets opens the socket of each family that has peers to probe.
 func (p *Prober) openSockets(ctx context.Context, group *errgroup.Group, sockets *ipfam.Pair[socket]) error {
 	p.mu.Lock()
@@ -197,14 +225,17 @@ func (p *Prober) openSockets(ctx context.Context, group *errgroup.Group, sockets
 		if err != nil {
 			return err
 		}
+		p.mu.Lock()
+		p.deaf[f] = false
+		p.mu.Unlock()
 		sockets[f] = s
-		group.Go(func() error { return p.receive(s) })
+		group.Go(func() error { return p.receive(f, s) })
 	}
 	return nil
 }
 
 // receive takes what arrives until the socket is closed.
-func (p *Prober) receive(s socket) error {
+func (p *Prober) receive(f ipfam.Family, s socket) error {
 	for {
 		m, err := s.receive()
 		if err != nil {
@@ -213,13 +244,21 @@ func (p *Prober) receive(s socket) error {
 		p.mu.Lock()
 		now := p.now()
 		roundTrip, answered := time.Duration(0), false
+		deafen := false
 		if m.request {
 			p.core.heard(m.from, now)
+			deafen = !p.deaf[f] && !p.core.mayHear(now)
+			p.deaf[f] = p.deaf[f] || deafen
 		} else {
 			roundTrip, answered = p.core.answered(m.from, m.seq, now)
 		}
 		hurry := len(p.waiting) > 0
 		p.mu.Unlock()
+		if deafen {
+			if err := s.hear(false); err != nil {
+				return err
+			}
+		}
 		if answered {
 			p.options.Metrics.ProbeAnswered(roundTrip)
 		}
@@ -238,7 +277,8 @@ func (p *Prober) report() {
 		count[broken], count[silent] = count[broken]+count[silent], 0
 	}
 	p.mu.Unlock()
-	for v, n := range count {
+	count[broken] += count[brokenFull]
+	for v, n := range count[:brokenFull] {
 		p.options.Metrics.ProbedPeers(string(verdictNames[v]), n)
 	}
 	if !changed {
@@ -266,16 +306,9 @@ func (p *Prober) notify() {
 func (p *Prober) Probed(status []backend.PeerStatus) []backend.Probed {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	at := make(map[netip.Prefix]int, len(p.core.status))
-	for i := range p.core.status {
-		if probed(&p.core.status[i]) {
-			at[p.core.status[i].Subnet] = i
-		}
-	}
 	out := make([]backend.Probed, len(status))
 	for k := range status {
-		i, ok := at[status[k].Subnet]
-		if ok && probed(&status[k]) && p.core.status[i].Name == status[k].Name {
+		if i, ok := p.core.findStatus(&status[k]); ok {
 			out[k] = p.probedLocked(i)
 		}
 	}
@@ -283,7 +316,7 @@ func (p *Prober) Probed(status []backend.PeerStatus) []backend.Probed {
 }
 
 // probedLocked returns what is known of a peer.
-func (p *Prober) probedLocked(i int) backend.Probed {
+func (p *Prober) probedLocked(i int32) backend.Probed {
 	c := &p.core.peers[i]
 	if c.verdict == unknown {
 		return backend.Probed{}
@@ -292,7 +325,7 @@ func (p *Prober) probedLocked(i int) backend.Probed {
 	out := backend.Probed{
 		At:        p.start.Add(c.sent),
 		RoundTrip: c.roundTrip.Seconds(),
-		Largest:   c.largest(),
+		Largest:   int(c.largest),
 		WayBack:   c.wayBack(now),
 	}
 	out.Verdict, out.Why = p.core.verdictOf(i, now)

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"slices"
 	"time"
 
 	"flannel/backend"
@@ -17,7 +18,7 @@ func (c *core) due(now time.Duration) (request, time.Duration, bool) {
 	}
 	if now >= c.lastSent+interval || c.lastSent == 0 {
 		c.lastSent = now
-		if i, ok := c.pick(); ok {
+		if i, ok := c.pick(now); ok {
 			return c.launch(i, now), 0, true
 		}
 	}
@@ -38,24 +39,36 @@ func (c *core) rest(now time.Duration) time.Duration {
 	return max(next-now, time.Millisecond)
 }
 
-// pickAsked returns the one of the peers that somebody asked for which was probed
-// least recently.
-func (c *core) pickAsked(now time.Duration) (int32, bool) {
-	if len(c.asked) == 0 || c.lastAsked > 0 && now < c.lastAsked+askedInterval {
+// pickAsked returns the first of the peers that somebody asked for and whose answer
+// is not waited for: so those that were begun have a verdict before others are
+// begun. The largest size is looked for at one peer, with every second probe.
+func (c *core) pickAsked(now time.Duration) (found int32, ok bool) {
+	if c.lastAsked > 0 && now < c.lastAsked+askedInterval {
 		return 0, false
 	}
-	return c.least(c.asked, func(p *peer, pr backend.Probe) bool { return !p.waiting && !p.settled(pr) })
+	searcher := int32(-1)
+	for _, i := range c.asked {
+		switch p := &c.peers[i]; {
+		case p.searching():
+			if searcher < 0 {
+				searcher = i
+			}
+		case !p.waiting && !ok:
+			found, ok = i, true
+		}
+	}
+	if searcher >= 0 && !c.peers[searcher].waiting && (!ok || c.seq%2 == 0) {
+		return searcher, true
+	}
+	return found, ok
 }
 
 // pick returns the peer that is next in the background: suspects before others,
 // and of these the undecided first. As long as nobody has answered, one probe of
 // each of many peers tells more than many of one.
-func (c *core) pick() (int32, bool) {
+func (c *core) pick(now time.Duration) (int32, bool) {
 	c.turns++
-	if i, ok := c.least(c.touched, func(p *peer, _ backend.Probe) bool { return !p.waiting }); ok {
-		if c.peers[i].turns--; c.peers[i].turns == 0 {
-			delete(c.touched, i)
-		}
+	if i, ok := c.pickTouched(now); ok {
 		return i, true
 	}
 	if c.lastAnswer == 0 && c.fresh > 0 && c.total()-c.fresh < contacts {
@@ -72,6 +85,24 @@ func (c *core) pick() (int32, bool) {
 		}
 	}
 	return c.rotate()
+}
+
+// pickTouched returns the first of the peers whose entries traffic has put.
+func (c *core) pickTouched(now time.Duration) (int32, bool) {
+	c.touched = slices.DeleteFunc(c.touched, func(t touched) bool {
+		p := &c.peers[t.peer]
+		if now > t.at+touchLimit {
+			p.turns = 0
+		}
+		return p.turns == 0
+	})
+	for _, t := range c.touched {
+		if p := &c.peers[t.peer]; !p.waiting {
+			p.turns--
+			return t.peer, true
+		}
+	}
+	return 0, false
 }
 
 // pickBroken returns the next of the peers that are broken. The largest size is

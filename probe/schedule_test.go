@@ -124,6 +124,56 @@ func TestAProbeOnDemandFollowsTraffic(t *testing.T) {
 	})
 }
 
+// TestProbesOnDemandEnd: a probe itself has entries put that are gone.
+func TestProbesOnDemandEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		onDemand := vxlan
+		onDemand.OnDemand = true
+		peers := peersOf(400, onDemand)
+		w := newWorld(t, peers)
+		installed := map[netip.Addr]time.Duration{}
+		w.setAnswers(func(to netip.Addr, _ int) (bool, error) {
+			const unused = time.Minute
+			now := time.Since(w.start)
+			if last, ok := installed[to]; !ok || now > last+unused {
+				go w.prober.Touch(netip.PrefixFrom(to, 24))
+			}
+			installed[to] = now
+			return false, nil
+		})
+		for range 2 {
+			for _, p := range peers {
+				w.prober.Touch(p.Subnet)
+			}
+			w.wait(touchLimit)
+			probes := map[netip.Prefix]int{}
+			for _, s := range w.take() {
+				probes[netip.PrefixFrom(s.to, 24).Masked()]++
+			}
+			if len(probes) < 10 || len(probes) > maxTouched {
+				t.Errorf("%d peers are probed", len(probes))
+			}
+			for subnet, n := range probes {
+				if n != enough {
+					t.Errorf("%s is probed %d times", subnet, n)
+				}
+			}
+			w.wait(time.Hour)
+			if n := len(w.take()); n > 0 {
+				t.Errorf("%d probes long after traffic", n)
+			}
+		}
+		if _, err := w.prober.Ask(t.Context(), []string{peers[7].Name}); err != nil {
+			t.Fatal(err)
+		}
+		w.take()
+		w.wait(time.Hour)
+		if n := len(w.take()); n > 0 {
+			t.Errorf("%d more probes of a peer that somebody asked for", n)
+		}
+	})
+}
+
 // TestAHealthyClusterHasNoFindings lasts some hours: packets are lost now and
 // then, and peers restart.
 func TestAHealthyClusterHasNoFindings(t *testing.T) {
@@ -213,6 +263,37 @@ func TestAChangeOfTheWholeIsReportedOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTheReportFollowsTheSize: what it tells to set must be what helps.
+func TestTheReportFollowsTheSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peers := peersOf(6, vxlan)
+		w := newWorld(t, peers)
+		w.wait(time.Minute)
+		narrow := func(sizes map[netip.Addr]int) {
+			w.setAnswers(func(to netip.Addr, size int) (bool, error) {
+				most, ok := sizes[to]
+				return !ok || size <= most, nil
+			})
+			w.wait(10 * time.Minute)
+		}
+		narrow(map[netip.Addr]int{deviceOf(peers[1]): 1400})
+		narrow(map[netip.Addr]int{deviceOf(peers[1]): 1400, deviceOf(peers[2]): 1300, deviceOf(peers[3]): 1350})
+		narrow(nil)
+		var got []string
+		for _, text := range w.reports {
+			_, size, _ := strings.Cut(text, "set Backend.MTU to ")
+			got = append(got, size)
+		}
+		// Each size is reported once it is known, the smallest that a peer needs.
+		if !slices.Contains(got, "1450") || !slices.Contains(got, "1350") || got[len(got)-1] != "" || len(got) > 5 {
+			t.Errorf("reported %q", w.reports)
+		}
+		if lines := strings.Count(w.log.String(), "\n"); lines != len(got) {
+			t.Errorf("%d reports, logged:\n%s", len(got), w.log.String())
+		}
+	})
 }
 
 func TestWithoutTheRightToProbeThatIsLoggedOnce(t *testing.T) {

@@ -34,6 +34,8 @@ type socket interface {
 	// receive blocks until there is an answer or a peer's probe; it fails once
 	// the socket is closed.
 	receive() (message, error)
+	// hear has the kernel pass on probes of others, or drop them.
+	hear(requests bool) error
 	Close() error
 }
 
@@ -94,12 +96,31 @@ func open(ctx context.Context, f ipfam.Family, id uint16) (socket, error) {
 }
 
 // prepare has the kernel ignore what it has learned of paths, which may be out of
-// date, and drop what is none of ours.
+// date, and drop what nobody here waits for.
 func (s *icmpSocket) prepare(fd int) error {
 	if err := unix.SetsockoptInt(fd, s.level, s.pmtu, s.set); err != nil {
 		return os.NewSyscallError("setsockopt", err)
 	}
-	filter, err := bpf.Assemble(s.filter())
+	return s.attach(fd, true)
+}
+
+func (s *icmpSocket) hear(requests bool) error {
+	conn, ok := s.conn.(syscall.Conn)
+	if !ok {
+		return fmt.Errorf("%T has no descriptor", s.conn)
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	return errors.Join(raw.Control(func(fd uintptr) { failed = s.attach(int(fd), requests) }), failed)
+}
+
+// attach has the kernel drop what is none of ours, and probes of others unless
+// requests is set.
+func (s *icmpSocket) attach(fd int, requests bool) error {
+	filter, err := bpf.Assemble(s.filter(requests))
 	if err != nil {
 		return err
 	}
@@ -111,19 +132,26 @@ func (s *icmpSocket) prepare(fd int) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program))
 }
 
-// filter accepts probes of all daemons and answers to ours.
-func (s *icmpSocket) filter() []bpf.Instruction {
+// filter accepts answers to probes of this daemon and, if requests is set, probes of
+// all daemons.
+func (s *icmpSocket) filter(requests bool) []bpf.Instruction {
+	const whole = 1 << 18
+	request := uint32(0)
+	if requests {
+		request = whole
+	}
 	return []bpf.Instruction{
 		s.skipHeader,
 		bpf.LoadIndirect{Off: 8, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32([]byte(magic)), SkipTrue: 5},
 		bpf.LoadIndirect{Off: 0, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: typeNumber(s.request), SkipTrue: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: typeNumber(s.request), SkipTrue: 5},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: typeNumber(s.reply), SkipTrue: 2},
 		bpf.LoadIndirect{Off: 4, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(s.id), SkipTrue: 1},
 		bpf.RetConstant{Val: 0},
-		bpf.RetConstant{Val: 1 << 18},
+		bpf.RetConstant{Val: whole},
+		bpf.RetConstant{Val: request},
 	}
 }
 

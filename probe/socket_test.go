@@ -160,6 +160,46 @@ func TestPacketsOfOthersAreNotReceived(t *testing.T) {
 	}
 }
 
+func TestProbesOfOthersCanBeDropped(t *testing.T) {
+	for f := range (ipfam.Pair[int]{}).Each() {
+		t.Run(f.String(), func(t *testing.T) {
+			l := newLink(t)
+			s, received := openIn(t, l.here, f, 4711)
+			other, others := openIn(t, l.there, f, 42)
+			ask := func(seq uint16) {
+				t.Helper()
+				if err := other.send(hereAddrs[f], seq, small); err != nil {
+					t.Fatal(err)
+				}
+				if got := next(t, others); got.seq != seq {
+					t.Fatalf("the other daemon got %+v", got)
+				}
+			}
+			for _, hears := range []bool{false, true} {
+				if err := s.hear(hears); err != nil {
+					t.Fatal(err)
+				}
+				ask(1)
+				if got := len(received) == 1; got != hears && !(hears && next(t, received).request) {
+					t.Errorf("hears %t, and got a probe: %t", hears, got)
+				}
+				for len(received) > 0 {
+					<-received
+				}
+				if err := s.send(thereAddrs[f], 2, small); err != nil {
+					t.Fatal(err)
+				}
+				if got, want := next(t, received), (message{from: thereAddrs[f], seq: 2}); got != want {
+					t.Errorf("hears %t: got %+v, want %+v", hears, got, want)
+				}
+				if got := next(t, others); !got.request {
+					t.Errorf("the other daemon got %+v", got)
+				}
+			}
+		})
+	}
+}
+
 func TestWhatAPacketMayHold(t *testing.T) {
 	for f, p := range protocols {
 		s := &icmpSocket{protocol: p, id: 4711}

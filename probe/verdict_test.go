@@ -143,6 +143,29 @@ func TestAFloodOfProbesIsIgnored(t *testing.T) {
 	}
 }
 
+// TestAFloodIsDroppedByTheKernel until a second is over.
+func TestAFloodIsDroppedByTheKernel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peers := peersOf(2, vxlan)
+		w := newWorld(t, peers)
+		w.wait(10 * time.Second)
+		for range maxHeard {
+			w.arrived <- message{from: netip.MustParseAddr("203.0.113.1"), request: true}
+		}
+		synctest.Wait()
+		if !w.deaf {
+			t.Error("a flood is received")
+		}
+		w.wait(2 * time.Second)
+		if w.deaf {
+			t.Error("probes of others are dropped long after a flood")
+		}
+		if got := w.verdict(peers[0]); got.Verdict != backend.Fine {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
 func TestWhatIsKnownOfAPeerOutlivesAPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peers := peersOf(20, vxlan)

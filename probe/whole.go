@@ -1,7 +1,9 @@
 package probe
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"time"
 
 	"flannel/backend"
@@ -51,7 +53,7 @@ const (
 // be there.
 func (c *core) noneAnswers(now time.Duration) bool {
 	if c.lastAnswer > 0 {
-		return now >= c.lastAnswer+silence && c.unanswered() >= min(c.count[fine]+c.count[broken], enough)
+		return now >= c.lastAnswer+silence && c.unanswered() >= min(c.count[fine]+c.count[broken]+c.count[brokenFull], enough)
 	}
 	return c.neverAnswers()
 }
@@ -61,7 +63,7 @@ func (c *core) noneAnswers(now time.Duration) bool {
 func (c *core) unanswered() int {
 	n := 0
 	for i := range c.suspects {
-		if p := &c.peers[i]; p.verdict == broken && p.smallLost > 0 && p.sent > c.lastAnswer {
+		if p := &c.peers[i]; p.verdict == broken && p.sent > c.lastAnswer {
 			n++
 		}
 	}
@@ -88,7 +90,7 @@ func (c *core) total() int {
 func (c *core) assess(now time.Duration) bool {
 	w := &c.whole
 	is, text := c.judgeAll(now)
-	if is == w.shown {
+	if is == w.shown && text == w.text {
 		return false
 	}
 	w.shown, w.text = is, text
@@ -103,7 +105,7 @@ func (c *core) judgeAll(now time.Duration) (state, string) {
 			w.since = now
 		}
 		settle := settleOne
-		if c.count[silent]+c.count[broken] >= enough {
+		if c.count[silent]+c.count[broken]+c.count[brokenFull] >= enough {
 			settle = settleMany
 		}
 		if now < w.since+settle {
@@ -113,35 +115,54 @@ func (c *core) judgeAll(now time.Duration) (state, string) {
 			"or this node's public address is wrong; /status says more of each peer"
 	}
 	w.since = 0
-	is, text := works, ""
+	is, narrowest := works, int32(-1)
 	for i := range c.suspects {
-		p, pr := &c.peers[i], c.status[i].Probe
+		p := &c.peers[i]
 		switch {
-		case p.verdict != broken:
-		case p.smallLost == 0 && p.fullLost >= enough && now >= p.since+settleMany && (is != narrow || p.largest() > 0):
-			is, text = narrow, "some peers do not get large packets: "+tooNarrow(p, pr)
-		case is == works && p.smallLost > 0 && now >= p.since+settleOne:
-			is, text = some, "some peers that have answered do not answer any more; /status names them"
+		case p.verdict == brokenFull && now >= p.since+settleMany:
+			if is = narrow; narrowest < 0 || c.compareNarrow(i, narrowest) < 0 {
+				narrowest = i
+			}
+		case is == works && p.verdict == broken && now >= p.since+settleOne:
+			is = some
 		}
 	}
-	return is, text
+	switch is {
+	case narrow:
+		return is, "some peers do not get large packets: " + tooNarrow(&c.peers[narrowest], c.status[narrowest].Probe)
+	case some:
+		return is, "some peers that have answered do not answer any more; /status names them"
+	}
+	return is, ""
+}
+
+// compareNarrow orders peers that do not get large packets: what is enough for the
+// first one is enough for all.
+func (c *core) compareNarrow(a, b int32) int {
+	carries := func(i int32) int32 {
+		if c.peers[i].largest == 0 {
+			return math.MaxInt32
+		}
+		return c.peers[i].largest + c.status[i].Probe.Overhead
+	}
+	return cmp.Or(cmp.Compare(carries(a), carries(b)), cmp.Compare(c.status[b].Probe.MTU, c.status[a].Probe.MTU))
 }
 
 // tooNarrow says that only small packets arrive, and what to do.
 func tooNarrow(p *peer, pr backend.Probe) string {
 	text := fmt.Sprintf("packets of %d bytes are lost on the way, small ones are not", pr.MTU)
-	if p.largest() == 0 {
+	if p.largest == 0 {
 		return text
 	}
-	text += fmt.Sprintf("; the largest that arrive have %d bytes: ", p.largest())
+	text += fmt.Sprintf("; the largest that arrive have %d bytes: ", p.largest)
 	if pr.MTUKey {
-		return text + fmt.Sprintf("set Backend.MTU to %d", p.largest()+int(pr.Overhead))
+		return text + fmt.Sprintf("set Backend.MTU to %d", p.largest+pr.Overhead)
 	}
-	return text + fmt.Sprintf("set the MTU of the nodes' uplinks to %d", p.largest()+int(pr.Overhead))
+	return text + fmt.Sprintf("set the MTU of the nodes' uplinks to %d", p.largest+pr.Overhead)
 }
 
 // verdictOf returns the verdict of a peer, and one line that explains it.
-func (c *core) verdictOf(i int, now time.Duration) (backend.Verdict, string) {
+func (c *core) verdictOf(i int32, now time.Duration) (backend.Verdict, string) {
 	p, s := &c.peers[i], &c.status[i]
 	v := p.verdict
 	if v == silent && s.Probe.Device && c.neverAnswers() {
@@ -158,7 +179,7 @@ func why(p *peer, s *backend.PeerStatus, v verdict, now time.Duration) string {
 		return fmt.Sprintf("packets do not leave this host: %v", p.local)
 	case v == fine || v == unknown:
 		return ""
-	case p.smallLost == 0:
+	case v == brokenFull:
 		return tooNarrow(p, s.Probe)
 	case p.wayBack(now):
 		return "no answer, but its own probes arrive here: the way there is cut, the way back works"
@@ -177,5 +198,5 @@ const recent = time.Minute
 // wayBack reports whether the peer's probes arrive here although its answers do
 // not.
 func (p *peer) wayBack(now time.Duration) bool {
-	return p.smallLost >= enough && p.heard > p.lost && now-p.heard < recent
+	return (p.verdict == broken || p.verdict == silent) && p.heard > p.lost && now-p.heard < recent
 }

@@ -50,6 +50,7 @@ type world struct {
 	lost     int
 	verdicts map[string]int
 	unable   error
+	deaf     bool
 }
 
 // newWorld runs a Prober until the test ends. It is called inside a bubble.
@@ -103,6 +104,13 @@ func (w *world) receive() (message, error) {
 	case <-w.closed:
 		return message{}, net.ErrClosed
 	}
+}
+
+func (w *world) hear(requests bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.deaf = !requests
+	return nil
 }
 
 func (w *world) Close() error {
