@@ -1,7 +1,7 @@
 package e2e
 
 import (
-	"strconv"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -100,7 +100,7 @@ func metricOf(t *testing.T, h *lab.Host) string {
 	t.Helper()
 	dst := subnetOf(t, h)[ipfam.V4]
 	k, _ := kernel.Route{Dst: dst, Via: dst.Addr()}.Entry(0)
-	return strconv.Itoa(k.Metric)
+	return fmt.Sprint(k.Metric)
 }
 
 func TestStoppingIsQuickAndLeavesTheDataPath(t *testing.T) {
