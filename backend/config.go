@@ -17,13 +17,16 @@ type Type struct {
 	Name string
 	// Keys reads the keys of the Backend object other than Type. A value that
 	// is not allowed is refused on o; then the Config is not used.
-	Keys func(o *options.Object, families ipfam.Pair[bool]) Config
+	Keys   func(o *options.Object, families ipfam.Pair[bool]) Config
+	Traits Traits
 }
 
 // Config is the Backend object of the network configuration, parsed.
 type Config interface {
 	// Needs returns what a backend with this configuration depends on.
 	Needs() Needs
+	// Encapsulation returns what others must know of the tunnel.
+	Encapsulation() Encapsulation
 	// New builds the backend. Its only I/O is what env does.
 	New(env Env) (Backend, error)
 }
@@ -73,11 +76,11 @@ type Table []Type
 // line for each key that has no effect. An error names the key and what is
 // allowed.
 func (t Table) Parse(c *subnet.Config) (Config, []string, error) {
-	i := slices.IndexFunc(t, func(t Type) bool { return t.Name == c.BackendType })
-	if i < 0 {
+	typ, ok := t.Find(c.BackendType)
+	if !ok {
 		return nil, nil, fmt.Errorf("network configuration: Backend.Type: %q is not allowed: use %s", c.BackendType, t.names())
 	}
-	config, warnings, err := t[i].Parse(c.Backend, c.Enabled())
+	config, warnings, err := typ.Parse(c.Backend, c.Enabled())
 	if err != nil {
 		return nil, nil, fmt.Errorf("network configuration: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/netip"
 
+	"flannel/backend"
 	"flannel/internal/statedir"
 	"flannel/kernel"
 	"flannel/subnet/env"
@@ -16,6 +17,8 @@ import (
 
 // Options say what to remove, and where it is.
 type Options struct {
+	// Backends are the types whose devices are removed.
+	Backends backend.Table
 	// DryRun only prints what would be removed, Force does not look for daemons.
 	DryRun, Force bool
 	// CNI also removes the pods' bridge and interfaces, and what the CNI plugin

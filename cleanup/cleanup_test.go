@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"flannel/backend"
+	"flannel/backend/udp"
+	"flannel/backend/vxlan"
 	"flannel/internal/testkit/eventually"
 	"flannel/internal/testkit/golden"
 	"flannel/internal/testkit/nstest"
@@ -29,7 +32,8 @@ func newHost(t *testing.T) testHost {
 	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "xtables.lock"))
 	dir := t.TempDir()
 	o := Options{
-		RunDir: dir + "/run", SubnetFile: dir + "/run/subnet.env", LockDir: dir + "/run/lock", Proc: "/proc",
+		Backends: backend.Table{udp.Type, vxlan.Type},
+		RunDir:   dir + "/run", SubnetFile: dir + "/run/subnet.env", LockDir: dir + "/run/lock", Proc: "/proc",
 		StateDirs: []string{dir + "/state"}, ConfDir: dir + "/conf", BinDir: dir + "/bin", DataDir: dir + "/data",
 	}
 	h := testHost{nstest.New(t), t, o}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -56,27 +55,16 @@ func mainTable(handle *netlink.Handle) ([]netlink.Route, error) {
 	return out, nil
 }
 
-// Names of the devices that flannel makes; it does not mark them.
-var flannelNames = map[string]*regexp.Regexp{
-	"vxlan":     regexp.MustCompile(`^flannel(-v6)?\.[0-9]+$`),
-	"wireguard": regexp.MustCompile(`^flannel-wg(-v6)?$`),
-	"ipip":      regexp.MustCompile(`^flannel\.ipip$`),
-}
-
 // isOurs reports whether a device is one of this software or of flannel. flannel's
 // TUN device ends with its daemon.
-func isOurs(l kernel.Link) bool {
-	if kernel.Marked(l.Alias) {
-		return l.Kind == kernel.KindVXLAN || l.Kind == kernel.KindTUN
-	}
-	name := flannelNames[l.Kind]
-	return name != nil && name.MatchString(l.Name)
+func (h *host) isOurs(l kernel.Link) bool {
+	return h.options.Backends.IsOverlay(l) && (l.Kind != kernel.KindTUN || kernel.Marked(l.Alias))
 }
 
 func (h *host) devices() []Thing {
 	var out []Thing
 	for _, l := range h.links {
-		if isOurs(l) {
+		if h.isOurs(l) {
 			out = append(out, Thing{"device " + l.Name, func() error { return h.deleteLink(l.Index) }})
 		}
 	}
@@ -98,7 +86,7 @@ func (h *host) isOurRoute(r netlink.Route) bool {
 }
 
 func (h *host) overOurs(r netlink.Route) bool {
-	return slices.ContainsFunc(h.links, func(l kernel.Link) bool { return l.Index == r.LinkIndex && isOurs(l) })
+	return slices.ContainsFunc(h.links, func(l kernel.Link) bool { return l.Index == r.LinkIndex && h.isOurs(l) })
 }
 
 func (h *host) routes() []Thing {

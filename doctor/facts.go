@@ -5,8 +5,8 @@ package doctor
 import (
 	"net/netip"
 	"slices"
-	"strings"
 
+	"flannel/backend"
 	"flannel/internal/firewall"
 	"flannel/internal/ipfam"
 	"flannel/kernel"
@@ -18,6 +18,8 @@ import (
 // Facts are what was found on a host. What could not be read is left empty, and
 // its source is in Unread.
 type Facts struct {
+	// Backends are the types whose devices are the overlay's.
+	Backends   backend.Table
 	SubnetFile SubnetFile
 	Daemon     Daemon
 	// Store is nil if only the daemon can look at it, from its container.
@@ -114,19 +116,13 @@ func (f *Facts) linkByIndex(index int) (kernel.Link, bool) {
 	return f.Links[i], true
 }
 
-// isOverlay reports whether a device is one that this software or flannel makes.
-func isOverlay(l kernel.Link) bool {
-	kind := l.Kind == kernel.KindVXLAN || l.Kind == kernel.KindTUN
-	return kind && (kernel.Marked(l.Alias) || strings.HasPrefix(l.Name, "flannel"))
-}
-
 // overlays returns the devices of this overlay: those that its daemon names, or else
 // those with an address in this node's subnet. A host may have several overlays.
 func (f *Facts) overlays() []kernel.Link {
 	var all, own []kernel.Link
 	subnets := f.own()
 	for _, l := range f.Links {
-		if !isOverlay(l) {
+		if _, ok := f.Backends.OfDevice(l); !ok {
 			continue
 		}
 		all = append(all, l)

@@ -68,9 +68,6 @@ type Packet struct {
 	Network netip.Prefix
 }
 
-// udpPort is that of the backend udp; a vxlan device knows its own.
-const udpPort = 8285
-
 // Packets are those for which the packet filters are read.
 func (f *Facts) Packets() []Packet {
 	var out []Packet
@@ -83,10 +80,11 @@ func (f *Facts) Packets() []Packet {
 	return slices.Concat(out, f.wantedPackets(), f.tunnelPackets(), f.deviceForwards())
 }
 
-// backendPort returns the UDP port behind a device of the overlay.
-func backendPort(l kernel.Link) int {
-	if l.Kind == kernel.KindTUN {
-		return udpPort
+// portOf returns the UDP port behind a device of the overlay, 0 if it is not known: a
+// vxlan device has its own, and of others the daemon knows it.
+func (f *Facts) portOf(l kernel.Link) int {
+	if l.VXLAN.Port == 0 && f.Daemon.Status != nil {
+		return f.Daemon.Status.Port
 	}
 	return l.VXLAN.Port
 }
@@ -94,13 +92,14 @@ func backendPort(l kernel.Link) int {
 // wantedPackets are those of a backend that is to be installed.
 func (f *Facts) wantedPackets() []Packet {
 	var out []Packet
-	if f.Wanted == nil || f.Wanted.Port == 0 {
+	if f.Wanted == nil || f.Wanted.Encapsulation.Port == 0 {
 		return nil
 	}
+	port := f.Wanted.Encapsulation.Port
 	for family, on := range f.families().Each() {
 		if on {
-			p := firewall.Packet{Family: family, Hook: firewall.Input, Protocol: 17, Port: uint16(f.Wanted.Port)}
-			out = append(out, Packet{Packet: p, What: fmt.Sprintf("the packets of %s on UDP port %d", f.Wanted.Backend, f.Wanted.Port)})
+			p := firewall.Packet{Family: family, Hook: firewall.Input, Protocol: 17, Port: uint16(port)}
+			out = append(out, Packet{Packet: p, What: fmt.Sprintf("the packets of %s on UDP port %d", f.Wanted.Backend.Name, port)})
 		}
 	}
 	return out
@@ -136,7 +135,10 @@ func (f *Facts) tunnelPackets() []Packet {
 		return nil
 	}
 	for _, l := range f.overlays() {
-		port := backendPort(l)
+		port := f.portOf(l)
+		if port == 0 {
+			continue
+		}
 		p := firewall.Packet{Family: ipfam.Of(l.VXLAN.Local), Hook: firewall.Input, In: up.Name, Protocol: 17, Port: uint16(port)}
 		vias := f.vias(l)
 		for _, via := range vias {

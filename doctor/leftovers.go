@@ -82,7 +82,7 @@ func (f *Facts) leftRoutes() []Finding {
 	var out []Finding
 	for _, r := range f.Routes {
 		dev, _ := f.link(r.Dev)
-		if !f.wanted(r.Dst) || r.Protocol == kernel.RouteProtocol || isOverlay(dev) || r.Protocol == unix.RTPROT_KERNEL {
+		if !f.wanted(r.Dst) || r.Protocol == kernel.RouteProtocol || f.Backends.IsOverlay(dev) || r.Protocol == unix.RTPROT_KERNEL {
 			continue
 		}
 		if r.Dst.IsSingleIP() && r.Type == "" && strings.HasPrefix(r.Dev, "cali") {

@@ -24,9 +24,9 @@ var mtu = Check{
 		}
 		up, known := f.uplink()
 		for _, l := range f.overlays() {
-			if known && l.MTU+overhead(l) > up.MTU {
-				add(fmt.Sprintf("ip link set %s mtu %d", l.Name, up.MTU-overhead(l)),
-					"%s has MTU %d and needs %d bytes for the tunnel, but %s has MTU %d", l.Name, l.MTU, overhead(l), up.Name, up.MTU)
+			if known && l.MTU+f.overhead(l) > up.MTU {
+				add(fmt.Sprintf("ip link set %s mtu %d", l.Name, up.MTU-f.overhead(l)),
+					"%s has MTU %d and needs %d bytes for the tunnel, but %s has MTU %d", l.Name, l.MTU, f.overhead(l), up.Name, up.MTU)
 			}
 			if l.MTU < e.MTU {
 				add(restart, "%s gives pods MTU %d, but %s has MTU %d", f.SubnetFile.Path, e.MTU, l.Name, l.MTU)
@@ -39,15 +39,20 @@ var mtu = Check{
 	},
 }
 
-// overhead is what the tunnel of a device takes at least.
-func overhead(l kernel.Link) int {
-	switch {
-	case l.Kind == kernel.KindTUN:
-		return 28
-	case ipfam.Of(l.VXLAN.Local) == ipfam.V6:
-		return 70
+// overhead is what the tunnel of a device takes. A vxlan device carries one family,
+// another one all.
+func (f *Facts) overhead(l kernel.Link) int {
+	typ, _ := f.Backends.OfDevice(l)
+	if l.Kind == kernel.KindVXLAN {
+		return typ.Traits.Overhead[ipfam.Of(l.VXLAN.Local)]
 	}
-	return 50
+	most := 0
+	for family, on := range f.families().Each() {
+		if on {
+			most = max(most, typ.Traits.Overhead[family])
+		}
+	}
+	return most
 }
 
 // podMTU finds pods that were made with another MTU: they keep it.

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"flannel/backend"
+	"flannel/backend/vxlan"
 	"flannel/internal/ipfam"
 	"flannel/kernel"
 	"flannel/network"
@@ -14,6 +16,7 @@ import (
 func TestMTUWithTwoInstances(t *testing.T) {
 	local := netip.MustParseAddr("192.0.2.1")
 	f := &Facts{
+		Backends:   backend.Table{vxlan.Type},
 		SubnetFile: SubnetFile{Env: &env.Env{Subnet: ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.5.1.1/24")}, MTU: 1450}},
 		Links: []kernel.Link{
 			{Index: 1, Name: "eth0", MTU: 1500, Up: true},

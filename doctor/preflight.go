@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"flannel/backend"
 	"flannel/kernel"
 )
 
@@ -13,16 +14,15 @@ import (
 type Wanted struct {
 	File string
 	// Err is why it cannot be used; Unknown are lines about keys without an effect.
-	Err     error
-	Unknown []string
-	Network []netip.Prefix
-	Backend string
-	// Port is the UDP port of the backend, 0 if it has none; VNI and GBP are those of
-	// vxlan. Kind is that of the backend's device, empty if it has none.
-	Port, VNI int
-	GBP       bool
-	Kind      string
+	Err           error
+	Unknown       []string
+	Network       []netip.Prefix
+	Backend       backend.Type
+	Encapsulation backend.Encapsulation
 }
+
+// Kind is that of the backend's devices, empty if it has none.
+func (w *Wanted) Kind() string { return w.Backend.Traits.Devices.Kind }
 
 // Kernel is what the kernel of this host offers, and to this process.
 type Kernel struct {
@@ -81,10 +81,10 @@ var kernelFeatures = Check{
 	Find: func(f *Facts) []Finding {
 		var out []Finding
 		w, k := f.Wanted, f.Kernel
-		if w.Kind == kernel.KindVXLAN && k.VXLAN == Absent {
+		if w.Kind() == kernel.KindVXLAN && k.VXLAN == Absent {
 			out = append(out, Finding{Problem: "this kernel has no vxlan devices", Command: "modprobe vxlan; or install the kernel's extra modules; or use another Backend.Type"})
 		}
-		if w.Kind == kernel.KindTUN && k.TUN == Absent {
+		if w.Kind() == kernel.KindTUN && k.TUN == Absent {
 			out = append(out, Finding{Problem: "this kernel has no TUN devices, or /dev/net/tun is missing", Command: "modprobe tun; or use another Backend.Type"})
 		}
 		if k.PacketFilter == Absent {
@@ -100,27 +100,27 @@ var port = Check{
 	Means: "The kernel refuses the daemon's device or socket, or gives it the packets of another network.",
 	More:  "backends.md",
 	Find: func(f *Facts) []Finding {
-		w := f.Wanted
-		if w.Port == 0 {
+		port, wanted := f.Wanted.Encapsulation.Port, f.Wanted.Encapsulation.VXLAN
+		if port == 0 {
 			return nil
 		}
-		vxlan := func(l kernel.Link) bool { return l.Kind == kernel.KindVXLAN && l.VXLAN.Port == w.Port }
+		vxlan := func(l kernel.Link) bool { return l.Kind == kernel.KindVXLAN && l.VXLAN.Port == port }
 		var out []Finding
 		for _, l := range f.Links {
 			switch {
-			case !vxlan(l) || isOverlay(l):
-			case w.Kind != kernel.KindVXLAN && l.Up:
-				out = append(out, Finding{Problem: fmt.Sprintf("device %s has UDP port %d", l.Name, w.Port), Command: another(l, "set another Backend.Port")})
-			case l.VXLAN.VNI == w.VNI:
+			case !vxlan(l) || f.Backends.IsOverlay(l):
+			case wanted == nil && l.Up:
+				out = append(out, Finding{Problem: fmt.Sprintf("device %s has UDP port %d", l.Name, port), Command: another(l, "set another Backend.Port")})
+			case l.VXLAN.VNI == wanted.VNI:
 				out = append(out, Finding{
-					Problem: fmt.Sprintf("device %s has VNI %d on UDP port %d", l.Name, w.VNI, w.Port),
+					Problem: fmt.Sprintf("device %s has VNI %d on UDP port %d", l.Name, wanted.VNI, port),
 					Command: another(l, "set another Backend.VNI or Backend.Port"),
 				})
-			case l.Up && (l.VXLAN.VNI == 0 || l.VXLAN.GBP != w.GBP):
+			case l.Up && (l.VXLAN.VNI == 0 || l.VXLAN.GBP != wanted.GBP):
 				// The kernel shares a port among devices that are alike: not with
 				// one that takes every VNI.
 				out = append(out, Finding{
-					Problem: fmt.Sprintf("device %s has UDP port %d and does not share it", l.Name, w.Port),
+					Problem: fmt.Sprintf("device %s has UDP port %d and does not share it", l.Name, port),
 					Command: another(l, "set another Backend.Port"),
 				})
 			}
@@ -136,8 +136,8 @@ var port = Check{
 				owner = f.PortOwner
 			}
 			out = append(out, Finding{
-				Problem: fmt.Sprintf("%s has UDP port %d (%s)", owner, w.Port, family),
-				Command: fmt.Sprintf("ss -ulnp sport = :%d shows who; stop it, or set another Backend.Port", w.Port),
+				Problem: fmt.Sprintf("%s has UDP port %d (%s)", owner, port, family),
+				Command: fmt.Sprintf("ss -ulnp sport = :%d shows who; stop it, or set another Backend.Port", port),
 			})
 		}
 		return out

@@ -42,7 +42,7 @@ func (f *Facts) publicOn(a netip.Addr) []Finding {
 		}}
 	}
 	dev, _ := f.link(f.Addrs[i].Dev)
-	inner := isOverlay(dev) || dev.Name == "kube-ipvs0" || dev.Name == "docker0" ||
+	inner := f.Backends.IsOverlay(dev) || dev.Name == "kube-ipvs0" || dev.Name == "docker0" ||
 		slices.ContainsFunc(f.bridges(), func(l kernel.Link) bool { return l.Index == dev.Index })
 	switch {
 	case dev.Name == up.Name && dev.Up:

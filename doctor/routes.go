@@ -66,7 +66,7 @@ func (f *Facts) peers() []peer {
 			continue
 		}
 		l, _ := f.link(r.Dev)
-		out = append(out, peer{subnet: r.Dst, direct: !isOverlay(l), via: r.Via})
+		out = append(out, peer{subnet: r.Dst, direct: !f.Backends.IsOverlay(l), via: r.Via})
 	}
 	return out
 }
@@ -134,7 +134,7 @@ func (f *Facts) astray(p peer, l Lookup) (Finding, bool) {
 	}
 	dev, _ := f.link(r.Dev)
 	up, known := f.uplink()
-	right := isOverlay(dev)
+	right := f.Backends.IsOverlay(dev)
 	if p.direct {
 		right = r.Protocol == kernel.RouteProtocol || !known || dev.Index == up.Index && (r.Via == p.via || !r.Via.IsValid())
 	}

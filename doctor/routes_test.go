@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"flannel/backend"
+	"flannel/backend/vxlan"
 	"flannel/kernel"
 	"flannel/kernel/trace"
 	"flannel/network"
@@ -17,7 +19,7 @@ import (
 // crowd are the facts of a node with this many peers, all of them reached.
 func crowd(n int) *Facts {
 	s := &network.Status{Network: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
-	f := &Facts{Links: []kernel.Link{{Index: 1, Name: "flannel.1", Kind: kernel.KindVXLAN}, {Index: 2, Name: "eth0"}}}
+	f := &Facts{Backends: backend.Table{vxlan.Type}, Links: []kernel.Link{{Index: 1, Name: "flannel.1", Kind: kernel.KindVXLAN}, {Index: 2, Name: "eth0"}}}
 	for i := range n {
 		subnet := fmt.Sprintf("10.%d.%d.0/24", i/250, i%250)
 		s.Peers = append(s.Peers, network.Peer{Name: fmt.Sprint("node", i), Subnet: subnet, How: "tunnel"})

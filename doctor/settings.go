@@ -47,7 +47,7 @@ func (f *Facts) matters(where sysctl.Where, up kernel.Link) bool {
 // isUplink reports whether packets of other hosts may come in by a device: it has an
 // address, and is not one of pods, containers or virtual machines.
 func (f *Facts) isUplink(l kernel.Link) bool {
-	if !l.Up || isOverlay(l) || l.Kind == "bridge" || l.Kind == "dummy" {
+	if !l.Up || f.Backends.IsOverlay(l) || l.Kind == "bridge" || l.Kind == "dummy" {
 		return false
 	}
 	return slices.ContainsFunc(f.Addrs, func(a kernel.HostAddr) bool {

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"flannel/backend"
+	"flannel/backend/vxlan"
 	"flannel/kernel"
 	"flannel/network"
 )
@@ -36,7 +38,7 @@ func TestSettingsThatMatterHere(t *testing.T) {
 		{"strict, uplink unknown", "net.ipv4.conf.all.rp_filter", "1", func(f *Facts) { f.Daemon.Status.Uplink.Name = "" }, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f := &Facts{Links: links, Addrs: addrs, Settings: map[string]string{"net.ipv4.ip_forward": "1", bridge: "1", strict: "0", "net.ipv4.conf.all.rp_filter": "0"}}
+			f := &Facts{Backends: backend.Table{vxlan.Type}, Links: links, Addrs: addrs, Settings: map[string]string{"net.ipv4.ip_forward": "1", bridge: "1", strict: "0", "net.ipv4.conf.all.rp_filter": "0"}}
 			f.Daemon.Status = &network.Status{Network: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")}, Uplink: network.UplinkStatus{Name: "eth0"}}
 			f.Settings[tt.setting] = tt.value
 			if tt.change != nil {

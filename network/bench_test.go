@@ -39,7 +39,7 @@ func BenchmarkOnePeerMoreOrLess(b *testing.B) {
 	n.config = &subnet.Config{Network: ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.0.0.0/8")}}
 	n.backend = backendtest.New(b, vxlan.Type, "{}", backendtest.Env(true, false))
 	host := backend.Host{Uplink: backend.Uplink{Name: "eth0", Index: 2, MTU: 1500}}
-	p := &passState{n: n, site: newSite(n.config, kernel.Host{}, host.Uplink, nil)}
+	p := &passState{n: n, site: newSite(n.config, n.Backends, kernel.Host{}, host.Uplink, nil)}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		now := leases

@@ -121,7 +121,9 @@ type Network struct {
 	config *subnet.Config
 	file   subnetFile
 	// needs are those of the backend.
-	needs   backend.Needs
+	needs backend.Needs
+	// port is the UDP port of the backend, 0 if it has none.
+	port    int
 	backend backend.Backend
 	uplink  Uplink
 	kernel  Kernel
@@ -183,7 +185,7 @@ func (n *Network) prepare(ctx context.Context) error {
 	for _, w := range warnings {
 		log.Warn("backend configuration", "problem", w)
 	}
-	n.needs = backendConfig.Needs()
+	n.needs, n.port = backendConfig.Needs(), backendConfig.Encapsulation().Port
 	n.file = readSubnetFile(n.Log, n.SubnetFile, n.State)
 	if err := n.prepareUplink(ctx); err != nil {
 		return err

@@ -28,7 +28,7 @@ func (p *passState) readSite(ctx context.Context, up backend.Uplink) {
 		return
 	}
 	p.siteKnown = err == nil
-	p.site = newSite(p.n.config, host, up, p.n.Manager.StoreAddrs())
+	p.site = newSite(p.n.config, p.n.Backends, host, up, p.n.Manager.StoreAddrs())
 }
 
 // site is what a pass knows of this host.
@@ -40,14 +40,14 @@ type site struct {
 	onLink []netip.Prefix
 }
 
-func newSite(c *subnet.Config, host kernel.Host, up backend.Uplink, store []netip.Addr) site {
+func newSite(c *subnet.Config, backends backend.Table, host kernel.Host, up backend.Uplink, store []netip.Addr) site {
 	s := site{uplink: up}
 	s.validation.Network, s.validation.Bits = c.Network, c.SubnetLen
 	for _, a := range host.Addrs {
 		if a.Dev != servicesDevice || c.BackendType == subnet.DefaultBackend {
 			s.validation.Local = append(s.validation.Local, a.Addr.Addr())
 		}
-		if !mayBeInOverlay(a.Dev) {
+		if !podBridges[a.Dev] && !backends.IsOverlayName(a.Dev) {
 			s.reserve(a.Addr.Addr(), "the address %s of "+a.Dev)
 		}
 		if a.Dev == up.Name {
@@ -72,12 +72,9 @@ func newSite(c *subnet.Config, host kernel.Host, up backend.Uplink, store []neti
 // uplink reach all the same; but udp would send to itself.
 const servicesDevice = "kube-ipvs0"
 
-// mayBeInOverlay reports whether the addresses of a device may lie in the subnet
-// of another node: bridges of pods keep those of an earlier subnet, and so do our
-// own devices until a pass.
-func mayBeInOverlay(dev string) bool {
-	return dev == bridge || dev == "docker0" || strings.HasPrefix(dev, "flannel")
-}
+// podBridges may have addresses that lie in the subnet of another node: they keep
+// those of an earlier one. So do the overlay's devices until a pass.
+var podBridges = map[string]bool{bridge: true, "docker0": true}
 
 // reserve adds an address, if a subnet can hold it at all.
 func (s *site) reserve(a netip.Addr, what string) {

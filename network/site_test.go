@@ -113,7 +113,7 @@ func TestANodeThatHasTheAddressOfAServiceIsUsed(t *testing.T) {
 		t.Errorf("got %+v, want it left out", p)
 	}
 	host := kernel.Host{Addrs: []kernel.HostAddr{{Addr: netip.MustParsePrefix("192.0.2.22/32"), Dev: "kube-ipvs0"}}}
-	if s := newSite(&subnet.Config{BackendType: "udp"}, host, backend.Uplink{}, nil); len(s.validation.Local) != 1 {
+	if s := newSite(&subnet.Config{BackendType: "udp"}, nil, host, backend.Uplink{}, nil); len(s.validation.Local) != 1 {
 		t.Error("udp would send packets for such a node to itself")
 	}
 }

@@ -13,7 +13,9 @@ import (
 
 // Status is what /status shows: this node, its uplink and each peer.
 type Status struct {
-	Backend string         `json:"backend"`
+	Backend string `json:"backend"`
+	// Port is the UDP port of the backend; absent if it has none.
+	Port    int            `json:"port,omitempty"`
 	Network []netip.Prefix `json:"network"`
 	Lease   LeaseStatus    `json:"lease"`
 	Uplink  UplinkStatus   `json:"uplink"`
@@ -89,6 +91,7 @@ func (n *Network) Status() (Status, bool) {
 	}
 	s := Status{
 		Backend: n.config.BackendType,
+		Port:    n.port,
 		Network: ipfam.List(n.config.Network),
 		Lease: LeaseStatus{
 			Name: r.own.Name, Subnet: ipfam.List(r.own.Subnet), PublicIP: ipfam.List(r.own.Attrs.PublicIP),

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -28,6 +27,8 @@ const patience = 5 * time.Second
 
 // Options say whom to ask.
 type Options struct {
+	// Backends are the types whose devices are the overlay's.
+	Backends backend.Table
 	// SubnetFile leads to the socket, and stands for the daemon where there is
 	// none.
 	SubnetFile string
@@ -70,10 +71,12 @@ func (o Options) Request(ctx context.Context, method, page string) (code int, bo
 func Ask(ctx context.Context, o Options) (*Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	r := &Report{Schema: Schema, From: FromDaemon, Asked: o.asked(), Problems: []string{}}
+	r := NewReport(o.Backends)
+	r.From, r.Asked = FromDaemon, o.asked()
 	err := r.askDaemon(ctx, o)
 	if err != nil {
-		*r = Report{Schema: Schema, From: FromKernel, Asked: o.asked(), Problems: []string{}}
+		r = NewReport(o.Backends)
+		r.From, r.Asked = FromKernel, o.asked()
 		r.readSubnetFile(o.SubnetFile)
 	}
 	if kernelErr := r.readKernel(); kernelErr != nil {
@@ -168,34 +171,31 @@ func (r *Report) readKernel() error {
 		return nil
 	}
 	routes, err := k.Routes()
-	r.Status.Peers = peersOf(routes, r.Status.Network)
+	r.Status.Peers = r.peersOf(routes)
 	return err
 }
 
 // has reports whether a device is one of the overlay.
 func (r *Report) has(device string) bool {
 	if r.From == FromKernel {
-		return isOverlay(device)
+		return r.backends.IsOverlayName(device)
 	}
 	return r.Status != nil && slices.ContainsFunc(r.Status.Devices, func(d network.DeviceStatus) bool { return d.Name == device })
 }
 
-// isOverlay goes by the names that the backends give.
-func isOverlay(device string) bool { return strings.HasPrefix(device, "flannel") }
-
 // peersOf returns the peers that routes lead to. One to a whole network leads to no
 // single peer.
-func peersOf(routes []trace.Route, networks []netip.Prefix) []network.Peer {
+func (r *Report) peersOf(routes []trace.Route) []network.Peer {
 	var out []network.Peer
-	for _, r := range routes {
-		if r.Type != "" || slices.Contains(networks, r.Dst) {
+	for _, route := range routes {
+		if route.Type != "" || slices.Contains(r.Status.Network, route.Dst) {
 			continue
 		}
 		p := network.Peer{
-			Family: ipfam.Of(r.Dst.Addr()).String(), Subnet: r.Dst.String(), How: string(backend.Tunnel), Why: "route over " + r.Dev + " in the kernel",
+			Family: ipfam.Of(route.Dst.Addr()).String(), Subnet: route.Dst.String(), How: string(backend.Tunnel), Why: "route over " + route.Dev + " in the kernel",
 		}
-		if !isOverlay(r.Dev) {
-			p.How, p.Via = string(backend.Direct), r.Via.String()
+		if !r.backends.IsOverlayName(route.Dev) {
+			p.How, p.Via = string(backend.Direct), route.Via.String()
 		}
 		out = append(out, p)
 	}

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"slices"
 
+	"flannel/backend"
 	"flannel/kernel/trace"
 	"flannel/network"
 )
@@ -39,6 +40,13 @@ type Report struct {
 	// Devices are those of the overlay with what they have counted; absent if the
 	// kernel was not asked.
 	Devices []trace.Device `json:"devices,omitempty"`
+
+	backends backend.Table
+}
+
+// NewReport returns an empty report. The devices of these types are the overlay's.
+func NewReport(backends backend.Table) *Report {
+	return &Report{Schema: Schema, Problems: []string{}, backends: backends}
 }
 
 // Sorted returns the peers of a status, those that are bad first, then by name and

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/backend"
+	"flannel/backend/udp"
+	"flannel/backend/vxlan"
 	"flannel/internal/testkit/golden"
 	"flannel/kernel"
 	"flannel/kernel/trace"
@@ -25,7 +27,8 @@ func ago(d time.Duration) time.Time { return now.Add(-d) }
 func running() *Report {
 	expires := now.Add(23*time.Hour + 59*time.Minute)
 	return &Report{
-		Schema: Schema, From: FromDaemon, Asked: "/run/flannel/subnet.sock", Ready: true,
+		backends: backend.Table{udp.Type, vxlan.Type},
+		Schema:   Schema, From: FromDaemon, Asked: "/run/flannel/subnet.sock", Ready: true,
 		Problems: []string{"peers: 1 left out or unreachable; /status names them", "store: cannot be reached: connection refused"},
 		Status: &network.Status{
 			Backend: "vxlan", Network: prefixes("10.5.0.0/16"),
@@ -60,13 +63,13 @@ func TestText(t *testing.T) {
 	}
 	away := &Report{Schema: Schema, From: FromKernel, Asked: "/run/flannel/subnet.sock", Status: &network.Status{
 		Network: prefixes("10.5.0.0/16"), Lease: network.LeaseStatus{Subnet: prefixes("10.5.1.0/24")},
-		Peers: peersOf([]trace.Route{
-			{Dst: netip.MustParsePrefix("10.5.0.0/16"), Dev: "flannel.1"},
-			{Dst: netip.MustParsePrefix("10.5.2.0/24"), Dev: "flannel.1", Via: netip.MustParseAddr("10.5.2.0")},
-			{Dst: netip.MustParsePrefix("10.5.3.0/24"), Dev: "eth0", Via: netip.MustParseAddr("192.0.2.3")},
-			{Dst: netip.MustParsePrefix("10.5.1.0/24"), Type: "blackhole"},
-		}, prefixes("10.5.0.0/16")),
-	}}
+	}, backends: running().backends}
+	away.Status.Peers = away.peersOf([]trace.Route{
+		{Dst: netip.MustParsePrefix("10.5.0.0/16"), Dev: "flannel.1"},
+		{Dst: netip.MustParsePrefix("10.5.2.0/24"), Dev: "flannel.1", Via: netip.MustParseAddr("10.5.2.0")},
+		{Dst: netip.MustParsePrefix("10.5.3.0/24"), Dev: "eth0", Via: netip.MustParseAddr("192.0.2.3")},
+		{Dst: netip.MustParsePrefix("10.5.1.0/24"), Type: "blackhole"},
+	})
 	probed := running()
 	probed.Status.Peers[0].Probe = &backend.Probed{Verdict: backend.Broken, Why: "has not answered for 12s"}
 	probed.Status.Peers[1].Probe = &backend.Probed{Verdict: backend.Fine, RoundTrip: 0.0012}

@@ -104,7 +104,7 @@ func (r *Report) Explain(w *Way, k Kernel) {
 		return
 	}
 	route, ok := s.route()
-	if ok && isOverlay(route.Dev) {
+	if ok && r.backends.IsOverlayName(route.Dev) {
 		s.tunnel(route)
 	}
 	s.rules()
@@ -259,7 +259,7 @@ func (s *steps) underlay() {
 	switch {
 	case err != nil:
 		s.add("underlay", false, command, "no route to the host %s: %v", via, err)
-	case isOverlay(route.Dev):
+	case s.report.backends.IsOverlayName(route.Dev):
 		s.add("underlay", false, command, "the route to the host %s leads into the overlay, over %s", via, route.Dev)
 	case up != "" && route.Dev != up:
 		s.add("underlay", true, command, "%s over %s; the uplink is %s", via, route.Dev, up)

@@ -23,6 +23,9 @@ type config struct{}
 // Needs implements backend.Config.
 func (config) Needs() backend.Needs { return backend.Needs{} }
 
+// Encapsulation implements backend.Config.
+func (config) Encapsulation() backend.Encapsulation { return backend.Encapsulation{} }
+
 // New implements backend.Config.
 func (config) New(env backend.Env) (backend.Backend, error) { return &alloc{env}, nil }
 

@@ -8,6 +8,7 @@ import (
 	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/internal/options"
+	"flannel/kernel"
 	"flannel/subnet"
 )
 
@@ -15,8 +16,9 @@ const typeName = "host-gw"
 
 // Type has no keys of its own.
 var Type = backend.Type{
-	Name: typeName,
-	Keys: func(_ *options.Object, families ipfam.Pair[bool]) backend.Config { return config{families} },
+	Name:   typeName,
+	Keys:   func(_ *options.Object, families ipfam.Pair[bool]) backend.Config { return config{families} },
+	Traits: backend.Traits{PeerEntries: []string{kernel.TableRoutes}},
 }
 
 type config struct{ families ipfam.Pair[bool] }
@@ -25,6 +27,9 @@ type config struct{ families ipfam.Pair[bool] }
 func (c config) Needs() backend.Needs {
 	return backend.Needs{Peers: true, OnLinkRoutes: true, Uplink: c.checkUplink}
 }
+
+// Encapsulation implements backend.Config.
+func (config) Encapsulation() backend.Encapsulation { return backend.Encapsulation{} }
 
 // checkUplink: the other nodes route to the public address, so this host itself
 // must have it.

@@ -1,15 +1,21 @@
 package udp
 
 import (
+	"regexp"
+
 	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/internal/options"
+	"flannel/kernel"
 )
 
 const typeName = "udp"
 
 // Type has the keys of Config.
-var Type = backend.Type{Name: typeName, Keys: readKeys}
+var Type = backend.Type{Name: typeName, Keys: readKeys, Traits: backend.Traits{
+	Devices:  backend.Devices{Kind: kernel.KindTUN, Name: regexp.MustCompile("^" + devicePrefix + "[0-9]+$")},
+	Overhead: overhead,
+}}
 
 // Config holds the backend's own keys.
 type Config struct {
@@ -35,3 +41,6 @@ func readKeys(o *options.Object, _ ipfam.Pair[bool]) backend.Config {
 
 // Needs implements backend.Config.
 func (Config) Needs() backend.Needs { return backend.Needs{Peers: true} }
+
+// Encapsulation implements backend.Config.
+func (c Config) Encapsulation() backend.Encapsulation { return backend.Encapsulation{Port: c.Port} }

@@ -4,16 +4,22 @@ package vxlan
 
 import (
 	"fmt"
+	"regexp"
 
 	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/internal/options"
+	"flannel/kernel"
 )
 
 const typeName = "vxlan"
 
 // Type has the keys of Config.
-var Type = backend.Type{Name: typeName, Keys: readKeys}
+var Type = backend.Type{Name: typeName, Keys: readKeys, Traits: backend.Traits{
+	Devices:     backend.Devices{Kind: kernel.KindVXLAN, Name: regexp.MustCompile(`^flannel(-v6)?\.[0-9]+$`)},
+	Overhead:    overhead,
+	PeerEntries: []string{kernel.TableRoutes, kernel.TableNeighbors, kernel.TableFDB},
+}}
 
 // Config holds the backend's own keys.
 type Config struct {
@@ -59,6 +65,13 @@ func readKeys(o *options.Object, families ipfam.Pair[bool]) backend.Config {
 // Needs implements backend.Config.
 func (c Config) Needs() backend.Needs {
 	return backend.Needs{Peers: true, OnLinkRoutes: c.DirectRouting}
+}
+
+// Encapsulation implements backend.Config.
+func (c Config) Encapsulation() backend.Encapsulation {
+	v := &kernel.VXLAN{VNI: c.VNI, Port: c.Port, Learning: c.Learning, GBP: c.GBP}
+	v.Port = v.UDPPort()
+	return backend.Encapsulation{Port: v.Port, VXLAN: v}
 }
 
 func deviceName(f ipfam.Family, vni int) string {

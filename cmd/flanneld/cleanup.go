@@ -26,6 +26,7 @@ type cleanupFlags struct {
 
 func newCleanupFlagSet(o *cleanupFlags) *flag.FlagSet {
 	o.cleanup = cleanup.Default()
+	o.cleanup.Backends = backends()
 	fs := flag.NewFlagSet("cleanup", flag.ContinueOnError)
 	fs.BoolVar(&o.cleanup.DryRun, "dry-run", false, "print what would be removed, and remove nothing")
 	fs.BoolVar(&o.cleanup.Force, "force", false, "do not check for a running daemon, which recreates what it needs")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -13,12 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"flannel/backend/udp"
-	"flannel/backend/vxlan"
 	"flannel/doctor"
 	"flannel/doctor/gather"
 	"flannel/internal/ipfam"
-	"flannel/kernel"
 	"flannel/subnet"
 )
 
@@ -42,7 +38,7 @@ type doctorFlags struct {
 
 func newDoctorFlagSet(o *doctorFlags) *flag.FlagSet {
 	o.gather = gather.Default()
-	o.gather.Access = accessOf
+	o.gather.Access, o.gather.Backends = accessOf, backends()
 	fs := flag.NewFlagSet("doctor", flag.ContinueOnError)
 	fs.StringVar(&o.output, "o", "text", "`format`: text or json")
 	fs.StringVar(&o.bundle, "bundle", "", "write what an issue report needs to this new `file` (tar.gz), without secrets")
@@ -102,9 +98,6 @@ func runDoctor(c command, args []string, stdout io.Writer) error {
 	return nil
 }
 
-// vxlanPort is the kernel's default.
-const vxlanPort = 8472
-
 // wanted reads a network configuration for a preflight.
 func wanted(file string) *doctor.Wanted {
 	w := &doctor.Wanted{File: file}
@@ -118,14 +111,12 @@ func wanted(file string) *doctor.Wanted {
 		w.Err = err
 		return w
 	}
-	w.Network, w.Backend = ipfam.List(c.Network), c.BackendType
+	w.Network = ipfam.List(c.Network)
+	w.Backend, _ = backends().Find(c.BackendType)
 	parsed, unknown, err := backends().Parse(c)
 	w.Err, w.Unknown = err, append(c.Warnings, unknown...)
-	switch b := parsed.(type) {
-	case vxlan.Config:
-		w.Kind, w.VNI, w.GBP, w.Port = kernel.KindVXLAN, b.VNI, b.GBP, cmp.Or(b.Port, vxlanPort)
-	case udp.Config:
-		w.Kind, w.Port = kernel.KindTUN, b.Port
+	if err == nil {
+		w.Encapsulation = parsed.Encapsulation()
 	}
 	return w
 }

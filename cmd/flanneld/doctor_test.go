@@ -28,7 +28,11 @@ func TestWhatAPreflightWants(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := wanted(file)
-		if w.Kind != tt.kind || w.Port != tt.port || w.VNI != tt.vni || len(w.Network) != 1 {
+		vni := 0
+		if v := w.Encapsulation.VXLAN; v != nil {
+			vni = v.VNI
+		}
+		if w.Kind() != tt.kind || w.Encapsulation.Port != tt.port || vni != tt.vni || len(w.Network) != 1 {
 			t.Errorf("%s: got %+v", tt.backend, w)
 		}
 		if (w.Err != nil) != (tt.problem != "") || w.Err != nil && !strings.Contains(w.Err.Error(), tt.problem) {

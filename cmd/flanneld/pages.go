@@ -48,7 +48,8 @@ func (d *daemon) servers() []*health.Server {
 
 // report is what the page shows.
 func (d *daemon) report() *status.Report {
-	r := &status.Report{Schema: status.Schema, From: status.FromDaemon, Ready: d.health.Ready(), Problems: d.health.Problems()}
+	r := status.NewReport(backends())
+	r.From, r.Ready, r.Problems = status.FromDaemon, d.health.Ready(), d.health.Problems()
 	if s, ok := d.network.Status(); ok {
 		r.Status = &s
 	}

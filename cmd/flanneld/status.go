@@ -37,6 +37,7 @@ func newStatusFlagSet(o *statusFlags) *flag.FlagSet {
 	fs := flag.NewFlagSet("status", flag.ContinueOnError)
 	fs.StringVar(&o.output, "o", "text", "`format`: text, wide or json")
 	fs.BoolVar(&o.watch, "watch", false, "show the status again every 2 seconds")
+	o.ask.Backends = backends()
 	fs.StringVar(&o.ask.SubnetFile, "subnet-file", cmp.Or(os.Getenv(envPrefix+"SUBNET_FILE"), defaultSubnetFile),
 		"`file` that the daemon writes; its socket is beside it")
 	fs.StringVar(&o.ask.Daemon, "daemon", "", "`address` of the daemon's health port, to ask instead of the socket")

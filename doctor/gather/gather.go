@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"flannel/backend"
 	"flannel/doctor"
 	"flannel/internal/sysctl"
 	"flannel/kernel"
@@ -21,6 +22,8 @@ const timeout = 7 * time.Second
 
 // Options say where the facts are. The zero value of a field has no default.
 type Options struct {
+	// Backends are the types whose devices are the overlay's.
+	Backends   backend.Table
 	SubnetFile string
 	// Daemon is the address of the daemon's health port; empty for its socket or,
 	// without one, port 8081 of this host.
@@ -50,7 +53,7 @@ type gatherer struct {
 // Gather reads everything that can be read. It works in the network namespace of the
 // calling thread.
 func Gather(ctx context.Context, o Options) *doctor.Facts {
-	g := gatherer{o, &doctor.Facts{Settings: map[string]string{}}}
+	g := gatherer{o, &doctor.Facts{Backends: o.Backends, Settings: map[string]string{}}}
 	f := g.facts
 	f.Wanted = o.Wanted
 	before, err := overflows()

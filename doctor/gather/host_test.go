@@ -14,6 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"flannel/backend"
+	"flannel/backend/udp"
+	"flannel/backend/vxlan"
 	"flannel/doctor"
 	"flannel/internal/testkit/assets"
 	"flannel/internal/testkit/eventually"
@@ -34,6 +37,7 @@ func hostOptions(t *testing.T) Options {
 	t.Helper()
 	dir := t.TempDir()
 	o := Default()
+	o.Backends = backend.Table{udp.Type, vxlan.Type}
 	o.SubnetFile, o.CNIConfDir, o.Reservations, o.LockDir = dir+"/subnet.env", dir, dir+"/networks", dir
 	const text = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/28\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
 	if err := os.WriteFile(o.SubnetFile, []byte(text), 0o644); err != nil {
@@ -218,7 +222,7 @@ func TestWrongChecksums(t *testing.T) {
 		}
 	})
 	eventually.True(t, "the kernel counts it", func() bool { after = count(); return after > before })
-	facts := &doctor.Facts{Links: []kernel.Link{{Name: "flannel.1", Kind: kernel.KindVXLAN}}, Checksums: doctor.Checksums{Before: before, After: after}}
+	facts := &doctor.Facts{Backends: backend.Table{vxlan.Type}, Links: []kernel.Link{{Name: "flannel.1", Kind: kernel.KindVXLAN}}, Checksums: doctor.Checksums{Before: before, After: after}}
 	var text bytes.Buffer
 	doctor.Examine("a", facts, only("checksums")).WriteText(&text, true)
 	for _, words := range []string{

@@ -26,10 +26,10 @@ func (g gatherer) preflight() {
 	lacks, err := lacking()
 	g.source("capabilities", err)
 	f.Kernel.Lacks = lacks
-	if f.Kernel.VXLAN, err = hasVXLAN(); w.Kind == kernel.KindVXLAN {
+	if f.Kernel.VXLAN, err = hasVXLAN(); w.Kind() == kernel.KindVXLAN {
 		g.source("vxlan of the kernel", err)
 	}
-	if f.Kernel.TUN, err = hasTUN(); w.Kind == kernel.KindTUN {
+	if f.Kernel.TUN, err = hasTUN(); w.Kind() == kernel.KindTUN {
 		g.source("TUN devices", err)
 	}
 	f.Kernel.PacketFilter = hasPacketFilter()
@@ -37,14 +37,14 @@ func (g gatherer) preflight() {
 	f.Kernel.LegacyTool = err == nil
 	f.Rules, err = policyRules()
 	g.source("rules", err)
-	if w.Port == 0 {
+	if w.Encapsulation.Port == 0 {
 		return
 	}
 	for _, family := range ipfam.All() {
-		taken, err := portTaken(family, w.Port)
+		taken, err := portTaken(family, w.Encapsulation.Port)
 		g.source("UDP port", err)
 		if f.PortTaken[family] = taken; taken && f.PortOwner == "" {
-			f.PortOwner = portOwner(family, w.Port)
+			f.PortOwner = portOwner(family, w.Encapsulation.Port)
 		}
 	}
 }

@@ -11,16 +11,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"flannel/backend"
+	"flannel/backend/udp"
+	"flannel/backend/vxlan"
 	"flannel/doctor"
 	"flannel/internal/testkit/nstest"
-	"flannel/kernel"
 )
 
 // vxlanWanted is flannel's usual configuration.
 func vxlanWanted() *doctor.Wanted {
 	return &doctor.Wanted{
 		File: "net-conf.json", Network: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
-		Backend: "vxlan", Kind: kernel.KindVXLAN, Port: 8472, VNI: 1,
+		Backend: vxlan.Type, Encapsulation: vxlan.Config{VNI: 1}.Encapsulation(),
 	}
 }
 
@@ -29,7 +31,7 @@ func vxlanWanted() *doctor.Wanted {
 func preflight(t *testing.T, ns *nstest.NS, w *doctor.Wanted) (string, int) {
 	t.Helper()
 	o := Default()
-	o.Wanted, o.CNIConfDir = w, t.TempDir()
+	o.Backends, o.Wanted, o.CNIConfDir = backend.Table{udp.Type, vxlan.Type}, w, t.TempDir()
 	return examineWith(t, ns, o)
 }
 
@@ -66,7 +68,7 @@ func TestPreflight(t *testing.T) {
 			"port: device cilium_vxlan has UDP port 8472 and does not share it\n",
 		}},
 		{"a vxlan device on udp's port", []string{"ip link add vx7 type vxlan id 7 dstport 8285 local 192.0.2.1", "ip link set vx7 up"}, func(w *doctor.Wanted) {
-			w.Kind, w.Port, w.VNI, w.Backend = kernel.KindTUN, 8285, 0, "udp"
+			w.Backend, w.Encapsulation = udp.Type, backend.Encapsulation{Port: 8285}
 		}, []string{"port: device vx7 has UDP port 8285\n"}},
 		{"a drop of the port", []string{"iptables-nft -A INPUT -p udp --dport 8472 -j DROP"}, nil, []string{
 			"filter: chain INPUT of table ip filter drops the packets of vxlan on UDP port 8472\n", "Run: iptables-nft -I INPUT -p udp --dport 8472 -j ACCEPT\n",
