@@ -59,10 +59,10 @@ func (m *Manager) tryAcquire(
 			return nil, err
 		}
 	}
-	past := m.confirm(a.PublicIP, prev)
-	ownRecords := s.recordsOf(a, prev, past)
+	node := self{want: a, past: m.confirm(a.PublicIP, prev), prev: prev}
+	ownRecords := s.recordsOf(node)
 	if r := s.reusable(ownRecords, pools); r != nil {
-		if r.earlierRun(prev, past) { // perhaps flannel's
+		if node.earlierRun(r) { // perhaps flannel's
 			m.remember(r.name, r.lease.Attrs, r.etcdLease)
 		}
 		return m.takeOver(ctx, s, r, pools, a, epoch)
@@ -89,7 +89,7 @@ func (m *Manager) takeOver(ctx context.Context, s *snapshot, r *record, pools al
 	if err != nil {
 		return nil, err
 	}
-	if err := m.removeDuplicates(ctx, own, s.duplicates(own, a, m.published(), pools)); err != nil {
+	if err := m.removeDuplicates(ctx, own, s.duplicates(own, m.self(a), pools)); err != nil {
 		return nil, err
 	}
 	m.recent.Store(s)
@@ -121,7 +121,7 @@ func (m *Manager) standAlone(ctx context.Context, own *record, a subnet.Attrs, p
 	if err != nil {
 		return nil, err
 	}
-	duplicates := s.duplicates(own, a, m.published(), pools)
+	duplicates := s.duplicates(own, m.self(a), pools)
 	if s.mustYield(own, func(r *record) bool { return slices.Contains(duplicates, r) }, pools) {
 		if err := m.remove(ctx, own); err != nil {
 			return nil, err

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"flannel/internal/ipfam"
 	"flannel/subnet"
 	"flannel/subnet/alloc"
@@ -26,8 +24,8 @@ func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr], p
 		return subnet.Attrs{}, err
 	}
 	m.recent.Store(s)
-	past := m.published().confirmed(public, prev)
-	ownRecords := s.recordsOf(subnet.Attrs{PublicIP: public}, prev, past)
+	node := self{want: subnet.Attrs{PublicIP: public}, past: m.published().confirmed(public, prev), prev: prev}
+	ownRecords := s.recordsOf(node)
 	if len(ownRecords) == 0 {
 		return subnet.Attrs{}, nil
 	}
@@ -36,37 +34,22 @@ func (m *Manager) Previous(ctx context.Context, public ipfam.Pair[netip.Addr], p
 		r = ownRecords[0]
 	}
 	a := r.lease.Attrs
-	if !r.earlierRun(prev, past) {
+	if !node.earlierRun(r) {
 		a.Data = subnet.Attrs{}.Data
 	}
 	return a, nil
 }
 
-// earlierRun reports whether an earlier run on this node has written a record: it
-// is that of the subnet in subnet.env, and no other daemon is known to have
-// changed it since, or it is under an etcd lease of this node.
-func (r *record) earlierRun(prev ipfam.Pair[netip.Prefix], past published) bool {
-	if past.wrote(r.etcdLease) {
-		return true
-	}
-	changed := past.Name == r.name && r.etcdLease != clientv3.NoLease && !past.identifies(r.lease.Attrs, r.etcdLease)
-	return r.lease.Invalid == "" && r.lease.Subnet == prev && !changed
-}
-
 // recordsOf returns the records of a node, the one to take over first: a
 // reservation, which cannot be deleted, then that of the subnet of an earlier
 // run, then by the public address, then the oldest.
-func (s *snapshot) recordsOf(a subnet.Attrs, prev ipfam.Pair[netip.Prefix], past published) []*record {
+func (s *snapshot) recordsOf(node self) []*record {
 	var ownRecords []*record
-	former := encodeName(prev)
+	former := encodeName(node.prev)
 	for _, r := range s.records {
-		var own bool
-		if r.name != "" && (r.name == former || r.name == past.Name) {
-			own = classify(r, a, past.forName(r.name)) != foreign
-		} else {
-			own = r.lease.Invalid == "" && (sameAddress(r.lease.Attrs, a) || r.isSurelyOurs(a, past))
-		}
-		if own {
+		underOurKey := r.name != "" && (r.name == former || r.name == node.past.Name)
+		whose := node.evidence(r)
+		if whose == sure || underOurKey && whose != foreign || whose == likely && node.knownBy(r) {
 			ownRecords = append(ownRecords, r)
 		}
 	}
@@ -77,8 +60,8 @@ func (s *snapshot) recordsOf(a subnet.Attrs, prev ipfam.Pair[netip.Prefix], past
 		}
 		return cmp.Or(
 			compareTrueFirst(x.isReservation(), y.isReservation()),
-			compareTrueFirst(x.lease.Subnet == prev, y.lease.Subnet == prev),
-			compareTrueFirst(sameAddress(x.lease.Attrs, a), sameAddress(y.lease.Attrs, a)),
+			compareTrueFirst(x.lease.Subnet == node.prev, y.lease.Subnet == node.prev),
+			compareTrueFirst(node.knownBy(x), node.knownBy(y)),
 			age,
 		)
 	})
@@ -140,13 +123,12 @@ func (m *Manager) discard(ctx context.Context, ownRecords []*record, pools alloc
 	return discarded, nil
 }
 
-// duplicates returns the records that surely are those of this node, which
-// publishes a, but are not the one in use. Reservations are none, an operator has
-// made them.
-func (s *snapshot) duplicates(own *record, a subnet.Attrs, past published, pools alloc.Pools) []*record {
+// duplicates returns the records that surely are those of this node, but are not
+// the one in use. Reservations are none, an operator has made them.
+func (s *snapshot) duplicates(own *record, node self, pools alloc.Pools) []*record {
 	var duplicates []*record
 	for _, r := range s.records {
-		if r.isSurelyOurs(a, past) && r.name != own.name && r.lease.Invalid == "" && !r.isReservation() && r.mayBeDeleted(pools) {
+		if r.name != own.name && !r.isReservation() && node.evidence(r) == sure && r.mayBeDeleted(pools) {
 			duplicates = append(duplicates, r)
 		}
 	}

@@ -94,24 +94,25 @@ func (m *Manager) trySettle(ctx context.Context, known *record, want subnet.Attr
 	if own == nil {
 		return m.recreate(ctx, known, want)
 	}
-	past := m.published().forName(own.name)
-	whose := classify(own, want, past)
+	node := m.self(want)
+	whose, written := node.evidence(own), node.past.wrote(own.etcdLease)
 	if whose == foreign {
 		return nil, permanentError{fmt.Errorf("%w: %s is another node's", subnet.ErrLeaseLost, own.name)}
 	}
 	m.noteStore(known, own)
 	due := own.etcdLease != clientv3.NoLease && time.Until(own.lease.Expires) <= m.o.RenewMargin
-	if whose == unowned {
+	if whose == blank {
 		// Without an etcd lease it is no reservation, unless it was one.
 		due = known.mod == 0 || known.etcdLease != clientv3.NoLease
 	}
-	if !due && whose == current {
+	current := whose != blank && own.lease.Attrs == want
+	if !due && current {
 		return own, m.verify(ctx, own, want)
 	}
 	// If an answer was lost, the change is ours.
-	changed := known.mod != 0 && own.mod > known.mod && !(whose == current && past.wrote(own.etcdLease))
+	changed := known.mod != 0 && own.mod > known.mod && !(current && written)
 	if changed {
-		if whose != unowned && own.etcdLease != clientv3.NoLease && !past.wrote(own.etcdLease) {
+		if whose != blank && own.etcdLease != clientv3.NoLease && !written {
 			m.contention.Defer(time.Now().Add(m.deferral))
 		}
 		if err := mayRestore(m.contention.Next()); err != nil {
@@ -177,7 +178,7 @@ func (m *Manager) recreate(ctx context.Context, known *record, want subnet.Attrs
 	if err != nil {
 		return nil, err
 	}
-	duplicates := s.duplicates(known, want, m.published(), m.pools())
+	duplicates := s.duplicates(known, m.self(want), m.pools())
 	created, err := m.create(ctx, known.lease.Subnet, want, duplicates)
 	switch {
 	case errors.Is(err, errKeyExists):

@@ -12,36 +12,66 @@ import (
 	"flannel/subnet"
 )
 
-// ownership is whose record is stored under this node's key.
-type ownership int
+// self is what this node knows of itself when it looks for its records.
+type self struct {
+	// want is what it publishes, as far as that is known.
+	want subnet.Attrs
+	past published
+	// prev is the subnet of an earlier run.
+	prev ipfam.Pair[netip.Prefix]
+}
+
+// evidence is what connects a record with this node.
+type evidence int
 
 const (
-	// unowned cannot be decoded or names no node: it is replaced.
-	unowned ownership = iota
-	// foreign is another node's: it is never overwritten.
+	// blank: it cannot be decoded or names no node. Under our key it is replaced.
+	blank evidence = iota
+	// foreign: nothing connects it with this node. It is never overwritten.
 	foreign
-	// outdated is this node's, but not what the node wants to publish.
-	outdated
-	// current is what the node wants to publish.
-	current
+	// likely: under our key it is ours. Elsewhere it may be that of a node with the
+	// same address.
+	likely
+	// sure: this node has written it, under whatever key.
+	sure
 )
 
-// classify returns whose a record is that was read under the key of a node that
-// wants to publish want. No revision counts: after a restore it proves nothing. A
-// record under an etcd lease of this node was written by it. One without key
-// material and under the etcd lease of somebody else is this node's only with its
-// present address: a former one may have passed to the node that wrote the record.
-func classify(r *record, want subnet.Attrs, past published) ownership {
+// evidence returns what connects a record with this node. No revision counts: after
+// a restore it proves nothing.
+func (n self) evidence(r *record) evidence {
 	a := r.lease.Attrs
+	keys, ours := keysOf(a), keysOf(n.want)
+	noKey := keys == ipfam.Pair[string]{}
 	switch {
-	case r.lease.Invalid != "" || !namesNode(a):
-		return unowned
-	case !past.wrote(r.etcdLease) && !sameNode(a, want) && !past.identifies(a, r.etcdLease):
-		return foreign
-	case a != want:
-		return outdated
+	case r.lease.Invalid != "":
+		return blank
+	case n.past.wrote(r.etcdLease), overlap(keys[:], ours[:]):
+		return sure
+	case !namesNode(a):
+		return blank
+	case noKey && a == n.want && a.BackendType != subnet.DefaultBackend:
+		return sure // with udp several nodes may publish the same, from behind one address
+	case overlap(a.PublicIP[:], n.want.PublicIP[:]), n.past.identifies(r):
+		return likely
 	}
-	return current
+	return foreign
+}
+
+// earlierRun reports whether an earlier run on this node has written a record: it
+// is that of the subnet in subnet.env, and no other daemon is known to have
+// changed it since, or it is under an etcd lease of this node.
+func (n self) earlierRun(r *record) bool {
+	changed := n.past.Name == r.name && r.etcdLease != clientv3.NoLease && !n.past.identifies(r)
+	return n.past.wrote(r.etcdLease) || r.lease.Invalid == "" && r.lease.Subnet == n.prev && !changed
+}
+
+// knownBy reports whether a record has the address that this node is known by: the
+// IPv4 one, if it has one.
+func (n self) knownBy(r *record) bool {
+	for f, known := range ipfam.Addrs(n.want.PublicIP) {
+		return r.lease.Attrs.PublicIP[f] == known
+	}
+	return false
 }
 
 // namesNode reports whether a record has anything that belongs to one node.
@@ -100,26 +130,22 @@ func add[T comparable](list []T, item T, changed bool) ([]T, bool) {
 	return append(slices.Clone(list[max(0, len(list)-maxPast+1):]), item), true
 }
 
-// forName is what counts for a record of this name: addresses and keys of another
-// one do not.
-func (p published) forName(name string) published {
-	if p.Name == name {
-		return p
-	}
-	return published{Leases: p.Leases}
-}
-
 // wrote reports whether a record under this etcd lease is surely this node's.
 func (p published) wrote(id clientv3.LeaseID) bool { return slices.Contains(p.Leases, id) }
 
 // identifies reports whether a record has what only this node has published
 // under its name: a key or, if the backend has none and no node has attached an
-// etcd lease, an address.
-func (p published) identifies(a subnet.Attrs, etcdLease clientv3.LeaseID) bool {
+// etcd lease, an address. A former address alone may have passed to the node that
+// wrote the record.
+func (p published) identifies(r *record) bool {
+	a := r.lease.Attrs
+	if p.Name != r.name {
+		return false
+	}
 	if keys := keysOf(a); keys != (ipfam.Pair[string]{}) {
 		return overlap(keys[:], p.Keys)
 	}
-	return etcdLease == clientv3.NoLease && p.hasAddress(a.PublicIP)
+	return r.etcdLease == clientv3.NoLease && p.hasAddress(a.PublicIP)
 }
 
 func (p published) hasAddress(public ipfam.Pair[netip.Addr]) bool {
@@ -141,13 +167,6 @@ func (p published) confirmed(public ipfam.Pair[netip.Addr], prev ipfam.Pair[neti
 		return p
 	}
 	return published{}
-}
-
-// sameNode reports whether two records were published by one node: they share
-// a public address or the key material of the device.
-func sameNode(a, b subnet.Attrs) bool {
-	keysA, keysB := keysOf(a), keysOf(b)
-	return overlap(a.PublicIP[:], b.PublicIP[:]) || overlap(keysA[:], keysB[:])
 }
 
 // identity returns what in a backend's data belongs to one node alone: the MAC
@@ -174,24 +193,4 @@ func usualMAC(data string) (string, bool) {
 	mac, ok := strings.CutSuffix(rest, `"}`)
 	number := vni != "" && vni[0] != '0' && strings.Trim(vni, "0123456789") == ""
 	return mac, ok && number && len(mac) == len("00:00:00:00:00:00") && strings.Trim(mac, "0123456789abcdef:") == ""
-}
-
-// sameAddress reports whether a record has the address that a node is known
-// by: the IPv4 one, if it has one.
-func sameAddress(record, node subnet.Attrs) bool {
-	for f, known := range ipfam.Addrs(node.PublicIP) {
-		return record.PublicIP[f] == known
-	}
-	return false
-}
-
-// isSurelyOurs reports whether the node that publishes a has written a record,
-// under whatever key: it is under an etcd lease of this node, shares key material
-// or, if the backend has none, is the same. With udp the records of several nodes
-// may be the same, from behind one address.
-func (r *record) isSurelyOurs(a subnet.Attrs, past published) bool {
-	have := r.lease.Attrs
-	keys, ours := keysOf(have), keysOf(a)
-	return past.wrote(r.etcdLease) || overlap(keys[:], ours[:]) ||
-		keys == ipfam.Pair[string]{} && have == a && a.BackendType != subnet.DefaultBackend
 }

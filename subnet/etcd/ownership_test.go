@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -23,10 +24,10 @@ const (
 	keyB = "02:00:00:00:00:0b"
 )
 
-// TestOwnership has a node A with two addresses, which may have had others
+// TestEvidence has a node A with two addresses, which may have had others
 // under its subnet. What A has published stands in past, what it wants to
 // publish in want, and what it reads in the record.
-func TestOwnership(t *testing.T) {
+func TestEvidence(t *testing.T) {
 	const ours, theirs clientv3.LeaseID = 7, 8
 	plain := func(backend string, public ...string) subnet.Attrs {
 		return subnet.Attrs{BackendType: backend, PublicIP: addrs(public...)}
@@ -47,84 +48,103 @@ func TestOwnership(t *testing.T) {
 		etcdLease clientv3.LeaseID
 		want      subnet.Attrs
 		past      published
-		ownership ownership
+		evidence  evidence
 	}{
 		"nothing has changed": {
-			record: vxlan(keyA, "192.0.2.2"), etcdLease: ours, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: current,
+			record: vxlan(keyA, "192.0.2.2"), etcdLease: ours, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, evidence: sure,
 		},
 		"an operator made it a reservation": {
-			record: vxlan(keyA, "192.0.2.2"), want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: current,
+			record: vxlan(keyA, "192.0.2.2"), want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, evidence: sure,
 		},
 		"a backup from before the address changed": {
-			record: vxlan(keyA, "192.0.2.1"), etcdLease: ours, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: outdated,
+			record: vxlan(keyA, "192.0.2.1"), etcdLease: ours, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, evidence: sure,
 		},
 		"a backup from before the address changed, no key": {
-			record: hostGW("192.0.2.1"), etcdLease: 5, want: hostGW("192.0.2.2"), past: moved, ownership: outdated,
+			record: hostGW("192.0.2.1"), etcdLease: 5, want: hostGW("192.0.2.2"), past: moved, evidence: sure,
 		},
 		"a backup from before both addresses changed": {
-			record: hostGW("192.0.2.1", "fd00::1"), etcdLease: 5, want: hostGW("192.0.2.2", "fd00::2"), past: moved, ownership: outdated,
+			record: hostGW("192.0.2.1", "fd00::1"), etcdLease: 5, want: hostGW("192.0.2.2", "fd00::2"), past: moved, evidence: sure,
 		},
 		"a backup from before the address changed, udp": {
-			record: plain("udp", "192.0.2.1"), etcdLease: ours, want: plain("udp", "192.0.2.2"), past: moved, ownership: outdated,
+			record: plain("udp", "192.0.2.1"), etcdLease: ours, want: plain("udp", "192.0.2.2"), past: moved, evidence: sure,
 		},
 		"a backup from before address and key changed": {
-			record: vxlan(keyB, "192.0.2.1"), etcdLease: 5, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: outdated,
+			record: vxlan(keyB, "192.0.2.1"), etcdLease: 5, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, evidence: sure,
 		},
 		"a backup that was put without etcd leases": {
-			record: hostGW("192.0.2.1"), want: hostGW("192.0.2.2"), past: moved, ownership: outdated,
+			record: hostGW("192.0.2.1"), want: hostGW("192.0.2.2"), past: moved, evidence: likely,
 		},
 		"a backup that was put without etcd leases, one address changed": {
-			record: hostGW("192.0.2.9", "fd00::1"), want: hostGW("192.0.2.2", "fd00::2"), past: moved, ownership: outdated,
+			record: hostGW("192.0.2.9", "fd00::1"), want: hostGW("192.0.2.2", "fd00::2"), past: moved, evidence: likely,
 		},
 		"a backup from before the backend changed": {
-			record: vxlan(keyA, "192.0.2.1"), etcdLease: 5, want: hostGW("192.0.2.2"), past: moved, ownership: outdated,
+			record: vxlan(keyA, "192.0.2.1"), etcdLease: 5, want: hostGW("192.0.2.2"), past: moved, evidence: sure,
 		},
 		"a backup from before anything is remembered": {
-			record: vxlan(keyA, "192.0.2.9"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), ownership: outdated,
+			record: vxlan(keyA, "192.0.2.9"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), evidence: sure,
 		},
 		"the key of a run that published another one": {
 			record: vxlan(keyB, "192.0.2.9"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"),
-			past: past(nil, []string{keyB, keyA}), ownership: outdated,
+			past: past(nil, []string{keyB, keyA}), evidence: likely,
 		},
 		"one of two addresses is the same": {
-			record: hostGW("192.0.2.9", "fd00::2"), etcdLease: theirs, want: hostGW("192.0.2.2", "fd00::2"), past: moved, ownership: outdated,
+			record: hostGW("192.0.2.9", "fd00::2"), etcdLease: theirs, want: hostGW("192.0.2.2", "fd00::2"), past: moved, evidence: likely,
 		},
 		"two nodes with one address": {
-			record: vxlan(keyB, "192.0.2.2"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: outdated,
+			record: vxlan(keyB, "192.0.2.2"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, evidence: likely,
 		},
 		"another node has a former address": {
-			record: vxlan(keyB, "192.0.2.1"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: foreign,
+			record: vxlan(keyB, "192.0.2.1"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, evidence: foreign,
 		},
 		"another node has a former address and no etcd lease": {
-			record: vxlan(keyB, "192.0.2.1"), want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: foreign,
+			record: vxlan(keyB, "192.0.2.1"), want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, evidence: foreign,
 		},
 		"another node has a former address, no key": {
-			record: hostGW("192.0.2.1"), etcdLease: theirs, want: hostGW("192.0.2.2"), past: moved, ownership: foreign,
+			record: hostGW("192.0.2.1"), etcdLease: theirs, want: hostGW("192.0.2.2"), past: moved, evidence: foreign,
 		},
 		"another node has former addresses, no key": {
-			record: hostGW("192.0.2.1", "fd00::1"), etcdLease: theirs, want: hostGW("192.0.2.2", "fd00::2"), past: moved, ownership: foreign,
+			record: hostGW("192.0.2.1", "fd00::1"), etcdLease: theirs, want: hostGW("192.0.2.2", "fd00::2"), past: moved, evidence: foreign,
 		},
 		"another node": {
-			record: vxlan(keyB, "192.0.2.9"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: foreign,
+			record: vxlan(keyB, "192.0.2.9"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, evidence: foreign,
 		},
 		"another node, no etcd lease": {
-			record: hostGW("192.0.2.9"), want: hostGW("192.0.2.2"), past: moved, ownership: foreign,
+			record: hostGW("192.0.2.9"), want: hostGW("192.0.2.2"), past: moved, evidence: foreign,
 		},
-		"garbage": {invalid: "bad JSON", want: hostGW("192.0.2.2"), ownership: unowned},
+		"garbage": {invalid: "bad JSON", want: hostGW("192.0.2.2"), evidence: blank},
 		"garbage under our etcd lease": {
-			invalid: "bad JSON", etcdLease: ours, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: unowned,
+			invalid: "bad JSON", etcdLease: ours, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, evidence: blank,
 		},
 		"garbage under the etcd lease of another node": {
-			invalid: "bad JSON", etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, ownership: unowned,
+			invalid: "bad JSON", etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, evidence: blank,
 		},
 		"no address and no key": {
-			record: subnet.Attrs{BackendType: "vxlan"}, etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), ownership: unowned,
+			record: subnet.Attrs{BackendType: "vxlan"}, etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), evidence: blank,
+		},
+		"no address and no key under our etcd lease": {
+			record: subnet.Attrs{BackendType: "vxlan"}, etcdLease: ours, want: vxlan(keyA, "192.0.2.2"), past: movedVXLAN, evidence: sure,
+		},
+		"the same, no key": {
+			record: hostGW("192.0.2.2"), etcdLease: theirs, want: hostGW("192.0.2.2"), evidence: sure,
+		},
+		"the same, udp": {
+			record: plain("udp", "192.0.2.2"), etcdLease: theirs, want: plain("udp", "192.0.2.2"), evidence: likely,
+		},
+		"what was published in another record": {
+			record: vxlan(keyB, "192.0.2.1"), want: vxlan(keyA, "192.0.2.2"),
+			past: published{Name: "10.5.2.0-24", Keys: []string{keyB}, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}, evidence: foreign,
+		},
+		"the key in capitals": {
+			record: vxlan(strings.ToUpper(keyA), "192.0.2.9"), etcdLease: theirs, want: vxlan(keyA, "192.0.2.2"), evidence: sure,
+		},
+		"an empty key on both sides": {
+			record: vxlan("", "192.0.2.9"), etcdLease: theirs, want: vxlan("", "192.0.2.2"), evidence: foreign,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &record{lease: subnet.Lease{Attrs: c.record, Invalid: c.invalid}, etcdLease: c.etcdLease}
-			if got := classify(r, c.want, c.past); got != c.ownership {
-				t.Errorf("got %d, want %d", got, c.ownership)
+			r := &record{name: "10.5.1.0-24", lease: subnet.Lease{Attrs: c.record, Invalid: c.invalid}, etcdLease: c.etcdLease}
+			if got := (self{want: c.want, past: c.past}).evidence(r); got != c.evidence {
+				t.Errorf("got %d, want %d", got, c.evidence)
 			}
 		})
 	}

@@ -155,27 +155,6 @@ func TestDecodeKeepsWhatCouldBeRead(t *testing.T) {
 	}
 }
 
-func TestSameNode(t *testing.T) {
-	const mac, other = "4e:b2:6e:92:1a:7e", "4e:b2:6e:92:1a:7f"
-	own := vxlan(mac, "172.31.0.2", "fd00::2")
-	for name, c := range map[string]struct {
-		a    subnet.Attrs
-		want bool
-	}{
-		"equal":                    {own, true},
-		"the MAC alone":            {vxlan(mac, "172.31.0.3"), true},
-		"the MAC in capitals":      {vxlan(strings.ToUpper(mac), "172.31.0.3"), true},
-		"one address alone":        {vxlan(other, "172.31.0.3", "fd00::2"), true},
-		"neither":                  {vxlan(other, "172.31.0.3", "fd00::3"), false},
-		"no address and no data":   {subnet.Attrs{}, false},
-		"an empty MAC on one side": {vxlan("", "172.31.0.3"), false},
-	} {
-		if got := sameNode(own, c.a); got != c.want {
-			t.Errorf("%s: sameNode = %t, want %t", name, got, c.want)
-		}
-	}
-}
-
 func FuzzKey(f *testing.F) {
 	for _, seed := range []string{
 		"10.244.17.0-24", "10.244.17.0-24&fd00:10:244:3::-64", "fd00:10:244:3::-64",

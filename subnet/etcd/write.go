@@ -67,6 +67,9 @@ func (m *Manager) confirm(public ipfam.Pair[netip.Addr], prev ipfam.Pair[netip.P
 	return m.past
 }
 
+// self is this node as it wants to publish itself.
+func (m *Manager) self(want subnet.Attrs) self { return self{want: want, past: m.published()} }
+
 func (m *Manager) published() published {
 	m.mu.Lock()
 	defer m.mu.Unlock()
