@@ -22,6 +22,44 @@ type Found struct {
 	Is int
 }
 
+// Meaning is what a rule in the layout of the iptables programs means.
+type Meaning struct {
+	// Rule is the whole of it if Plain is set, else what of it a Rule can express.
+	Rule  Rule
+	Plain bool
+	// Commented is set if the rule has the comment of its chain.
+	Commented bool
+	// Jump is set if it jumps to our chain.
+	Jump bool
+}
+
+// Meanings are those of wanted rules, with or without the comment.
+func Meanings(rules []Rule, commented bool) []Meaning {
+	out := make([]Meaning, len(rules))
+	for i, r := range rules {
+		out[i] = Meaning{Rule: r, Plain: true, Commented: commented}
+	}
+	return out
+}
+
+// Compare describes the rules found in a chain for Plan. read returns what a rule
+// means, to be compared with what the wanted ones mean, and who may change it.
+func Compare[R any, M comparable](found []R, want []M, read func(R) (M, Owner)) []Found {
+	places := make(map[M]int, len(want))
+	for i, w := range want {
+		places[w] = i
+	}
+	out := make([]Found, len(found))
+	for i, r := range found {
+		meaning, owner := read(r)
+		out[i] = Found{Owner: owner, Is: -1}
+		if at, wanted := places[meaning]; wanted {
+			out[i].Is = at
+		}
+	}
+	return out
+}
+
 // Edit is what turns a chain into the wanted one.
 type Edit struct {
 	// Create is set if the chain must be created first, Remove if it is to be

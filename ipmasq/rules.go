@@ -40,13 +40,13 @@ var Chains = map[Table]Chain{
 // Mark is the bit that kube-proxy sets on packets that it masquerades itself.
 const Mark = 0x4000
 
-// Verdict is what a rule does with the packets that it matches.
-type Verdict uint8
+// Action is what a rule does with the packets that it matches.
+type Action uint8
 
-// The verdicts.
+// The actions.
 const (
 	// Return leaves the packet as it is.
-	Return Verdict = iota
+	Return Action = iota
 	// Masquerade gives the packet the address of the interface it leaves by.
 	Masquerade
 	// Accept lets the packet be forwarded.
@@ -69,7 +69,7 @@ type Rule struct {
 	// Marked matches packets with the bit Mark.
 	Marked   bool
 	Src, Dst Match
-	Do       Verdict
+	Do       Action
 	// RandomFully makes a masqueraded packet's port unpredictable.
 	RandomFully bool
 }

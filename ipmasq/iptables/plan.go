@@ -66,27 +66,16 @@ func plan(c chain, h have, want []ipmasq.Rule, owns func(ipmasq.Rule) bool) *scr
 
 // found returns what the plan needs to know of the rules of our chain.
 func (c chain) found(list []entry, want []ipmasq.Rule, owns func(ipmasq.Rule) bool) []ipmasq.Found {
-	places := make(map[ipmasq.Rule]int, len(want))
-	for i, r := range want {
-		places[r] = i
-	}
-	out := make([]ipmasq.Found, len(list))
-	for i, e := range list {
-		out[i].Is = -1
-		if !e.commented {
-			continue
-		}
+	return ipmasq.Compare(list, ipmasq.Meanings(want, true), func(e entry) (ipmasq.Meaning, ipmasq.Owner) {
+		m := e.means
 		switch {
-		case owns(e.rule):
-			out[i].Owner = ipmasq.Own
-		case e.plain && e.rule == ipmasq.Rule{Marked: true}:
-			out[i].Owner = ipmasq.Shared
+		case m.Commented && owns(m.Rule):
+			return m, ipmasq.Own
+		case m.Commented && m.Plain && m.Rule == ipmasq.Rule{Marked: true}:
+			return m, ipmasq.Shared
 		}
-		if at, wanted := places[e.rule]; wanted && e.plain {
-			out[i].Is = at
-		}
-	}
-	return out
+		return m, ipmasq.Other
+	})
 }
 
 // puts writes the rules that are missing. iptables numbers those that a rule may be
@@ -110,7 +99,7 @@ func (s *script) puts(edit ipmasq.Edit, want []ipmasq.Rule, found int) {
 func (s *script) jump(base []entry) {
 	jumps := 0
 	for _, e := range base {
-		if e.commented && e.text == s.chain.jump() {
+		if e.means.Commented && e.text == s.chain.jump() {
 			jumps++
 		}
 	}
@@ -125,7 +114,7 @@ func (s *script) jump(base []entry) {
 // noJumps makes the kernel's chain not jump to ours.
 func (s *script) noJumps(base []entry) {
 	for _, e := range base {
-		if e.jump == s.chain.Name {
+		if e.means.Jump {
 			s.delLine("-D", s.chain.Base, e.text)
 		}
 	}

@@ -20,7 +20,7 @@ func (c chain) jump() string { return fmt.Sprintf("-m comment --comment %q -j %s
 // markText is the condition on the mark as iptables prints it.
 var markText = fmt.Sprintf("%#x/%#x", ipmasq.Mark, ipmasq.Mark)
 
-var verdicts = map[ipmasq.Verdict]string{
+var targets = map[ipmasq.Action]string{
 	ipmasq.Return: "RETURN", ipmasq.Masquerade: "MASQUERADE", ipmasq.Accept: "ACCEPT",
 }
 
@@ -42,7 +42,7 @@ func (c chain) format(r ipmasq.Rule) string {
 	if r.Marked {
 		words = append(words, "-m mark --mark", markText)
 	}
-	words = append(words, fmt.Sprintf("-m comment --comment %q -j", c.Comment), verdicts[r.Do])
+	words = append(words, fmt.Sprintf("-m comment --comment %q -j", c.Comment), targets[r.Do])
 	if r.RandomFully {
 		words = append(words, "--random-fully")
 	}
@@ -52,15 +52,8 @@ func (c chain) format(r ipmasq.Rule) string {
 // entry is a rule that iptables has printed.
 type entry struct {
 	// text is the rule without the name of its chain.
-	text string
-	// jump is the target.
-	jump string
-	// rule is meaningful only if plain is set: then an ipmasq.Rule can express the
-	// whole rule.
-	rule  ipmasq.Rule
-	plain bool
-	// commented is set if the rule has the comment of its chain.
-	commented bool
+	text  string
+	means ipmasq.Meaning
 }
 
 // parse reads what iptables -S prints for one chain. Lines that are no rules
@@ -76,7 +69,8 @@ func (c chain) parse(in string, lines []string) []entry {
 }
 
 func (c chain) parseRule(text string) entry {
-	e := entry{text: text, plain: true}
+	e := entry{text: text, means: ipmasq.Meaning{Plain: true}}
+	m := &e.means
 	words := split(text)
 	next := func() (word string) { // nothing at the end
 		if len(words) > 0 {
@@ -92,45 +86,45 @@ func (c chain) parseRule(text string) entry {
 		}
 		switch word {
 		case "-s":
-			e.rule.Src = e.match(next(), not)
+			m.Rule.Src = match(m, next(), not)
 		case "-d":
-			e.rule.Dst = e.match(next(), not)
+			m.Rule.Dst = match(m, next(), not)
 		case "-m":
 			module := next()
-			e.plain = e.plain && (module == "mark" || module == "comment")
+			m.Plain = m.Plain && (module == "mark" || module == "comment")
 		case "--mark":
-			e.rule.Marked = true
+			m.Rule.Marked = true
 			mark := next()
-			e.plain = e.plain && mark == markText && !not
+			m.Plain = m.Plain && mark == markText && !not
 		case "--comment":
-			e.commented = next() == c.Comment
+			m.Commented = next() == c.Comment
 		case "-j":
-			e.target(next())
+			c.target(m, next())
 		case "--random-fully":
-			e.rule.RandomFully = true
+			m.Rule.RandomFully = true
 		default:
-			e.plain = false
+			m.Plain = false
 		}
 		not = false
 	}
 	return e
 }
 
-func (e *entry) match(value string, not bool) ipmasq.Match {
+func match(m *ipmasq.Meaning, value string, not bool) ipmasq.Match {
 	p, err := parsePrefix(value)
-	e.plain = e.plain && err == nil
+	m.Plain = m.Plain && err == nil
 	return ipmasq.Match{Prefix: p, Not: not}
 }
 
-func (e *entry) target(value string) {
-	e.jump = value
-	for v, name := range verdicts {
+func (c chain) target(m *ipmasq.Meaning, value string) {
+	m.Jump = value == c.Name
+	for v, name := range targets {
 		if name == value {
-			e.rule.Do = v
+			m.Rule.Do = v
 			return
 		}
 	}
-	e.plain = false
+	m.Plain = false
 }
 
 // parsePrefix reads an address with or without a prefix length.

@@ -40,7 +40,7 @@ func TestWhatIsWrittenIsReadBack(t *testing.T) {
 			ch := chainOf(table)
 			for _, r := range c.Rules(f, table) {
 				e := ch.parseRule(ch.format(r))
-				if e.rule != r || !e.plain || !e.commented {
+				if e.means.Rule != r || !e.means.Plain || !e.means.Commented {
 					t.Errorf("%q: got %+v, want %+v", e.text, e, r)
 				}
 			}
@@ -58,11 +58,11 @@ func TestRulesThatSayMore(t *testing.T) {
 		`-s 10.244.0.0/16 -m comment --comment "flanneld masq" -j SNAT --to-source 192.0.2.1`,
 		`-s`, `--mark`, `-j`, `!`,
 	} {
-		if e := ch.parseRule(text); e.plain && text != "!" {
-			t.Errorf("%s: read as %+v", text, e.rule)
+		if e := ch.parseRule(text); e.means.Plain && text != "!" {
+			t.Errorf("%s: read as %+v", text, e.means.Rule)
 		}
 	}
-	if e := ch.parseRule(`-s 10.244.0.0/16 -m comment --comment "mine \"x\"" -j RETURN`); e.commented || !e.plain {
+	if e := ch.parseRule(`-s 10.244.0.0/16 -m comment --comment "mine \"x\"" -j RETURN`); e.means.Commented || !e.means.Plain {
 		t.Errorf("got %+v", e)
 	}
 }
@@ -81,11 +81,11 @@ func FuzzParseRule(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		ch := chainOf(ipmasq.Nat)
 		e := ch.parseRule(text)
-		if !e.plain || !e.commented {
+		if !e.means.Plain || !e.means.Commented {
 			return
 		}
-		if again := ch.parseRule(ch.format(e.rule)); again.rule != e.rule {
-			t.Errorf("%q: %+v becomes %+v", text, e.rule, again.rule)
+		if again := ch.parseRule(ch.format(e.means.Rule)); again.means.Rule != e.means.Rule {
+			t.Errorf("%q: %+v becomes %+v", text, e.means.Rule, again.means.Rule)
 		}
 	})
 }

@@ -42,37 +42,28 @@ func (c compat) plan(f ipfam.Family, h compatHave, cfg ipmasq.Config, match stri
 // others name another network or do not have the comment. The mark rule, which
 // returns, is shared.
 func (c compat) found(f ipfam.Family, list []*nftables.Rule, want []ipmasq.Rule, cfg ipmasq.Config, match string) []ipmasq.Found {
-	places := make(map[compatText]int, len(want))
-	for i, r := range want {
-		places[compatText{plain: true, commented: match != "", rule: r}] = i
-	}
-	out := make([]ipmasq.Found, len(list))
-	for i, r := range list {
-		t := c.text(f, r)
+	return ipmasq.Compare(list, ipmasq.Meanings(want, match != ""), func(r *nftables.Rule) (ipmasq.Meaning, ipmasq.Owner) {
+		m := c.meaning(f, r)
 		switch {
 		case names(f, r.Exprs, cfg.Owns):
-			out[i].Owner = ipmasq.Own
-		case t.rule.Shared() && (t.commented || returns(r)):
-			out[i].Owner = ipmasq.Shared
+			return m, ipmasq.Own
+		case m.Rule.Shared() && (m.Commented || returns(r)):
+			return m, ipmasq.Shared
 		}
-		out[i].Is = -1
-		if at, right := places[t]; right {
-			out[i].Is = at
-		}
-	}
-	return out
+		return m, ipmasq.Other
+	})
 }
 
 // jumps makes the base chain jump to ours once. A jump that is right keeps its
 // place; one that is not is replaced where it is, and a missing one is appended.
 func (c compat) jumps(b *batch, base *nftables.Chain, f ipfam.Family, rules []*nftables.Rule, match string) {
-	right := compatText{plain: true, commented: match != "", jump: true, rule: ipmasq.Rule{Do: ipmasq.Accept}}
+	right := ipmasq.Meaning{Rule: ipmasq.Rule{Do: ipmasq.Accept}, Plain: true, Commented: match != "", Jump: true}
 	kept := false
 	var stale []*nftables.Rule
 	for _, r := range rules {
-		switch t := c.text(f, r); {
-		case !t.jump || !t.plain || !t.rule.Shared():
-		case t == right && !kept:
+		switch m := c.meaning(f, r); {
+		case !m.Jump || !m.Plain || !m.Rule.Shared():
+		case m == right && !kept:
 			kept = true
 		default:
 			stale = append(stale, r)
@@ -116,25 +107,17 @@ func addresses(f ipfam.Family, r ipmasq.Rule) []expr.Any {
 	return append(whole(r.Src, srcOffset[f]), whole(r.Dst, dstOffset[f])...)
 }
 
-// compatText is what a rule means. It is plain if the fields express all of it.
-type compatText struct {
-	plain, commented bool
-	// jump is set if it jumps to our chain; otherwise a plain rule accepts.
-	jump bool
-	rule ipmasq.Rule
-}
-
-// text reads a rule.
-func (c compat) text(f ipfam.Family, r *nftables.Rule) compatText {
-	t := compatText{rule: ipmasq.Rule{Do: ipmasq.Accept}}
+// meaning reads a rule.
+func (c compat) meaning(f ipfam.Family, r *nftables.Rule) ipmasq.Meaning {
+	m := ipmasq.Meaning{Rule: ipmasq.Rule{Do: ipmasq.Accept}}
 	conditions, plain := firewall.Conditions(f, r.Exprs)
 	for _, e := range conditions {
-		m := ipmasq.Match{Prefix: e.Values, Not: e.Not}
+		match := ipmasq.Match{Prefix: e.Values, Not: e.Not}
 		switch e.Field {
 		case firewall.Src:
-			t.rule.Src = m
+			m.Rule.Src = match
 		case firewall.Dst:
-			t.rule.Dst = m
+			m.Rule.Dst = match
 		default:
 			plain = false
 		}
@@ -143,13 +126,13 @@ func (c compat) text(f ipfam.Family, r *nftables.Rule) compatText {
 		switch e := e.(type) {
 		case *expr.Match:
 			comment, ok := e.Info.(*xt.Comment)
-			t.commented = ok && string(*comment) == c.Comment
+			m.Commented = ok && string(*comment) == c.Comment
 		case *expr.Verdict:
-			t.jump = e.Kind == expr.VerdictJump && e.Chain == c.Name
-			t.plain = plain && (t.jump || e.Kind == expr.VerdictAccept)
+			m.Jump = e.Kind == expr.VerdictJump && e.Chain == c.Name
+			m.Plain = plain && (m.Jump || e.Kind == expr.VerdictAccept)
 		}
 	}
-	return t
+	return m
 }
 
 func returns(r *nftables.Rule) bool {

@@ -48,25 +48,21 @@ func plan(f ipfam.Family, c chain, h have, cfg ipmasq.Config) *batch {
 // a comment is flannel's if it names our network or is its mark rule; it counts as
 // ours.
 func (c chain) found(f ipfam.Family, list []*nftables.Rule, want []wanted, owns func(netip.Prefix) bool) []ipmasq.Found {
-	places := make(map[string]int, len(want))
+	keys := make([]string, len(want))
 	for i, w := range want {
-		places[w.key(f)] = i
+		keys[i] = w.key(f)
 	}
-	out := make([]ipmasq.Found, len(list))
-	for i, r := range list {
+	return ipmasq.Compare(list, keys, func(r *nftables.Rule) (string, ipmasq.Owner) {
 		comment := commentIn(r.UserData)
+		key := wanted{exprs: r.Exprs, comment: comment}.key(f)
 		network, known := c.owner(comment)
 		switch {
 		case known && !network.IsValid() && c.table == ipmasq.Nat:
-			out[i].Owner = ipmasq.Shared
+			return key, ipmasq.Shared
 		case known && (owns(network) || !network.IsValid()),
 			comment == "" && (names(f, r.Exprs, owns) || isFlannelMark(r.Exprs)):
-			out[i].Owner = ipmasq.Own
+			return key, ipmasq.Own
 		}
-		out[i].Is = -1
-		if at, right := places[wanted{exprs: r.Exprs, comment: comment}.key(f)]; right {
-			out[i].Is = at
-		}
-	}
-	return out
+		return key, ipmasq.Other
+	})
 }
