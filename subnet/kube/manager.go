@@ -204,35 +204,31 @@ func (m *Manager) StoreAddrs() []netip.Addr {
 // the caller must handle. It waits out a server that does not answer, and one
 // that does not allow the request.
 func (m *Manager) try(ctx context.Context, condition string, need rule, request func(context.Context) error) error {
-	condition += ", " + need.String()
 	ctx = klog.NewContext(ctx, quietLogger(m.log))
-	for backoff := newBackoff(); ; {
-		err := m.breaker.do(ctx, request)
-		if !refused(err) {
-			if ctx.Err() == nil {
-				m.conditions.Set(condition, nil)
-			}
-			return err
+	var answer error
+	if err := m.repeat(ctx, condition+", "+need.String(), func() error {
+		if answer = m.breaker.do(ctx, request); refused(answer) {
+			return m.client.server.explainRefusal(answer, need)
 		}
-		cause := m.client.server.explainRefusal(err, need)
-		if m.conditions.Set(condition, cause) {
-			m.notify(cause)
-		}
-		if err := backoff.Wait(ctx); err != nil {
-			return err
-		}
+		return nil
+	}); err != nil {
+		return err
 	}
+	return answer
 }
 
 // repeat calls attempt until it succeeds, and reports why it does not under the
-// condition. An error means that ctx has ended.
+// condition, if an operator can correct it also as an Event. An error means that
+// ctx has ended.
 func (m *Manager) repeat(ctx context.Context, condition string, attempt func() error) error {
 	for backoff := newBackoff(); ; {
 		err := attempt()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		m.conditions.Set(condition, err)
+		if m.conditions.Set(condition, err) {
+			m.notify(err)
+		}
 		if err == nil {
 			return nil
 		}
