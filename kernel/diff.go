@@ -20,10 +20,10 @@ type work[K, V comparable] struct {
 	stale []Entry[K, V]
 }
 
-// plan compares what is wanted with the cache, which may just have been listed.
+// compare compares what is wanted with the cache, which may just have been listed.
 // old is what the cache held before that. While the tables hold exactly what
-// before says, only the part that differs from it is compared.
-func plan[E, K, V comparable](p *pass, t Table[K, V], cache, old map[K]V, want, before []E, convert func(E) (K, V, bool)) *work[K, V] {
+// before holds, only the part that differs from it is compared.
+func compare[E, K, V comparable](p *pass, t Table[K, V], cache, old map[K]V, want, before []E, convert func(E) (K, V, bool)) *work[K, V] {
 	w := &work[K, V]{p: p, table: t, cache: cache}
 	have := cache
 	if p.incremental {

@@ -19,7 +19,10 @@ func (r *Reconciler) Apply(ctx context.Context, want State, hold bool) (Stats, e
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.newPass(ctx, want)
-	p.mode, p.before, p.hold = r.mode.Swap(verified), r.applied, ipfam.Pair[bool]{hold, hold}
+	// First: a change by somebody else during the pass makes the mode suspect, and
+	// stays to be found by the next one.
+	p.mode = r.mode.Swap(verified)
+	p.before, p.hold = r.applied, ipfam.Pair[bool]{hold, hold}
 	r.applied = want
 	if err := p.run(); err != nil {
 		// The cache may be half of the truth.
@@ -41,7 +44,7 @@ type pass struct {
 	// mode is what the cache was worth before the pass; unless it was verified
 	// the tables are listed.
 	mode mode
-	// incremental says that the tables hold exactly what before says.
+	// incremental means that the tables hold exactly what before holds.
 	incremental bool
 	// hold keeps what is stale, in each family for which it is set.
 	hold  ipfam.Pair[bool]
@@ -84,7 +87,7 @@ func (p *pass) run() error {
 			return err
 		}
 	}
-	// On demand the tables hold less or more than the plan says.
+	// On demand the tables hold less or more than is planned.
 	p.incremental = undisturbed && !p.want.hasOnDemand() && !p.before.hasOnDemand()
 	old := r.cache.tables
 	if p.mode != verified {
@@ -112,11 +115,11 @@ func (p *pass) run() error {
 func (p *pass) writeTables(old tables) error {
 	p.addInstalled()
 	now, b := p.r.cache.tables, &p.r.backing
-	addrs := plan(p, b.Addrs, now.addrs, old.addrs, deviceAddrs(p.want), deviceAddrs(p.before), p.addrEntry)
+	addrs := compare(p, b.Addrs, now.addrs, old.addrs, deviceAddrs(p.want), deviceAddrs(p.before), p.addrEntry)
 	w := tableWork{
-		fdb:       plan(p, b.FDB, now.fdb, old.fdb, p.want.FDB, p.before.FDB, p.fdbEntry),
-		neighbors: plan(p, b.Neighbors, now.neighbors, old.neighbors, p.want.Neighbors, p.before.Neighbors, p.neighborEntry),
-		routes:    plan(p, b.Routes, now.routes, old.routes, p.want.Routes, p.before.Routes, p.routeEntry),
+		fdb:       compare(p, b.FDB, now.fdb, old.fdb, p.want.FDB, p.before.FDB, p.fdbEntry),
+		neighbors: compare(p, b.Neighbors, now.neighbors, old.neighbors, p.want.Neighbors, p.before.Neighbors, p.neighborEntry),
+		routes:    compare(p, b.Routes, now.routes, old.routes, p.want.Routes, p.before.Routes, p.routeEntry),
 	}
 	p.failMissing()
 	addrs.hold(func(k AddrKey, _ struct{}) bool { return p.holds(k.Prefix.Addr()) })
