@@ -37,7 +37,7 @@ func (n *Network) acquire(ctx context.Context, want ipfam.Pair[netip.Prefix]) er
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		failures.Fail("acquire a lease", err)
+		failures.Fail("acquiring a lease", err)
 		if err == nil {
 			n.setOwn(own)
 			return nil

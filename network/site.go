@@ -23,7 +23,7 @@ func (p *passState) readSite(ctx context.Context, up backend.Uplink) {
 		return
 	}
 	host, err := p.n.kernel.Host(ctx)
-	p.failures.Fail("read the addresses of this host", err)
+	p.failures.Fail("reading the addresses of this host", err)
 	if err != nil && p.site.validation.Network == p.n.config.Network {
 		return
 	}

@@ -31,7 +31,9 @@ type vxlan struct {
 // that an earlier run has published, else the one of an existing device, else
 // a random one.
 func (c Config) New(env backend.Env) (backend.Backend, error) {
-	b := &vxlan{env: env, config: c, failures: logonce.NewFailures(env.Log, slog.LevelWarn)}
+	b := &vxlan{env: env, config: c, failures: logonce.Words{
+		Level: slog.LevelWarn, Begins: "Backend.MTU not used", Ends: "Backend.MTU used again",
+	}.NewFailures(env.Log)}
 	for f, on := range env.Families.Each() {
 		if on {
 			b.mac[f] = chooseMAC(env, f, c)

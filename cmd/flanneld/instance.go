@@ -32,7 +32,7 @@ func (d *daemon) lock(ctx context.Context) (io.Closer, error) {
 	for {
 		lock, err := kernel.LockInstance(d.lockDir, d.options.instance())
 		if !errors.Is(err, kernel.ErrInstanceLocked) {
-			failures.OK("instance lock")
+			failures.OK("taking the instance lock")
 			d.instance.OK()
 			if err != nil {
 				d.log.Warn("nothing keeps a second flanneld of this overlay from running on this host", "err", err)
@@ -43,7 +43,7 @@ func (d *daemon) lock(ctx context.Context) (io.Closer, error) {
 		err = fmt.Errorf("another flanneld on this host uses %s: stop it, or give this one its own prefix, VNI and subnet file",
 			d.options.instance())
 		d.instance.Fail(err.Error())
-		failures.Fail("instance lock", err)
+		failures.Fail("taking the instance lock", err)
 		if err := loop.Wait(ctx, lockEvery); err != nil {
 			return nil, err
 		}

@@ -20,10 +20,19 @@ type Failures struct {
 }
 
 // Words are how failures are logged. Key is that of the name of what fails; if it
-// is empty, the name is not logged. The end of a failure is information.
+// is empty, the name is not logged. Without Begins the messages start with the name.
+// The end of a failure is information.
 type Words struct {
 	Level             slog.Level
 	Begins, Key, Ends string
+}
+
+// of returns the messages for the failure of what.
+func (w Words) of(what string) (begins, ends string) {
+	if w.Begins == "" {
+		return what + " failed, retrying", what + " works again"
+	}
+	return w.Begins, w.Ends
 }
 
 type failure struct {
@@ -33,7 +42,7 @@ type failure struct {
 
 // NewFailures returns a Failures that logs at this level, in the usual words.
 func NewFailures(log *slog.Logger, level slog.Level) *Failures {
-	return Words{level, "failing, will retry", "what", "works again"}.NewFailures(log)
+	return Words{Level: level}.NewFailures(log)
 }
 
 // NewFailures returns a Failures that logs in these words.
@@ -50,20 +59,21 @@ func (f *Failures) Fail(what string, err error) (changed bool) {
 	if CauseOf(err) == CauseOf(last.err) {
 		return false
 	}
+	begins, ends := f.words.of(what)
 	var attrs []any
 	if f.words.Key != "" {
 		attrs = append(attrs, f.words.Key, what)
 	}
 	if err == nil {
 		delete(f.failures, what)
-		f.log.Info(f.words.Ends, append(attrs, "after", time.Since(last.since).Round(time.Millisecond))...)
+		f.log.Info(ends, append(attrs, "after", time.Since(last.since).Round(time.Millisecond))...)
 		return true
 	}
 	if last.err == nil {
 		last.since = time.Now()
 	}
 	f.failures[what] = failure{err, last.since}
-	f.log.Log(context.Background(), f.words.Level, f.words.Begins, append(attrs, "err", err)...)
+	f.log.Log(context.Background(), f.words.Level, begins, append(attrs, "err", err)...)
 	return true
 }
 

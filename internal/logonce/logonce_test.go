@@ -31,11 +31,11 @@ func TestFailuresLogStartChangeAndEnd(t *testing.T) {
 			got = append(got, rest)
 		}
 		want := []string{
-			`level=WARN msg="failing, will retry" what=watch err=refused`,
-			`level=WARN msg="failing, will retry" what=watch err=timeout`,
-			`level=WARN msg="failing, will retry" what=list err=refused`,
-			`level=INFO msg="works again" what=watch after=5s`,
-			`level=INFO msg="works again" what=list after=0s`,
+			`level=WARN msg="watch failed, retrying" err=refused`,
+			`level=WARN msg="watch failed, retrying" err=timeout`,
+			`level=WARN msg="list failed, retrying" err=refused`,
+			`level=INFO msg="watch works again" after=5s`,
+			`level=INFO msg="list works again" after=0s`,
 		}
 		if strings.Join(got, "\n") != strings.Join(want, "\n") {
 			t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -43,7 +43,7 @@ func TestFailuresLogStartChangeAndEnd(t *testing.T) {
 	})
 }
 
-// varying is an error whose text says more than its cause.
+// varying is an error whose text has more than its cause.
 type varying struct{ text, cause string }
 
 func (e varying) Error() string { return e.text }

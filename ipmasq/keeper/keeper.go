@@ -170,7 +170,7 @@ func (k *Keeper) choose(ctx context.Context) (Mode, error) {
 		if ctx.Err() != nil {
 			return mode, ctx.Err()
 		}
-		k.failures.Fail("choose how rules are written", err)
+		k.failures.Fail("choosing how the rules are written", err)
 		if err == nil {
 			return mode, nil
 		}

@@ -16,7 +16,7 @@ type passState struct {
 	mode   Mode
 	// last is what was applied without an error; nil before.
 	last *ipmasq.Config
-	// cleaned says that nothing of an earlier run is left elsewhere.
+	// cleaned means that nothing of an earlier run is left elsewhere.
 	cleaned bool
 	// lookDue asks for a look at the rules of others.
 	lookDue bool
@@ -80,7 +80,7 @@ func (p *passState) apply(ctx context.Context, c ipmasq.Config) (changed bool, e
 		}
 		p.keeper.report(message, "changes", changes, drift)
 	}
-	p.keeper.failures.Fail("rules", err)
+	p.keeper.failures.Fail("writing the rules", err)
 	p.keeper.Checked(err)
 	if err != nil {
 		return false, err
@@ -104,7 +104,7 @@ func (p *passState) clean(ctx context.Context, c ipmasq.Config) error {
 		errs = append(errs, err)
 	}
 	err := errors.Join(errs...)
-	p.keeper.failures.Fail("rules of an earlier run", err)
+	p.keeper.failures.Fail("removing the rules of an earlier run", err)
 	p.cleaned = err == nil
 	return err
 }
@@ -131,7 +131,7 @@ func (p *passState) look(ctx context.Context, c ipmasq.Config) {
 	k := p.keeper
 	p.looked = time.Now()
 	lines, err := p.mode.Blocked(ctx, c)
-	k.failures.Fail("look for rules that drop the overlay's packets", err)
+	k.failures.Fail("looking for rules that drop the overlay's packets", err)
 	if err != nil {
 		return
 	}

@@ -41,7 +41,7 @@ func (m *Manager) remember(name string, a subnet.Attrs, etcdLease clientv3.Lease
 		return
 	}
 	m.past = past
-	m.saving.Fail("write to the state folder", m.o.State.Save(publishedDocument, past))
+	m.saving.Fail("writing to the state folder", m.o.State.Save(publishedDocument, past))
 }
 
 // recall reads what an earlier run has published.

@@ -114,9 +114,11 @@ func New(o Options) (*Manager, error) {
 	m := &Manager{
 		o: o, log: o.Log, keys: keys, access: have,
 		conditions: newConditions(o.Log, o.Waiting),
-		mistakes:   logonce.NewFailures(o.Log, slog.LevelWarn),
-		ready:      make(chan struct{}),
-		events:     make(chan event, maxEvents),
+		mistakes: logonce.Words{
+			Level: slog.LevelWarn, Begins: "annotation of our Node ignored", Key: "what", Ends: "annotation of our Node used again",
+		}.NewFailures(o.Log),
+		ready:  make(chan struct{}),
+		events: make(chan event, maxEvents),
 	}
 	if m.client, err = newClient(o, keys.prefix, func(err error) { m.breaker.lost(err) }); err != nil {
 		return nil, err

@@ -28,7 +28,7 @@ const (
 // Run saves what the next run is to know, until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
 	failures := logonce.NewFailures(m.o.Log, slog.LevelWarn)
-	save := func(what string, write func() error) { failures.Fail("write the state of "+what, write()) }
+	save := func(what string, write func() error) { failures.Fail("writing the state of "+what, write()) }
 	contact := time.NewTicker(contactEvery)
 	defer contact.Stop()
 	var due <-chan time.Time
