@@ -19,7 +19,7 @@ import (
 type machine interface {
 	applier
 	Invalidate()
-	Held(ctx context.Context) ([]netip.Prefix, error)
+	Destinations(ctx context.Context) ([]netip.Prefix, error)
 	// again is a daemon that starts on the same machine.
 	again(s kernel.Scope) machine
 	// uplinkIndex is that of eth0.

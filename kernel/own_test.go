@@ -65,7 +65,7 @@ func TestFlannelsRoutesOnOurDeviceAreAlwaysOurs(t *testing.T) {
 		m.route(static, 4)
 
 		second := m.again(previous)
-		held, err := second.Held(t.Context())
+		held, err := second.Destinations(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +113,7 @@ func TestUsersRoutesAreNotAdopted(t *testing.T) {
 			m.device(state.Devices[0])
 			m.route(flannels, 3)
 			first := m.again(adopting)
-			if held, err := first.Held(t.Context()); err != nil || !slices.Equal(held, []netip.Prefix{flannels.Dst}) {
+			if held, err := first.Destinations(t.Context()); err != nil || !slices.Equal(held, []netip.Prefix{flannels.Dst}) {
 				t.Errorf("held: got %v, %v, want only flannel's", held, err)
 			}
 			m.route(users, 3)
@@ -295,7 +295,7 @@ func TestOnlyOurOwnIsDeletedAfterRestart(t *testing.T) {
 		m.route(stale, kernel.RouteProtocol)
 
 		restarted := m.again(scope)
-		held, err := restarted.Held(t.Context())
+		held, err := restarted.Destinations(t.Context())
 		slices.SortFunc(held, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
 		if want := []netip.Prefix{subnet4(2), subnet4(3), subnet4(66)}; err != nil || !slices.Equal(held, want) {
 			t.Errorf("held: got %v, %v, want %v", held, err, want)
@@ -381,7 +381,7 @@ func TestRoutesThatLeadToNoPeerAreNotHeld(t *testing.T) {
 		state.Routes = append(state.Routes, catch, gap)
 		apply(t, m, state)
 		restarted := m.again(scope)
-		if held, err := restarted.Held(t.Context()); err != nil || !slices.Equal(held, []netip.Prefix{subnet4(2)}) {
+		if held, err := restarted.Destinations(t.Context()); err != nil || !slices.Equal(held, []netip.Prefix{subnet4(2)}) {
 			t.Errorf("held: got %v, %v, want only the peer", held, err)
 		}
 		if _, err := restarted.Apply(t.Context(), single(m.uplinkIndex()), true); err != nil {

@@ -24,7 +24,7 @@ type Reconciler struct {
 	// installed is Options.Installed.
 	installed func(netip.Prefix)
 	counters  counters
-	// mode says what the cache is worth.
+	// mode is what the cache is worth.
 	mode atomic.Int32
 
 	// mu is held for a whole pass and while misses are answered. It guards the
@@ -32,8 +32,8 @@ type Reconciler struct {
 	mu sync.Mutex
 	// applied is the last state asked for.
 	applied State
-	// converged says that the last pass left nothing undone: the tables hold
-	// what applied says and no more.
+	// converged means that the last pass left nothing undone: the tables hold
+	// what applied holds and no more.
 	converged bool
 	// links holds all devices by name as last listed.
 	links map[string]Link
@@ -51,7 +51,7 @@ type Reconciler struct {
 	cache      cache
 }
 
-// mode says whether a pass can trust the cache or has to list the tables.
+// mode is whether a pass can trust the cache or has to list the tables.
 type mode = int32
 
 const (
@@ -59,7 +59,7 @@ const (
 	unlisted mode = iota
 	// suspect: somebody else may have changed the tables since.
 	suspect
-	// verified: the tables hold what the cache says.
+	// verified: the tables hold what the cache holds.
 	verified
 )
 
@@ -99,11 +99,11 @@ func (r *Reconciler) Host(ctx context.Context) (Host, error) {
 	return r.backing.Host()
 }
 
-// Held returns the destinations of our routes to peers that the kernel holds,
+// Destinations returns the destinations of our routes to peers that the kernel holds,
 // including those that flannel may have left. Routes to peers have a gateway:
-// a blackhole, or a route straight to a device, leads to no peer. Held is meant
+// a blackhole, or a route straight to a device, leads to no peer. It is meant
 // for the time before the first Apply.
-func (r *Reconciler) Held(ctx context.Context) ([]netip.Prefix, error) {
+func (r *Reconciler) Destinations(ctx context.Context) ([]netip.Prefix, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := ctx.Err(); err != nil {

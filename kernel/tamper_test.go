@@ -45,7 +45,7 @@ func wait(t testing.TB, changed <-chan struct{}) {
 	}
 }
 
-// heal passes until the kernel is as want says: an event per change may come.
+// heal passes until the kernel holds want: an event per change may come.
 func heal(t testing.TB, n *node, changed <-chan struct{}, state kernel.State, want string) {
 	t.Helper()
 	deadline := time.After(10 * time.Second)
@@ -85,14 +85,14 @@ func TestTamperingHeals(t *testing.T) {
 		{"route of our protocol in front", func(ns *nstest.NS) { ns.IP("route prepend 10.5.2.0/24 via 192.0.2.7 proto 70 metric 3") }},
 		{"route of our protocol behind", func(ns *nstest.NS) { ns.IP("route append 10.5.2.0/24 via 192.0.2.7 proto 70 metric 3") }},
 		{"route of our protocol added", func(ns *nstest.NS) { ns.IP("route add 10.5.77.0/24 via 192.0.2.7 proto 70") }},
-		{"neighbour deleted", func(ns *nstest.NS) { ns.IP("neigh del 10.5.2.0 dev flannel.1") }},
-		{"neighbour with another MAC", func(ns *nstest.NS) {
+		{"neighbor deleted", func(ns *nstest.NS) { ns.IP("neigh del 10.5.2.0 dev flannel.1") }},
+		{"neighbor with another MAC", func(ns *nstest.NS) {
 			ns.IP("neigh replace 10.5.2.0 dev flannel.1 lladdr 02:00:00:00:99:99 nud permanent")
 		}},
-		{"neighbour not permanent", func(ns *nstest.NS) {
+		{"neighbor not permanent", func(ns *nstest.NS) {
 			ns.IP("neigh replace fd00:5:0:2:: dev flannel-v6.1 lladdr 02:00:00:00:00:02 nud stale")
 		}},
-		{"neighbour added", func(ns *nstest.NS) {
+		{"neighbor added", func(ns *nstest.NS) {
 			ns.IP("neigh add 10.5.9.9 dev flannel.1 lladdr 02:00:00:00:99:99 nud permanent")
 		}},
 		{"FDB entry deleted", func(ns *nstest.NS) { ns.Bridge("fdb del 02:00:00:00:00:02 dev flannel.1") }},
@@ -313,7 +313,7 @@ func TestOwnWritesAreNoTampering(t *testing.T) {
 	}
 }
 
-// settle waits until all events so far have been judged: it tampers itself
+// settle waits until all events so far have been compared: it tampers itself
 // and waits for that to be seen.
 func settle(t *testing.T, n *node, changed <-chan struct{}) {
 	t.Helper()

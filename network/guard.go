@@ -95,7 +95,7 @@ func (g *guard) admit(s subnet.Snapshot, own ipfam.Pair[netip.Prefix]) []*subnet
 		g.own = precedence
 	}
 	g.epoch = s.Epoch
-	if g.holdDeletions() && !s.Held {
+	if g.holdDeletions() && !s.Unconfirmed {
 		g.compareKernel(snapshot, ownListed)
 	}
 	lost := dropTaken(missing(g.known, snapshot), snapshot)

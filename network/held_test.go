@@ -19,7 +19,7 @@ type earlierLeases struct {
 }
 
 func (m earlierLeases) Watch(ctx context.Context, set func(subnet.Snapshot)) error {
-	set(subnet.Snapshot{Leases: []*subnet.Lease{m.own()}, Held: true})
+	set(subnet.Snapshot{Leases: []*subnet.Lease{m.own()}, Unconfirmed: true})
 	select {
 	case <-m.answers:
 	case <-ctx.Done():
@@ -52,7 +52,7 @@ func TestAHeldSnapshotDeletesNothing(t *testing.T) {
 func TestAHeldSnapshotCountsForTheGuard(t *testing.T) {
 	var g guard
 	g.start(held(some(30, 31)), guarded)
-	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 20), Held: true}, ownSubnet), some(0, 20))
+	wantLeases(t, g.admit(subnet.Snapshot{Leases: some(0, 20), Unconfirmed: true}, ownSubnet), some(0, 20))
 	if !g.holdDeletions() || g.doubts() {
 		t.Error("a held snapshot has decided what is lost")
 	}

@@ -17,7 +17,7 @@ import (
 func (n *Network) loop(ctx context.Context) error {
 	p := &passState{n: n, failures: logonce.NewFailures(n.Log, slog.LevelWarn), lists: make(chan storeList, 1)}
 	defer p.readers.Wait()
-	if held, err := n.kernel.Held(ctx); err == nil && n.needs.Peers {
+	if held, err := n.kernel.Destinations(ctx); err == nil && n.needs.Peers {
 		p.guard.start(held, n.config.Network)
 	} else if err != nil {
 		n.Log.Warn("routes of an earlier run not read", "err", err)

@@ -34,8 +34,8 @@ type Kernel interface {
 	Apply(ctx context.Context, want kernel.State, hold bool) (kernel.Stats, error)
 	// Invalidate makes the next Apply compare with a dump of the kernel.
 	Invalidate()
-	// Held returns the destinations of our routes in the kernel.
-	Held(ctx context.Context) ([]netip.Prefix, error)
+	// Destinations returns the destinations of our routes in the kernel.
+	Destinations(ctx context.Context) ([]netip.Prefix, error)
 	// Host reads the addresses and default gateways of this host.
 	Host(ctx context.Context) (kernel.Host, error)
 	// Run reports tampering until ctx ends; changed never blocks.

@@ -12,7 +12,7 @@ import (
 	"flannel/subnet"
 )
 
-// pass makes the kernel hold what the latest leases say. An error means that it
+// pass makes the kernel hold what follows from the latest leases. An error means that it
 // was incomplete and is to be repeated.
 func (p *passState) pass(ctx context.Context) error {
 	snapshot, own := p.n.snapshot.Load(), p.n.own.Load()
@@ -62,7 +62,7 @@ type result struct {
 func (p *passState) plan(snapshot subnet.Snapshot, own subnet.Lease, host backend.Host) result {
 	leases := p.guard.admit(snapshot, own.Subnet)
 	r := result{own: own, host: host, leases: len(snapshot.Leases), kept: len(p.guard.kept)}
-	r.hold = snapshot.Held || p.guard.holdDeletions()
+	r.hold = snapshot.Unconfirmed || p.guard.holdDeletions()
 	r.records = p.validator.Validate(&p.site.validation, &r.own, leases)
 	p.filterNodes(own, r.records)
 	if r.err = p.n.needs.CheckUplink(host.Uplink); r.err == nil {

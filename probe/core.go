@@ -161,7 +161,7 @@ func (c *core) failed(seq uint16, err error, now time.Duration) {
 			p.lose(f.size, f.sent)
 		}
 		f.lost = true
-		c.judged(f.peer, now)
+		c.decide(f.peer, now)
 		return
 	}
 }
@@ -176,7 +176,7 @@ func (c *core) expire(now time.Duration) {
 			p.waiting = false
 			p.lose(f.size, f.sent)
 			c.lost++
-			c.judged(f.peer, now)
+			c.decide(f.peer, now)
 		}
 		if now < f.sent+late {
 			keep = append(keep, f)
@@ -204,7 +204,7 @@ func (c *core) answered(from netip.Addr, seq uint16, now time.Duration) (time.Du
 			p.waiting = false
 		}
 		c.flying = append(c.flying[:k], c.flying[k+1:]...)
-		c.judged(f.peer, now)
+		c.decide(f.peer, now)
 		return now - f.sent, true
 	}
 	return 0, false
@@ -240,10 +240,10 @@ func (c *core) heard(from netip.Addr, now time.Duration) {
 	}
 }
 
-// judged updates the verdict of a peer after something has happened to it.
-func (c *core) judged(i int32, now time.Duration) {
+// decide updates the verdict of a peer after something has happened to it.
+func (c *core) decide(i int32, now time.Duration) {
 	p, pr := &c.peers[i], c.status[i].Probe
-	if v := p.judge(pr); v != p.verdict {
+	if v := p.next(pr); v != p.verdict {
 		c.count[p.verdict]--
 		c.count[v]++
 		if verdictNames[v] != verdictNames[p.verdict] {

@@ -175,8 +175,8 @@ func (p *peer) forgetFull(due bool) {
 	p.enclose(0, 0)
 }
 
-// judge returns the verdict; what is not decided yet leaves it as it was.
-func (p *peer) judge(pr backend.Probe) verdict {
+// next returns the verdict; what is not decided yet leaves it as it was.
+func (p *peer) next(pr backend.Probe) verdict {
 	switch {
 	case p.smallLost >= p.limit(pr) && p.answered > 0:
 		return broken

@@ -20,9 +20,9 @@ type Snapshot struct {
 	// Epoch is another one than before when the store was wiped, restored or
 	// replaced: what it lacks then may come back.
 	Epoch uint64
-	// Held is true if the leases were known at an earlier time, and the store has
+	// Unconfirmed is true if the leases were known at an earlier time, and the store has
 	// not answered since: nothing is deleted because of it.
-	Held bool
+	Unconfirmed bool
 }
 
 // Manager is a store of leases. Its methods wait out a store that cannot be

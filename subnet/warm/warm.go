@@ -155,7 +155,7 @@ func (m *Manager) Keep(ctx context.Context, own subnet.Lease, notify func(subnet
 func (m *Manager) Watch(ctx context.Context, set func(subnet.Snapshot)) error {
 	s := m.state()
 	if s != nil {
-		set(subnet.Snapshot{Leases: m.loadPeers(s), Held: true})
+		set(subnet.Snapshot{Leases: m.loadPeers(s), Unconfirmed: true})
 		select {
 		case <-m.answered:
 		case <-ctx.Done():

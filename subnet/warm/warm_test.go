@@ -161,7 +161,7 @@ func TestANodeRunsFromItsStateUntilTheStoreAnswers(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		first := w.start()
 		before, all := first.lease(0), first.last()
-		if before == nil || len(all.Leases) != 2 || all.Held {
+		if before == nil || len(all.Leases) != 2 || all.Unconfirmed {
 			t.Fatalf("lease %v, snapshot %+v", before, all)
 		}
 		first.stop()
@@ -177,14 +177,14 @@ func TestANodeRunsFromItsStateUntilTheStoreAnswers(t *testing.T) {
 		if own == nil || !own.Equal(*before) {
 			t.Fatalf("lease %v, want %v", own, before)
 		}
-		if got := s.last(); !got.Held || !subnet.EqualLeases(got.Leases, all.Leases) {
+		if got := s.last(); !got.Unconfirmed || !subnet.EqualLeases(got.Leases, all.Leases) {
 			t.Errorf("got %+v, want %+v, held", got, all)
 		}
 		if len(s.since) != 1 || !s.since[0].Equal(contact) {
 			t.Errorf("runs from %v, want %v", s.since, contact)
 		}
 		w.reachable(true)
-		if got := s.last(); got.Held || got.Epoch != 0 || !subnet.EqualLeases(got.Leases, all.Leases) {
+		if got := s.last(); got.Unconfirmed || got.Epoch != 0 || !subnet.EqualLeases(got.Leases, all.Leases) {
 			t.Errorf("got %+v, want %+v", got, all)
 		}
 		if len(s.since) != 2 || !s.since[1].IsZero() {
@@ -244,11 +244,11 @@ func TestWhatDiffersWaitsForTheStore(t *testing.T) {
 				w.reachable(false)
 				differ(w)
 				s := w.start()
-				if own := s.lease(time.Hour); own != nil || s.last().Held {
+				if own := s.lease(time.Hour); own != nil || s.last().Unconfirmed {
 					t.Errorf("lease %v, snapshot %v", own, s.last())
 				}
 				w.reachable(true)
-				if own := s.lease(0); own == nil || s.last().Held {
+				if own := s.lease(0); own == nil || s.last().Unconfirmed {
 					t.Errorf("no lease when the store answers: %v", s.last())
 				}
 				s.stop()
@@ -306,7 +306,7 @@ func TestTheStoreWins(t *testing.T) {
 			w.store.Delete(before.Subnet)
 			w.store.Put(subnet.Lease{Subnet: before.Subnet, Attrs: published(9)}, false)
 			w.reachable(true)
-			if own := s.lease(0); own.Subnet == before.Subnet || s.last().Held {
+			if own := s.lease(0); own.Subnet == before.Subnet || s.last().Unconfirmed {
 				t.Errorf("lease %v, as before", own)
 			}
 			s.stop()
@@ -345,7 +345,7 @@ func TestTheStoreWins(t *testing.T) {
 			}
 			held := s.last()
 			w.reachable(true)
-			if got := s.last(); !held.Held || got.Held || got.Epoch == held.Epoch {
+			if got := s.last(); !held.Unconfirmed || got.Unconfirmed || got.Epoch == held.Epoch {
 				t.Errorf("epoch %d after %d: the guard believes it", got.Epoch, held.Epoch)
 			}
 			s.stop()

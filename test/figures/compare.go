@@ -13,7 +13,7 @@ import (
 type difference struct {
 	name     string
 	old, new string
-	// delta is how much the median differs, how says how certain that is.
+	// delta is how much the median differs, how is how certain that is.
 	delta, how string
 }
 
@@ -26,11 +26,11 @@ type comparison struct {
 	same int
 	// alone are the names of rows that only one of the results has.
 	alone []string
-	// others says what else is not the same: the machine, the kernel.
+	// others is what else is not the same: the machine, the kernel.
 	others []string
 }
 
-// compare judges the rows of both results by the test of Mann and Whitney, as
+// compare tests the rows of both results by the test of Mann and Whitney, as
 // benchstat does.
 func compare(before, after results) comparison {
 	var c comparison
@@ -46,7 +46,7 @@ func compare(before, after results) comparison {
 		if !both || len(o.Samples) == 0 || len(r.Samples) == 0 {
 			c.alone = append(c.alone, r.Name)
 		} else {
-			c.judge(o, r)
+			c.test(o, r)
 		}
 		delete(old, r.Name)
 	}
@@ -58,7 +58,7 @@ func compare(before, after results) comparison {
 	return c
 }
 
-func (c *comparison) judge(old, new row) {
+func (c *comparison) test(old, new row) {
 	sample := func(r row) *benchmath.Sample {
 		return benchmath.NewSample(slices.Clone(r.Samples), &benchmath.DefaultThresholds)
 	}
@@ -75,7 +75,7 @@ func (c *comparison) judge(old, new row) {
 	case result.P <= result.Alpha:
 		c.worse = append(c.worse, d)
 	case few:
-		// Without a p, which says nothing here.
+		// Without a p, which means nothing here.
 		d.delta = benchmath.Comparison{Alpha: 1}.FormatDelta(was, is)
 		d.how = benchmath.Comparison{N1: result.N1, N2: result.N2}.String()
 		c.unjudged = append(c.unjudged, d)
@@ -84,19 +84,19 @@ func (c *comparison) judge(old, new row) {
 	}
 }
 
-// enough is how many samples a row must have to be judged.
+// enough is how many samples a row must have to be tested.
 const enough = 4
 
 // write names what is worse first.
 func (c comparison) write(w io.Writer) error {
 	if len(c.others) > 0 {
-		fmt.Fprintf(w, "Not the same machine; only ratios say something.\n  old: %s\n  new: %s\n\n", c.others[0], c.others[1])
+		fmt.Fprintf(w, "Not the same machine; only ratios mean something.\n  old: %s\n  new: %s\n\n", c.others[0], c.others[1])
 	}
 	fmt.Fprintf(w, "%d worse, %d better, %d not different by more than the noise, %d with fewer than %d samples, %d in one file only.\n",
 		len(c.worse), len(c.better), c.same, len(c.unjudged), enough, len(c.alone))
-	judged := len(c.worse) + len(c.better) + c.same
-	fmt.Fprintf(w, "Of %d judged rows, about %.0f look different by chance (p <= %v).\n",
-		judged, float64(judged)*benchmath.DefaultThresholds.CompareAlpha, benchmath.DefaultThresholds.CompareAlpha)
+	tested := len(c.worse) + len(c.better) + c.same
+	fmt.Fprintf(w, "Of %d tested rows, about %.0f look different by chance (p <= %v).\n",
+		tested, float64(tested)*benchmath.DefaultThresholds.CompareAlpha, benchmath.DefaultThresholds.CompareAlpha)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, part := range []struct {
 		title string
