@@ -15,7 +15,7 @@ import (
 	"flannel/subnet/env"
 )
 
-// Options say what to remove, and where it is.
+// Options define what to remove, and where it is.
 type Options struct {
 	// Backends are the types whose devices are removed.
 	Backends backend.Table
@@ -43,12 +43,12 @@ func Default() Options {
 
 // Thing is something to remove.
 type Thing struct {
-	// Name says for people what it is, as "device flannel.1".
+	// Name describes it for people, as "device flannel.1".
 	Name   string
 	Remove func() error
 }
 
-// ErrRunning says that a daemon would make again what is removed.
+// ErrRunning means that a daemon would make again what is removed.
 var ErrRunning = errors.New("a daemon is running")
 
 // Run removes everything from the network namespace of the calling thread, and prints

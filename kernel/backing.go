@@ -53,7 +53,7 @@ type Observer struct {
 	Event, Question func(m rtnl.Message)
 }
 
-// Subscription says which events matter beside those about our routes.
+// Subscription is which events matter beside those about our routes.
 type Subscription struct {
 	// Devices are indexes, in order.
 	Devices []int
@@ -91,7 +91,7 @@ type Table[K, V comparable] struct {
 	Delete func(entries []Entry[K, V], fail func(i int, err error))
 }
 
-// Selection says which entries to list.
+// Selection is which entries to list.
 type Selection struct {
 	Devices []int
 	// Unmarked asks for the routes that flannel may have made, too.
@@ -111,7 +111,7 @@ type Change[K, V comparable] struct {
 	Key  K
 	Want V
 	Have V
-	// Exists says that the kernel has the key, with the value Have.
+	// Exists means that the kernel has the key, with the value Have.
 	Exists bool
 }
 
@@ -134,7 +134,7 @@ type FDBKey struct {
 type FDBValue struct {
 	// Dst is not valid for an entry with a nexthop object.
 	Dst netip.Addr
-	// Other says that the entry names a port, a VNI or a device that is not
+	// Other means that the entry names a port, a VNI or a device that is not
 	// the tunnel's, which State cannot express.
 	Other bool
 }
@@ -161,7 +161,7 @@ type RouteValue struct {
 	Dev       int
 	OnLink    bool
 	Blackhole bool
-	// Other says that the route is of a kind that State cannot express, for
+	// Other means that the route is of a kind that State cannot express, for
 	// example with several next hops.
 	Other    bool
 	Protocol uint8
@@ -225,7 +225,7 @@ type Link struct {
 	VXLAN  VXLAN
 }
 
-// LinkChange says what to change on a device. Zero fields stay as they are.
+// LinkChange is what to change on a device. Zero fields stay as they are.
 type LinkChange struct {
 	MTU   int
 	MAC   MAC
@@ -241,7 +241,7 @@ func isPermanent(state uint16) bool { return state&unix.NUD_PERMANENT != 0 }
 
 func (k AddrKey) name() string     { return "address " + k.Prefix.String() }
 func (k FDBKey) name() string      { return "fdb entry " + k.MAC.String() }
-func (k NeighborKey) name() string { return "neighbour " + k.Addr.String() }
+func (k NeighborKey) name() string { return "neighbor " + k.Addr.String() }
 func (k RouteKey) name() string    { return "route " + k.Dst.String() }
 
 // Waiting is an address that the kernel holds packets for. The zero MAC means

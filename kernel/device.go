@@ -23,8 +23,8 @@ const (
 	linkAdjust
 )
 
-// decideLink says how have becomes what want says. have is nil when no device
-// has the name. alias is our mark; taken says that a running daemon has another.
+// decideLink returns how have becomes want. have is nil when no device
+// has the name. alias is our mark; taken means that a running daemon has another.
 func decideLink(want Device, have *Link, alias string, taken bool) (linkAction, LinkChange, error) {
 	switch {
 	case have == nil:
@@ -57,7 +57,7 @@ func compatible(want Device, have Link) bool {
 	return have.Kind == KindVXLAN && have.VXLAN == w
 }
 
-// difference says what to change on a compatible device.
+// difference returns what to change on a compatible device.
 func difference(want Device, have Link, alias string) LinkChange {
 	var c LinkChange
 	if have.MTU != want.MTU {

@@ -15,7 +15,7 @@ const (
 	offType     = 4
 	offFlags    = 6
 	offPort     = 12
-	offIndex    = 16 + 4 // In the headers of links, addresses and neighbours.
+	offIndex    = 16 + 4 // In the headers of links, addresses and neighbors.
 	offFamily   = 16     // In the header of routes.
 	offProtocol = 16 + 5
 	// The first attributes of a route are its table and its destination.

@@ -64,9 +64,9 @@ func TestEventFilter(t *testing.T) {
 		{"foreign IPv6 route elsewhere", routeTo(unix.AF_INET6, in6("fd01:10:5:7::")...), false},
 		{"foreign IPv6 route with the bytes of the IPv4 network", routeTo(unix.AF_INET6, in6("a05:200::")...), false},
 		{"foreign IPv6 default route", routeTo(unix.AF_INET6), true},
-		{"neighbour on ours", event(unix.RTM_DELNEIGH, 0, 1, onDevice(ours)...), true},
+		{"neighbor on ours", event(unix.RTM_DELNEIGH, 0, 1, onDevice(ours)...), true},
 		{"miss on ours", event(unix.RTM_GETNEIGH, 0, 0, onDevice(ours)...), false},
-		{"neighbour elsewhere", event(unix.RTM_NEWNEIGH, 0, 1, onDevice(8)...), false},
+		{"neighbor elsewhere", event(unix.RTM_NEWNEIGH, 0, 1, onDevice(8)...), false},
 		{"uplink", event(unix.RTM_NEWLINK, 0, 0, onDevice(uplink)...), true},
 		{"foreign device", event(unix.RTM_NEWLINK, 0, 0, onDevice(uplink+1)...), false},
 		{"address elsewhere", event(unix.RTM_NEWADDR, 0, 0, onDevice(9)...), false},
@@ -100,9 +100,9 @@ func TestMissFilter(t *testing.T) {
 		event []byte
 		want  bool
 	}{
-		"miss on ours":      {event(unix.RTM_GETNEIGH, 0, 0, onDevice(9)...), true},
-		"miss elsewhere":    {event(unix.RTM_GETNEIGH, 0, 0, onDevice(8)...), false},
-		"neighbour on ours": {event(unix.RTM_NEWNEIGH, 0, 0, onDevice(7)...), false},
+		"miss on ours":     {event(unix.RTM_GETNEIGH, 0, 0, onDevice(9)...), true},
+		"miss elsewhere":   {event(unix.RTM_GETNEIGH, 0, 0, onDevice(8)...), false},
+		"neighbor on ours": {event(unix.RTM_NEWNEIGH, 0, 0, onDevice(7)...), false},
 	} {
 		n, err := vm.Run(test.event)
 		if got := n > 0; err != nil || got != test.want {

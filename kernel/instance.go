@@ -16,7 +16,7 @@ import (
 // LockDir is where the locks of the daemons of a host are, whatever their flags.
 const LockDir = "/run/flannel/lock"
 
-// ErrInstanceLocked says that another daemon runs as the same instance.
+// ErrInstanceLocked means that another daemon runs as the same instance.
 var ErrInstanceLocked = errors.New("another daemon on this host runs as the same instance")
 
 // InstanceLock is what a daemon holds while it runs as an instance.

@@ -44,7 +44,7 @@ func (p *pass) applyLinks() error {
 			break
 		}
 		// A device that was created or set up has lost what was on it, and
-		// one with another MAC its neighbours.
+		// one with another MAC its neighbors.
 		p.mode = min(p.mode, suspect)
 	}
 	r.former = slices.DeleteFunc(r.former, func(l Link) bool {

@@ -102,7 +102,7 @@ func TestParseMiss(t *testing.T) {
 		want          kernel.Miss
 	}{
 		{"IPv4", missMessage, kernel.Miss{Index: 7, Addr: netip.MustParseAddr("10.5.2.9")}},
-		{"probe of a known neighbour", strings.Replace(missMessage, "0100000108", "1000000108", 1), kernel.Miss{}},
+		{"probe of a known neighbor", strings.Replace(missMessage, "0100000108", "1000000108", 1), kernel.Miss{}},
 		{"without address", missMessage[:24], kernel.Miss{}},
 		{"address of another family", "0a" + missMessage[2:], kernel.Miss{}},
 		{"cut", missMessage[:20], kernel.Miss{}},

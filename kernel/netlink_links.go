@@ -69,7 +69,7 @@ func macOf(a net.HardwareAddr) MAC {
 	return MAC(a)
 }
 
-// ErrUnknownKind says that a device should have been there already.
+// ErrUnknownKind means that a device should have been there already.
 var ErrUnknownKind = errors.New("it does not exist, and devices of its kind are not created here")
 
 // Add creates a device that is down.
@@ -179,7 +179,7 @@ const (
 	ndtpaAppProbes = 9
 )
 
-// reportMisses asks through the neighbour table first: that works also where
+// reportMisses asks through the neighbor table first: that works also where
 // /proc/sys cannot be written.
 func (n *netlinkLinks) reportMisses(f ipfam.Family, l Link) error {
 	name := ipfam.Pair[string]{"arp_cache", "ndisc_cache"}[f]

@@ -115,7 +115,7 @@ func (t netlinkTables) delRoutes(entries []Entry[RouteKey, RouteValue], fail fun
 		e := &entries[i]
 		v := e.Value
 		if v.Other {
-			v.Dev = 0 // Several next hops: the protocol and the metric say which.
+			v.Dev = 0 // Several next hops: the protocol and the metric show which.
 		}
 		t.route(b, unix.RTM_DELROUTE, 0, e.Key, v)
 	}, gone(fail))
@@ -168,7 +168,7 @@ func parseRoute(body []byte) (k RouteKey, v RouteValue, ok bool) {
 	switch r.Type {
 	case unix.RTN_UNICAST:
 	case unix.RTN_BLACKHOLE:
-		// IPv6 says lo, IPv4 says nothing.
+		// IPv6 reports lo, IPv4 nothing.
 		v.Blackhole, v.Dev = true, 0
 	default:
 		v.Other = true
@@ -177,7 +177,7 @@ func parseRoute(body []byte) (k RouteKey, v RouteValue, ok bool) {
 }
 
 // findRoutes returns those of the routes that exist, whoever made them. The
-// kernel lists a whole table or says what it would do with a packet; on a host
+// kernel lists a whole table or reports what it would do with a packet; on a host
 // with very many routes the latter is cheaper by far. Routes that it does not
 // show so, because others hide them or because they drop packets, are looked
 // for in the whole table.
@@ -210,7 +210,7 @@ func (t netlinkTables) findRoutes(keys []RouteKey) (map[RouteKey]RouteValue, err
 // findRoute asks which route packets to addresses inside the destination match.
 func (t netlinkTables) findRoute(k RouteKey) (v RouteValue, ok bool) {
 	for _, a := range samples(k.Dst) {
-		// The kernel's refusal says only that this address does not help.
+		// The kernel's refusal means only that this address does not help.
 		_ = t.conn.Dump(func(b *rtnl.Batch) {
 			b.Route(unix.RTM_GETROUTE, 0, unix.RtMsg{Family: family(a), Dst_len: uint8(a.BitLen()), Tos: k.TOS, Flags: rtmFibMatch})
 			b.Addr(unix.RTA_DST, a)

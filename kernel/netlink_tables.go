@@ -61,7 +61,7 @@ func (t netlinkTables) delAddrs(entries []Entry[AddrKey, struct{}], fail func(in
 	}
 }
 
-// dumpNeigh lists neighbours, or FDB entries for the family AF_BRIDGE.
+// dumpNeigh lists neighbors, or FDB entries for the family AF_BRIDGE.
 func (t netlinkTables) dumpNeigh(family uint8, dev int, each func(rtnl.Neigh)) error {
 	return t.conn.Dump(func(b *rtnl.Batch) {
 		b.Neigh(unix.RTM_GETNEIGH, unix.NLM_F_DUMP, unix.NdMsg{Family: family})

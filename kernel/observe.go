@@ -49,7 +49,7 @@ const maxRecorded = 4096
 // watchedLink is a device whose events matter.
 type watchedLink struct {
 	link Link
-	// ours says that the device is; of any other only its being up matters.
+	// ours means that the device is; of any other only its being up matters.
 	ours          bool
 	txChecksumOff bool
 }
@@ -243,7 +243,7 @@ func (c *cache) addrTamperedLocked(m rtnl.Message) bool {
 	}
 }
 
-// FDB events do not say who caused them. Those of our own writes agree with the
+// FDB events do not show who caused them. Those of our own writes agree with the
 // cache unless several passes overtake them; then the tables are listed once
 // too often.
 func (c *cache) neighTamperedLocked(m rtnl.Message) bool {

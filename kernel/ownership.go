@@ -19,7 +19,7 @@ func (s Scope) alias() string { return strings.TrimSpace(aliasWord + " " + short
 // Scope.Instance has made.
 func Alias(instance string) string { return Scope{Instance: instance}.alias() }
 
-// Marked reports whether the alias of a device says that this software has made
+// Marked reports whether the alias of a device shows that this software has made
 // it, whichever instance.
 func Marked(alias string) bool {
 	return alias == aliasWord || strings.HasPrefix(alias, aliasWord+" ")

@@ -86,7 +86,7 @@ type Device struct {
 	TxChecksumOff bool
 	// VXLAN is set for a vxlan device.
 	VXLAN *VXLAN
-	// TUN says that packets go to user space: the device is made persistent,
+	// TUN means that packets go to user space: the device is made persistent,
 	// without packet information and with virtio-net headers, and whoever
 	// moves the packets attaches to it.
 	TUN bool
@@ -106,7 +106,7 @@ type VXLAN struct {
 	GBP      bool
 }
 
-// FDBEntry says which host a MAC behind a vxlan device lives on.
+// FDBEntry is the host on which a MAC behind a vxlan device lives.
 type FDBEntry struct {
 	Dev string
 	MAC MAC
@@ -126,7 +126,7 @@ type Route struct {
 	// Via is the gateway; invalid for a route straight to the device.
 	Via netip.Addr
 	Dev string
-	// OnLink says that the gateway is reachable over Dev although it is in the
+	// OnLink means that the gateway is reachable over Dev although it is in the
 	// network of no address of Dev.
 	OnLink bool
 	// Metric is the kernel's priority of the route; 0 is the kernel's default
@@ -147,7 +147,7 @@ type OnDemandPeer struct {
 	FDB      FDBEntry
 }
 
-// CatchAllRoute says that a route leads the addresses of Network to the device
+// CatchAllRoute is a route that leads the addresses of Network to the device
 // Dev although it has no entry for most of them. On-demand peers are installed
 // for them when the kernel asks; nobody has an address that is neither in the
 // subnet of one of these nor in Own, this node's subnet.
@@ -157,7 +157,7 @@ type CatchAllRoute struct {
 	Own     netip.Prefix
 }
 
-// Scope says what on the host is ours beyond what carries our mark.
+// Scope is what on the host is ours beyond what carries our mark.
 type Scope struct {
 	// Networks are the networks inside which routes with our protocol number
 	// are ours, the previous one of subnet.env included.
@@ -167,10 +167,10 @@ type Scope struct {
 	// that needs them may take over the devices of an instance whose lock is
 	// free.
 	Instance string
-	// Known says that an earlier run of this software is known on this host:
+	// Known means that an earlier run of this software is known on this host:
 	// then no unmarked route is adopted.
 	Known bool
-	// Adopt says which unmarked routes are adopted on the first start after
+	// Adopt selects which unmarked routes are adopted on the first start after
 	// flannel, beside those over our devices.
 	Adopt []Adoption
 }
@@ -202,7 +202,7 @@ type Stats struct {
 	DeviceErr error
 	// Broken are the families that DeviceErr is about.
 	Broken ipfam.Pair[bool]
-	// Listed says that the pass read the tables of the kernel.
+	// Listed means that the pass read the tables of the kernel.
 	Listed bool
 }
 

@@ -72,7 +72,7 @@ func (e FDBEntry) String() string {
 	return fmt.Sprintf("fdb %s dev %s dst %s", e.MAC, e.Dev, e.Dst)
 }
 
-// String returns the neighbour as the ip tool shows it.
+// String returns the neighbor as the ip tool shows it.
 func (n Neighbor) String() string {
 	return fmt.Sprintf("neigh %s dev %s lladdr %s", n.Addr, n.Dev, n.MAC)
 }

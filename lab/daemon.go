@@ -22,7 +22,7 @@ const (
 	StateDir = "/run/lib/flannel"
 )
 
-// DaemonOptions say how a flanneld is started. The zero value of a field is
+// DaemonOptions define how a flanneld is started. The zero value of a field is
 // the setting of the first daemon.
 type DaemonOptions struct {
 	// Name is that of the log below /run/log, default "flanneld". Daemons of
@@ -92,7 +92,7 @@ func (d *Daemon) args() []string {
 	return append(args, d.options.Flags...)
 }
 
-// storeArgs say where the leases are.
+// storeArgs are the flags that name the store of the leases.
 func (d *Daemon) storeArgs() []string {
 	if k := d.host.lab.Kubernetes; k != nil {
 		return k.daemonArgs()
@@ -161,7 +161,7 @@ func (d *Daemon) request(ctx context.Context, method, path string) (code int, bo
 	return resp.StatusCode, string(text), err
 }
 
-// WaitReady waits until the daemon is ready for pods. The error says what was
+// WaitReady waits until the daemon is ready for pods. The error is what was
 // missing, and holds the last line of the log when the daemon has ended.
 func (d *Daemon) WaitReady(ctx context.Context) error {
 	missing := "no answer"

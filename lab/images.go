@@ -28,7 +28,7 @@ const (
 	DNSImage = "coredns:lab"
 )
 
-// Image says what an image is made from; dist/pack reads it.
+// Image defines what an image is made from; dist/pack reads it.
 type Image struct {
 	// Name is that of the image, Archive the file that PackImages writes.
 	Name, Archive string

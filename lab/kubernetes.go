@@ -21,7 +21,7 @@ const Control = "control"
 type Kubernetes struct {
 	// Node is the machine that the programs run on.
 	Node *node.Node
-	// Plane says where its files are.
+	// Plane knows where its files are.
 	Plane *kubeplane.Plane
 	// API makes requests that may do everything.
 	API *kubeplane.API

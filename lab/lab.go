@@ -21,7 +21,7 @@ const (
 	maxLinks = 100
 )
 
-// Options say what a lab consists of. The zero value of a field is its
+// Options define what a lab consists of. The zero value of a field is its
 // default.
 type Options struct {
 	// Hosts is the number of hosts. Their names are host1, host2, ...

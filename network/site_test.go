@@ -37,7 +37,7 @@ func (b *logBook) String() string {
 	return b.text.String()
 }
 
-// found is what the last pass says of a peer.
+// found is what the last pass has found out about a peer.
 func (n *testNode) found(prefix string) (Peer, bool) {
 	s, _ := n.Status()
 	i := slices.IndexFunc(s.Peers, func(p Peer) bool { return p.Subnet == prefix })
@@ -184,7 +184,7 @@ func (f *nodes) Run(ctx context.Context) error {
 }
 
 // Pods' packets to an address that several records name are masqueraded unless
-// it is a neighbour's.
+// it is a neighbor's.
 func TestASharedAddressThatIsNotOnLinkIsMasqueraded(t *testing.T) {
 	n := newNode(t)
 	n.store.SetConfig(`{"Network": "10.5.0.0/16", "MasqueradeExclude": ["nodes"], "Backend": {"Type": "vxlan"}}`)

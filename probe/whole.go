@@ -148,7 +148,7 @@ func (c *core) compareNarrow(a, b int32) int {
 	return cmp.Or(cmp.Compare(carries(a), carries(b)), cmp.Compare(c.status[b].Probe.MTU, c.status[a].Probe.MTU))
 }
 
-// tooNarrow says that only small packets arrive, and what to do.
+// tooNarrow reports that only small packets arrive, and what to do.
 func tooNarrow(p *peer, pr backend.Probe) string {
 	text := fmt.Sprintf("packets of %d bytes are lost on the way, small ones are not", pr.MTU)
 	if p.largest == 0 {

@@ -25,7 +25,7 @@ import (
 // patience is how long the daemon has to answer.
 const patience = 5 * time.Second
 
-// Options say whom to ask.
+// Options define whom to ask.
 type Options struct {
 	// Backends are the types whose devices are the overlay's.
 	Backends backend.Table
@@ -67,7 +67,7 @@ func (o Options) Request(ctx context.Context, method, page string) (code int, bo
 }
 
 // Ask returns the state of this node. Without a daemon the report is that of the
-// kernel, and the error says why.
+// kernel, and the error is why.
 func Ask(ctx context.Context, o Options) (*Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -31,7 +31,7 @@ type Report struct {
 	// Asked is the socket or the health port.
 	Asked string `json:"asked"`
 	// Ready is the first line of /readyz, Problems are the others. Without a daemon
-	// Problems say what could not be found out.
+	// Problems are what could not be found out.
 	Ready    bool     `json:"ready"`
 	Problems []string `json:"problems"`
 	// Status is /status; absent until a pass has ended. Without a daemon it is

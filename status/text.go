@@ -260,7 +260,7 @@ func join[T netip.Addr | netip.Prefix](list []T) string {
 	return strings.Join(texts, ", ")
 }
 
-// age is the time from one moment to another as people say it; empty if there was
+// age is the time from one moment to another in people's words; empty if there was
 // no first one.
 func age(from, to time.Time) string {
 	if from.IsZero() || to.IsZero() {
@@ -278,7 +278,7 @@ func age(from, to time.Time) string {
 	return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
 }
 
-// bytes is a number of bytes as people say it.
+// bytes is a number of bytes in people's words.
 func bytes(n uint64) string {
 	value, unit := float64(n), 0
 	for value >= 1000 && unit < 4 {

@@ -21,7 +21,7 @@ import (
 // Step is one of a packet's way to a peer.
 type Step struct {
 	Name string `json:"name"`
-	// OK is false where the way ends or leads astray. Unsure says that nothing is
+	// OK is false where the way ends or leads astray. Unsure means that nothing is
 	// proved either way.
 	OK     bool   `json:"ok"`
 	Unsure bool   `json:"unsure,omitempty"`
@@ -97,7 +97,7 @@ func (r *Report) toAddr(addr netip.Addr) Way {
 }
 
 // Explain fills in the steps. Further ones follow the first that is not OK only
-// where they say more.
+// where they tell more.
 func (r *Report) Explain(w *Way, k Kernel) {
 	s := steps{report: r, way: w, kernel: k}
 	if !s.lease() {

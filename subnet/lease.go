@@ -27,7 +27,7 @@ type Lease struct {
 	Expires time.Time `json:"expires,omitzero"`
 	// Precedence decides between two leases that collide.
 	Precedence Precedence `json:"claim"`
-	// Invalid says what is wrong with a record that could not be decoded.
+	// Invalid describes what is wrong with a record that could not be decoded.
 	// The other fields then hold what could be read. Such a lease is never
 	// used; it is listed so that people can see it.
 	Invalid string `json:"-"`

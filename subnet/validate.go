@@ -38,7 +38,7 @@ type Rejection struct {
 	Err   error
 }
 
-// Validation says which leases of other nodes may be used.
+// Validation holds which leases of other nodes may be used.
 type Validation struct {
 	// Peers are valid until the next call.
 	Peers    []Lease

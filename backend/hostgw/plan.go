@@ -60,7 +60,7 @@ func (p *planner) classify(f ipfam.Family, l subnet.Lease) (backend.How, string)
 	return backend.Direct, p.direct
 }
 
-// onLink reports whether an address is a neighbour's. Link-local IPv6 addresses
+// onLink reports whether an address is a neighbor's. Link-local IPv6 addresses
 // always are; no route shows them.
 func (p *planner) onLink(a netip.Addr) bool {
 	return a.Is6() && a.IsLinkLocalUnicast() || p.host.OnLinkRoutes.Direct(a)

@@ -32,7 +32,7 @@ type end struct {
 	logged string // what was logged at the start
 }
 
-// newEnds returns two nodes whose kernels hold what the plan says.
+// newEnds returns two nodes whose kernels hold what is planned.
 func newEnds(t testing.TB) [2]*end {
 	ends := [2]*end{{NS: nstest.New(t), n: 1}, {NS: nstest.New(t), n: 2}}
 	veth := netlink.NewVeth(netlink.LinkAttrs{Name: "eth0"})

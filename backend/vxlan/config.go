@@ -1,5 +1,5 @@
 // Package vxlan plans an overlay over the kernel's vxlan devices, one per
-// family: a route, a neighbour entry and an FDB entry per peer.
+// family: a route, a neighbor entry and an FDB entry per peer.
 package vxlan
 
 import (

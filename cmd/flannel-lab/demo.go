@@ -67,7 +67,7 @@ type demonstration struct {
 	out     io.Writer
 	options lab.Options
 	timeout time.Duration
-	// named says that other commands may ask for this lab.
+	// named means that other commands may ask for this lab.
 	named bool
 }
 

@@ -12,7 +12,7 @@ import (
 	"flannel/lab"
 )
 
-// shape is what the flags say about the cluster.
+// shape is what the flags define of the cluster.
 type shape struct {
 	ipv6, dual     bool
 	kubernetes     bool

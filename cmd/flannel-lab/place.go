@@ -25,7 +25,7 @@ const defaultName = "lab"
 var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
 
 // place is where a lab of a name is found: a file that the lab's process has
-// locked. The kernel says which process that is, and drops the lock with it.
+// locked. The kernel knows which process that is, and drops the lock with it.
 type place struct{ name, dir string }
 
 func placeOf(name string) (place, error) {

@@ -26,7 +26,7 @@ const socketName = "lab.sock"
 // hostStatus is one host in the answer to /status.
 type hostStatus struct {
 	Name, Uplink, Subnet, Pods string
-	// Missing says why the host is not ready; empty if it is.
+	// Missing is why the host is not ready; empty if it is.
 	Missing string
 }
 
@@ -109,7 +109,7 @@ func statusOf(ctx context.Context, l *lab.Lab) []hostStatus {
 	return hosts
 }
 
-// missing says in one line why a daemon is not ready.
+// missing returns in one line why a daemon is not ready.
 func missing(ctx context.Context, d *lab.Daemon) string {
 	code, body, err := d.Get(ctx, "/readyz")
 	switch {

@@ -152,7 +152,7 @@ func portsAreMapped(t *testing.T, delegates, cniVersion string) {
 	h.mustDel(p)
 }
 
-// serve says hello to everyone who connects.
+// serve sends hello to everyone who connects.
 func serve(t *testing.T, p *pod, addr string) {
 	var l net.Listener
 	var err error

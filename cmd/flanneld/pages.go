@@ -13,7 +13,7 @@ import (
 	"flannel/status/page"
 )
 
-// servers answer from the start on, so that they can say what the daemon waits
+// servers answer from the start on, so that they can report what the daemon waits
 // for: on the socket, and on the health port if there is one.
 func (d *daemon) servers() []*health.Server {
 	shown := health.Pages{

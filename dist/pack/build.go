@@ -16,7 +16,7 @@ const (
 	imageLimit    = 20_000_000
 )
 
-// platforms say how the architectures of Go are called elsewhere.
+// platforms are the names that the architectures of Go have elsewhere.
 func platform(arch string) string {
 	if arch == "arm" {
 		return "linux/arm/v7"
@@ -67,7 +67,7 @@ func (j job) loadAll() ([]build, error) {
 // committed is the time that everything made from the build carries.
 func (b build) committed() time.Time { return b.made[0].Committed() }
 
-// papers say what the programs are made of and where they come from.
+// papers list what the programs are made of and where they come from.
 func (b build) papers(dir string, packages ...sbom.Package) ([]archive.File, error) {
 	spdx, err := sbom.SPDX("flannel", b.made, packages...)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"flannel/dist/pack/sbom"
 )
 
-// papersDir is where the image says what it is made of.
+// papersDir is where the image lists what it is made of.
 const papersDir = "/usr/share/flannel"
 
 // image writes one index of all platforms in the OCI layout, and an archive of

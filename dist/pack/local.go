@@ -11,7 +11,7 @@ import (
 	"flannel/dist/pack/image"
 )
 
-// localImage says what an image for this machine is made from. The lab
+// localImage defines what an image for this machine is made from. The lab
 // describes its images so.
 type localImage struct {
 	// Name is that of the image, Archive the file to write.

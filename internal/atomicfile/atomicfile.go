@@ -51,7 +51,7 @@ func write(path string, data []byte, mode fs.FileMode, sync bool) (err error) {
 }
 
 // fill writes and closes f. The temporary file starts with mode 0600, so its
-// content is never open to more users than mode says.
+// content is never open to more users than mode allows.
 func fill(f *os.File, data []byte, mode fs.FileMode, sync bool) error {
 	steps := []func() error{
 		func() error { return f.Chmod(mode) },

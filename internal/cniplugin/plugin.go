@@ -162,7 +162,7 @@ func subnetFileError(ctx context.Context, path string, err error) error {
 	return types.NewError(code, err.Error(), waitsFor(ctx, path, err))
 }
 
-// waitsFor returns what the daemon says it waits for if subnet.env is missing.
+// waitsFor returns what the daemon reports to wait for if subnet.env is missing.
 func waitsFor(ctx context.Context, path string, err error) string {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return ""

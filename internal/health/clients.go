@@ -31,7 +31,7 @@ type host struct {
 }
 
 // has reports whether a client is on this host. A link-local address may be one
-// of this host and of a neighbour at once, and so proves nothing.
+// of this host and of a neighbor at once, and so proves nothing.
 func (h *host) has(client netip.Addr) bool {
 	if client.IsLoopback() {
 		return true

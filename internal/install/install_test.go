@@ -19,7 +19,7 @@ func write(t *testing.T, path, text string, mode os.FileMode) {
 	}
 }
 
-// expect compares a file and says how many others there are in its folder.
+// expect compares a file and counts how many others there are in its folder.
 func expect(t *testing.T, path, text string, mode os.FileMode) {
 	t.Helper()
 	got, gotMode, err := read(path)

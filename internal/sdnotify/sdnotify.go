@@ -23,15 +23,15 @@ func New(getenv func(string) string) Notifier {
 	return Notifier{socket: getenv(Variable)}
 }
 
-// Ready says that the service has started.
+// Ready reports that the service has started.
 func (n Notifier) Ready() error { return n.send("READY=1") }
 
-// Status says in one line for people what the service is doing.
+// Status reports in one line for people what the service is doing.
 func (n Notifier) Status(text string) error {
 	return n.send("STATUS=" + strings.ReplaceAll(text, "\n", "; "))
 }
 
-// Stopping says that the service is about to end.
+// Stopping reports that the service is about to end.
 func (n Notifier) Stopping() error { return n.send("STOPPING=1") }
 
 // ExtendTimeout asks systemd not to give up on a start or a stop for d, counted

@@ -16,7 +16,7 @@ const Root = "/proc/sys"
 
 // Problem is a setting that is not as pods need it.
 type Problem struct {
-	// Text says in one line what is wrong and what it does.
+	// Text describes in one line what is wrong and what it does.
 	Text string
 	// Command sets it right until the next boot.
 	Command string

@@ -1,4 +1,4 @@
-// Package version says which version of the program this is.
+// Package version knows which version of the program this is.
 package version
 
 import (
@@ -19,7 +19,7 @@ func String() string {
 	return choose(linked, info)
 }
 
-// Details says on several lines which version this is, from which commit it was
+// Details describes on several lines which version this is, from which commit it was
 // built and with which Go, and on demand from which modules.
 func Details(modules bool) string {
 	info, _ := debug.ReadBuildInfo()

@@ -64,7 +64,7 @@ func (h host) ruleset() string {
 	return h.Tool("nft", "-n list ruleset")
 }
 
-// right fails the test when the tables are not as text says, or are written
+// right fails the test when the tables are not as text has them, or are written
 // again.
 func (h host) right(c ipmasq.Config, want string) {
 	h.t.Helper()

@@ -40,7 +40,7 @@ func (b *Batch) Route(typ, flags uint16, h unix.RtMsg) {
 	b.buf = binary.NativeEndian.AppendUint32(b.buf, h.Flags)
 }
 
-// Neigh starts a request about neighbours or FDB entries.
+// Neigh starts a request about neighbors or FDB entries.
 func (b *Batch) Neigh(typ, flags uint16, h unix.NdMsg) {
 	b.Begin(typ, flags, []byte{h.Family, 0, 0, 0})
 	b.buf = binary.NativeEndian.AppendUint32(b.buf, uint32(h.Ifindex))
@@ -129,7 +129,7 @@ type Message struct {
 	Flags uint16
 	Seq   uint32
 	// Port is the port of the socket whose request caused the message, where
-	// the kernel says so.
+	// the kernel reports that.
 	Port uint32
 	// Body starts with the family header. It is valid until the next read.
 	Body []byte

@@ -40,7 +40,7 @@ func Dial(namespace int) (*Conn, error) {
 		return nil, err
 	}
 	// All three are missing on old kernels, which then send more than asked
-	// for or say less in errors.
+	// for or report less in errors.
 	for _, option := range []int{unix.NETLINK_GET_STRICT_CHK, unix.NETLINK_CAP_ACK, unix.NETLINK_EXT_ACK} {
 		_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, option, 1)
 	}

@@ -25,9 +25,9 @@ type Route struct {
 	Protocol, Type, TOS uint8
 	// Flags are RTM_F_... and RTNH_F_...
 	Flags uint32
-	// Via says that the gateway is of another family than Dst.
+	// Via means that the gateway is of another family than Dst.
 	Via bool
-	// Indirect says that a nexthop object or an encapsulation, which are not
+	// Indirect means that a nexthop object or an encapsulation, which are not
 	// decoded, has a part in where the route leads.
 	Indirect bool
 
@@ -110,7 +110,7 @@ func (r Route) NextHops() iter.Seq[NextHop] {
 	}
 }
 
-// Neigh is a neighbour, or with the family AF_BRIDGE an FDB entry.
+// Neigh is a neighbor, or with the family AF_BRIDGE an FDB entry.
 type Neigh struct {
 	Family uint8
 	Dev    int
@@ -118,7 +118,7 @@ type Neigh struct {
 	State uint16
 	Addr  netip.Addr
 	MAC   [6]byte
-	// Other says that an FDB entry names a port, a VNI or a device.
+	// Other means that an FDB entry names a port, a VNI or a device.
 	Other bool
 	// Unused is the time since the entry was last used.
 	Unused time.Duration
@@ -153,7 +153,7 @@ func ParseNeigh(body []byte) (n Neigh, ok bool) {
 // userHertz is the unit of times that the kernel tells user space.
 const userHertz = 100
 
-// LinkEvent is what a message of type RTM_NEWLINK or RTM_DELLINK says that is
+// LinkEvent is what a message of type RTM_NEWLINK or RTM_DELLINK holds that is
 // no longer to be seen when the link is read: that it was down, or is gone.
 type LinkEvent struct {
 	Index int

@@ -145,7 +145,7 @@ func (n *Node) openHandle() error {
 }
 
 // skipDAD makes link-local addresses usable at once. Otherwise the first
-// neighbour solicitations are lost, and with them a second each.
+// neighbor solicitations are lost, and with them a second each.
 func skipDAD() error {
 	err := os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0o644)
 	if errors.Is(err, fs.ErrNotExist) {

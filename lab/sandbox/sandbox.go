@@ -16,7 +16,7 @@ import (
 	"syscall"
 )
 
-// ErrUnavailable says that this kernel or this user does not get namespaces.
+// ErrUnavailable means that this kernel or this user does not get namespaces.
 var ErrUnavailable = errors.New("no rights to make namespaces; run as root, or allow unprivileged user namespaces")
 
 // The environment variables that tell a stage of the program what it is.
@@ -48,7 +48,7 @@ func readStage() (stage, outerNet string) {
 	return stage, outerNet
 }
 
-// Options say how Start runs the program.
+// Options define how Start runs the program.
 type Options struct {
 	// Args are the arguments inside, with the program's name; nil means the
 	// same as outside.

@@ -316,7 +316,7 @@ func (c *choice) onAgain(s Snapshot, link Link, f ipfam.Family) netip.Addr {
 func anyAddr(Addr) bool { return true }
 
 // on returns the best address of one family on an interface that the flags allow
-// and that fits. It takes the interface as given, whatever the routes say, and
+// and that fits. It takes the interface as given, whatever the routes are, and
 // the other family as well.
 func (c *choice) on(s Snapshot, link Link, f ipfam.Family, fits func(Addr) bool) netip.Addr {
 	only := Snapshot{Links: []Link{link}, Reach: Reach{Link: link.Index}}

@@ -16,12 +16,12 @@ type moment struct {
 	at   time.Duration
 	host []string
 	want string
-	// missing says that the uplink is not whole.
+	// missing means that the uplink is not whole.
 	missing bool
 }
 
 // hostAt reads a snapshot from the lines of hostOf, the interfaces numbered from
-// 1 on unless the name says another number as in "eth0#5", and "default 2".
+// 1 on unless the name has another number as in "eth0#5", and "default 2".
 func hostAt(lines []string) Snapshot {
 	var interfaces []string
 	indexes := map[int]int{}

@@ -39,7 +39,7 @@ func (s *eventSummary) merge(later eventSummary) {
 	s.down = s.down || later.down
 }
 
-// subscription says which events matter.
+// subscription is which events matter.
 type subscription struct {
 	// index and addrs are those of the uplink in use.
 	index int

@@ -65,7 +65,7 @@ func TestLinks(t *testing.T) {
 			"10.0.7.0/24 false;10.0.6.0/24 false;10.0.5.0/24 false;10.0.0.0/16 true;"},
 		{"a link inside another network", []rtnl.Route{viaLink("10.0.0.0/16", 2), viaGateway("10.0.4.0/22", 2), viaLink("10.0.5.0/24", 2)},
 			"10.0.5.0/24 true;10.0.4.0/22 false;10.0.0.0/16 true;"},
-		{"what says the same twice", []rtnl.Route{viaLink("10.0.0.0/16", 2), viaLink("10.0.5.0/24", 2)}, "10.0.0.0/16 true;"},
+		{"the same twice", []rtnl.Route{viaLink("10.0.0.0/16", 2), viaLink("10.0.5.0/24", 2)}, "10.0.0.0/16 true;"},
 		{"our own routes and other tables", []rtnl.Route{viaLink("10.0.0.0/16", 2), ours, other}, "10.0.0.0/16 true;"},
 		{"the lower metric counts", []rtnl.Route{dear, cheap}, ""},
 	}

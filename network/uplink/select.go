@@ -11,7 +11,7 @@ import (
 	"flannel/internal/ipfam"
 )
 
-// notFoundError says why nothing on the host can be the uplink.
+// notFoundError is the reason why nothing on the host can be the uplink.
 type notFoundError struct {
 	// Wanted is what was looked for, and why it cannot be used.
 	Wanted string

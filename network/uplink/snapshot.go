@@ -101,7 +101,7 @@ func routable(a netip.Addr) bool {
 }
 
 // describe lists interfaces with their addresses for people. A host may have
-// hundreds of them; those with more addresses say more.
+// hundreds of them; those with more addresses give more.
 func (s Snapshot) describe(families ipfam.Pair[bool]) string {
 	const most = 12
 	type entry struct {

@@ -44,7 +44,7 @@ type Config struct {
 	// process.
 	Namespace int
 	Log       *slog.Logger
-	// TrackLinks says that Host.OnLinkRoutes is wanted. Without it routes are neither
+	// TrackLinks means that Host.OnLinkRoutes is wanted. Without it routes are neither
 	// read nor followed.
 	TrackLinks bool
 	// Grace and ReceiveBuffer (bytes) replace the defaults when they are set.
@@ -221,7 +221,7 @@ func (w *Watcher) deadline() time.Time {
 	return deadline
 }
 
-// subscription says which events matter at present.
+// subscription returns which events matter at present.
 func (w *Watcher) subscription() subscription {
 	view, err := w.Current()
 	// What a last resort is given up for must not vanish unnoticed.

@@ -89,7 +89,7 @@ func (f *following) start() backend.Host {
 			f.t.Log(f.log)
 		}
 	})
-	// The call at the start says that events are being followed.
+	// The call at the start means that events are being followed.
 	f.next()
 	return view
 }

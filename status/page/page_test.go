@@ -41,7 +41,7 @@ func node(peers int) *status.Report {
 	return r
 }
 
-// steps stands for what the kernel says of a way.
+// steps stands for what the kernel reports of a way.
 func steps(_ *status.Report, w *status.Way) {
 	w.Steps = []status.Step{
 		{Name: "lease", OK: true, Text: w.Peer.Name + " has " + w.Peer.Subnet},

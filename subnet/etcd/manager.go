@@ -24,7 +24,7 @@ import (
 	"flannel/subnet"
 )
 
-// Options say which etcd is used, and how.
+// Options define which etcd is used, and how.
 type Options struct {
 	// Endpoints are URLs. The scheme of the first one decides for all whether
 	// TLS is used.

@@ -22,7 +22,7 @@ type about struct {
 	// Machine names the processor and its cores, and the memory.
 	Machine string `json:"machine"`
 	Kernel  string `json:"kernel"`
-	// Commit is that of the sources, Flanneld what the daemon says of itself.
+	// Commit is that of the sources, Flanneld what the daemon reports of itself.
 	Commit   string `json:"commit"`
 	Flanneld string `json:"flanneld"`
 	// Versions are those of Go and of the stores.
@@ -54,7 +54,7 @@ func (b *bench) about(ctx context.Context) about {
 // quietLoad is the load average up to which a machine has nothing else to do.
 const quietLoad = 0.7
 
-// String names the machine, and says when its figures are worth little.
+// String names the machine, and reports if its figures are worth little.
 func (a about) String() string {
 	text := fmt.Sprintf("%s, Linux %s; Go %s, etcd %s, Kubernetes %s; commit %s; %s, in %s.", a.Machine, a.Kernel,
 		a.Versions["Go"], a.Versions["etcd"], a.Versions["Kubernetes"], a.Commit, a.Date, time.Duration(a.Seconds)*time.Second)

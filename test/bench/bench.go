@@ -20,7 +20,7 @@ type measure struct {
 	// lasts is how long it takes, about.
 	lasts time.Duration
 	run   func(b *bench, ctx context.Context) ([]row, error)
-	// asked says that it is measured only if it is named.
+	// asked means that it is measured only if it is named.
 	asked bool
 }
 
@@ -135,7 +135,7 @@ func (b *bench) close() error {
 // patience bounds every wait; nothing that works takes so long.
 const patience = time.Minute
 
-// until polls a condition. The interval says how precisely the moment is known
+// until polls a condition. The interval decides how precisely the moment is known
 // at which it becomes true.
 func until(ctx context.Context, what string, interval time.Duration, check func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)

@@ -151,14 +151,14 @@ func (c *crowd) complete() error {
 	}
 	neighbors, err := c.host.Handle.NeighList(dev, unix.AF_INET)
 	if err != nil {
-		return fmt.Errorf("list neighbours: %w", err)
+		return fmt.Errorf("list neighbors: %w", err)
 	}
 	fdb, err := c.host.Handle.NeighList(dev, unix.AF_BRIDGE)
 	if err != nil {
 		return fmt.Errorf("list FDB entries: %w", err)
 	}
 	if len(routes) != c.peers || len(neighbors) < c.peers || len(fdb) != c.peers {
-		return fmt.Errorf("%d routes, %d neighbours, %d FDB entries for %d peers",
+		return fmt.Errorf("%d routes, %d neighbors, %d FDB entries for %d peers",
 			len(routes), len(neighbors), len(fdb), c.peers)
 	}
 	return nil

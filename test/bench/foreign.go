@@ -12,7 +12,7 @@ import (
 	"flannel/lab"
 )
 
-// The foreign events: half of them of routes, half of neighbours, half of them
+// The foreign events: half of them of routes, half of neighbors, half of them
 // additions, half deletions.
 const (
 	foreignDevice = "other0"
@@ -20,7 +20,7 @@ const (
 	beat          = 10 * time.Millisecond
 )
 
-// foreign measures the CPU time of the daemon while routes and neighbours of
+// foreign measures the CPU time of the daemon while routes and neighbors of
 // others come and go on another device of the host.
 func (b *bench) foreign(ctx context.Context) ([]row, error) {
 	c, err := b.getJoined(ctx)
@@ -92,7 +92,7 @@ func (s *storm) blow(ctx context.Context) error {
 	return nil
 }
 
-// change adds or deletes one route and one neighbour.
+// change adds or deletes one route and one neighbor.
 func (s *storm) change(i int, add bool) error {
 	route := &netlink.Route{
 		LinkIndex: s.link.Attrs().Index, Gw: net.IPv4(198, 51, 100, 2),

@@ -67,7 +67,7 @@ func (c *crowd) settle(ctx context.Context) error {
 	})
 }
 
-// errPassed says that the daemon made a pass although nothing happened.
+// errPassed means that the daemon made a pass although nothing happened.
 var errPassed = errors.New("the daemon made a pass meanwhile")
 
 // load returns which part of one core, in percent, the daemon uses while

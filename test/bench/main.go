@@ -2,7 +2,7 @@
 // healing, on the real kernel and a real etcd, and prints one table.
 //
 // It runs itself again inside a sandbox, so nothing of it touches the host's
-// network. Documentation/performance.md says what each line means.
+// network. Documentation/performance.md explains what each line means.
 package main
 
 import (

@@ -168,7 +168,7 @@ func (c *crowd) firstPackets(ctx context.Context) ([]row, error) {
 }
 
 // entries counts what the kernel holds on the device of a family: routes,
-// permanent neighbours and FDB entries.
+// permanent neighbors and FDB entries.
 func (c *crowd) entries(f ipfam.Family) ([]float64, error) {
 	link, err := c.host.Interface(ipfam.Pair[string]{"flannel.1", "flannel-v6.1"}[f])
 	if err != nil {
@@ -182,7 +182,7 @@ func (c *crowd) entries(f ipfam.Family) ([]float64, error) {
 	}
 	neighbors, err := c.host.Handle.NeighList(dev, f.AF())
 	if err != nil {
-		return nil, fmt.Errorf("list neighbours: %w", err)
+		return nil, fmt.Errorf("list neighbors: %w", err)
 	}
 	fdb, err := c.host.Handle.NeighList(dev, unix.AF_BRIDGE)
 	if err != nil {

@@ -57,16 +57,16 @@ func writeAddrs(b *strings.Builder, h *netlink.Handle, link netlink.Link) error 
 	return nil
 }
 
-// writeNeighbors writes the permanent neighbours and FDB entries.
+// writeNeighbors writes the permanent neighbors and FDB entries.
 func writeNeighbors(b *strings.Builder, h *netlink.Handle, link netlink.Link) error {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
 		list, err := h.NeighList(link.Attrs().Index, family)
 		if err != nil {
-			return fmt.Errorf("list neighbours: %w", err)
+			return fmt.Errorf("list neighbors: %w", err)
 		}
 		for _, n := range list {
 			if n.State&netlink.NUD_PERMANENT != 0 {
-				fmt.Fprintf(b, "neighbour %d %s %s %s\n", family, link.Attrs().Name, n.HardwareAddr, n.IP)
+				fmt.Fprintf(b, "neighbor %d %s %s %s\n", family, link.Attrs().Name, n.HardwareAddr, n.IP)
 			}
 		}
 	}

@@ -25,7 +25,7 @@ type progress struct {
 	current string
 }
 
-// newProgress also writes the first line, which says how long the run takes.
+// newProgress also writes the first line, which has how long the run takes.
 func newProgress(w io.Writer, measures []measure) *progress {
 	p := &progress{w: w, measures: len(measures), start: time.Now()}
 	for _, m := range measures {

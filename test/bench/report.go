@@ -48,14 +48,14 @@ type row struct {
 	// Samples has one figure per round; their median is the result.
 	Samples []float64 `json:"samples"`
 	Unit    unit      `json:"unit"`
-	// Higher says that higher figures are better.
+	// Higher means that higher figures are better.
 	Higher bool `json:"higher,omitempty"`
 	// Limit is the most that is allowed, or the least where higher is better;
 	// nil means that the row only explains another one.
 	Limit *float64 `json:"limit,omitempty"`
 	// Flannel is what flannel v0.28.9 needs on a machine of this kind.
 	Flannel string `json:"flannel,omitempty"`
-	// Mark says where in a picture the row is.
+	// Mark is where in a picture the row is.
 	Mark *mark `json:"mark,omitempty"`
 }
 
@@ -71,7 +71,7 @@ func atMost(v float64) *float64 { return &v }
 
 func atLeast(v float64) *float64 { return &v }
 
-// verdict says whether the median keeps the limit.
+// verdict returns whether the median keeps the limit.
 func (r row) verdict() string {
 	switch {
 	case r.Limit == nil:
@@ -103,7 +103,7 @@ func (r report) text(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%s\nDocumentation/performance.md says how.\n", r.about)
+	_, err := fmt.Fprintf(w, "\n%s\nDocumentation/performance.md explains how.\n", r.about)
 	return err
 }
 

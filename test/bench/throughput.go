@@ -79,7 +79,7 @@ func (s *speed) rows(name string, veth *speed) []row {
 	return rows
 }
 
-// beside says what part of the kernel's speed user space reaches.
+// beside returns what part of the kernel's speed user space reaches.
 func beside(udp, vxlan *speed) []row {
 	return []row{
 		{Measure: "udp beside vxlan, one TCP stream", Samples: quotients(udp.gbits, vxlan.gbits), Unit: times, Higher: true, Limit: atLeast(udpShareTCP)},

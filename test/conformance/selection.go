@@ -34,7 +34,7 @@ func runNames() (names []string) {
 	return names
 }
 
-// focus says which tests of the suite belong to a run.
+// focus selects which tests of the suite belong to a run.
 func (r run) focus() string {
 	tests := []string{`\[sig-network\].*\[Conformance\]`, `\[sig-network\] Networking `}
 	if r.families == lab.Dual {
@@ -59,7 +59,7 @@ func skip() string {
 	return strings.Join(patterns, "|")
 }
 
-// reason says why a test of the focus does not run, and whether it may be left
+// reason is why a test of the focus does not run, and whether it may be left
 // out at all: for a reason of ours, or one that the suite gives.
 func reason(name, message string) (why string, allowed bool) {
 	for _, l := range left {

@@ -124,8 +124,8 @@ func eachSource(t *testing.T, visit func(path, text string)) {
 	})
 }
 
-// forbidden says what a package must not depend on, however indirectly.
-// What the layers say already is not repeated.
+// forbidden is what a package must not depend on, however indirectly.
+// What the layers forbid already is not repeated.
 var forbidden = map[string][]string{
 	"flannel/subnet":          {"go.etcd.io", "k8s.io"},
 	"flannel/subnet/env":      {"go.etcd.io", "k8s.io"},

@@ -24,7 +24,7 @@ type overlay struct {
 	name    string
 	backend string
 	faults  []fault
-	// asked says that what is gone altogether comes back when a pod talks to
+	// asked means that what is gone altogether comes back when a pod talks to
 	// the peer.
 	asked bool
 }
@@ -80,12 +80,12 @@ func tunFaults() []fault {
 func vxlanFaults() []fault {
 	return []fault{
 		{name: "a route is deleted", commands: []string{"ip route del SUBNET", "ip -6 route del SUBNET6"}},
-		{name: "a neighbour is deleted", commands: []string{"ip neigh del VTEP dev flannel.1", "ip -6 neigh del VTEP6 dev flannel-v6.1"}},
-		{name: "a neighbour has another MAC", commands: []string{
+		{name: "a neighbor is deleted", commands: []string{"ip neigh del VTEP dev flannel.1", "ip -6 neigh del VTEP6 dev flannel-v6.1"}},
+		{name: "a neighbor has another MAC", commands: []string{
 			"ip neigh replace VTEP dev flannel.1 lladdr 02:00:00:00:00:99 nud permanent",
 			"ip -6 neigh replace VTEP6 dev flannel-v6.1 lladdr 02:00:00:00:00:99 nud permanent",
 		}},
-		{name: "all neighbours are flushed", commands: []string{
+		{name: "all neighbors are flushed", commands: []string{
 			"ip neigh flush nud permanent dev flannel.1", "ip -6 neigh flush nud permanent dev flannel-v6.1",
 		}},
 		{name: "the FDB is emptied", do: func(t *testing.T, l *lab.Lab) {

@@ -102,7 +102,7 @@ func TestHostGWAfterFlannel(t *testing.T) {
 	}
 }
 
-// status returns what /status says.
+// status returns what /status holds.
 func status(t *testing.T, h *lab.Host) string {
 	t.Helper()
 	_, text, err := h.Flanneld().Get(t.Context(), "/status")

@@ -44,7 +44,7 @@ func TestTheNamesThatProgramsReadStay(t *testing.T) {
 	golden.Equal(t, b.String(), "testdata/names.txt")
 }
 
-// namespace is the part of a lock's name that says in which network namespace it
+// namespace is the part of a lock's name that shows in which network namespace it
 // holds.
 var namespace = regexp.MustCompile(`/lock/[0-9]+-[0-9]+-`)
 

@@ -70,9 +70,9 @@ func TestOnDemand(t *testing.T) {
 		t.Errorf("entries of a host nobody talks to:\n%s", text)
 	}
 	connected(t, l)
-	// Pod addresses have no neighbour entries.
+	// Pod addresses have no neighbor entries.
 	if text := onHost(t, h, "ip neigh show dev flannel.1"); strings.Contains(text, peer.Pods()[0].Addr(ipfam.V4).String()) {
-		t.Errorf("neighbours:\n%s", text)
+		t.Errorf("neighbors:\n%s", text)
 	}
 	// A restart keeps what is in use.
 	before := dataPath(t, h)

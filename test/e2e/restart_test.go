@@ -188,7 +188,7 @@ func TestWhatChangedWhileTheDaemonWasAway(t *testing.T) {
 		t.Errorf("foreign routes before:\n%s\nnow:\n%s", others, now)
 	}
 	if text := onHost(t, h, "ip neigh show 172.31.1.99 dev eth0"); !strings.Contains(text, "PERMANENT") {
-		t.Errorf("the foreign neighbour is %q", text)
+		t.Errorf("the foreign neighbor is %q", text)
 	}
 }
 

@@ -72,7 +72,7 @@ func indexOf(t *testing.T, h *lab.Host, name string) int {
 	return link.Attrs().Index
 }
 
-// withoutCarrier drops what the kernel says about a TUN device that nobody is
+// withoutCarrier drops what the kernel reports about a TUN device that nobody is
 // attached to.
 func withoutCarrier(text string) string {
 	return strings.NewReplacer(" linkdown", "", "<NO-CARRIER,", "<", ",LOWER_UP", "",

@@ -158,7 +158,7 @@ func TestAWrongConfigurationIsWaitedOut(t *testing.T) {
 	}
 	putConfig(t, l)
 	ready(t, h)
-	// A change while it runs is said and has no effect.
+	// A change while it runs is logged and has no effect.
 	lab.Must(t, l.Etcd.Put(t.Context(), lab.DefaultPrefix+"/config", `{"Network": "10.9.0.0/16", "Backend": {"Type": "vxlan"}}`))
 	if e := envOf(t, h); e.Network[ipfam.V4][0].String() != "10.244.0.0/16" {
 		t.Errorf("network %v", e.Network)

@@ -55,7 +55,7 @@ func readResults(path string) (r results, err error) {
 	return r, nil
 }
 
-// units says which unit without a prefix stands behind those of rows.
+// units is which unit without a prefix stands behind those of rows.
 var units = map[string]struct {
 	name   string
 	factor float64

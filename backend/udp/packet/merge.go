@@ -11,7 +11,7 @@ const MaxParts = 128
 const maxPacket = 65535
 
 // Merger joins packets of one flow that follow each other into one, which the
-// kernel takes apart again where it has to. Only neighbours are joined, so the
+// kernel takes apart again where it has to. Only neighbors are joined, so the
 // order of packets never changes. The payloads stay where they are.
 type Merger struct {
 	// UDP is whether the kernel can take UDP packets apart.

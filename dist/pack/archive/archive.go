@@ -18,7 +18,7 @@ import (
 type File struct {
 	// Path is where it is inside the archive; a leading slash is dropped.
 	Path string
-	// Exactly one of these says what it is: a file to copy, a text, or the
+	// Exactly one of these is set: a file to copy, a text, or the
 	// target of a symbolic link.
 	Source, Text, Link string
 	// Mode are the permissions of a copy or a text.

@@ -22,7 +22,7 @@ import (
 // another image can be built on top of ours.
 const searchPath = "PATH=/opt/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Spec says what the image of one platform is made from.
+// Spec defines what the image of one platform is made from.
 type Spec struct {
 	// Platform is an operating system, an architecture and perhaps a variant:
 	// linux/amd64, linux/arm/v7.

@@ -22,7 +22,7 @@ type resource struct {
 	Digest map[string]string `json:"digest,omitempty"`
 }
 
-// predicate says what was built from what, and by whom.
+// predicate describes what was built from what, and by whom.
 type predicate struct {
 	BuildDefinition buildDefinition `json:"buildDefinition"`
 	RunDetails      struct {
@@ -38,10 +38,10 @@ type buildDefinition struct {
 	ResolvedDependencies []resource        `json:"resolvedDependencies"`
 }
 
-// buildType says that the Go toolchain made the programs from one module.
+// buildType means that the Go toolchain made the programs from one module.
 const buildType = "https://go.dev/ref/mod#go-build"
 
-// Provenance says from which commit, with which Go and settings, and from which
+// Provenance records from which commit, with which Go and settings, and from which
 // modules the programs were built, and which packages are beside them. It is not
 // signed.
 func Provenance(programs []Program, packages ...Package) (string, error) {

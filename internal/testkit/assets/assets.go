@@ -13,7 +13,7 @@ const Dir = ".assets"
 
 // Path returns the absolute path of a program that `make assets` builds. The
 // repository is looked for from the working directory upward. When the
-// program is missing, the error says what to run.
+// program is missing, the error names what to run.
 func Path(name string) (string, error) {
 	root, err := Root()
 	if err != nil {

@@ -22,7 +22,7 @@ func True(t testing.TB, what string, ok func() bool) {
 	Says(t, func() (string, bool) { return what, ok() })
 }
 
-// Says waits until check is satisfied. Its text says what was seen instead
+// Says waits until check is satisfied. Its text is what was seen instead
 // when that does not come.
 func Says(t testing.TB, check func() (string, bool)) {
 	t.Helper()

@@ -95,7 +95,7 @@ var roles = []struct{ prefix, role, binding string }{
 	{rolePath + "namespaces/default/", "Role", "RoleBinding"},
 }
 
-// AllowDaemonOnly lets the user Daemon do what the first rules say in the
+// AllowDaemonOnly lets the user Daemon do what the first rules allow in the
 // cluster and the second ones in the namespace default, and nothing else. The
 // API server knows of it a moment later.
 func (a *API) AllowDaemonOnly(ctx context.Context, cluster, namespaced string) error {

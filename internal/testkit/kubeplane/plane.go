@@ -1,4 +1,4 @@
-// Package kubeplane says how a Kubernetes for tests is run: its certificates,
+// Package kubeplane defines how a Kubernetes for tests is run: its certificates,
 // its users, and the arguments and files of its programs.
 package kubeplane
 
@@ -43,7 +43,7 @@ type Plane struct {
 	// PodRanges are what the controller manager cuts pod CIDRs from, one per
 	// family; none when it is empty.
 	PodRanges []netip.Prefix
-	// Pods says that nodes run pods: these have accounts, and the API server is
+	// Pods means that nodes run pods: these have accounts, and the API server is
 	// a Service.
 	Pods bool
 }

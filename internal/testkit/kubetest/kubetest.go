@@ -15,7 +15,7 @@ import (
 	"flannel/internal/testkit/kubeplane"
 )
 
-// Options say what a test needs. The zero value is an API server alone.
+// Options define what a test needs. The zero value is an API server alone.
 type Options struct {
 	// PodRanges, when set, start a controller manager that gives each Node a
 	// pod CIDR of them.

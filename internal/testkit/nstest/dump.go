@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Dump returns the devices, addresses, permanent neighbours, FDB entries and
+// Dump returns the devices, addresses, permanent neighbors, FDB entries and
 // routes of the namespace as sorted text in the words of the ip tool. Loopback,
 // link-local and multicast entries, device indexes and the MACs of devices
 // other than vxlan are left out, so that two runs give the same text.

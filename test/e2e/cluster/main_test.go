@@ -75,7 +75,7 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
-// soon waits until check holds; its text says what was seen instead.
+// soon waits until check holds; its text is what was seen instead.
 func soon(t *testing.T, check func() (string, bool)) {
 	t.Helper()
 	eventually.Within(t, waitLimit, check)

@@ -21,7 +21,7 @@ func TestContainersOfTwoHostsReachEachOther(t *testing.T) {
 	lab.Must(t, cgroup.Sweep(t.Context()))
 	for name, test := range map[string]struct {
 		flags []string
-		// kept says that a container sees the address of another host's.
+		// kept means that a container sees the address of another host's.
 		kept bool
 	}{
 		"flanneld masquerades": {[]string{"--ip-masq"}, true},

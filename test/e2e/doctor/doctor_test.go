@@ -1,5 +1,5 @@
-// Package doctor tests what flanneld doctor says on hosts on which something is
-// wrong, and that it says nothing on healthy ones.
+// Package doctor tests what flanneld doctor reports on hosts on which something is
+// wrong, and that it reports nothing on healthy ones.
 package doctor
 
 import (
@@ -92,7 +92,7 @@ type trouble struct {
 	says []string
 }
 
-// run breaks and mends, and looks at what is said about it.
+// run breaks and mends, and looks at what is reported about it.
 func (tt trouble) run(t *testing.T, h *lab.Host) {
 	t.Run(tt.name, func(t *testing.T) {
 		defer healthy(t, h)

@@ -35,7 +35,7 @@ func TestAllPodsReachEachOther(t *testing.T) {
 	}
 }
 
-// awaitCondition waits until the Node says that the network is there.
+// awaitCondition waits until the condition of the Node is that the network is there.
 func awaitCondition(t *testing.T, l *lab.Lab, h *lab.Host) {
 	t.Helper()
 	eventually.Says(t, func() (string, bool) {
