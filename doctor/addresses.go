@@ -27,9 +27,9 @@ const settled = 10 * time.Minute
 
 var addresses = Check{
 	Name: "addresses",
-	About: "The addresses of this node's subnet that host-local has given away belong to pods that exist: there are not more owners than interfaces of " +
-		"pods on the bridge. It is a note while more than an eighth of the subnet is free.",
-	Means: "Once no address is left, new pods do not start. The plugin frees what is surely leaked when it finds no address; the rest waits for somebody.",
+	About: "The addresses of this node's subnet that host-local has assigned belong to pods that exist: there are not more owners than interfaces of " +
+		"pods on the bridge. While more than an eighth of the subnet is free, this is only a note.",
+	Means: "Once no address is left, new pods do not start. When the plugin finds no free address, it frees those that are surely leaked; the rest must be freed by hand.",
 	More:  "cni.md",
 	Find: func(f *Facts) []Finding {
 		type owner struct{ container, dev string }

@@ -10,9 +10,9 @@ import (
 type Check struct {
 	// Name is one word.
 	Name string
-	// About says in one sentence what is looked at.
+	// About describes in one sentence what is looked at.
 	About string
-	// Means says what a finding does to pods.
+	// Means describes what a finding does to pods.
 	Means string
 	// More is the page of Documentation with more about it, and the section.
 	More string

@@ -8,9 +8,9 @@ type Checksums struct{ Before, After uint64 }
 
 var checksums = Check{
 	Name:  "checksums",
-	About: "No TCP segments with wrong checksums come in. It is never more than a note: the kernel does not count by device, nor the segments that pods get.",
+	About: "No TCP segments with wrong checksums arrive. A finding is only a note, because the kernel counts neither by device nor the segments that pods receive.",
 	Means: "If pings of a peer's pods are answered and connections to them hang, the NIC or its driver on that node may compute wrong checksums for packets in a tunnel. " +
-		"The command lasts until the device is made again; `ChecksumOffload: false` of the backend lasts.",
+		"The command only lasts until the device is created again; to make it permanent, set `ChecksumOffload: false` in the backend.",
 	More: "backends.md",
 	Find: func(f *Facts) []Finding {
 		grown := int64(f.Checksums.After - f.Checksums.Before)

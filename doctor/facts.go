@@ -72,7 +72,7 @@ type SubnetFile struct {
 	Err error
 }
 
-// Daemon is what the daemon of this host says.
+// Daemon is what the daemon of this host reports.
 type Daemon struct {
 	// Asked is where it was asked.
 	Asked string

@@ -62,7 +62,7 @@ func (f *Facts) drop(d Drop) Finding {
 // Packet is a packet that must pass this host.
 type Packet struct {
 	firewall.Packet
-	// What says for people what it is.
+	// What describes it for people.
 	What string
 	// Network is that of the overlay; invalid for a packet of the tunnel.
 	Network netip.Prefix

@@ -23,9 +23,9 @@ type Rule struct {
 
 var leftovers = Check{
 	Name: "leftovers",
-	About: "Nothing of another network plugin is inside the network that is wanted: no addresses of its devices, no routes, no rules that send the network's " +
-		"packets to a table of their own. What is not surely a plugin's is a note.",
-	Means: "Packets of pods take the other plugin's way and are lost. If that plugin is in use on this host, choose another `Network`.",
+	About: "Nothing of another network plugin is inside the configured network: no addresses of its devices, no routes, no rules that send the network's " +
+		"packets to a table of their own. What may not belong to a plugin is only a note.",
+	Means: "Packets of pods take the path of the other plugin and are lost. If that plugin is in use on this host, choose another `Network`.",
 	More:  "troubleshooting.md#a-peer",
 	Find: func(f *Facts) []Finding {
 		return shorten(slices.Concat(f.leftDevices(), f.leftRoutes(), f.leftRules()))

@@ -10,8 +10,8 @@ import (
 
 var overlay = Check{
 	Name: "overlay",
-	About: "Echo requests through the overlay, both small and of the full size, reach the peers and are answered. The daemon probes 20 peers " +
-		"at once, and all those suspected to be broken. A peer that has never answered is only a note, because it may drop echo requests.",
+	About: "Echo requests through the overlay, both small and of the full size, reach the peers and are answered. The daemon probes 20 peers, " +
+		"and all those suspected to be broken. A peer that has never answered is only a note, because it may drop echo requests.",
 	Means: "Pods of this node cannot reach those of the peer, or only with small packets. If nothing else is found on either node, something on the path drops the backend's packets.",
 	More:  "troubleshooting.md#a-peer-does-not-answer",
 	Find: func(f *Facts) []Finding {

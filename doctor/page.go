@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// intro is what the documentation says ahead of the checks.
+// intro is the documentation ahead of the checks.
 const intro = "# flanneld doctor\n" + `
 ` + "`flanneld doctor`" + ` examines this host and its daemon, and reports what prevents pods from
 reaching each other. It changes nothing.
@@ -30,11 +30,11 @@ node-a: 1 finding in 14 checks
 | flag | |
 |---|---|
 | ` + "`-o`" + ` | ` + "`text`" + ` or ` + "`json`" + ` |
-| ` + "`-preflight`" + ` | check whether flanneld can be installed on this host, in place of a flanneld that runs; needs ` + "`-config`" + ` |
+| ` + "`-preflight`" + ` | check whether flanneld can be installed on this host, instead of examining one that runs; needs ` + "`-config`" + ` |
 | ` + "`-config`" + ` | the network configuration that is to be used, the file that becomes ` + "`net-conf.json`" + ` or etcd's ` + "`config`" + ` |
 | ` + "`-v`" + ` | also show what may be harmless, such as packet filter rules with conditions that doctor does not understand |
-| ` + "`-explain`" + ` | print what this page says about a check, and examine nothing: ` + "`-explain routes`" + ` |
-| ` + "`-bundle`" + ` | write what an issue report needs to this tar.gz file, which must not exist yet: the report, devices, addresses, routes, rules, neighbors, the daemon's pages. It contains names and addresses of nodes, but no keys, tokens or passwords: only sources without them are read |
+| ` + "`-explain`" + ` | print the section of this page about a check, and examine nothing: ` + "`-explain routes`" + ` |
+| ` + "`-bundle`" + ` | write what an issue report needs to this tar.gz file, which must not exist yet: the report, devices, addresses, routes, rules, neighbors and the pages of the daemon. It contains names and addresses of nodes, but no keys, tokens or passwords: only sources without them are read |
 | ` + "`-daemon`" + ` | address of the daemon's health port; without it the socket beside ` + "`subnet.env`" + ` is asked, or port 8081 of this host if there is no socket |
 | ` + "`-cni-conf-dir`" + ` | the runtime's folder of network configurations, ` + "`/etc/cni/net.d`" + ` by default; our manifest and chart mount it read-only |
 | ` + "`-subnet-file`" + ` | the daemon's ` + "`--subnet-file`" + ` |
@@ -45,20 +45,20 @@ node-a: 1 finding in 14 checks
 | 1 | there are findings |
 | 2 | nothing was found, but not everything could be read; or the command line is wrong |
 
-If something cannot be read, the report says so, and the rest is checked. The JSON has a
+What cannot be read is reported, and the other checks still run. The JSON has a
 ` + "`version`" + `, which changes if a field is removed or its meaning changes.
 
 ## Checks
 `
 
-// before is what the documentation says ahead of the checks of a preflight.
+// before is the documentation ahead of the checks of a preflight.
 const before = "\n## Before an installation\n" + `
-` + "`flanneld doctor --preflight -config FILE`" + ` looks at a host on which flanneld is to be
-installed, or replaced. It makes nothing, but tries whether the backend's
-UDP port can be opened, and the kernel may load the modules that it is asked about. Beside
-these checks it makes [cni-conf](#cni-conf) and [filter](#filter); a drop in the chain FORWARD
-of iptables is a note, because the daemon puts a rule there that accepts the packets of pods;
-in that of legacy iptables only where it has the program iptables-legacy.
+` + "`flanneld doctor --preflight -config FILE`" + ` examines a host on which flanneld is to be
+installed, or replaced. It changes nothing, but it tries to open the backend's UDP port, and
+the kernel may load the modules that are queried. In addition to the checks below it runs
+[cni-conf](#cni-conf) and [filter](#filter). A drop in the chain FORWARD of iptables is a
+note, because the daemon adds a rule there that accepts the packets of pods; with legacy
+iptables, only if the program iptables-legacy is installed.
 `
 
 // Document returns the page of the documentation.

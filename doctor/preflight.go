@@ -63,7 +63,7 @@ var configuration = Check{
 var rights = Check{
 	Name:  "rights",
 	About: "This process has the capabilities that the daemon needs: `NET_ADMIN` and `NET_RAW`.",
-	Means: "Nothing can be written into the kernel. As long as they are missing here, some other checks cannot be made.",
+	Means: "The daemon cannot write to the kernel. While they are missing here, some of the other checks cannot run.",
 	More:  "running.md",
 	Find: func(f *Facts) []Finding {
 		if len(f.Kernel.Lacks) == 0 {
@@ -76,7 +76,7 @@ var rights = Check{
 var kernelFeatures = Check{
 	Name:  "kernel",
 	About: "The kernel has what the configuration needs: vxlan or TUN devices for these backends, nf_tables or iptables for the rules.",
-	Means: "The daemon cannot make its device, or cannot masquerade and accept what pods send.",
+	Means: "The daemon cannot create its device, or cannot masquerade and accept what pods send.",
 	More:  "backends.md",
 	Find: func(f *Facts) []Finding {
 		var out []Finding
@@ -144,7 +144,7 @@ var port = Check{
 	},
 }
 
-// another says what to do about a device that is in the way.
+// another returns what to do about a device that is in the way.
 func another(l kernel.Link, or string) string {
 	return fmt.Sprintf("ip link del %s, if its plugin is gone; or %s on all nodes", shell(l.Name), or)
 }

@@ -12,8 +12,8 @@ import (
 
 var publicAddress = Check{
 	Name: "public-address",
-	About: "This node's public addresses are on an interface by which other nodes can reach it. Verbosely also: they are not on the uplink, not on this host at all " +
-		"(behind a NAT), or not among the InternalIPs of the Node.",
+	About: "This node's public addresses are on an interface by which other nodes can reach it. With `-v`, also: they are on the uplink, on this host at all " +
+		"(not behind a NAT), and among the InternalIPs of the Node.",
 	Means: "Other nodes send the packets for pods of this node to this address.",
 	More:  "configuration.md",
 	Find: func(f *Facts) []Finding {

@@ -47,7 +47,7 @@ func Examine(host string, f *Facts, checks []Check) Report {
 const (
 	ExitHealthy  = 0
 	ExitFindings = 1
-	// ExitUnchecked says that nothing was found, but not everything could be read.
+	// ExitUnchecked means that nothing was found, but not everything could be read.
 	ExitUnchecked = 2
 )
 

@@ -14,8 +14,8 @@ var settings = Check{
 	Name: "settings",
 	About: "The kernel settings (`sysctl`) are as pods need them: forwarding for the host and for each device on the path, " +
 		"`br_netfilter` where kube-proxy is, the check of source addresses if the host has several uplinks, the limit of the neighbor tables, if they are " +
-		"full while this runs.",
-	Means: "This host silently drops packets of pods. The command has effect until the next boot; put the setting into `/etc/sysctl.d` as well.",
+		"full at the time of the check.",
+	Means: "This host silently drops packets of pods. The command only lasts until the next boot; also put the setting into `/etc/sysctl.d`.",
 	More:  "troubleshooting.md#this-host",
 	Find: func(f *Facts) []Finding {
 		var out []Finding

@@ -50,10 +50,10 @@ const (
 
 var store = Check{
 	Name: "store",
-	About: "The store of leases answers at the addresses that the daemon uses, through the daemon's proxy if it has one, its clock and this host's agree within a minute, and neither this node's " +
-		"certificate or token nor a certificate of the store has expired. It is a note that one of several servers does not answer, that the clocks differ by more " +
-		"than five seconds, and that less than a tenth of a certificate's time, and less than a week, is left. In another container than the daemon's this is not looked at.",
-	Means: "This node learns of no new peer, and others do not learn of it. Pods that reach each other go on doing so.",
+	About: "The store of leases answers at the addresses that the daemon uses, through the daemon's proxy if it has one, its clock and that of this host differ by less than a minute, and neither " +
+		"this node's certificate or token nor a certificate of the store has expired. The following are only notes: one of several servers does not answer; the clocks differ by more " +
+		"than five seconds; less than a week, and less than a tenth of its lifetime, is left of a certificate. In a container other than the daemon's, this check is skipped.",
+	Means: "This node does not learn of new peers, and they do not learn of it. Pods that can reach each other still can.",
 	More:  "troubleshooting.md#etcd",
 	Find: func(f *Facts) []Finding {
 		s := f.Store

@@ -41,7 +41,7 @@ func (g gatherer) daemon(ctx context.Context) error {
 		return err
 	}
 	if !json.Valid(page) {
-		return nil // no pass has ended yet; /readyz says why
+		return nil // no pass has ended yet; /readyz has the reason
 	}
 	var s network.Status
 	if err := json.Unmarshal(page, &s); err != nil {

@@ -20,7 +20,7 @@ import (
 // timeout bounds how long one source is waited for; probes take five seconds at most.
 const timeout = 7 * time.Second
 
-// Options say where the facts are. The zero value of a field has no default.
+// Options define where the facts are. The zero value of a field has no default.
 type Options struct {
 	// Backends are the types whose devices are the overlay's.
 	Backends   backend.Table

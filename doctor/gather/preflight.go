@@ -101,7 +101,7 @@ func hasTUN() (doctor.Feature, error) {
 	return doctor.Present, unix.Close(fd)
 }
 
-// hasPacketFilter is empty if that cannot be seen; filters says why.
+// hasPacketFilter is empty if that cannot be seen; filters has the reason.
 func hasPacketFilter() doctor.Feature {
 	rules, err := nfTables()
 	for _, family := range ipfam.All() {

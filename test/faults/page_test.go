@@ -18,18 +18,21 @@ const documentation = "../../Documentation"
 
 const pageHead = `# Faults
 
-` + "`make faults`" + ` breaks clusters of four hosts in ways that a seed draws, while their pods
-ping each other in both families, and checks after each fault that every host has
-recovered within the time below. A test writes this page from the table of faults;
-[Contributing](../CONTRIBUTING.md) says how to run and repeat them, and what is checked.
+` + "`make faults`" + ` breaks clusters of four hosts while their pods ping each other in both
+families, and checks after each fault that every host recovers within the time below. The
+faults and their order are drawn from a seed.
+[Contributing](../CONTRIBUTING.md) explains how to run and repeat them, and what is
+checked. This page is generated from the table of faults.
 
-* *for*: how long a fault stands before it is undone; nothing: it is not undone, or at once.
-* *recovered within*: the time after that until kernel, packet filter rules, ` + "`subnet.env`" + `,
-  ` + "`/readyz`" + ` and ` + "`/status`" + ` are as the store's records want them, on a quiet machine. It is
-  5s, and longer only by a wait that a page promises.
-* *pings lost at most*: between the pods of this host and those of others. *all*: those sent
-  while the fault stands; a time: as many as are sent in it. With udp, whose packets pass
-  the daemon, also those sent while the daemon does not run, and for 2s.
+* *lasts*: the time from a fault until it is undone. Faults without a time are not undone,
+  or take no time.
+* *recovers within*: the time from then until the kernel, the packet filter rules,
+  ` + "`subnet.env`, `/readyz` and `/status`" + ` match the records in the store, on an idle machine.
+  It is 5s, unless one of the documented waits below makes it longer.
+* *pings lost at most*: the pings between the pods of this host and those of other hosts
+  that may be lost. *all*: every ping sent while the fault lasts; a time: as many as are
+  sent in that time. With udp, whose packets pass through the daemon, pings sent while the
+  daemon is not running, and for 2s after that, may also be lost.
 `
 
 // page is the documentation of the table.
@@ -44,15 +47,15 @@ func page() string {
 		title string
 		table []fault
 	}{{"Faults of a host", hostFaults()}, {"Faults of etcd, three members", etcdFaults()}, {"Faults of the API server and the Nodes", kubernetesFaults()}} {
-		fmt.Fprintf(&b, "\n## %s\n\n| fault | backend | for | recovered within | wait | pings lost at most |\n| --- | --- | --- | --- | --- | --- |\n", part.title)
+		fmt.Fprintf(&b, "\n## %s\n\n| fault | backend | lasts | recovers within | wait | pings lost at most |\n| --- | --- | --- | --- | --- | --- |\n", part.title)
 		for _, f := range part.table {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", f.name, cmp.Or(f.backend, "all"), f.stands(), f.deadline(), f.hold.link(), f.loses())
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", f.name, cmp.Or(f.backend, "all"), f.lasts(), f.deadline(), f.hold.link(), f.loses())
 		}
 	}
 	return b.String()
 }
 
-func (f fault) stands() string {
+func (f fault) lasts() string {
 	switch {
 	case f.longest == 0:
 		return ""
@@ -127,9 +130,9 @@ func TestALateRecoveryIsDocumented(t *testing.T) {
 	}
 }
 
-// TestTheDocumentationSaysTheNumbersOfHolds looks for the sentences that holds
+// TestTheDocumentationHasTheNumbersOfHolds looks for the sentences that holds
 // were taken from: who changes one sees the other.
-func TestTheDocumentationSaysTheNumbersOfHolds(t *testing.T) {
+func TestTheDocumentationHasTheNumbersOfHolds(t *testing.T) {
 	for section, tt := range map[hold]string{
 		holdResync():                "with iptables within `--iptables-resync` seconds",
 		holdStart():                 "the daemon waits five seconds and then runs from its last known state",
@@ -143,7 +146,7 @@ func TestTheDocumentationSaysTheNumbersOfHolds(t *testing.T) {
 		page, _, _ := strings.Cut(section.section, "#")
 		text, err := os.ReadFile(filepath.Join(documentation, page))
 		if err != nil || !strings.Contains(strings.Join(strings.Fields(string(text)), " "), tt) {
-			t.Errorf("%s does not say %q, as %q has it: %v", page, tt, section.why, err)
+			t.Errorf("%s does not contain %q, as %q has it: %v", page, tt, section.why, err)
 		}
 	}
 }

@@ -70,7 +70,7 @@ func wanted(backend string, uplink *netlink.LinkAttrs, own int, all []record) st
 			case !peer.usedBy(own, f):
 			case backend == vxlan:
 				add("route %s via %s dev %s metric %d onlink", peer.subnet[f], vtep, dev, peerMetric(peer.subnet[f]))
-				add("neighbour %s %s %s", dev, vtep, peer.mac[f])
+				add("neighbor %s %s %s", dev, vtep, peer.mac[f])
 				add("fdb %s %s %s", dev, peer.mac[f], peer.public[f])
 			default:
 				add("route %s via %s dev %s metric %d", peer.subnet[f], peer.public[f], lab.Uplink, peerMetric(peer.subnet[f]))
@@ -145,7 +145,7 @@ func describe(r *netlink.Route, dev string) string {
 	return text
 }
 
-// addEntries adds a device's addresses, permanent neighbours and FDB entries.
+// addEntries adds a device's addresses, permanent neighbors and FDB entries.
 func addEntries(h *netlink.Handle, link netlink.Link, add func(string, ...any)) error {
 	name := link.Attrs().Name
 	addrs, err := h.AddrList(link, netlink.FAMILY_ALL)
@@ -160,7 +160,7 @@ func addEntries(h *netlink.Handle, link netlink.Link, add func(string, ...any)) 
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
 		list, err := h.NeighList(link.Attrs().Index, family)
 		if err != nil {
-			return fmt.Errorf("list neighbours: %w", err)
+			return fmt.Errorf("list neighbors: %w", err)
 		}
 		for _, n := range list {
 			switch {
@@ -168,7 +168,7 @@ func addEntries(h *netlink.Handle, link netlink.Link, add func(string, ...any)) 
 			case family == unix.AF_BRIDGE:
 				add("fdb %s %s %s", name, n.HardwareAddr, n.IP)
 			default:
-				add("neighbour %s %s %s", name, n.IP, n.HardwareAddr)
+				add("neighbor %s %s %s", name, n.IP, n.HardwareAddr)
 			}
 		}
 	}

@@ -28,7 +28,7 @@ type record struct {
 	subnet ipfam.Pair[netip.Prefix]
 	public ipfam.Pair[netip.Addr]
 	mac    ipfam.Pair[string]
-	// use says who uses it.
+	// use is who uses it.
 	use use
 }
 
@@ -205,7 +205,7 @@ func macOf(data []byte) string {
 
 var dataKeys = ipfam.Pair[string]{"backend-data", "backend-v6-data"}
 
-// annotations are what a Node says.
+// annotations are those of a Node.
 func (a attrs) annotations(backend string) map[string]any {
 	out := map[string]any{
 		annotation + "kube-subnet-manager": "true", annotation + "backend-type": backend,

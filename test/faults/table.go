@@ -25,15 +25,15 @@ type fault struct {
 	hold hold
 	// shortest and longest bound the time between inject and undo.
 	shortest, longest time.Duration
-	// cutsAll says that packets from and to the host may be lost while the fault
+	// cutsAll means that packets from and to the host may be lost while the fault
 	// is made, stands and is undone; cuts is how long after that. If percent is
 	// not zero, that many of a hundred are lost, drawn at random.
 	cutsAll bool
 	percent int
 	cuts    time.Duration
 
-	// stops says that the daemon does not run until undo: that cuts if packets
-	// pass the daemon. restarts says that it is another process then.
+	// stops means that the daemon does not run until undo: that cuts if packets
+	// pass the daemon. restarts means that it is another process then.
 	stops, restarts bool
 
 	inject, undo act
@@ -110,7 +110,7 @@ func hostFaults() []fault {
 		{name: "device set down", backend: udp, cuts: repair, inject: commands("ip link set flannel0 down")},
 		{name: "device's MTU changed", backend: udp, cuts: repair, inject: commands("ip link set flannel0 mtu 1300")},
 		{name: "device's address deleted", backend: udp, cuts: repair, inject: commands("ip addr flush dev flannel0", "ip -6 addr flush dev flannel0")},
-		{name: "neighbour deleted", backend: vxlan, cuts: repair, inject: commands("ip neigh del VTEP dev flannel.1", "ip -6 neigh del VTEP6 dev flannel-v6.1")},
+		{name: "neighbor deleted", backend: vxlan, cuts: repair, inject: commands("ip neigh del VTEP dev flannel.1", "ip -6 neigh del VTEP6 dev flannel-v6.1")},
 		{name: "FDB entry deleted", backend: vxlan, cuts: repair, inject: deleteFDB},
 		{name: "route deleted", cuts: repair, inject: commands("ip route del ROUTE", "ip -6 route del ROUTE6")},
 		{name: "routes flushed", cuts: repair, inject: commands("ip route flush proto 70", "ip -6 route flush proto 70")},
