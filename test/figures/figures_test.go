@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/xml"
 	"flag"
 	"os"
@@ -102,11 +103,21 @@ func TestPicturesAreSmallAndTheSameEachTime(t *testing.T) {
 		if err != nil || !slices.Equal(first, second) {
 			t.Errorf("%s is not the same each time: %v", name, err)
 		}
+		anchored := 0
+		if name == "silence.svg" {
+			anchored = len(r.marked("silence"))
+		}
+		if got := bytes.Count(first, []byte(`text-anchor="end"`)); got != anchored {
+			t.Errorf("%s: %d names end at their bars, want %d", name, got, anchored)
+		}
 		if err := xml.Unmarshal(first, new(struct{})); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if len(first) > 30_000 {
 			t.Errorf("%s has %d bytes", name, len(first))
+		}
+		if texts, fitted := bytes.Count(first, []byte("<text ")), bytes.Count(first, []byte("textLength=")); texts != fitted {
+			t.Errorf("%s: %d of %d texts fit in any font", name, fitted, texts)
 		}
 		for _, text := range want {
 			if !strings.Contains(string(first), text) {

@@ -3,11 +3,13 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"html"
 	"image/color"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
-	"strings"
+	"strconv"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
@@ -24,15 +26,17 @@ type picture struct {
 	name, title, y string
 	draw           func(*plot.Plot, []row) error
 	height         vg.Length
+	// room is left free beside the names of rows, for fonts that are wider.
+	room vg.Length
 }
 
 func pictures() []picture {
 	return []picture{
-		{"throughput", "Between two pods, beside a bare veth pair (1.0)", "ratio, higher is better", drawRatios, 3.4 * vg.Inch},
-		{"joining", "A node joins: start to last entry in the kernel", "seconds", drawLines, 3.4 * vg.Inch},
-		{"memory", "Peak memory of a join", "MB", drawLines, 3.4 * vg.Inch},
-		{"further", "A further peer: from the put to etcd to the kernel", "ms", drawLines, 3.4 * vg.Inch},
-		{"silence", "Longest silence between pods for each fault", "ms (log scale)", drawBars, 4.2 * vg.Inch},
+		{"throughput", "Between two pods, beside a bare veth pair (1.0)", "ratio, higher is better", drawRatios, 3.4 * vg.Inch, 0},
+		{"joining", "A node joins: start to last entry in the kernel", "seconds", drawLines, 3.4 * vg.Inch, 0},
+		{"memory", "Peak memory of a join", "MB", drawLines, 3.4 * vg.Inch, 0},
+		{"further", "A further peer: from the put to etcd to the kernel", "ms", drawLines, 3.4 * vg.Inch, 0},
+		{"silence", "Longest silence between pods for each fault", "ms (log scale)", drawBars, 4.2 * vg.Inch, vg.Points(25)},
 	}
 }
 
@@ -93,13 +97,41 @@ func (p picture) render(r results, rows []row, format string) ([]byte, error) {
 	all := draw.New(paper)
 	all.FillPolygon(color.White, []vg.Point{{}, {X: width}, {X: width, Y: p.height}, {Y: p.height}})
 	const margin = 8
-	canvas.Draw(draw.Crop(all, margin, -margin, margin, -margin))
+	canvas.Draw(draw.Crop(all, margin+p.room, -margin, margin, -margin))
 	var b bytes.Buffer
 	if _, err := paper.WriteTo(&b); err != nil {
 		return nil, err
 	}
-	// Arial and Helvetica have the same widths.
-	return []byte(strings.ReplaceAll(b.String(), "font-family:Liberation Sans;", "font-family:Liberation Sans,Arial,Helvetica,sans-serif;")), nil
+	var names []string
+	if p.room > 0 {
+		names = distinct(rows, abscissa)
+	}
+	return fitTexts(b.Bytes(), names), nil
+}
+
+// svgText matches a text as the library writes it.
+var svgText = regexp.MustCompile(`<text x="([-.0-9]+)" ([^>]*)font-family:Liberation Sans;([^>]*)font-size:([.0-9]+)px([^>]*)>([^<]*)</text>`)
+
+// fitTexts makes the texts of an SVG as wide as the picture was drawn for,
+// whatever font shows them: Arial and Helvetica have the same widths, and in any
+// other font a browser fits the text. The names end where they should also in
+// programs that do not.
+func fitTexts(svg []byte, names []string) []byte {
+	return svgText.ReplaceAllFunc(svg, func(text []byte) []byte {
+		part := svgText.FindSubmatch(text)
+		x, _ := strconv.ParseFloat(string(part[1]), 64)
+		size, _ := strconv.ParseFloat(string(part[4]), 64)
+		content := html.UnescapeString(string(part[6]))
+		face := font.DefaultCache.Lookup(plot.DefaultFont, vg.Points(size))
+		wide := face.Width(content).Points()
+		anchor := ""
+		if slices.Contains(names, content) {
+			x += wide
+			anchor = `text-anchor="end" `
+		}
+		return fmt.Appendf(nil, `<text x="%.5g" %stextLength="%.5g" lengthAdjust="spacingAndGlyphs" %sfont-family:Liberation Sans,Arial,Helvetica,sans-serif;%sfont-size:%spx%s>%s</text>`,
+			x, anchor, wide, part[2], part[3], part[4], part[5], part[6])
+	})
 }
 
 // distinct returns the values of rows in the order of their appearance.
