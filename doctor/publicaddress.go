@@ -12,8 +12,8 @@ import (
 
 var publicAddress = Check{
 	Name: "public-address",
-	About: "This node's public addresses are on an interface by which other nodes can reach it. With `-v`, also: they are on the uplink, on this host at all " +
-		"(not behind a NAT), and among the InternalIPs of the Node.",
+	About: "This node's public addresses are on an interface by which other nodes can reach it, and not on that of a VPN (`wg…`, `tun…`, `tailscale…`, `ppp…`) while " +
+		"another interface has the Node's InternalIP. With `-v`, also: they are on the uplink, on this host at all (not behind a NAT), and among the InternalIPs of the Node.",
 	Means: "Other nodes send the packets for pods of this node to this address.",
 	More:  "configuration.md",
 	Find: func(f *Facts) []Finding {
@@ -37,7 +37,7 @@ func (f *Facts) publicOn(a netip.Addr) []Finding {
 	i := slices.IndexFunc(f.Addrs, func(h kernel.HostAddr) bool { return h.Addr.Addr() == a })
 	if i < 0 {
 		return []Finding{{
-			Problem: fmt.Sprintf("no interface of this host has the public address %s: something must translate it to %s", a, addrsOf(up.Addr)),
+			Problem: fmt.Sprintf("no interface of this host has the public address %s: something must translate it to %s", a, joined(up.Addr)),
 			Command: "flanneld status NODE, on another node", Note: true,
 		}}
 	}
@@ -55,6 +55,30 @@ func (f *Facts) publicOn(a netip.Addr) []Finding {
 	return []Finding{{Problem: fmt.Sprintf("the public address %s is on %s, but the uplink is %s", a, dev.Name, up.Name), Command: correct, Note: true}}
 }
 
+// vpns are the names that VPNs give their interfaces, by their first letters.
+var vpns = []string{"wg", "tun", "tailscale", "ppp", "zt", "nebula"}
+
+// vpnInstead reports whether a public address is on a VPN's interface while another
+// interface, which is up, has an address that the Node has.
+func (f *Facts) vpnInstead(public netip.Addr, node []netip.Addr) (vpn, other string, ok bool) {
+	on := func(a netip.Addr) kernel.Link {
+		i := slices.IndexFunc(f.Addrs, func(h kernel.HostAddr) bool { return h.Addr.Addr() == a })
+		if i < 0 {
+			return kernel.Link{}
+		}
+		l, _ := f.link(f.Addrs[i].Dev)
+		return l
+	}
+	dev := on(public)
+	isVPN := dev.Kind == "wireguard" || dev.Kind == "ppp" || startsWithAny(dev.Name, vpns)
+	for _, a := range node {
+		if l := on(a); isVPN && l.Up && l.Index != dev.Index && !startsWithAny(l.Name, vpns) {
+			return dev.Name, l.Name, true
+		}
+	}
+	return "", "", false
+}
+
 // publicAndNode compares with the addresses that Kubernetes knows. They may differ:
 // --iface may choose a faster network than the kubelet's.
 func (f *Facts) publicAndNode(a netip.Addr) []Finding {
@@ -69,13 +93,20 @@ func (f *Facts) publicAndNode(a netip.Addr) []Finding {
 	if len(same) == 0 || slices.Contains(same, a) {
 		return nil
 	}
+	if dev, other, ok := f.vpnInstead(a, same); ok {
+		return []Finding{{
+			Problem: fmt.Sprintf("the public address %s is on %s, a VPN, but the Node's InternalIP %s is on %s", a, dev, joined(same), other),
+			Command: fmt.Sprintf("add --iface=%s to the arguments of flanneld on all nodes, then: %s", shell(other), restart),
+		}}
+	}
 	return []Finding{{
-		Problem: fmt.Sprintf("the public address is %s, but the Node has the InternalIP %s", a, addrsOf(same)),
+		Problem: fmt.Sprintf("the public address is %s, but the Node has the InternalIP %s", a, joined(same)),
 		Command: "kubectl get node -o wide; set --iface or --public-ip, or the kubelet's --node-ip, if one of them is wrong", Note: true,
 	}}
 }
 
-func addrsOf(list []netip.Addr) string {
+// joined lists addresses or networks.
+func joined[T fmt.Stringer](list []T) string {
 	var out []string
 	for _, a := range list {
 		out = append(out, a.String())
