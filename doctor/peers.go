@@ -11,7 +11,7 @@ import (
 var peerRecords = Check{
 	Name:  "peers",
 	About: "The daemon uses the records of all peers: no two nodes publish the same public address, MAC or subnet, and no record is rejected for another reason.",
-	Means: "Packets for one of the nodes go to the other, or nowhere. Usually two machines are copies of each other, one has the wrong `--public-ip`, or a record is left over.",
+	Means: "Packets for one of the nodes go to the other, or nowhere. Usually two machines are copies of each other, one has the wrong `--public-ip`, a record is left over, or a route of another program is in the way.",
 	More:  "troubleshooting.md#a-peer",
 	Find: func(f *Facts) []Finding {
 		var out []Finding
@@ -23,9 +23,9 @@ var peerRecords = Check{
 			how := backend.How(p.How)
 			switch {
 			case how == backend.LeftOut || how == backend.Unreachable:
-				out = append(out, Finding{Problem: describe(s, p, p.How+": "+p.Why), Command: remedy(p.Why)})
+				out = append(out, Finding{Problem: describe(s, p, p.How+": "+p.Why), Command: remedy(p.Why, p.Subnet)})
 			case strings.HasSuffix(p.Note, " too"):
-				out = append(out, Finding{Problem: describe(s, p, p.Note), Command: remedy(p.Note)})
+				out = append(out, Finding{Problem: describe(s, p, p.Note), Command: remedy(p.Note, p.Subnet)})
 			}
 		}
 		return shorten(out)
@@ -43,10 +43,19 @@ func describe(s *network.Status, p network.Peer, why string) string {
 	return fmt.Sprintf("%s (%s): %s", p.Subnet, p.Name, why)
 }
 
-// remedy is what helps if two nodes have the same.
-func remedy(why string) string {
+// remedy is what helps if two nodes have the same, or a route of others is in the way.
+func remedy(why, subnet string) string {
+	first, _, _ := strings.Cut(subnet, "/")
 	const stale = "delete the record of the node that is gone"
+	// The daemon names the command that mends or shows it.
+	if _, rest, ok := strings.Cut(why, "`"); ok {
+		if command, _, ok := strings.Cut(rest, "`"); ok {
+			return command
+		}
+	}
 	switch {
+	case strings.Contains(why, "taken by a network of this host"):
+		return "ip route get " + first + " shows the device; give it addresses outside of the overlay network, or remove it if it is left over"
 	case strings.Contains(why, "VtepMAC"):
 		return "ip link del DEVICE on the machine that is the copy (its flannel device, which gets another MAC); or " + stale
 	case strings.Contains(why, "subnet") && strings.Contains(why, "overlaps"):

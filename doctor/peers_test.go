@@ -14,6 +14,8 @@ func TestPeersThatHaveTheSame(t *testing.T) {
 		{Name: "node-e", Subnet: "10.5.5.0/24", How: "left out", Why: "VtepMAC 02:00:00:00:00:01 belongs to the older lease node-b"},
 		{Name: "node-f", Subnet: "10.5.3.0/24", How: "left out", Why: "subnet 10.5.3.0/24 overlaps 10.5.3.0/24 of the older lease node-c"},
 		{Name: "node-g", How: "left out", Why: "subnet 10.5.1.0/24 overlaps this node's 10.5.1.0/24"},
+		{Name: "node-i", Subnet: "10.5.9.0/24", How: "unreachable", Why: "the route is taken by another (protocol 4 via 192.0.2.9 dev eth0); remove it with `ip route del 10.5.9.0/24 proto 4 metric 0`"},
+		{Name: "node-j", Subnet: "10.5.10.0/24", How: "unreachable", Why: "the route is taken by a network of this host (protocol 2 dev eth1); one of the two needs another range"},
 		{Name: "node-h", Subnet: "10.5.8.0/24", How: "tunnel", Note: "public address 10.5.0.9 is inside the network"},
 	}}}}
 	var got []string
@@ -30,6 +32,10 @@ func TestPeersThatHaveTheSame(t *testing.T) {
 		"  delete the record of the node that has the wrong subnet; its daemon gets another one",
 		"node-g: left out: subnet 10.5.1.0/24 overlaps this node's (node-a) 10.5.1.0/24",
 		"  delete the record of the node that has the wrong subnet; its daemon gets another one",
+		"10.5.9.0/24 (node-i): unreachable: the route is taken by another (protocol 4 via 192.0.2.9 dev eth0); remove it with `ip route del 10.5.9.0/24 proto 4 metric 0`",
+		"  ip route del 10.5.9.0/24 proto 4 metric 0",
+		"10.5.10.0/24 (node-j): unreachable: the route is taken by a network of this host (protocol 2 dev eth1); one of the two needs another range",
+		"  ip route get 10.5.10.0 shows the device; give it addresses outside of the overlay network, or remove it if it is left over",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s", strings.Join(got, "\n"))

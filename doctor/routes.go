@@ -12,6 +12,7 @@ import (
 	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/kernel"
+	"flannel/kernel/trace"
 )
 
 var routes = Check{
@@ -134,17 +135,40 @@ func (f *Facts) astray(p peer, l Lookup) (Finding, bool) {
 	}
 	dev, _ := f.link(r.Dev)
 	up, known := f.uplink()
-	right := f.Backends.IsOverlay(dev)
+	right := slices.ContainsFunc(f.overlays(), func(l kernel.Link) bool { return l.Name == dev.Name })
 	if p.direct {
 		right = r.Protocol == kernel.RouteProtocol || !known || dev.Index == up.Index && (r.Via == p.via || !r.Via.IsValid())
 	}
 	if right {
 		return Finding{}, false
 	}
+	main := r.Table == unix.RT_TABLE_MAIN || r.Table == 0
+	switch {
+	case r.Protocol == unix.RTPROT_KERNEL:
+		return f.connected(p, r), true
+	case main && r.Dst.Bits() < p.subnet.Bits() && r.Protocol != kernel.RouteProtocol:
+		// A host's default route must stay.
+		return Finding{Problem: fmt.Sprintf("flanneld's route to %s is missing: packets take %s", p, r), Command: logs}, true
+	}
 	return Finding{
 		Problem: fmt.Sprintf("packets for %s take a route of others: %s", p, r),
 		Command: fmt.Sprintf("ip route del %s%s", r, f.ruleFor(r.Table)),
 	}, true
+}
+
+// connected explains a route that the kernel makes for an address of this host. It
+// goes with the address; to delete it alone would cut off that network.
+func (f *Facts) connected(p peer, r trace.Route) Finding {
+	found := Finding{
+		Problem: fmt.Sprintf("packets for %s go to the network %s of %s, which overlaps the overlay network %s", p, r.Dst, r.Dev, joined(f.Networks())),
+		Command: fmt.Sprintf("ip address show dev %s; give it an address outside of the overlay network, or choose another Network", shell(r.Dev)),
+	}
+	for _, a := range f.Addrs {
+		if a.Dev == r.Dev && a.Addr.Masked() == r.Dst {
+			found.Problem = fmt.Sprintf("packets for %s go to %s: its address %s overlaps the overlay network %s", p, r.Dev, a.Addr, joined(f.Networks()))
+		}
+	}
+	return found
 }
 
 // noWay explains why a lookup ended without a route.

@@ -47,3 +47,35 @@ func TestRoutesToManyPeers(t *testing.T) {
 		t.Errorf("got %v", found)
 	}
 }
+
+// TestRoutesThatMustStay looks at what is advised if packets take a route that nobody
+// should delete.
+func TestRoutesThatMustStay(t *testing.T) {
+	eth1 := kernel.HostAddr{Addr: netip.MustParsePrefix("10.0.1.9/25"), Dev: "eth1"}
+	for _, tt := range []struct {
+		name          string
+		route         trace.Route
+		says, command string
+	}{
+		{
+			"the network of an interface", trace.Route{Dst: eth1.Addr.Masked(), Dev: "eth1", Protocol: unix.RTPROT_KERNEL, Table: unix.RT_TABLE_MAIN},
+			"packets for 10.0.1.0/24 (node1) go to eth1: its address 10.0.1.9/25 overlaps the overlay network 10.0.0.0/8", "ip address show dev eth1; ",
+		},
+		{
+			"the default route", trace.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.0.2.254"), Dev: "eth0", Protocol: unix.RTPROT_STATIC, Table: unix.RT_TABLE_MAIN},
+			"flanneld's route to 10.0.1.0/24 (node1) is missing: packets take 0.0.0.0/0 via 192.0.2.254 dev eth0 proto static", logs,
+		},
+		{
+			"a VPN's table", trace.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Dev: "eth1", Protocol: unix.RTPROT_STATIC, Table: 220},
+			"packets for 10.0.1.0/24 (node1) take a route of others: 0.0.0.0/0 dev eth1 table 220 proto static", "ip route del 0.0.0.0/0 dev eth1 table 220 proto static; ",
+		},
+	} {
+		f := crowd(3)
+		f.Links, f.Addrs = append(f.Links, kernel.Link{Index: 3, Name: "eth1", Up: true}), []kernel.HostAddr{eth1}
+		f.Lookups[1].Route = tt.route
+		found := routes.Find(f)
+		if len(found) != 1 || found[0].Problem != tt.says || !strings.HasPrefix(found[0].Command, tt.command) {
+			t.Errorf("%s: got %+v", tt.name, found)
+		}
+	}
+}

@@ -127,6 +127,18 @@ func TestTroubles(t *testing.T) {
 			[]string{"routes: packets for PEER/24 (at 172.31.1.12) take a route of others", "Run: ip route del PEER/25 via 172.31.1.1 dev eth0 proto static\n"},
 		},
 		{
+			"a route of others to all of a peer's subnet", "ip route add PEER/24 via 172.31.1.1 proto static", "ip route del PEER/24 via 172.31.1.1",
+			[]string{"peers: PEER/24 (", "the route is taken by another", "Run: ip route del PEER/24 proto 4 metric 0\n"},
+		},
+		{
+			"an address of this host in a peer's subnet", "ip link add eth9 type veth peer name away; ip addr add PEER/26 dev eth9; ip link set eth9 up", "ip link del eth9",
+			[]string{"routes: packets for PEER/24 (at 172.31.1.12) go to eth9: its address PEER/26 overlaps the overlay network 10.244.0.0/16\n", "Run: ip address show dev eth9; "},
+		},
+		{
+			"Docker's bridge in the subnet of the pods", "ip link add docker0 type bridge; ip addr add SELF/24 dev docker0", "ip link del docker0",
+			[]string{"bridge: docker0 has SELF/24, an address of this node's subnet", "Run: set another bip in /etc/docker/daemon.json"},
+		},
+		{
 			"a blackhole", "ip route add blackhole PEER/26", "ip route del blackhole PEER/26",
 			[]string{"are dropped by a route", "Run: ip route del blackhole PEER/26 proto boot\n"},
 		},
@@ -191,7 +203,8 @@ func TestTroubles(t *testing.T) {
 		eventually.Says(t, func() (string, bool) {
 			out, code := examine(t, h)
 			return out, code == 1 && strings.Contains(out, "overlay: ") && strings.Contains(out, "no answer") &&
-				strings.Contains(out, "Run: tcpdump -ni any udp port 8472 and host 172.31.1.12, on both nodes")
+				strings.Contains(out, "Run: iptables -S INPUT; nft list ruleset") && strings.Contains(out, "172.31.1.12") &&
+				strings.Contains(out, "must accept UDP port 8472 from ")
 		})
 	})
 	healthy(t, h)
