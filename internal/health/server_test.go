@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -22,14 +23,23 @@ func serve(t *testing.T, local func(netip.Addr) bool) string {
 		Addr: "127.0.0.1:0", Handler: Handler(New(nil), Pages{}), Log: slog.New(slog.DiscardHandler),
 		Listening: func(a net.Addr) { listening <- a }, local: local,
 	}
+	start(t, s)
+	return (<-listening).String()
+}
+
+// start runs a server until stop is called or the test ends. stop returns what Run
+// has returned.
+func start(t *testing.T, s *Server) (stop func() error) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceValue(func() error {
 		cancel()
-		<-ended
+		return <-ended
 	})
-	return (<-listening).String()
+	t.Cleanup(func() { _ = stop() })
+	return stop
 }
 
 // connectFrom opens a connection from an address and reports whether the server
@@ -109,9 +119,7 @@ func TestServerWaitsForABusyPortAndEndsWithItsContext(t *testing.T) {
 		Failed:     func(err error) { failed <- err },
 		firstRetry: time.Millisecond,
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
+	stop := start(t, s)
 
 	if err := <-failed; err == nil {
 		t.Error("a busy port is not reported")
@@ -127,8 +135,7 @@ func TestServerWaitsForABusyPortAndEndsWithItsContext(t *testing.T) {
 	if err != nil || string(body) != "flanneld is running" {
 		t.Errorf("got %q, %v", body, err)
 	}
-	cancel()
-	if err := <-ended; !errors.Is(err, context.Canceled) {
+	if err := stop(); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context canceled", err)
 	}
 	if conn, err := net.Dial("tcp", addr.String()); err == nil {
@@ -152,13 +159,7 @@ func TestAClientOnASocketIsLocal(t *testing.T) {
 		Handler: Handler(r, Pages{Status: status}), Log: slog.New(slog.DiscardHandler),
 		Listening: func(a net.Addr) { listening <- a }, local: func(netip.Addr) bool { return false },
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		<-ended
-	})
+	start(t, s)
 	<-listening
 	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)

@@ -21,11 +21,7 @@ type hostileRecord struct {
 // hostileRecords are always the same for the same hosts, in the same order. Their
 // subnets are none that a host of the lab gets, or are no subnets.
 func (s scene) hostileRecords() (out []hostileRecord, err error) {
-	own, err := s.subnetsAtStart(s.drawn.victim)
-	if err != nil {
-		return nil, err
-	}
-	peer, err := s.subnetsAtStart(s.drawn.peer)
+	own, peer, err := s.subnetsOfBoth()
 	if err != nil {
 		return nil, err
 	}

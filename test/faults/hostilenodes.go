@@ -20,11 +20,7 @@ type hostileNode struct {
 
 // hostileNodes are always the same for the same hosts, in the same order.
 func (s scene) hostileNodes() (out []hostileNode, err error) {
-	own, err := s.subnetsAtStart(s.drawn.victim)
-	if err != nil {
-		return nil, err
-	}
-	peer, err := s.subnetsAtStart(s.drawn.peer)
+	own, peer, err := s.subnetsOfBoth()
 	if err != nil {
 		return nil, err
 	}

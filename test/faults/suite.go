@@ -138,6 +138,15 @@ func (s *suite) subnetsAtStart(host int) (ipfam.Pair[netip.Prefix], error) {
 	return e.Masked(), err
 }
 
+// subnetsOfBoth are those of the host that is drawn as the victim and of its peer.
+func (s scene) subnetsOfBoth() (own, peer ipfam.Pair[netip.Prefix], err error) {
+	own, err = s.subnetsAtStart(s.drawn.victim)
+	if err == nil {
+		peer, err = s.subnetsAtStart(s.drawn.peer)
+	}
+	return own, peer, err
+}
+
 // round makes faults. It returns how long the cluster needed to recover after
 // they were undone, and how many pings the series lost that lost most.
 func (s *suite) round(ctx context.Context, faults []drawn) (took time.Duration, lost int, err error) {
