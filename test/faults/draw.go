@@ -82,7 +82,7 @@ func (s *settings) lasts() time.Duration {
 		left--
 		var longest time.Duration
 		for _, d := range faults {
-			longest = max(longest, d.offset+d.lasts+d.hold.most/8)
+			longest = max(longest, d.offset+d.lasts+d.wait.most/8)
 		}
 		sum += usualRound + longest
 	}

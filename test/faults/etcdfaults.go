@@ -13,29 +13,29 @@ import (
 	"flannel/lab"
 )
 
-// etcdFaults happen to the three members and to what they hold.
+// etcdFaults happen to the three members and to what is in them.
 func etcdFaults() []fault {
 	table := []fault{
 		{name: "own lease deleted", cuts: repair, inject: deleteLease},
-		{name: "own lease garbled", cuts: repair, inject: putLease(func(scene) string { return "not JSON" })},
-		{name: "own lease claimed again and again", hold: holdDispute(), cutsAll: true, cuts: 5 * time.Second, inject: fight},
-		{name: "own lease given to another", restarts: true, hold: holdStart(), shortest: 5 * time.Second, longest: 8 * time.Second, cutsAll: true, cuts: begin,
+		{name: "own lease overwritten with nonsense", cuts: repair, inject: putLease(func(scene) string { return "not JSON" })},
+		{name: "own lease overwritten again and again", wait: waitContention(), cutsAll: true, cuts: 5 * time.Second, inject: fight},
+		{name: "own lease given to another", restarts: true, wait: waitStart(), shortest: 5 * time.Second, longest: 8 * time.Second, cutsAll: true, cuts: begin,
 			inject: putLease(another), undo: all(kill, putLease(reservation), start)},
-		{name: "hostile records", hold: holdGuard(), shortest: time.Second, longest: 2 * time.Second, inject: hostile(true), undo: hostile(false), uses: usedHostile},
-		{name: crowdName, hold: holdGuard(), longest: 5 * time.Second, inject: burst(true), undo: burst(false), uses: usedCrowd},
+		{name: "hostile records", wait: waitGuard(), shortest: time.Second, longest: 2 * time.Second, inject: hostile(true), undo: hostile(false), uses: usedHostile},
+		{name: crowdName, wait: waitGuard(), longest: 5 * time.Second, inject: burst(true), undo: burst(false), uses: usedCrowd},
 
 		{name: "one member of etcd stopped", longest: 5 * time.Second, inject: someMembers(1, (*lab.EtcdMember).Stop), undo: etcdStart},
 		{name: "one member of etcd killed", longest: 5 * time.Second, inject: someMembers(1, (*lab.EtcdMember).Kill), undo: etcdStart},
-		{name: "quorum of etcd stopped", hold: holdOutage(5 * time.Second), longest: 5 * time.Second, inject: someMembers(2, (*lab.EtcdMember).Stop), undo: etcdStart},
-		{name: "quorum of etcd killed", hold: holdOutage(5 * time.Second), longest: 5 * time.Second, inject: someMembers(2, (*lab.EtcdMember).Kill), undo: etcdStart},
-		{name: "etcd stopped", hold: holdOutage(5 * time.Second), longest: 5 * time.Second, inject: func(_ context.Context, s scene) error { return s.lab.Etcd.Stop() }, undo: etcdStart},
-		{name: "etcd cut off", hold: holdOutage(5 * time.Second), longest: 5 * time.Second,
+		{name: "quorum of etcd stopped", wait: waitOutage(5 * time.Second), longest: 5 * time.Second, inject: someMembers(2, (*lab.EtcdMember).Stop), undo: etcdStart},
+		{name: "quorum of etcd killed", wait: waitOutage(5 * time.Second), longest: 5 * time.Second, inject: someMembers(2, (*lab.EtcdMember).Kill), undo: etcdStart},
+		{name: "etcd stopped", wait: waitOutage(5 * time.Second), longest: 5 * time.Second, inject: func(_ context.Context, s scene) error { return s.lab.Etcd.Stop() }, undo: etcdStart},
+		{name: "etcd cut off", wait: waitOutage(5 * time.Second), longest: 5 * time.Second,
 			inject: onEtcd("nft 'table inet cut { chain in { type filter hook input priority -400; iifname eth0 drop; }; }'"), undo: onEtcd("nft delete table inet cut")},
-		{name: "etcd refuses writes", hold: holdOutage(3 * time.Second), longest: 3 * time.Second, cutsAll: true, cuts: again, inject: all(denyWrites(true), deleteLease), undo: denyWrites(false)},
+		{name: "etcd refuses writes", wait: waitOutage(3 * time.Second), longest: 3 * time.Second, cutsAll: true, cuts: again, inject: all(denyWrites(true), deleteLease), undo: denyWrites(false)},
 		{name: "etcd compacted while a daemon is stopped", stops: true, longest: 2 * time.Second,
 			inject: all(send(syscall.SIGSTOP), func(ctx context.Context, s scene) error { return s.lab.Etcd.Compact(ctx) }), undo: send(syscall.SIGCONT)},
-		{name: "etcd wiped", hold: holdGuard(), inject: etcdWipe},
-		{name: "etcd restored from an older snapshot", hold: holdGuard(), inject: etcdRestore},
+		{name: "etcd wiped", wait: waitGuard(), inject: etcdWipe},
+		{name: "etcd restored from an older snapshot", wait: waitGuard(), inject: etcdRestore},
 		{name: "disk of one member of etcd full", longest: 3 * time.Second, inject: fillDisk, undo: freeDisk},
 	}
 	for i := range table {

@@ -12,26 +12,26 @@ import (
 // kubernetesFaults happen to the API server and the Nodes.
 func kubernetesFaults() []fault {
 	table := []fault{
-		{name: "API server stopped", hold: holdOutage(forMinutes), longest: 5 * time.Second, inject: serverStop, undo: serverStart},
-		{name: "API server cut off", hold: holdOutage(forMinutes), longest: 10 * time.Second,
+		{name: "API server stopped", wait: waitOutage(forMinutes), longest: 5 * time.Second, inject: serverStop, undo: serverStart},
+		{name: "API server cut off", wait: waitOutage(forMinutes), longest: 10 * time.Second,
 			inject: onServer("nft 'table inet cut { chain in { type filter hook input priority -400; iifname eth0 tcp dport 6443 drop; }; }'"), undo: onServer("nft delete table inet cut")},
-		{name: "API server refuses connections", hold: holdOutage(forMinutes), longest: 5 * time.Second,
+		{name: "API server refuses connections", wait: waitOutage(forMinutes), longest: 5 * time.Second,
 			inject: onServer("nft 'table inet cut { chain in { type filter hook input priority -400; iifname eth0 tcp dport 6443 reject with tcp reset; }; }'"), undo: onServer("nft delete table inet cut")},
-		{name: "store of the API server restored from an older snapshot", hold: holdOutage(forMinutes), cuts: again,
+		{name: "store of the API server restored from an older snapshot", wait: waitOutage(forMinutes), cuts: again,
 			inject: all(serverStop, etcdRestore, serverStart)},
-		{name: "Node deleted and made again", longest: 3 * time.Second, cutsAll: true, cuts: repair, inject: deleteNode, undo: makeNode},
+		{name: "Node deleted and created again", longest: 3 * time.Second, cutsAll: true, cuts: repair, inject: deleteNode, undo: makeNode},
 		{name: "pod CIDR changed", shortest: 2 * time.Second, longest: 5 * time.Second, cutsAll: true, cuts: again,
 			inject: all(deleteNode, makeOtherNode), undo: all(deleteNode, makeNode)},
-		{name: "annotations wiped", hold: holdFight(),
+		{name: "annotations wiped", wait: waitAnnotations(),
 			inject: annotate(func(s scene, _ int) map[string]any { return each(s.ownAnnotations(), nil) })},
-		{name: "annotations corrupted", hold: holdFight(), cutsAll: true, cuts: again,
+		{name: "annotations corrupted", wait: waitAnnotations(), cutsAll: true, cuts: again,
 			inject: annotate(func(s scene, _ int) map[string]any {
 				return each(s.ownAnnotations(), corrupt[s.drawn.number%len(corrupt)])
 			})},
-		{name: "annotations fought over", hold: holdFight(), cutsAll: true, cuts: again,
+		{name: "annotations changed again and again", wait: waitAnnotations(), cutsAll: true, cuts: again,
 			inject: repeatedly(5, 200*time.Millisecond, func(s scene, n int) map[string]any { return peerAttrs(n).annotations(s.backend) })},
-		{name: "hostile Nodes", hold: holdGuard(), shortest: time.Second, longest: 2 * time.Second, inject: makeHostileNodes, undo: deleteHostileNodes, uses: usedHostileNodes},
-		{name: crowdName, hold: holdGuard(), longest: 5 * time.Second, inject: crowdOfNodes(true), undo: crowdOfNodes(false), uses: usedCrowd},
+		{name: "hostile Nodes", wait: waitGuard(), shortest: time.Second, longest: 2 * time.Second, inject: makeHostileNodes, undo: deleteHostileNodes, uses: usedHostileNodes},
+		{name: crowdName, wait: waitGuard(), longest: 5 * time.Second, inject: crowdOfNodes(true), undo: crowdOfNodes(false), uses: usedCrowd},
 	}
 	for i := range table {
 		table[i].store = kubernetes

@@ -40,8 +40,8 @@ func page() string {
 	var b strings.Builder
 	b.WriteString(pageHead)
 	b.WriteString("\n## Waits\n\n| wait | why |\n| --- | --- |\n")
-	for _, h := range holds() {
-		fmt.Fprintf(&b, "| %s | %s |\n", h.link(), h.why)
+	for _, w := range waits() {
+		fmt.Fprintf(&b, "| %s | %s |\n", w.link(), w.why)
 	}
 	for _, part := range []struct {
 		title string
@@ -49,7 +49,7 @@ func page() string {
 	}{{"Faults of a host", hostFaults()}, {"Faults of etcd, three members", etcdFaults()}, {"Faults of the API server and the Nodes", kubernetesFaults()}} {
 		fmt.Fprintf(&b, "\n## %s\n\n| fault | backend | lasts | recovers within | wait | pings lost at most |\n| --- | --- | --- | --- | --- | --- |\n", part.title)
 		for _, f := range part.table {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", f.name, cmp.Or(f.backend, "all"), f.lasts(), f.deadline(), f.hold.link(), f.loses())
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", f.name, cmp.Or(f.backend, "all"), f.lasts(), f.deadline(), f.wait.link(), f.loses())
 		}
 	}
 	return b.String()
@@ -79,19 +79,19 @@ func (f fault) loses() string {
 	return cmp.Or(strings.Join(parts, " and "), "none")
 }
 
-func (h hold) link() string {
-	if h.name == "" {
+func (w wait) link() string {
+	if w.name == "" {
 		return ""
 	}
-	return fmt.Sprintf("[%s](%s)", h.name, h.section)
+	return fmt.Sprintf("[%s](%s)", w.name, w.section)
 }
 
-// holds are all of the table, each once.
-func holds() (out []hold) {
+// waits are all of the table, each once.
+func waits() (out []wait) {
 	for _, f := range faults() {
-		same := func(h hold) bool { return h.name == f.hold.name }
-		if f.hold != (hold{}) && !slices.ContainsFunc(out, same) {
-			out = append(out, f.hold)
+		same := func(w wait) bool { return w.name == f.wait.name }
+		if f.wait != (wait{}) && !slices.ContainsFunc(out, same) {
+			out = append(out, f.wait)
 		}
 	}
 	return out
@@ -120,28 +120,28 @@ func anchors(t *testing.T, page string) (out []string) {
 
 func TestALateRecoveryIsDocumented(t *testing.T) {
 	for _, f := range faults() {
-		if f.hold == (hold{}) {
+		if f.wait == (wait{}) {
 			continue
 		}
-		page, anchor, _ := strings.Cut(f.hold.section, "#")
-		if f.hold.name == "" || f.hold.why == "" || f.hold.most <= 0 || !slices.Contains(anchors(t, page), anchor) {
-			t.Errorf("%q: %+v is not documented", f.name, f.hold)
+		page, anchor, _ := strings.Cut(f.wait.section, "#")
+		if f.wait.name == "" || f.wait.why == "" || f.wait.most <= 0 || !slices.Contains(anchors(t, page), anchor) {
+			t.Errorf("%q: %+v is not documented", f.name, f.wait)
 		}
 	}
 }
 
-// TestTheDocumentationHasTheNumbersOfHolds looks for the sentences that holds
+// TestTheDocumentationHasTheNumbersOfWaits looks for the sentences that waits
 // were taken from: who changes one sees the other.
-func TestTheDocumentationHasTheNumbersOfHolds(t *testing.T) {
-	for section, tt := range map[hold]string{
-		holdResync():                "with iptables within `--iptables-resync` seconds",
-		holdStart():                 "the daemon waits five seconds and then runs from its last known state",
-		holdOutage(forMinutes):      "within twice the time that it was away and two seconds more, and after 30 seconds at most",
-		holdUplink():                "| after 10 seconds |",
-		holdGuard():                 "within 35 to 65 seconds",
-		holdDispute():               "then after up to a minute",
-		holdFight():                 "down to once a minute",
-		holdOutage(time.Second / 2): "after 1 to 2 seconds",
+func TestTheDocumentationHasTheNumbersOfWaits(t *testing.T) {
+	for section, tt := range map[wait]string{
+		waitResync():                "with iptables within `--iptables-resync` seconds",
+		waitStart():                 "the daemon waits five seconds and then runs from its last known state",
+		waitOutage(forMinutes):      "within twice the time that it was away and two seconds more, and after 30 seconds at most",
+		waitUplink():                "| after 10 seconds |",
+		waitGuard():                 "within 35 to 65 seconds",
+		waitContention():            "then after up to a minute",
+		waitAnnotations():           "down to once a minute",
+		waitOutage(time.Second / 2): "after 1 to 2 seconds",
 	} {
 		page, _, _ := strings.Cut(section.section, "#")
 		text, err := os.ReadFile(filepath.Join(documentation, page))

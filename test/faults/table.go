@@ -20,9 +20,9 @@ type fault struct {
 	// store is the one that the fault happens to, one such fault at a time;
 	// empty means that it happens to a host.
 	store string
-	// hold is the documented wait that adds to the usual time to recover after
+	// wait is the documented wait that adds to the usual time to recover after
 	// the fault was undone.
-	hold hold
+	wait wait
 	// shortest and longest bound the time between inject and undo.
 	shortest, longest time.Duration
 	// cutsAll means that packets from and to the host may be lost while the fault
@@ -56,7 +56,7 @@ type use struct {
 const nobody = -1
 
 // deadline is the time to recover after the fault was undone.
-func (f fault) deadline() time.Duration { return deadline + f.hold.most }
+func (f fault) deadline() time.Duration { return deadline + f.wait.most }
 
 // long reports whether the cluster may need far longer than usual to recover.
 func (f fault) long() bool { return f.deadline() > 40*time.Second }
@@ -93,10 +93,10 @@ func faults() []fault { return slices.Concat(hostFaults(), etcdFaults(), kuberne
 
 func hostFaults() []fault {
 	return []fault{
-		{name: "daemon killed", restarts: true, hold: holdStart(), longest: time.Second, inject: kill, undo: start},
+		{name: "daemon killed", restarts: true, wait: waitStart(), longest: time.Second, inject: kill, undo: start},
 		{name: "daemon stopped and continued", stops: true, shortest: time.Second, longest: 10 * time.Second,
 			inject: send(syscall.SIGSTOP), undo: send(syscall.SIGCONT)},
-		{name: "daemon terminated in its first pass", restarts: true, hold: holdStart(), longest: 300 * time.Millisecond,
+		{name: "daemon terminated in its first pass", restarts: true, wait: waitStart(), longest: 300 * time.Millisecond,
 			inject: firstPass, undo: start},
 
 		{name: "device deleted", backend: vxlan, cuts: repair, inject: commands("ip link del flannel.1", "ip link del flannel-v6.1")},
@@ -137,51 +137,51 @@ func hostFaults() []fault {
 		{name: "thousands of foreign events", inject: shell(
 			"for i in $(seq 0 1999); do echo route add 198.18.$((i / 250)).$((i % 250))/32 dev foreign0; done | ip -batch - && ip route flush root 198.18.0.0/15")},
 
-		{name: "uplink set down and up", hold: holdOutage(aMoment), longest: 3 * time.Second, cutsAll: true, cuts: repair,
+		{name: "uplink set down and up", wait: waitOutage(aMoment), longest: 3 * time.Second, cutsAll: true, cuts: repair,
 			inject: commands("ip link set eth0 down"), undo: uplinkUp},
-		{name: "uplink's cable pulled", hold: holdOutage(aMoment), longest: 3 * time.Second, cutsAll: true, cuts: carrier,
+		{name: "uplink's cable pulled", wait: waitOutage(aMoment), longest: 3 * time.Second, cutsAll: true, cuts: carrier,
 			inject: func(_ context.Context, s scene) error { return s.host.Unplug() },
 			undo:   func(_ context.Context, s scene) error { return s.host.Plug() }},
-		{name: "uplink deleted and made again", hold: holdOutage(aMoment), longest: 3 * time.Second, cutsAll: true, cuts: repair,
+		{name: "uplink deleted and created again", wait: waitOutage(aMoment), longest: 3 * time.Second, cutsAll: true, cuts: repair,
 			inject: commands("ip link del eth0"), undo: connectUplink},
-		{name: "uplink's address gone", hold: holdOutage(20 * time.Second), shortest: 200 * time.Millisecond, longest: 20 * time.Second, cutsAll: true, cuts: repair,
+		{name: "uplink's address gone", wait: waitOutage(20 * time.Second), shortest: 200 * time.Millisecond, longest: 20 * time.Second, cutsAll: true, cuts: repair,
 			inject: commands("ip route add default dev foreign0 metric 5000", "ip -6 route add default dev foreign0 metric 5000",
 				"ip addr del ADDR/24 dev eth0", "ip addr del ADDR6/64 dev eth0"),
 			undo: all(configureUplink, commands("ip route del default dev foreign0", "ip -6 route del default dev foreign0"))},
-		{name: "uplink re-addressed", hold: holdOutage(5 * time.Second), shortest: 2 * time.Second, longest: 5 * time.Second, cutsAll: true, cuts: repair,
+		{name: "uplink re-addressed", wait: waitOutage(5 * time.Second), shortest: 2 * time.Second, longest: 5 * time.Second, cutsAll: true, cuts: repair,
 			inject: all(commands("ip addr del ADDR/24 dev eth0", "ip addr del ADDR6/64 dev eth0"), addSecondAddress),
 			undo:   all(removeSecondAddress, configureUplink)},
-		{name: "uplink re-addressed, both addresses for a while", hold: holdUplink(),
+		{name: "uplink re-addressed, both addresses for a while", wait: waitUplink(),
 			shortest: 12 * time.Second, longest: 15 * time.Second, cutsAll: true, cuts: 12 * time.Second,
 			inject: all(addSecondAddress, commands("ip addr del ADDR/24 dev eth0", "ip addr del ADDR6/64 dev eth0")),
 			undo:   all(configureUplink, removeSecondAddress)},
 		{name: "uplink's MTU changed", longest: 2 * time.Second, cutsAll: true, cuts: repair,
 			inject: commands("ip link set eth0 mtu 1400"), undo: commands("ip link set eth0 mtu 1500")},
-		{name: "packets lost at random", hold: holdOutage(aMoment), shortest: time.Second, longest: 3 * time.Second, cutsAll: true, percent: lossPercent,
+		{name: "packets lost at random", wait: waitOutage(aMoment), shortest: time.Second, longest: 3 * time.Second, cutsAll: true, percent: lossPercent,
 			inject: drop(fmt.Sprintf("numgen random mod 100 < %d", lossPercent)), undo: commands("nft delete table inet loss")},
-		{name: "packets in one direction lost", hold: holdOutage(aMoment), longest: 3 * time.Second, cutsAll: true,
+		{name: "packets in one direction lost", wait: waitOutage(aMoment), longest: 3 * time.Second, cutsAll: true,
 			inject: drop("meta l4proto != tcp"), undo: commands("nft delete table inet loss")},
-		{name: "packets above a size lost", hold: holdOutage(aMoment), longest: 2 * time.Second,
+		{name: "packets above a size lost", wait: waitOutage(aMoment), longest: 2 * time.Second,
 			inject: drop("meta length > 1000"), undo: commands("nft delete table inet loss")},
 
-		{name: "rules flushed", hold: holdResync(), inject: commands(
+		{name: "rules flushed", wait: waitResync(), inject: commands(
 			"iptables -t nat -F FLANNEL-POSTRTG", "iptables -t nat -F POSTROUTING", "iptables -F FLANNEL-FWD",
 			"ip6tables -t nat -F FLANNEL-POSTRTG", "ip6tables -t nat -F POSTROUTING", "ip6tables -F FLANNEL-FWD")},
-		{name: "rules deleted one by one", hold: holdResync(), inject: deleteRules},
-		{name: "foreign rules ahead of ours and among them", hold: holdResync(), shortest: 6 * time.Second, longest: 8 * time.Second,
+		{name: "rules deleted one by one", wait: waitResync(), inject: deleteRules},
+		{name: "foreign rules ahead of ours and among them", wait: waitResync(), shortest: 6 * time.Second, longest: 8 * time.Second,
 			inject: all(foreignRules("-I"), deleteRules), undo: foreignRules("-D")},
 
 		{name: "subnet.env deleted", inject: commands("rm /run/flannel/subnet.env")},
-		{name: "subnet.env garbled", inject: shell("echo FLANNEL_SUBNET=nonsense >/run/flannel/subnet.env")},
-		{name: "subnet.env a link", inject: commands("ln -sf /dev/null /run/flannel/subnet.env")},
-		{name: "subnet.env a folder", longest: 2 * time.Second,
+		{name: "subnet.env overwritten with nonsense", inject: shell("echo FLANNEL_SUBNET=nonsense >/run/flannel/subnet.env")},
+		{name: "subnet.env replaced by a link", inject: commands("ln -sf /dev/null /run/flannel/subnet.env")},
+		{name: "subnet.env replaced by a folder", longest: 2 * time.Second,
 			inject: commands("rm /run/flannel/subnet.env", "mkdir /run/flannel/subnet.env"), undo: shell("if test -d /run/flannel/subnet.env; then rmdir /run/flannel/subnet.env; fi")},
 
 		{name: "no space for subnet.env", longest: 3 * time.Second,
 			inject: shell("head -c 1M /dev/zero >/run/flannel/filler 2>/dev/null; echo FLANNEL_SUBNET=nonsense >/run/flannel/subnet.env"),
 			undo:   commands("rm /run/flannel/filler")},
 
-		{name: "memory limited", restarts: true, hold: holdStart(), longest: 3 * time.Second, inject: limitMemory, undo: moreMemory},
-		{name: "descriptors limited", hold: holdOutage(aMoment), longest: 3 * time.Second, inject: limitFiles(8), undo: limitFiles(math.MaxUint64)},
+		{name: "memory limited", restarts: true, wait: waitStart(), longest: 3 * time.Second, inject: limitMemory, undo: moreMemory},
+		{name: "descriptors limited", wait: waitOutage(aMoment), longest: 3 * time.Second, inject: limitFiles(8), undo: limitFiles(math.MaxUint64)},
 	}
 }
