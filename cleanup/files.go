@@ -67,13 +67,13 @@ const (
 func (h *host) cni() ([]Thing, error) {
 	o := h.options
 	var out []Thing
-	if i := slices.IndexFunc(h.links, func(l kernel.Link) bool { return l.Name == "cni0" && l.Kind == "bridge" }); i >= 0 && h.isPodBridge() {
-		for _, l := range h.links {
-			if l.Master == h.links[i].Index && l.Kind == "veth" {
+	if bridge, _ := h.now.Links.ByName("cni0"); bridge.Kind == "bridge" && h.isPodBridge() {
+		for _, l := range h.now.Links {
+			if l.Master == bridge.Index && l.Kind == "veth" {
 				out = append(out, Thing{"device " + l.Name + " of a pod", func() error { return h.deleteLink(l.Index) }})
 			}
 		}
-		out = append(out, Thing{"device cni0", func() error { return h.deleteLink(h.links[i].Index) }})
+		out = append(out, Thing{"device cni0", func() error { return h.deleteLink(bridge.Index) }})
 	}
 	network := networkName(filepath.Join(o.ConfDir, install.ConfName))
 	for _, folder := range []string{filepath.Join(addressFolder, network), pluginFolder} {
@@ -92,12 +92,11 @@ func (h *host) cni() ([]Thing, error) {
 // isPodBridge reports whether the bridge is that of our pods: it has an address
 // inside our networks, as far as these are known.
 func (h *host) isPodBridge() bool {
-	addrs, err := kernel.ReadAddrs(h.handle)
 	on := func(a kernel.HostAddr) bool { return a.Dev == "cni0" && !a.Addr.Addr().IsLinkLocalUnicast() }
-	if err != nil || len(h.networks) == 0 || !slices.ContainsFunc(addrs, on) {
-		return err == nil
+	if len(h.networks) == 0 || !slices.ContainsFunc(h.now.Addrs, on) {
+		return true
 	}
-	return slices.ContainsFunc(addrs, func(a kernel.HostAddr) bool { return on(a) && ipfam.WithinAny(h.networks, a.Addr) })
+	return slices.ContainsFunc(h.now.Addrs, func(a kernel.HostAddr) bool { return on(a) && ipfam.WithinAny(h.networks, a.Addr) })
 }
 
 // networkName returns the name in an installed configuration; without one it is that

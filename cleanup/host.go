@@ -4,56 +4,40 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
 	"flannel/kernel"
+	"flannel/kernel/look"
 	"flannel/kernel/rtnl"
 )
 
 // host is this host's network as it is.
 type host struct {
+	now      look.Host
 	options  Options
 	handle   *netlink.Handle
 	networks []netip.Prefix
-	links    []kernel.Link
-	table    []netlink.Route
 }
 
-// open reads devices and routes.
+// open reads devices, addresses and the routes that may be ours or flannel's.
 func open(o Options) (*host, error) {
-	handle, err := rtnl.NewHandle(0)
+	r, err := look.Open()
 	if err != nil {
 		return nil, err
 	}
-	h := &host{options: o, handle: handle, networks: networks(o)}
-	if h.links, err = kernel.ReadLinks(handle); err == nil {
-		h.table, err = mainTable(handle)
-	}
-	if err != nil {
-		handle.Close()
+	defer r.Close()
+	h := &host{options: o, networks: networks(o)}
+	if h.now, err = r.Host(func(r look.Route) bool { return r.Table == unix.RT_TABLE_MAIN }); err != nil {
 		return nil, err
 	}
-	return h, nil
+	h.handle, err = rtnl.NewHandle(0)
+	return h, err
 }
 
 func (h *host) close() { h.handle.Close() }
-
-func mainTable(handle *netlink.Handle) ([]netlink.Route, error) {
-	var out []netlink.Route
-	for _, f := range ipfam.All() {
-		var list []netlink.Route
-		err := rtnl.Retry(func() (err error) { list, err = handle.RouteList(nil, f.AF()); return err })
-		if err != nil && !errors.Is(err, unix.ENOENT) { // the kernel makes the table with its first route
-			return nil, fmt.Errorf("list routes: %w", err)
-		}
-		out = append(out, list...)
-	}
-	return out, nil
-}
 
 // isOurs reports whether a device is one of this software or of flannel. flannel's
 // TUN device ends with its daemon.
@@ -63,7 +47,7 @@ func (h *host) isOurs(l kernel.Link) bool {
 
 func (h *host) devices() []Thing {
 	var out []Thing
-	for _, l := range h.links {
+	for _, l := range h.now.Links {
 		if h.isOurs(l) {
 			out = append(out, Thing{"device " + l.Name, func() error { return h.deleteLink(l.Index) }})
 		}
@@ -81,27 +65,36 @@ func (h *host) deleteLink(index int) error {
 
 // isOurRoute reports whether a route is ours: it has our protocol number, and is over
 // a device of ours or inside our networks.
-func (h *host) isOurRoute(r netlink.Route) bool {
-	return r.Protocol == kernel.RouteProtocol && (h.overOurs(r) || ipfam.WithinAny(h.networks, rtnl.NetworkOf(r.Dst)))
+func (h *host) isOurRoute(r look.Route) bool {
+	return r.IsOurs() && (h.overOurs(r) || ipfam.WithinAny(h.networks, r.Dst))
 }
 
-func (h *host) overOurs(r netlink.Route) bool {
-	return slices.ContainsFunc(h.links, func(l kernel.Link) bool { return l.Index == r.LinkIndex && h.isOurs(l) })
+func (h *host) overOurs(r look.Route) bool {
+	l, _ := h.now.Links.ByName(r.Dev)
+	return h.isOurs(l)
 }
 
 func (h *host) routes() []Thing {
 	var out []Thing
-	for _, r := range h.table {
+	for _, r := range h.now.Routes {
 		if h.isOurRoute(r) {
-			out = append(out, Thing{"route " + h.describe(r), func() error {
-				if err := h.handle.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
-					return err
-				}
-				return nil
-			}})
+			out = append(out, Thing{"route " + describe(r), func() error { return h.deleteRoute(r) }})
 		}
 	}
 	return out
+}
+
+// deleteRoute deletes a route of the main table, of whatever scope.
+func (h *host) deleteRoute(r look.Route) error {
+	l, _ := h.now.Links.ByName(r.Dev)
+	gone := netlink.Route{
+		Dst: rtnl.IPNet(r.Dst), Gw: r.Via.AsSlice(), LinkIndex: l.Index, Priority: r.Metric,
+		Protocol: netlink.RouteProtocol(r.Protocol), Scope: unix.RT_SCOPE_NOWHERE,
+	}
+	if err := h.handle.RouteDel(&gone); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	return nil
 }
 
 // leftRoutes describes routes that may be flannel's, which does not mark them, and
@@ -109,36 +102,18 @@ func (h *host) routes() []Thing {
 // flannel's routes over its device end with it.
 func (h *host) leftRoutes() []string {
 	var out []string
-	for _, r := range h.table {
-		marked := r.Protocol == kernel.RouteProtocol
-		flannels := r.Protocol == unix.RTPROT_BOOT && r.Gw != nil && ipfam.WithinAny(h.networks, rtnl.NetworkOf(r.Dst))
-		if !h.overOurs(r) && !h.isOurRoute(r) && (marked || flannels) {
-			text := h.describe(r)
+	for _, r := range h.now.Routes {
+		flannels := r.Protocol == unix.RTPROT_BOOT && r.Via.IsValid() && ipfam.WithinAny(h.networks, r.Dst)
+		if !h.overOurs(r) && !h.isOurRoute(r) && (r.IsOurs() || flannels) {
+			text := describe(r)
 			out = append(out, fmt.Sprintf("route %s, which may be flannel's or yours; delete it with: ip route del %s", text, text))
 		}
 	}
 	return out
 }
 
-// describe writes a route as ip takes it.
-func (h *host) describe(r netlink.Route) string {
-	text := "default"
-	if dst := rtnl.NetworkOf(r.Dst); dst.IsValid() {
-		text = dst.String()
-	}
-	if r.Type == unix.RTN_BLACKHOLE {
-		text = "blackhole " + text
-	}
-	if via, ok := netip.AddrFromSlice(r.Gw); ok {
-		text += " via " + via.Unmap().String()
-	}
-	for _, l := range h.links {
-		if l.Index == r.LinkIndex && r.Type != unix.RTN_BLACKHOLE {
-			text += " dev " + l.Name
-		}
-	}
-	if r.Priority != 0 {
-		text += fmt.Sprintf(" metric %d", r.Priority)
-	}
-	return text
+// describe writes a route without who made it: that is why it is listed.
+func describe(r look.Route) string {
+	r.Protocol = 0
+	return r.String()
 }

@@ -57,7 +57,7 @@ func (f *Facts) otherBridges() []Finding {
 	own := f.own()
 	var out []Finding
 	for _, a := range f.Addrs {
-		l, _ := f.link(a.Dev)
+		l, _ := f.Links.ByName(a.Dev)
 		subnet := own[ipfam.Of(a.Addr.Addr())]
 		within := subnet.Contains(a.Addr.Addr())
 		up, _ := f.uplink()

@@ -10,7 +10,7 @@ import (
 	"flannel/internal/firewall"
 	"flannel/internal/ipfam"
 	"flannel/kernel"
-	"flannel/kernel/trace"
+	"flannel/kernel/look"
 	"flannel/network"
 	"flannel/subnet/env"
 )
@@ -24,11 +24,11 @@ type Facts struct {
 	Daemon     Daemon
 	// Store is nil if only the daemon can look at it, from its container.
 	Store *Store
-	Links []kernel.Link
+	Links look.Links
 	Addrs []kernel.HostAddr
 	// Routes are those of all routing tables that lead somewhere inside the overlay
 	// networks, without those of this host's own addresses.
-	Routes []trace.Route
+	Routes []look.Route
 	// Lookups are what the kernel answers for Destinations.
 	Lookups []Lookup
 	// Settings are the values of sysctls, by their names as sysctl writes them.
@@ -53,7 +53,7 @@ type Facts struct {
 	// PortOwner is its name, if that could be found.
 	PortTaken ipfam.Pair[bool]
 	PortOwner string
-	Rules     []Rule
+	Rules     []look.Rule
 
 	Unread []Unread
 }
@@ -89,7 +89,7 @@ type Daemon struct {
 type Lookup struct {
 	Dst netip.Addr
 	// Route is the entry of the table that was chosen; Err is why there is none.
-	Route trace.Route
+	Route look.Route
 	Err   error
 }
 
@@ -97,23 +97,6 @@ type Lookup struct {
 type Drop struct {
 	Packet  Packet
 	Finding firewall.Finding
-}
-
-// link returns a device by its name.
-func (f *Facts) link(name string) (kernel.Link, bool) {
-	i := slices.IndexFunc(f.Links, func(l kernel.Link) bool { return l.Name == name })
-	if i < 0 {
-		return kernel.Link{}, false
-	}
-	return f.Links[i], true
-}
-
-func (f *Facts) linkByIndex(index int) (kernel.Link, bool) {
-	i := slices.IndexFunc(f.Links, func(l kernel.Link) bool { return l.Index == index })
-	if i < 0 {
-		return kernel.Link{}, false
-	}
-	return f.Links[i], true
 }
 
 // overlays returns the devices of this overlay: those that its daemon names, or else
@@ -146,10 +129,10 @@ func (f *Facts) overlays() []kernel.Link {
 // uplink returns the interface that carries the overlay, as far as that is known.
 func (f *Facts) uplink() (kernel.Link, bool) {
 	if s := f.Daemon.Status; s != nil {
-		return f.link(s.Uplink.Name)
+		return f.Links.ByName(s.Uplink.Name)
 	}
 	for _, l := range f.overlays() {
-		if up, ok := f.linkByIndex(l.VXLAN.Uplink); ok {
+		if up, ok := f.Links.ByIndex(l.VXLAN.Uplink); ok {
 			return up, true
 		}
 	}

@@ -9,17 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
-	"flannel/kernel"
 )
-
-// Rule is a policy rule that chooses a routing table.
-type Rule struct {
-	Family   ipfam.Family
-	Priority int
-	// Src and Dst are invalid if the rule is for all.
-	Src, Dst netip.Prefix
-	Table    int
-}
 
 var leftovers = Check{
 	Name: "leftovers",
@@ -81,8 +71,8 @@ const protocolCalico = 80
 func (f *Facts) leftRoutes() []Finding {
 	var out []Finding
 	for _, r := range f.Routes {
-		dev, _ := f.link(r.Dev)
-		if !f.wanted(r.Dst) || r.Protocol == kernel.RouteProtocol || f.Backends.IsOverlay(dev) || r.Protocol == unix.RTPROT_KERNEL {
+		dev, _ := f.Links.ByName(r.Dev)
+		if !f.wanted(r.Dst) || r.IsOurs() || f.Backends.IsOverlay(dev) || r.Protocol == unix.RTPROT_KERNEL {
 			continue
 		}
 		if r.Dst.IsSingleIP() && r.Type == "" && strings.HasPrefix(r.Dev, "cali") {
@@ -118,16 +108,4 @@ func (f *Facts) leftRules() []Finding {
 		out = append(out, Finding{Problem: fmt.Sprintf("a rule sends packets of the network to another table: %s", r), Command: command})
 	}
 	return out
-}
-
-// String writes a rule as ip shows it.
-func (r Rule) String() string {
-	words := []string{fmt.Sprintf("%d: from", r.Priority), "all"}
-	if r.Src.IsValid() {
-		words[1] = r.Src.String()
-	}
-	if r.Dst.IsValid() {
-		words = append(words, "to", r.Dst.String())
-	}
-	return strings.Join(append(words, "lookup", fmt.Sprint(r.Table)), " ")
 }

@@ -41,7 +41,7 @@ func (f *Facts) publicOn(a netip.Addr) []Finding {
 			Command: "flanneld status NODE, on another node", Note: true,
 		}}
 	}
-	dev, _ := f.link(f.Addrs[i].Dev)
+	dev, _ := f.Links.ByName(f.Addrs[i].Dev)
 	inner := f.Backends.IsOverlay(dev) || dev.Name == "kube-ipvs0" || dev.Name == "docker0" ||
 		slices.ContainsFunc(f.bridges(), func(l kernel.Link) bool { return l.Index == dev.Index })
 	switch {
@@ -66,7 +66,7 @@ func (f *Facts) vpnInstead(public netip.Addr, node []netip.Addr) (vpn, other str
 		if i < 0 {
 			return kernel.Link{}
 		}
-		l, _ := f.link(f.Addrs[i].Dev)
+		l, _ := f.Links.ByName(f.Addrs[i].Dev)
 		return l
 	}
 	dev := on(public)

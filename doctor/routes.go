@@ -12,7 +12,7 @@ import (
 	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/kernel"
-	"flannel/kernel/trace"
+	"flannel/kernel/look"
 )
 
 var routes = Check{
@@ -63,10 +63,10 @@ func (f *Facts) peers() []peer {
 		return out
 	}
 	for _, r := range f.Routes {
-		if r.Protocol != kernel.RouteProtocol || r.Type != "" || slices.Contains(f.Networks(), r.Dst) {
+		if !r.IsOurs() || r.Type != "" || slices.Contains(f.Networks(), r.Dst) {
 			continue
 		}
-		l, _ := f.link(r.Dev)
+		l, _ := f.Links.ByName(r.Dev)
 		out = append(out, peer{subnet: r.Dst, direct: !f.Backends.IsOverlay(l), via: r.Via})
 	}
 	return out
@@ -120,7 +120,7 @@ func (f *Facts) Destinations() []netip.Addr {
 	}
 	for _, r := range f.Routes {
 		inside := func(p peer) bool { return p.subnet.Bits() < r.Dst.Bits() && p.subnet.Contains(r.Dst.Addr()) }
-		if r.Protocol != kernel.RouteProtocol && slices.ContainsFunc(peers, inside) {
+		if !r.IsOurs() && slices.ContainsFunc(peers, inside) {
 			out = append(out, r.Dst.Addr())
 		}
 	}
@@ -133,11 +133,11 @@ func (f *Facts) astray(p peer, l Lookup) (Finding, bool) {
 	if l.Err != nil {
 		return f.noWay(p, l), true
 	}
-	dev, _ := f.link(r.Dev)
+	dev, _ := f.Links.ByName(r.Dev)
 	up, known := f.uplink()
 	right := slices.ContainsFunc(f.overlays(), func(l kernel.Link) bool { return l.Name == dev.Name })
 	if p.direct {
-		right = r.Protocol == kernel.RouteProtocol || !known || dev.Index == up.Index && (r.Via == p.via || !r.Via.IsValid())
+		right = r.IsOurs() || !known || dev.Index == up.Index && (r.Via == p.via || !r.Via.IsValid())
 	}
 	if right {
 		return Finding{}, false
@@ -158,7 +158,7 @@ func (f *Facts) astray(p peer, l Lookup) (Finding, bool) {
 
 // connected explains a route that the kernel makes for an address of this host. It
 // goes with the address; to delete it alone would cut off that network.
-func (f *Facts) connected(p peer, r trace.Route) Finding {
+func (f *Facts) connected(p peer, r look.Route) Finding {
 	found := Finding{
 		Problem: fmt.Sprintf("packets for %s go to the network %s of %s, which overlaps the overlay network %s", p, r.Dst, r.Dev, joined(f.Networks())),
 		Command: fmt.Sprintf("ip address show dev %s; give it an address outside of the overlay network, or choose another Network", shell(r.Dev)),

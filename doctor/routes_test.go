@@ -12,7 +12,7 @@ import (
 	"flannel/backend"
 	"flannel/backend/vxlan"
 	"flannel/kernel"
-	"flannel/kernel/trace"
+	"flannel/kernel/look"
 	"flannel/network"
 )
 
@@ -25,7 +25,7 @@ func crowd(n int) *Facts {
 		s.Peers = append(s.Peers, network.Peer{Name: fmt.Sprint("node", i), Subnet: subnet, How: "tunnel"})
 		f.Lookups = append(f.Lookups, Lookup{
 			Dst:   netip.MustParsePrefix(subnet).Addr().Next(),
-			Route: trace.Route{Dst: netip.MustParsePrefix(subnet), Dev: "flannel.1", Protocol: kernel.RouteProtocol, Table: unix.RT_TABLE_MAIN},
+			Route: look.Route{Dst: netip.MustParsePrefix(subnet), Dev: "flannel.1", Protocol: kernel.RouteProtocol, Table: unix.RT_TABLE_MAIN},
 		})
 	}
 	f.Daemon.Status = s
@@ -54,19 +54,19 @@ func TestRoutesThatMustStay(t *testing.T) {
 	eth1 := kernel.HostAddr{Addr: netip.MustParsePrefix("10.0.1.9/25"), Dev: "eth1"}
 	for _, tt := range []struct {
 		name          string
-		route         trace.Route
+		route         look.Route
 		says, command string
 	}{
 		{
-			"the network of an interface", trace.Route{Dst: eth1.Addr.Masked(), Dev: "eth1", Protocol: unix.RTPROT_KERNEL, Table: unix.RT_TABLE_MAIN},
+			"the network of an interface", look.Route{Dst: eth1.Addr.Masked(), Dev: "eth1", Protocol: unix.RTPROT_KERNEL, Table: unix.RT_TABLE_MAIN},
 			"packets for 10.0.1.0/24 (node1) go to eth1: its address 10.0.1.9/25 overlaps the overlay network 10.0.0.0/8", "ip address show dev eth1; ",
 		},
 		{
-			"the default route", trace.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.0.2.254"), Dev: "eth0", Protocol: unix.RTPROT_STATIC, Table: unix.RT_TABLE_MAIN},
+			"the default route", look.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.0.2.254"), Dev: "eth0", Protocol: unix.RTPROT_STATIC, Table: unix.RT_TABLE_MAIN},
 			"flanneld's route to 10.0.1.0/24 (node1) is missing: packets take 0.0.0.0/0 via 192.0.2.254 dev eth0 proto static", logs,
 		},
 		{
-			"a VPN's table", trace.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Dev: "eth1", Protocol: unix.RTPROT_STATIC, Table: 220},
+			"a VPN's table", look.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Dev: "eth1", Protocol: unix.RTPROT_STATIC, Table: 220},
 			"packets for 10.0.1.0/24 (node1) take a route of others: 0.0.0.0/0 dev eth1 table 220 proto static", "ip route del 0.0.0.0/0 dev eth1 table 220 proto static; ",
 		},
 	} {

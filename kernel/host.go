@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -25,7 +26,7 @@ type HostAddr struct {
 }
 
 func (t netlinkTables) readHost() (h Host, err error) {
-	if h.Addrs, err = hostAddrs(t.handle); err != nil {
+	if h.Addrs, err = ReadAddrs(t.handle); err != nil {
 		return h, err
 	}
 	err = rtnl.Retry(func() error {
@@ -53,22 +54,19 @@ func (h *Host) addGateways(body []byte) {
 	}
 }
 
-func hostAddrs(handle *netlink.Handle) ([]HostAddr, error) {
-	var links []netlink.Link
+// ReadAddrs lists the addresses that a handle sees.
+func ReadAddrs(handle *netlink.Handle) ([]HostAddr, error) {
 	var addrs []netlink.Addr
-	err := rtnl.Retry(func() (err error) {
-		if links, err = handle.LinkList(); err != nil {
-			return err
-		}
-		addrs, err = handle.AddrList(nil, netlink.FAMILY_ALL)
-		return err
-	})
+	links, err := ReadLinks(handle)
+	if err == nil {
+		err = rtnl.Retry(func() (err error) { addrs, err = handle.AddrList(nil, netlink.FAMILY_ALL); return err })
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	names := make(map[int]string, len(links))
 	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
+		names[l.Index] = l.Name
 	}
 	var list []HostAddr
 	for _, a := range addrs {

@@ -4,8 +4,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink"
-
 	"flannel/kernel/rtnl"
 )
 
@@ -28,14 +26,13 @@ func DeviceMAC(name string) MAC {
 // Scope.Instance has made, whatever its number, else the prefix with the first
 // number that no device of this host has. Without a list of devices that is 0.
 func TUNName(prefix, instance string) string {
-	var links []netlink.Link
+	var links []Link
 	if handle, err := rtnl.NewHandle(0); err == nil {
 		defer handle.Close()
-		links, _ = handle.LinkList()
+		links, _ = ReadLinks(handle)
 	}
 	taken := map[string]bool{}
-	for _, each := range links {
-		l := linkOf(each)
+	for _, l := range links {
 		if strings.HasPrefix(l.Name, prefix) && l.Alias == Alias(instance) && l.Kind == KindTUN {
 			return l.Name
 		}

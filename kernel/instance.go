@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -128,6 +129,24 @@ func locked(path string) bool {
 	lock := unix.Flock_t{Type: unix.F_WRLCK}
 	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock)
 	return err != nil || lock.Type != unix.F_UNLCK
+}
+
+// AnyInstanceRuns reports whether a daemon of this software runs in the current
+// network namespace, as far as its lock shows.
+func AnyInstanceRuns(dir string) bool { return slices.ContainsFunc(locks(dir), locked) }
+
+// FreeLocks returns the locks of daemons in the current network namespace that have
+// ended without removing theirs.
+func FreeLocks(dir string) []string { return slices.DeleteFunc(locks(dir), locked) }
+
+// locks returns the files of all instances in the current network namespace.
+func locks(dir string) []string {
+	path, err := lockPath(dir, 0, "")
+	if err != nil {
+		return nil
+	}
+	files, _ := filepath.Glob(path[:strings.LastIndex(path, "-")+1] + "*")
+	return files
 }
 
 // maxInstance is how much of an instance an alias shows.

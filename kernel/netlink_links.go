@@ -29,12 +29,25 @@ type netlinkLinks struct {
 	ioctl *os.File
 }
 
+// ReadLinks lists the devices that a handle sees.
+func ReadLinks(handle *netlink.Handle) ([]Link, error) {
+	var list []netlink.Link
+	err := rtnl.Retry(func() (err error) { list, err = handle.LinkList(); return err })
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	out := make([]Link, len(list))
+	for i, l := range list {
+		out[i] = linkOf(l)
+	}
+	return out, nil
+}
+
 // List passes all devices.
 func (n *netlinkLinks) List(each func(Link)) error {
-	var list []netlink.Link
-	err := rtnl.Retry(func() (err error) { list, err = n.handle.LinkList(); return err })
+	list, err := ReadLinks(n.handle)
 	for _, l := range list {
-		each(linkOf(l))
+		each(l)
 	}
 	return err
 }

@@ -212,7 +212,7 @@ func (t netlinkTables) findRoute(k RouteKey) (v RouteValue, ok bool) {
 	for _, a := range samples(k.Dst) {
 		// The kernel's refusal means only that this address does not help.
 		_ = t.conn.Dump(func(b *rtnl.Batch) {
-			b.Route(unix.RTM_GETROUTE, 0, unix.RtMsg{Family: family(a), Dst_len: uint8(a.BitLen()), Tos: k.TOS, Flags: rtmFibMatch})
+			b.Route(unix.RTM_GETROUTE, 0, unix.RtMsg{Family: family(a), Dst_len: uint8(a.BitLen()), Tos: k.TOS, Flags: unix.RTM_F_FIB_MATCH})
 			b.Addr(unix.RTA_DST, a)
 		}, func(m rtnl.Message) {
 			if key, value, parsed := parseRoute(m.Body); parsed && key == k {
@@ -225,10 +225,6 @@ func (t netlinkTables) findRoute(k RouteKey) (v RouteValue, ok bool) {
 	}
 	return v, false
 }
-
-// rtmFibMatch is RTM_F_FIB_MATCH of linux/rtnetlink.h: return the route and not
-// what is made of it.
-const rtmFibMatch = 0x2000
 
 // samples returns addresses of which a more specific route is unlikely to have
 // all: from the middle of the prefix and from its end.

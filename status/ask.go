@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,7 +17,8 @@ import (
 	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/internal/socket"
-	"flannel/kernel/trace"
+	"flannel/kernel"
+	"flannel/kernel/look"
 	"flannel/network"
 	"flannel/probe"
 	"flannel/subnet/env"
@@ -153,39 +155,53 @@ func (r *Report) readSubnetFile(path string) {
 // readKernel takes the counters of the overlay's devices, and without a daemon the
 // peers that the routes lead to.
 func (r *Report) readKernel() error {
-	k, err := trace.Open()
+	k, err := look.Open()
 	if err != nil {
 		return err
 	}
 	defer k.Close()
-	devices, err := k.Devices()
-	if err != nil {
-		return err
-	}
-	for _, d := range devices {
-		if r.has(d.Name) {
+	var errs []error
+	for _, l := range k.Links() {
+		if r.has(l) {
+			d, err := deviceOf(k, l)
+			errs = append(errs, err)
 			r.Devices = append(r.Devices, d)
 		}
 	}
-	if r.From != FromKernel || r.Status == nil {
-		return nil
+	slices.SortFunc(r.Devices, func(a, b Device) int { return cmp.Compare(a.Name, b.Name) })
+	if r.From == FromKernel && r.Status != nil {
+		routes, err := k.Routes(look.Route.IsOurs)
+		errs = append(errs, err)
+		r.Status.Peers = r.peersOf(routes, k.Links())
 	}
-	routes, err := k.Routes()
-	r.Status.Peers = r.peersOf(routes)
-	return err
+	return errors.Join(errs...)
+}
+
+func deviceOf(k *look.Reader, l kernel.Link) (Device, error) {
+	n, err := k.Traffic(l)
+	return Device{
+		Name: l.Name, Kind: l.Kind, MTU: l.MTU, Up: l.Up, VNI: l.VXLAN.VNI, Port: l.VXLAN.Port,
+		RxPackets: n.RxPackets, RxBytes: n.RxBytes, TxPackets: n.TxPackets, TxBytes: n.TxBytes,
+	}, err
 }
 
 // has reports whether a device is one of the overlay.
-func (r *Report) has(device string) bool {
+func (r *Report) has(l kernel.Link) bool {
 	if r.From == FromKernel {
-		return r.backends.IsOverlayName(device)
+		return r.backends.IsOverlay(l)
 	}
-	return r.Status != nil && slices.ContainsFunc(r.Status.Devices, func(d network.DeviceStatus) bool { return d.Name == device })
+	return r.Status != nil && slices.ContainsFunc(r.Status.Devices, func(d network.DeviceStatus) bool { return d.Name == l.Name })
+}
+
+// isOverOverlay reports whether a route leads over a device of the overlay.
+func (r *Report) isOverOverlay(route look.Route, links look.Links) bool {
+	l, _ := links.ByName(route.Dev)
+	return r.backends.IsOverlay(l)
 }
 
 // peersOf returns the peers that routes lead to. One to a whole network leads to no
 // single peer.
-func (r *Report) peersOf(routes []trace.Route) []network.Peer {
+func (r *Report) peersOf(routes []look.Route, links look.Links) []network.Peer {
 	var out []network.Peer
 	for _, route := range routes {
 		if route.Type != "" || slices.Contains(r.Status.Network, route.Dst) {
@@ -194,7 +210,7 @@ func (r *Report) peersOf(routes []trace.Route) []network.Peer {
 		p := network.Peer{
 			Family: ipfam.Of(route.Dst.Addr()).String(), Subnet: route.Dst.String(), How: string(backend.Tunnel), Why: "route over " + route.Dev + " in the kernel",
 		}
-		if !r.backends.IsOverlayName(route.Dev) {
+		if !r.isOverOverlay(route, links) {
 			p.How, p.Via = string(backend.Direct), route.Via.String()
 		}
 		out = append(out, p)

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"flannel/backend"
-	"flannel/kernel/trace"
 	"flannel/network"
 )
 
@@ -39,7 +38,7 @@ type Report struct {
 	Status *network.Status `json:"status,omitempty"`
 	// Devices are those of the overlay with what they have counted; absent if the
 	// kernel was not asked.
-	Devices []trace.Device `json:"devices,omitempty"`
+	Devices []Device `json:"devices,omitempty"`
 
 	backends backend.Table
 }
@@ -47,6 +46,22 @@ type Report struct {
 // NewReport returns an empty report. The devices of these types are the overlay's.
 func NewReport(backends backend.Table) *Report {
 	return &Report{Schema: Schema, Problems: []string{}, backends: backends}
+}
+
+// Device is an interface of this host and what it has counted.
+type Device struct {
+	Name string `json:"name"`
+	Kind string `json:"kind"`
+	MTU  int    `json:"mtu"`
+	Up   bool   `json:"up"`
+	// VNI and Port are those of a vxlan device.
+	VNI  int `json:"vni,omitempty"`
+	Port int `json:"port,omitempty"`
+
+	RxPackets uint64 `json:"rxPackets"`
+	RxBytes   uint64 `json:"rxBytes"`
+	TxPackets uint64 `json:"txPackets"`
+	TxBytes   uint64 `json:"txBytes"`
 }
 
 // Sorted returns the peers of a status, those that are bad first, then by name and

@@ -15,7 +15,7 @@ import (
 	"flannel/backend/vxlan"
 	"flannel/internal/testkit/golden"
 	"flannel/kernel"
-	"flannel/kernel/trace"
+	"flannel/kernel/look"
 	"flannel/network"
 )
 
@@ -44,7 +44,7 @@ func running() *Report {
 			},
 			LastPass: network.PassStatus{At: ago(3 * time.Second), Took: "1.2ms", Changes: 3},
 		},
-		Devices: []trace.Device{{Name: "flannel.1", RxBytes: 1_234_567, RxPackets: 2000, TxBytes: 999, TxPackets: 9}},
+		Devices: []Device{{Name: "flannel.1", RxBytes: 1_234_567, RxPackets: 2000, TxBytes: 999, TxPackets: 9}},
 	}
 }
 
@@ -64,12 +64,12 @@ func TestText(t *testing.T) {
 	away := &Report{Schema: Schema, From: FromKernel, Asked: "/run/flannel/subnet.sock", Status: &network.Status{
 		Network: prefixes("10.5.0.0/16"), Lease: network.LeaseStatus{Subnet: prefixes("10.5.1.0/24")},
 	}, backends: running().backends}
-	away.Status.Peers = away.peersOf([]trace.Route{
+	away.Status.Peers = away.peersOf([]look.Route{
 		{Dst: netip.MustParsePrefix("10.5.0.0/16"), Dev: "flannel.1"},
 		{Dst: netip.MustParsePrefix("10.5.2.0/24"), Dev: "flannel.1", Via: netip.MustParseAddr("10.5.2.0")},
 		{Dst: netip.MustParsePrefix("10.5.3.0/24"), Dev: "eth0", Via: netip.MustParseAddr("192.0.2.3")},
 		{Dst: netip.MustParsePrefix("10.5.1.0/24"), Type: "blackhole"},
-	})
+	}, fakeKernel{}.Links())
 	probed := running()
 	probed.Status.Peers[0].Probe = &backend.Probed{Verdict: backend.Broken, Why: "has not answered for 12s"}
 	probed.Status.Peers[1].Probe = &backend.Probed{Verdict: backend.Fine, RoundTrip: 0.0012}
@@ -90,7 +90,7 @@ func TestText(t *testing.T) {
 
 // fakeKernel holds the entries of a healthy vxlan; what is set differs.
 type fakeKernel struct {
-	route    trace.Route
+	route    look.Route
 	routeErr error
 	under    string
 	mac      kernel.MAC
@@ -98,9 +98,9 @@ type fakeKernel struct {
 	down     bool
 }
 
-func (k fakeKernel) Lookup(dst, _ netip.Addr) (trace.Route, error) {
+func (k fakeKernel) Lookup(dst, _ netip.Addr) (look.Route, error) {
 	if !netip.MustParsePrefix("10.5.0.0/16").Contains(dst) {
-		return trace.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Dev: k.under}, nil
+		return look.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Dev: k.under}, nil
 	}
 	return k.route, k.routeErr
 }
@@ -112,13 +112,16 @@ func (k fakeKernel) FDB(string, kernel.MAC) (netip.Addr, error) {
 	return a, nil
 }
 
-func (k fakeKernel) Devices() ([]trace.Device, error) {
-	return []trace.Device{{Name: "flannel.1", Kind: "vxlan", MTU: 1450, Up: !k.down, VNI: 1, Port: 8472}, {Name: "flannel0", Kind: "tuntap", Up: true}}, nil
+func (k fakeKernel) Links() look.Links {
+	return look.Links{
+		{Name: "flannel.1", Kind: kernel.KindVXLAN, MTU: 1450, Up: !k.down, VXLAN: kernel.VXLAN{VNI: 1, Port: 8472}},
+		{Name: "flannel0", Kind: kernel.KindTUN, Up: true},
+	}
 }
 
 func healthy() fakeKernel {
 	return fakeKernel{
-		route: trace.Route{
+		route: look.Route{
 			Dst: netip.MustParsePrefix("10.5.2.0/24"), Via: netip.MustParseAddr("10.5.2.0"), Dev: "flannel.1", Table: 254, Protocol: kernel.RouteProtocol,
 		},
 		under: "eth0", mac: kernel.MAC{2, 0, 0, 0, 0, 2}, fdb: "192.0.2.2",
@@ -153,10 +156,10 @@ func TestTheWayToAPeer(t *testing.T) {
 	explain("outside", "8.8.8.8", same)
 	explain("left out", "10.5.4.9", same)
 	explain("a stale route", "10.5.2.7", func(k *fakeKernel, _ *Report) {
-		k.route = trace.Route{Dst: netip.MustParsePrefix("10.5.2.0/25"), Via: netip.MustParseAddr("192.0.2.9"), Dev: "eth0", Table: 254}
+		k.route = look.Route{Dst: netip.MustParsePrefix("10.5.2.0/25"), Via: netip.MustParseAddr("192.0.2.9"), Dev: "eth0", Table: 254}
 	})
 	explain("no route of ours", "10.5.2.7", func(k *fakeKernel, _ *Report) {
-		k.route = trace.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Dev: "eth0", Table: 254}
+		k.route = look.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Dev: "eth0", Table: 254}
 	})
 	explain("no route", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.routeErr = unix.ENETUNREACH })
 	explain("a blackhole", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.routeErr = unix.EINVAL })

@@ -14,7 +14,7 @@ import (
 
 	"flannel/backend"
 	"flannel/kernel"
-	"flannel/kernel/trace"
+	"flannel/kernel/look"
 	"flannel/network"
 )
 
@@ -43,10 +43,10 @@ type Way struct {
 
 // Kernel answers what the steps depend on.
 type Kernel interface {
-	Lookup(dst, source netip.Addr) (trace.Route, error)
+	Lookup(dst, source netip.Addr) (look.Route, error)
 	Neighbor(dev string, addr netip.Addr) (kernel.MAC, error)
 	FDB(dev string, mac kernel.MAC) (netip.Addr, error)
-	Devices() ([]trace.Device, error)
+	Links() look.Links
 }
 
 // Find returns the ways to an address or to the peer of this name, one for each
@@ -103,8 +103,7 @@ func (r *Report) Explain(w *Way, k Kernel) {
 	if !s.lease() {
 		return
 	}
-	route, ok := s.route()
-	if ok && r.backends.IsOverlayName(route.Dev) {
+	if route, ok := s.route(); ok {
 		s.tunnel(route)
 	}
 	s.rules()
@@ -154,7 +153,7 @@ func (s *steps) lease() bool {
 }
 
 // route asks which way the kernel takes.
-func (s *steps) route() (trace.Route, bool) {
+func (s *steps) route() (look.Route, bool) {
 	addr, p := s.way.Addr, s.way.Peer
 	command := "ip route get " + addr.String()
 	route, err := s.kernel.Lookup(addr, netip.Addr{})
@@ -173,7 +172,7 @@ func (s *steps) route() (trace.Route, bool) {
 	if route.Via.IsValid() {
 		text += " via " + route.Via.String()
 	}
-	if route.Protocol != kernel.RouteProtocol {
+	if !route.IsOurs() {
 		mend := fmt.Sprintf("ip route del %s dev %s table %d", route.Dst, route.Dev, route.Table)
 		if route.Dst.Bits() == 0 {
 			s.add("route", false, command, "only the default route over %s leads there: flanneld's route to %s is missing", route.Dev, p.Subnet)
@@ -186,23 +185,21 @@ func (s *steps) route() (trace.Route, bool) {
 	return route, true
 }
 
-// tunnel follows a packet into the device.
-func (s *steps) tunnel(route trace.Route) {
-	devices, _ := s.kernel.Devices()
-	i := slices.IndexFunc(devices, func(d trace.Device) bool { return d.Name == route.Dev })
-	if i < 0 {
+// tunnel follows a packet into the device, if that is the overlay's.
+func (s *steps) tunnel(route look.Route) {
+	d, _ := s.kernel.Links().ByName(route.Dev)
+	if !s.report.backends.IsOverlay(d) {
 		return
 	}
-	d := devices[i]
 	if !d.Up {
 		s.add("device", false, "ip link set "+d.Name+" up", "%s is down", d.Name)
 		return
 	}
-	if d.Kind != "vxlan" {
+	if d.Kind != kernel.KindVXLAN {
 		s.add("device", true, "ip -s link show "+d.Name, "%s (MTU %d): flanneld itself sends the packets", d.Name, d.MTU)
 		return
 	}
-	s.add("device", true, "ip -s -d link show "+d.Name, "%s, VNI %d, UDP port %d, MTU %d", d.Name, d.VNI, d.Port, d.MTU)
+	s.add("device", true, "ip -s -d link show "+d.Name, "%s, VNI %d, UDP port %d, MTU %d", d.Name, d.VXLAN.VNI, d.VXLAN.Port, d.MTU)
 	if !route.Via.IsValid() { // on demand, and not in use
 		s.add("neighbor", true, "ip neigh show dev "+d.Name, "none yet: the first packet makes flanneld put the entries")
 		return
@@ -259,7 +256,7 @@ func (s *steps) underlay() {
 	switch {
 	case err != nil:
 		s.add("underlay", false, command, "no route to the host %s: %v", via, err)
-	case s.report.backends.IsOverlayName(route.Dev):
+	case s.report.isOverOverlay(route, s.kernel.Links()):
 		s.add("underlay", false, command, "the route to the host %s leads into the overlay, over %s", via, route.Dev)
 	case up != "" && route.Dev != up:
 		s.add("underlay", true, command, "%s over %s; the uplink is %s", via, route.Dev, up)

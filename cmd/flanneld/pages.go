@@ -8,7 +8,7 @@ import (
 
 	"flannel/internal/health"
 	"flannel/internal/socket"
-	"flannel/kernel/trace"
+	"flannel/kernel/look"
 	"flannel/status"
 	"flannel/status/page"
 )
@@ -59,7 +59,7 @@ func (d *daemon) report() *status.Report {
 // explain asks the kernel for the way to a peer. Without an answer the page shows no
 // steps.
 func explain(r *status.Report, w *status.Way) {
-	kernel, err := trace.Open()
+	kernel, err := look.Open()
 	if err != nil {
 		return
 	}

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/loop"
-	"flannel/kernel/trace"
+	"flannel/kernel/look"
 	"flannel/status"
 )
 
@@ -101,7 +101,7 @@ func (o statusFlags) explain(ctx context.Context, b *bytes.Buffer, report *statu
 	if err != nil {
 		return err
 	}
-	kernel, err := trace.Open()
+	kernel, err := look.Open()
 	if err != nil {
 		return err
 	}

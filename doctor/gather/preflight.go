@@ -3,7 +3,6 @@ package gather
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,8 +34,6 @@ func (g gatherer) preflight() {
 	f.Kernel.PacketFilter = hasPacketFilter()
 	_, err = exec.LookPath("iptables-legacy")
 	f.Kernel.LegacyTool = err == nil
-	f.Rules, err = policyRules()
-	g.source("rules", err)
 	if w.Encapsulation.Port == 0 {
 		return
 	}
@@ -116,29 +113,6 @@ func hasPacketFilter() doctor.Feature {
 		return doctor.Absent
 	}
 	return doctor.Present
-}
-
-func policyRules() ([]doctor.Rule, error) {
-	handle, err := rtnl.NewHandle(0)
-	if err != nil {
-		return nil, err
-	}
-	defer handle.Close()
-	var out []doctor.Rule
-	for _, family := range ipfam.All() {
-		var list []netlink.Rule
-		err := rtnl.Retry(func() (err error) { list, err = handle.RuleList(family.AF()); return err })
-		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
-			continue // a kernel without rules, or without IPv6
-		}
-		if err != nil {
-			return out, fmt.Errorf("list rules: %w", err)
-		}
-		for _, r := range list {
-			out = append(out, doctor.Rule{Family: family, Priority: r.Priority, Src: rtnl.NetworkOf(r.Src), Dst: rtnl.NetworkOf(r.Dst), Table: r.Table})
-		}
-	}
-	return out, nil
 }
 
 // portTaken tries to have a UDP port for a moment.

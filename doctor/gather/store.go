@@ -63,7 +63,7 @@ func (g gatherer) store(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.facts.Store = look(ctx, a)
+	g.facts.Store = askAll(ctx, a)
 	return nil
 }
 
@@ -83,8 +83,8 @@ func words(pid int, file string) ([]string, error) {
 	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00"), nil
 }
 
-// look asks all servers at once.
-func look(ctx context.Context, a Access) *doctor.Store {
+// askAll asks all servers at once.
+func askAll(ctx context.Context, a Access) *doctor.Store {
 	ctx, cancel := context.WithTimeout(ctx, answerIn)
 	defer cancel()
 	s := &doctor.Store{Name: a.Name, Now: time.Now(), Credentials: a.credentials(), Endpoints: make([]doctor.Endpoint, len(a.URLs))}

@@ -111,7 +111,7 @@ func TestTheStore(t *testing.T) {
 			if tt.change != nil {
 				tt.change(&a)
 			}
-			r := doctor.Examine("a", &doctor.Facts{Store: look(t.Context(), a)}, only("store"))
+			r := doctor.Examine("a", &doctor.Facts{Store: askAll(t.Context(), a)}, only("store"))
 			var text bytes.Buffer
 			r.WriteText(&text, true)
 			if found := len(r.Findings) > 0; found != (len(tt.says) > 0 && !tt.note) || len(tt.says) == 0 && len(r.Notes) > 0 {
@@ -139,7 +139,7 @@ func TestAStoreThatIsSilent(t *testing.T) {
 	defer func() { _ = listener.Close() }()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	s := look(ctx, Access{Name: "etcd", URLs: []string{"http://" + listener.Addr().String()}, Page: "/version"})
+	s := askAll(ctx, Access{Name: "etcd", URLs: []string{"http://" + listener.Addr().String()}, Page: "/version"})
 	if err := s.Endpoints[0].Err; err == nil || err.Error() != "no answer, packets may be dropped on the way" {
 		t.Errorf("got %v", err)
 	}
@@ -153,7 +153,7 @@ func TestTheInternalIPsOfTheNode(t *testing.T) {
 		}
 	})
 	a.Page, a.Token = "/api/v1/nodes/a", "secret"
-	if got := look(t.Context(), a).InternalIPs; len(got) != 1 || got[0].String() != "192.0.2.1" {
+	if got := askAll(t.Context(), a).InternalIPs; len(got) != 1 || got[0].String() != "192.0.2.1" {
 		t.Errorf("got %v", got)
 	}
 }

@@ -46,6 +46,11 @@ func NetworkOf(n *net.IPNet) netip.Prefix {
 	return netip.PrefixFrom(a.Unmap(), bits)
 }
 
+// IPNet returns a network for the library.
+func IPNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
 // PrefixOf returns an address of this host with the length of its network, as
 // the library has it; invalid if there is none.
 func PrefixOf(a netlink.Addr) netip.Prefix {
@@ -66,7 +71,7 @@ func PrefixOf(a netlink.Addr) netip.Prefix {
 func AddrOf(dev int, p netip.Prefix) *netlink.Addr {
 	return &netlink.Addr{
 		LinkIndex: dev,
-		IPNet:     &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
+		IPNet:     IPNet(p),
 		Broadcast: net.IPv4zero,
 	}
 }

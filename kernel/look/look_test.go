@@ -1,4 +1,4 @@
-package trace
+package look
 
 import (
 	"net/netip"
@@ -16,6 +16,7 @@ func TestTheWayOfAPacket(t *testing.T) {
 		"route add 10.5.2.0/24 via 10.5.2.0 dev flannel.1 onlink proto 70",
 		"neigh add 10.5.2.0 dev flannel.1 lladdr 02:00:00:00:00:02 nud permanent",
 		"route add blackhole 10.5.3.0/24",
+		"-6 route add fd00:2::/64 dev flannel.1 table 9", "-6 rule add from fd00:1::/64 lookup 9",
 	} {
 		ns.IP(command)
 	}
@@ -38,6 +39,10 @@ func TestTheWayOfAPacket(t *testing.T) {
 		if got, err := r.Lookup(netip.MustParseAddr("10.5.3.9"), netip.Addr{}); err == nil && got.Type != "blackhole" {
 			t.Errorf("lookup of a blackhole: got %+v", got)
 		}
+		pod, there := netip.MustParseAddr("fd00:1::2"), netip.MustParsePrefix("fd00:2::/64")
+		if got, err := r.Lookup(there.Addr().Next(), pod); got.Dst != there || got.Dev != "flannel.1" || got.Table != 9 || err != nil {
+			t.Errorf("lookup through a rule: got %+v, %v", got, err)
+		}
 		mac, err := r.Neighbor("flannel.1", via)
 		if err != nil || mac.String() != "02:00:00:00:00:02" {
 			t.Errorf("neighbor: got %v, %v", mac, err)
@@ -48,12 +53,15 @@ func TestTheWayOfAPacket(t *testing.T) {
 		if mac, err := r.Neighbor("none", via); err != nil || !mac.IsZero() {
 			t.Errorf("without a device: got %v, %v", mac, err)
 		}
-		if list, err := r.Routes(); err != nil || len(list) != 1 || list[0] != want {
+		if list, err := r.Routes(Route.IsOurs); err != nil || len(list) != 1 || list[0] != want {
 			t.Errorf("routes: got %+v, %v", list, err)
 		}
-		list, err := r.Devices()
-		if err != nil || len(list) != 2 || list[0].Name != "flannel.1" || !list[0].Up || list[0].VNI != 1 || list[0].Port != 8472 {
-			t.Errorf("devices: got %+v, %v", list, err)
+		l, ok := r.Links().ByName("flannel.1")
+		if !ok || !l.Up || l.VXLAN.VNI != 1 || l.VXLAN.Port != 8472 {
+			t.Errorf("devices: got %+v", r.Links())
+		}
+		if _, err := r.Traffic(l); err != nil {
+			t.Error(err)
 		}
 	})
 }
