@@ -167,12 +167,14 @@ var permitted = map[string][]string{
 func within(pkg, folder string) bool { return pkg == folder || strings.HasPrefix(pkg, folder+"/") }
 
 // layers may import those before them, but not one another or those after them.
-// The two that stand together know nothing of each other.
+// Those that stand together know nothing of each other.
 var layers = [][]string{
 	{"flannel/internal/ipfam"},
-	{"flannel/kernel", "flannel/subnet"},
+	{"flannel/kernel", "flannel/subnet", "flannel/ipmasq"},
 	{"flannel/backend"},
 	{"flannel/network", "flannel/probe"},
+	{"flannel/status", "flannel/cleanup"},
+	{"flannel/doctor"},
 	{"flannel/cmd/flanneld"},
 }
 
