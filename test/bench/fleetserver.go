@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"flannel/internal/ipfam"
 	"flannel/internal/testkit/kubeplane"
 	"flannel/lab"
 )
@@ -56,7 +58,8 @@ func (k *kubeFleet) fill(ctx context.Context) error {
 			if err := api.DeleteNode(nodes, h.Name); err != nil {
 				return err
 			}
-			_, err := api.Do(nodes, http.MethodPost, "/api/v1/nodes", kubeplane.JSON, fleetNode(h.Name, i))
+			node := kubeNode(h.Name, fleetPeer(h, k.ghosts+i))
+			_, err := api.Do(nodes, http.MethodPost, "/api/v1/nodes", kubeplane.JSON, node)
 			return err
 		})
 	}
@@ -66,13 +69,14 @@ func (k *kubeFleet) fill(ctx context.Context) error {
 	return createNodes(ctx, api, k.ghosts)
 }
 
-// fleetNode is the Node of a host, as large as the others.
-func fleetNode(name string, i int) map[string]any {
-	subnet := fmt.Sprintf("10.1.%d.0/24", i)
-	node := kubeNode(i)
-	node["metadata"] = map[string]any{"name": name}
-	node["spec"] = map[string]any{"podCIDR": subnet, "podCIDRs": []string{subnet}}
-	return node
+// fleetPeer is the i-th host of a fleet beside ghosts. The store knows its record
+// before its daemon starts, so that the first start of a fleet, which is not
+// measured, is not told to all daemons that run already.
+func fleetPeer(h *lab.Host, i int) peer {
+	p := nthPeer(i)
+	p.subnet = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(h.Number), 0}), 24)
+	p.public = h.Addr(ipfam.V4)
+	return p
 }
 
 func (k *kubeFleet) programs() []process {
@@ -114,7 +118,14 @@ type etcdFleet struct {
 	ghosts int
 }
 
-func (e *etcdFleet) fill(ctx context.Context) error { return e.store.putPeers(ctx, 0, e.ghosts) }
+func (e *etcdFleet) fill(ctx context.Context) error {
+	for i, h := range e.lab.Hosts {
+		if err := e.store.putPeer(ctx, fleetPeer(h, e.ghosts+i)); err != nil {
+			return err
+		}
+	}
+	return e.store.putPeers(ctx, 0, e.ghosts)
+}
 
 func (e *etcdFleet) programs() []process { return []process{process(e.lab.Etcd.PID())} }
 

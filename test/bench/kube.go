@@ -101,7 +101,7 @@ func createNodes(ctx context.Context, api *kubeplane.API, n int) error {
 	group.SetLimit(kubeWriters)
 	for i := range n {
 		group.Go(func() error {
-			_, err := api.Do(ctx, http.MethodPost, "/api/v1/nodes", kubeplane.JSON, kubeNode(i))
+			_, err := api.Do(ctx, http.MethodPost, "/api/v1/nodes", kubeplane.JSON, kubeNode(kubeNodeName(i), nthPeer(i)))
 			return err
 		})
 	}
@@ -120,21 +120,20 @@ func (c *crowd) renewNode(ctx context.Context) error {
 func kubeNodeName(i int) string { return fmt.Sprintf("node-%05d.example.com", i) }
 
 // kubeNode is a Node of realistic size: 8.6 kB as JSON, most of it images.
-func kubeNode(i int) map[string]any {
-	p := nthPeer(i)
+func kubeNode(name string, p peer) map[string]any {
 	var images []any
 	for n := range 25 {
 		digest := sha256.Sum256(fmt.Appendf(nil, "%d", n))
-		name := fmt.Sprintf("registry.example.com/some-team/some-application-%02d", n)
+		image := fmt.Sprintf("registry.example.com/some-team/some-application-%02d", n)
 		images = append(images, map[string]any{
-			"names":     []string{fmt.Sprintf("%s@sha256:%x", name, digest), name + ":v1.2.3"},
+			"names":     []string{fmt.Sprintf("%s@sha256:%x", image, digest), image + ":v1.2.3"},
 			"sizeBytes": 123456789 + n,
 		})
 	}
 	return map[string]any{
 		"metadata": map[string]any{
-			"name":   kubeNodeName(i),
-			"labels": map[string]string{"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "kubernetes.io/hostname": kubeNodeName(i)},
+			"name":   name,
+			"labels": map[string]string{"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "kubernetes.io/hostname": name},
 			"annotations": map[string]string{
 				"flannel.alpha.coreos.com/kube-subnet-manager": "true",
 				"flannel.alpha.coreos.com/backend-type":        "vxlan",
@@ -145,7 +144,7 @@ func kubeNode(i int) map[string]any {
 		},
 		"spec": map[string]any{"podCIDR": p.subnet.String(), "podCIDRs": []string{p.subnet.String()}},
 		"status": map[string]any{
-			"addresses":   []any{map[string]string{"type": "InternalIP", "address": p.public.String()}, map[string]string{"type": "Hostname", "address": kubeNodeName(i)}},
+			"addresses":   []any{map[string]string{"type": "InternalIP", "address": p.public.String()}, map[string]string{"type": "Hostname", "address": name}},
 			"capacity":    map[string]string{"cpu": "64", "memory": "263000000Ki", "pods": "110", "ephemeral-storage": "1000000000Ki"},
 			"allocatable": map[string]string{"cpu": "63", "memory": "262000000Ki", "pods": "110", "ephemeral-storage": "900000000"},
 			"conditions":  kubeConditions(time.Now()),
