@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -105,8 +106,22 @@ type nodePatch struct {
 		Annotations map[string]*string `json:"annotations,omitempty"`
 	} `json:"metadata"`
 	Status struct {
-		Conditions []map[string]string `json:"conditions,omitempty"`
+		Conditions []conditionAt `json:"conditions,omitempty"`
 	} `json:"status,omitzero"`
+}
+
+// condition is one of a Node, conditionAt that with its times as RFC 3339.
+type condition struct {
+	Type    string `json:"type"`
+	Status  string `json:"status"`
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
+type conditionAt struct {
+	condition
+	LastTransitionTime string `json:"lastTransitionTime"`
+	LastHeartbeatTime  string `json:"lastHeartbeatTime"`
 }
 
 // patchStatus merges a patch into a Node by its status subresource and returns
@@ -179,18 +194,32 @@ func (c *client) watch(ctx context.Context, o metav1.ListOptions) (watch.Interfa
 
 // nodeOfPod returns the name of the Node that a pod runs on.
 func (c *client) nodeOfPod(ctx context.Context, namespace, name string) (string, error) {
+	var pod struct{ Spec struct{ NodeName string } }
+	err := readJSON(ctx, c.rest.Get().Namespace(namespace).Resource("pods").Name(name), &pod)
+	return pod.Spec.NodeName, err
+}
+
+// hasCondition reports whether the status of a Node has a condition.
+func (c *client) hasCondition(ctx context.Context, node string, wanted condition) (bool, error) {
+	var n struct {
+		Status struct{ Conditions []condition }
+	}
+	err := readJSON(ctx, c.rest.Get().Resource("nodes").Name(node), &n)
+	return slices.Contains(n.Status.Conditions, wanted), err
+}
+
+// readJSON decodes those fields of an object that v has.
+func readJSON(ctx context.Context, get *rest.Request, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	raw, err := c.rest.Get().Namespace(namespace).Resource("pods").Name(name).
-		SetHeader("Accept", jsonType).Do(ctx).Raw()
+	raw, err := get.SetHeader("Accept", jsonType).Do(ctx).Raw()
 	if err != nil {
-		return "", err
+		return err
 	}
-	var pod struct{ Spec struct{ NodeName string } }
-	if err := json.Unmarshal(raw, &pod); err != nil {
-		return "", fmt.Errorf("decode pod: %w", err)
+	if err := json.Unmarshal(raw, v); err != nil {
+		return fmt.Errorf("decode the API server's answer: %w", err)
 	}
-	return pod.Spec.NodeName, nil
+	return nil
 }
 
 // createEvent posts an Event.

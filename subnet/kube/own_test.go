@@ -190,6 +190,21 @@ func owns() map[string]func(t *testing.T, h *harness) {
 				h.must(t, h.server.API.CreateNode(h.ctx(t), "ready", "10.5.1.0/24"))
 			}
 		},
+		"a restarted daemon leaves a condition that is right": func(t *testing.T, h *harness) {
+			h.must(t, h.server.API.CreateNode(h.ctx(t), "again", "10.5.1.0/24"))
+			for _, written := range []string{"written=true", "written=false"} {
+				var log book
+				o := h.options(t, "again")
+				o.SetNetworkUnavailable = true
+				o.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+				m := start(t, o)
+				h.acquire(t, m)
+				m.NetworkReady()
+				eventually.True(t, written, func() bool {
+					return strings.Contains(log.String(), `msg="condition NetworkUnavailable is false" node=again `+written)
+				})
+			}
+		},
 		"the pod names the Node": func(t *testing.T, h *harness) {
 			h.must(t, h.server.API.CreateNode(h.ctx(t), "podded", "10.5.1.0/24"))
 			_, err := h.server.API.Do(h.ctx(t), http.MethodPost, "/api/v1/namespaces/default/pods", kubeplane.JSON,

@@ -14,7 +14,8 @@ import (
 func (m *Manager) NetworkReady() { m.readyOnce.Do(func() { close(m.ready) }) }
 
 // keepCondition writes the condition once for each Node that this node has
-// had, and repeats it until it is written.
+// had, and repeats it until it is written. A restarted daemon finds it as it
+// left it and writes nothing, because each write is sent to all nodes.
 func (m *Manager) keepCondition(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -28,11 +29,15 @@ func (m *Manager) keepCondition(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := m.writeCondition(ctx, n); err != nil {
+			there, err := m.client.hasCondition(ctx, n.Name, networkReady)
+			if err != nil || !there {
+				err = m.writeCondition(ctx, n)
+			}
+			if err != nil {
 				return fmt.Errorf("condition NetworkUnavailable of Node %q not set to false: %w; see: kubectl describe node %s",
 					n.Name, plain(err), n.Name)
 			}
-			m.log.Debug("condition NetworkUnavailable set to false", "node", n.Name)
+			m.log.Debug("condition NetworkUnavailable is false", "node", n.Name, "written", !there)
 			written = n.UID
 			return nil
 		})
@@ -42,14 +47,13 @@ func (m *Manager) keepCondition(ctx context.Context) error {
 	}
 }
 
+// networkReady is the condition without its times.
+var networkReady = condition{Type: "NetworkUnavailable", Status: "False", Reason: "FlannelIsUp", Message: "Flannel is running on this node"}
+
 func (m *Manager) writeCondition(ctx context.Context, n *Node) error {
 	now := time.Now().UTC().Format(time.RFC3339)
 	var patch nodePatch
-	patch.Status.Conditions = []map[string]string{{
-		"type": "NetworkUnavailable", "status": "False",
-		"reason": "FlannelIsUp", "message": "Flannel is running on this node",
-		"lastTransitionTime": now, "lastHeartbeatTime": now,
-	}}
+	patch.Status.Conditions = []conditionAt{{networkReady, now, now}}
 	return m.try(ctx, condNetwork, rule{"patch", "nodes/status"}, func(ctx context.Context) error {
 		_, err := m.client.patchStatus(ctx, n, patch)
 		return err
