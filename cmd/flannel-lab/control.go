@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,15 +17,24 @@ import (
 
 func status(args []string) int {
 	fs := newFlags("status", "status [flags]", "Shows the hosts of a lab.")
-	name := fs.String("name", defaultName, "`name` of the lab")
-	if _, code, ok := parse(fs, args, 0); !ok {
+	p, code, ok := parsePlace(fs, args)
+	if !ok {
 		return code
+	}
+	return showStatus(p)
+}
+
+// parsePlace reads the flags of a command that takes only the name of a lab.
+func parsePlace(fs *flag.FlagSet, args []string) (p place, code int, ok bool) {
+	name := fs.String("name", defaultName, "`name` of the lab")
+	if _, code, ok = parse(fs, args, 0); !ok {
+		return p, code, false
 	}
 	p, err := placeOf(*name)
 	if err != nil {
-		return fail(2, err)
+		return p, fail(2, err), false
 	}
-	return showStatus(p)
+	return p, 0, true
 }
 
 func showStatus(p place) int {
@@ -113,20 +123,16 @@ func sameFile(a, b string) bool {
 
 func down(args []string) int {
 	fs := newFlags("down", "down [flags]", "Ends a lab. A lab that is not up is no error.")
-	name := fs.String("name", defaultName, "`name` of the lab")
-	if _, code, ok := parse(fs, args, 0); !ok {
+	p, code, ok := parsePlace(fs, args)
+	if !ok {
 		return code
-	}
-	p, err := placeOf(*name)
-	if err != nil {
-		return fail(2, err)
 	}
 	wasUp, err := p.end()
 	if err != nil {
 		return fail(1, err)
 	}
 	if !wasUp {
-		fmt.Printf("lab %q is not up\n", *name)
+		fmt.Printf("lab %q is not up\n", p.name)
 	}
 	return 0
 }

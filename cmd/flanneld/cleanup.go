@@ -47,12 +47,8 @@ func newCleanupFlagSet(o *cleanupFlags) *flag.FlagSet {
 // runCleanup removes what was made on this host.
 func runCleanup(c command, args []string, stdout io.Writer) error {
 	var o cleanupFlags
-	fs := newCleanupFlagSet(&o)
-	if err := c.parse(fs, args, stdout); err != nil {
+	if err := c.parseAll(newCleanupFlagSet(&o), args, stdout); err != nil {
 		return err
-	}
-	if fs.NArg() > 0 {
-		return usageError{fmt.Errorf("argument %q is not a flag", fs.Arg(0))}
 	}
 	o.cleanup.StateDirs[0] = o.stateDir
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)

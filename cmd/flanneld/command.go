@@ -86,6 +86,17 @@ func (c command) parse(fs *flag.FlagSet, args []string, stdout io.Writer) error 
 	return nil
 }
 
+// parseAll is parse for a command without arguments.
+func (c command) parseAll(fs *flag.FlagSet, args []string, stdout io.Writer) error {
+	if err := c.parse(fs, args, stdout); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 {
+		return usageError{fmt.Errorf("argument %q is not a flag", fs.Arg(0))}
+	}
+	return nil
+}
+
 // installFlags are those of install-cni.
 type installFlags struct{ plugin, binDir, conf, confDir string }
 
@@ -102,12 +113,8 @@ func newInstallFlagSet(o *installFlags) *flag.FlagSet {
 // there is one.
 func installCNI(c command, args []string, stdout io.Writer) error {
 	var o installFlags
-	fs := newInstallFlagSet(&o)
-	if err := c.parse(fs, args, stdout); err != nil {
+	if err := c.parseAll(newInstallFlagSet(&o), args, stdout); err != nil {
 		return err
-	}
-	if fs.NArg() > 0 {
-		return usageError{fmt.Errorf("argument %q is not a flag", fs.Arg(0))}
 	}
 	if o.binDir != "" {
 		if err := installPlugin(o); err != nil {

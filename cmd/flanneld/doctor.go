@@ -55,13 +55,10 @@ func newDoctorFlagSet(o *doctorFlags) *flag.FlagSet {
 // runDoctor checks this host.
 func runDoctor(c command, args []string, stdout io.Writer) error {
 	var o doctorFlags
-	fs := newDoctorFlagSet(&o)
-	if err := c.parse(fs, args, stdout); err != nil {
+	if err := c.parseAll(newDoctorFlagSet(&o), args, stdout); err != nil {
 		return err
 	}
 	switch {
-	case fs.NArg() > 0:
-		return usageError{fmt.Errorf("argument %q is not a flag", fs.Arg(0))}
 	case o.explain != "" && doctor.Explain(stdout, o.explain):
 		return nil
 	case o.explain != "":
