@@ -21,6 +21,8 @@ import (
 type suite struct {
 	settings
 	lab *lab.Lab
+	// program is the daemon, which is doctor too.
+	program string
 	// foreign, rules and env are what each host must always have.
 	foreign, rules, env []string
 	// snapshot is a file with the store as it was at the start.
@@ -176,6 +178,9 @@ func (s *suite) round(ctx context.Context, faults []drawn) (took time.Duration, 
 	}
 	took = time.Since(undone)
 	lost, tooMany := s.stopPings(pings, faults, stood, time.Since(began), max(slow, busy()))
+	if err == nil {
+		err = s.examine(ctx, faults)
+	}
 	return took, lost, errors.Join(err, tooMany, s.after(ctx))
 }
 

@@ -38,6 +38,9 @@ type fault struct {
 
 	inject, undo act
 
+	// leaves are words of what doctor finds although the fault was undone.
+	leaves []string
+
 	// uses names the records of the fault that hosts use, of which there may be
 	// none. If it is set, the state of every host is checked while the fault
 	// stands, and no other fault comes at the same time.
