@@ -174,6 +174,7 @@ func (c *core) expire(now time.Duration) {
 			f.lost = true
 			p := &c.peers[f.peer]
 			p.waiting = false
+			p.leave(c.status[f.peer].Probe, f.size)
 			p.lose(f.size, f.sent)
 			c.lost++
 			c.decide(f.peer, now)

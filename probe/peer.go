@@ -121,12 +121,17 @@ func (p *peer) enclose(low, high int32) {
 	}
 }
 
-// answer notes an answer to a probe of this size.
-func (p *peer) answer(pr backend.Probe, size int32, now time.Duration) {
-	p.answered, p.lost, p.smallLost = now, 0, 0
+// leave notes that a probe of this size has left this host.
+func (p *peer) leave(pr backend.Probe, size int32) {
 	if !p.tooLong || size >= pr.MTU {
 		p.local, p.tooLong = nil, false
 	}
+}
+
+// answer notes an answer to a probe of this size.
+func (p *peer) answer(pr backend.Probe, size int32, now time.Duration) {
+	p.answered, p.lost, p.smallLost = now, 0, 0
+	p.leave(pr, size)
 	switch full := min(pr.MTU, 65535); {
 	case size >= full:
 		p.fullLost, p.largest = 0, 0

@@ -45,6 +45,8 @@ func TestVerdicts(t *testing.T) {
 		}, want: backend.Fine, why: "packets of 1450 bytes do not leave this host (message too long)"},
 		{name: "nothing leaves this host", probe: vxlan, first: func(netip.Addr, int) (bool, error) { return false, unix.EPERM },
 			want: backend.Broken, why: "packets do not leave this host: operation not permitted"},
+		{name: "packets leave this host again, and are lost", probe: vxlan, first: func(netip.Addr, int) (bool, error) { return false, unix.EPERM },
+			then: nothing, want: backend.Broken, why: "no answer: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
