@@ -71,7 +71,7 @@ func (f *Facts) whereToLook(p network.Peer, alone bool) string {
 		return "flanneld status " + shell(p.Name)
 	}
 	there, here := p.Via, f.publicOf(p.Via)
-	if address, _, _ := strings.Cut(p.Subnet, "/"); p.Name != "" && !strings.HasPrefix(p.Name, address) { // with etcd it is the subnet
+	if address, _, _ := strings.Cut(p.Subnet, "/"); p.Name != "" && !strings.Contains(p.Name, address) { // with etcd it is made of the subnets
 		there = fmt.Sprintf("%s (%s)", p.Name, p.Via)
 	}
 	if p.Probe.WayBack {

@@ -103,7 +103,7 @@ func (p peer) String() string {
 	switch {
 	case p.name == "" && !p.via.IsValid():
 		return p.subnet.String()
-	case p.name == "" || strings.HasPrefix(p.name, p.subnet.Addr().String()): // with etcd
+	case p.name == "" || strings.Contains(p.name, p.subnet.Addr().String()): // with etcd
 		return fmt.Sprintf("%s (at %s)", p.subnet, p.via)
 	}
 	return fmt.Sprintf("%s (%s)", p.subnet, p.name)
