@@ -47,7 +47,7 @@ func accessOf(args, environ []string) (gather.Access, error) {
 		return a, err
 	}
 	host, _ := os.Hostname()
-	a := gather.Access{Name: "the API server", Page: "/version"}
+	a := gather.Access{Name: "the API server", Page: "/version", Config: o.netConfigPath}
 	if name := kube.NodeName(getenv, host); name != "" {
 		a.Page = "/api/v1/nodes/" + name
 	}

@@ -3,6 +3,7 @@ package gather
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -20,7 +21,7 @@ import (
 )
 
 // commands are run for a bundle. None prints a key, a token or a password: those of
-// wireguard and ipsec are not asked for, nor are command lines of processes.
+// wireguard and ipsec are not asked for, nor are command lines of other processes.
 var commands = []string{
 	"ip -details link", "ip address", "ip -4 route show table all", "ip -6 route show table all",
 	"ip -4 rule", "ip -6 rule", "ip neigh", "bridge fdb", "nft list ruleset",
@@ -34,7 +35,8 @@ var pages = []string{"/readyz", "/status", "/metrics"}
 const maxOutput = 16 << 20
 
 // Bundle packs what an issue report needs. Only what is known to hold no secrets is
-// taken: of network configurations of the runtime names and types, not their text.
+// taken: of network configurations of the runtime names and types, not their text. The
+// daemon's own passwords are taken out everywhere.
 func Bundle(ctx context.Context, path string, o Options, r doctor.Report) (err error) {
 	// What is there may be somebody's link to another file.
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -51,8 +53,10 @@ func Bundle(ctx context.Context, path string, o Options, r doctor.Report) (err e
 	}()
 	packed := gzip.NewWriter(f)
 	out := tar.NewWriter(packed)
+	daemon := o.process()
+	secrets := daemon.secrets()
 	add := func(name string, text []byte) {
-		text = text[:min(len(text), maxOutput)]
+		text = hide(text[:min(len(text), maxOutput)], secrets)
 		err = errors.Join(err, out.WriteHeader(&tar.Header{Name: "flannel-doctor/" + name, Mode: 0o600, Size: int64(len(text)), ModTime: time.Now()}))
 		_, failed := out.Write(text)
 		err = errors.Join(err, failed)
@@ -79,7 +83,24 @@ func Bundle(ctx context.Context, path string, o Options, r doctor.Report) (err e
 		}
 	}
 	add("cni.txt", configurations(o.CNIConfDir))
+	add("daemon_command.txt", daemon.commandLine())
+	add("daemon_log.txt", daemon.log(ctx, o.Logs))
+	if text, failed := o.netConf(daemon); failed == nil {
+		add("net-conf.json", configuration(text))
+	}
 	return errors.Join(err, out.Close(), packed.Close())
+}
+
+// netConf reads the network configuration of a daemon that has it in a file.
+func (o Options) netConf(daemon process) ([]byte, error) {
+	if o.Access == nil || len(daemon.args) == 0 {
+		return nil, fs.ErrNotExist
+	}
+	a, err := o.Access(daemon.args[1:], daemon.environ)
+	if a.Config == "" {
+		return nil, cmp.Or(err, fs.ErrNotExist)
+	}
+	return os.ReadFile(daemon.file(a.Config))
 }
 
 // output runs a command and returns what it prints, or why it does not.

@@ -1,11 +1,14 @@
 package gather
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"flannel/doctor"
 	"flannel/internal/testkit/nstest"
@@ -65,5 +68,56 @@ func TestABundleOverwritesNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "none")); err == nil {
 		t.Error("a file was made through a link")
+	}
+}
+
+func TestWhatABundleTellsOfTheDaemon(t *testing.T) {
+	p := process{
+		pid:     7,
+		args:    []string{"/opt/bin/flanneld", "--iface=eth0", "--etcd-password", "s3cr3t-1", "--etcd-endpoints=https://u:s3cr3t-2@192.0.2.1:2379", "--etcd-keyfile=/k.pem", "-v", "1"},
+		environ: []string{"FLANNELD_ETCD_PASSWORD=s3cr3t-1-longer", "FLANNELD_IP_MASQ=true", "HOME=/root", "AWS_SECRET_KEY=s3cr3t-3", "https_proxy=http://p:s3cr3t-4@192.0.2.9:1"},
+	}
+	got := string(hide(p.commandLine(), p.secrets()))
+	const want = "process 7\n/opt/bin/flanneld\n--iface=eth0\n--etcd-password\n[redacted]\n--etcd-endpoints=https://[redacted]@192.0.2.1:2379\n--etcd-keyfile=/k.pem\n-v\n1\n" +
+		"FLANNELD_ETCD_PASSWORD=[redacted]\nFLANNELD_IP_MASQ=true\nhttps_proxy=http://[redacted]@192.0.2.9:1\n"
+	if got != want {
+		t.Errorf("got\n%s", got)
+	}
+	if got := string(hide([]byte("msg=a err=\"s3cr3t-1-longer\" s3cr3t-3"), p.secrets())); got != "msg=a err=\"[redacted]\" [redacted]" {
+		t.Errorf("a log: got %s", got)
+	}
+	got = string(configuration([]byte(`{"Network": "10.5.0.0/16", "Backend": {"Type": "wireguard", "PSK": "s3cr3t", "Peers": [{"PrivateKey": "s3cr3t"}]}}`)))
+	if strings.Contains(got, "s3cr3t") || !strings.Contains(got, `"Network": "10.5.0.0/16"`) || !strings.Contains(got, `"PSK": "[redacted]"`) {
+		t.Errorf("the configuration: got %s", got)
+	}
+	if got := string(configuration([]byte("psk=s3cr3t"))); strings.Contains(got, "s3cr3t") {
+		t.Errorf("no JSON: got %s", got)
+	}
+}
+
+func TestTheEndOfTheLog(t *testing.T) {
+	dir := t.TempDir()
+	var long strings.Builder
+	for n := range 3000 {
+		fmt.Fprintf(&long, "line %d\n", n)
+	}
+	for name, text := range map[string]string{"kube-flannel-ds-old_x.log": "old", "other.log": "other", "kube-flannel-ds-new_x.log": long.String()} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chtimes(filepath.Join(dir, "kube-flannel-ds-old_x.log"), time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	got := string(process{}.log(t.Context(), dir))
+	if !strings.HasPrefix(got, "line 2000\n") || !strings.HasSuffix(got, "line 2999\n") || strings.Count(got, "\n") != logLines {
+		t.Errorf("%d lines, from %.20q", strings.Count(got, "\n"), got)
+	}
+	huge := filepath.Join(dir, "kube-flannel-ds-huge_x.log")
+	if err := os.WriteFile(huge, bytes.Repeat([]byte("x"), 3*logBytes), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(lastLines(huge)); got > logBytes {
+		t.Errorf("got %d bytes", got)
 	}
 }

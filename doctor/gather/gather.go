@@ -32,6 +32,8 @@ type Options struct {
 	CNIConfDir string
 	// Reservations is the folder in which host-local keeps a folder per network.
 	Reservations string
+	// Logs is where the kubelet links the logs of containers.
+	Logs string
 	// LockDir is where the locks of daemons are, and Sysctl where the kernel shows
 	// its settings.
 	LockDir, Sysctl string
@@ -129,7 +131,7 @@ func (g gatherer) source(name string, err error) {
 func Default() Options {
 	return Options{
 		SubnetFile: "/run/flannel/subnet.env", CNIConfDir: "/etc/cni/net.d", Reservations: "/var/lib/cni/networks",
-		LockDir: kernel.LockDir, Sysctl: sysctl.Root,
+		Logs: "/var/log/containers", LockDir: kernel.LockDir, Sysctl: sysctl.Root,
 	}
 }
 

@@ -13,13 +13,11 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
 	"flannel/doctor"
-	"flannel/internal/socket"
 )
 
 // Access is how the daemon reaches its store.
@@ -28,6 +26,8 @@ type Access struct {
 	Name string
 	URLs []string
 	TLS  *tls.Config
+	// Config is the file with the network configuration; empty if it is in the store.
+	Config string
 	// Token is sent along if it is not empty.
 	Token string
 	// Proxy is which proxy a request goes through, as the daemon has it in its
@@ -44,22 +44,17 @@ const answerIn = 4 * time.Second
 // was started with. In another container than the daemon's its files cannot be read,
 // and the daemon alone knows.
 func (g gatherer) store(ctx context.Context) error {
-	if g.options.Access == nil || g.options.Daemon != "" {
+	if g.options.Access == nil {
 		return nil
 	}
-	pid, err := socket.PID(socket.Path(g.options.SubnetFile))
-	if err != nil || pid == 0 || !sameRoot(pid) {
+	p := g.options.process()
+	if p.pid == 0 || !sameRoot(p.pid) {
 		return nil
 	}
-	args, err := words(pid, "cmdline")
-	if err != nil || len(args) == 0 {
-		return err
+	if len(p.args) == 0 || len(p.environ) == 0 {
+		return errors.New("the daemon's command line cannot be read")
 	}
-	environ, err := words(pid, "environ")
-	if err != nil {
-		return err
-	}
-	a, err := g.options.Access(args[1:], environ)
+	a, err := g.options.Access(p.args[1:], p.environ)
 	if err != nil {
 		return err
 	}
@@ -72,15 +67,6 @@ func sameRoot(pid int) bool {
 	theirs, err := os.Stat(fmt.Sprintf("/proc/%d/root/", pid))
 	ours, failed := os.Stat("/")
 	return err == nil && failed == nil && os.SameFile(theirs, ours)
-}
-
-// words reads a file of a process, whose strings end with a zero byte.
-func words(pid int, file string) ([]string, error) {
-	text, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), file))
-	if err != nil || len(text) == 0 {
-		return nil, err
-	}
-	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00"), nil
 }
 
 // askAll asks all servers at once.

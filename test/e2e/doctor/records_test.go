@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -111,6 +112,15 @@ func TestAgainstTheNode(t *testing.T) {
 	healthy(t, h)
 	if out, _ := examine(t, h, "-v"); strings.Contains(out, "InternalIP") || strings.Contains(out, " store: ") {
 		t.Errorf("got\n%s", out)
+	}
+	bundle := filepath.Join(t.TempDir(), "bundle.tar.gz")
+	examine(t, h, "-bundle", bundle)
+	packed, err := exec.Command("tar", "-xzOf", bundle).CombinedOutput()
+	lab.Must(t, err)
+	for _, words := range []string{"--kube-subnet-mgr\n", `"Network": "10.244.0.0/16"`, `"backend": "vxlan"`} {
+		if !strings.Contains(string(packed), words) {
+			t.Errorf("the bundle lacks %q", words)
+		}
 	}
 	address("192.0.2.99")
 	says(t, h, 0, "Note: public-address: the public address is "+h.Addr(0).String()+", but the Node has the InternalIP 192.0.2.99\n")
