@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"encoding/json"
 	"net/netip"
 	"slices"
 	"strings"
@@ -172,25 +171,9 @@ func (p published) confirmed(public ipfam.Pair[netip.Addr], prev ipfam.Pair[neti
 // identity returns what in a backend's data belongs to one node alone: the MAC
 // of vxlan or the public key of wireguard.
 func identity(data string) string {
-	if mac, ok := usualMAC(data); ok || data == "" {
-		return mac
-	}
-	var id struct{ VtepMAC, PublicKey string }
-	if json.Unmarshal([]byte(data), &id) != nil {
+	if data == "" {
 		return ""
 	}
-	return strings.ToLower(id.VtepMAC) + id.PublicKey
-}
-
-// usualMAC reads the text that every node with vxlan writes, without a general
-// parser: at the start each record is compared with this node's.
-func usualMAC(data string) (string, bool) {
-	rest, ok := strings.CutPrefix(data, `{"VNI":`)
-	if !ok {
-		return "", false
-	}
-	vni, rest, _ := strings.Cut(rest, `,"VtepMAC":"`)
-	mac, ok := strings.CutSuffix(rest, `"}`)
-	number := vni != "" && vni[0] != '0' && strings.Trim(vni, "0123456789") == ""
-	return mac, ok && number && len(mac) == len("00:00:00:00:00:00") && strings.Trim(mac, "0123456789abcdef:") == ""
+	d, _ := subnet.ParseBackendData(data)
+	return strings.ToLower(d.VtepMAC) + d.PublicKey
 }

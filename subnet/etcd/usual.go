@@ -30,12 +30,12 @@ func decodeUsual(value []byte) (a subnet.Attrs, ok bool) {
 	rest, ok = bytes.CutPrefix(rest, []byte(`,"BackendData":`))
 	data, data6, dual := bytes.Cut(rest, []byte(`,"BackendV6Data":`))
 	a.Data[ipfam.V4] = string(data)
-	if _, usual := usualMAC(a.Data[ipfam.V4]); !ok || !usual {
+	if _, usual := subnet.ParseUsualData(a.Data[ipfam.V4]); !ok || !usual {
 		return a, false
 	}
 	if dual {
 		a.Data[ipfam.V6] = string(data6)
-		_, ok = usualMAC(a.Data[ipfam.V6])
+		_, ok = subnet.ParseUsualData(a.Data[ipfam.V6])
 	}
 	return a, ok
 }
