@@ -52,11 +52,28 @@ const (
 	Silent Verdict = "silent"
 )
 
+// Cause is what keeps a peer from being fine, as far as probes show it.
+type Cause string
+
+// The causes.
+const (
+	// NoAnswer: the peer does not answer, or never has.
+	NoAnswer Cause = "no-answer"
+	// WayThere: it does not answer, but its own probes arrive here.
+	WayThere Cause = "way-there"
+	// TooLarge: it answers, but not packets of the full size.
+	TooLarge Cause = "too-large"
+	// Local: packets do not leave this host.
+	Local Cause = "local"
+)
+
 // Probed is what probes of a peer have shown.
 type Probed struct {
 	Verdict Verdict `json:"verdict"`
-	// Why is one line for people; it is empty if the verdict is Fine.
-	Why string `json:"why,omitempty"`
+	// Why is one line for people, and Cause the same for programs; they are empty if
+	// nothing is wrong.
+	Why   string `json:"why,omitempty"`
+	Cause Cause  `json:"cause,omitempty"`
 	// At is when the peer was probed last, Answered when it has answered last.
 	At       time.Time  `json:"at"`
 	Answered *time.Time `json:"answered,omitempty"`

@@ -328,7 +328,7 @@ func (p *Prober) probedLocked(i int32) backend.Probed {
 		Largest:   int(c.largest),
 		WayBack:   c.wayBack(now),
 	}
-	out.Verdict, out.Why = p.core.verdictOf(i, now)
+	out.Verdict, out.Cause, out.Why = p.core.verdictOf(i, now)
 	if c.answered > 0 {
 		at := p.start.Add(c.answered)
 		out.Answered = &at

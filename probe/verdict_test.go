@@ -62,6 +62,9 @@ func TestVerdicts(t *testing.T) {
 				if got.Verdict != c.want || !strings.Contains(got.Why, c.why) || got.Largest != c.largest {
 					t.Errorf("got %+v, want %s because of %q, the largest %d", got, c.want, c.why, c.largest)
 				}
+				if (got.Why == "") != (got.Cause == "") {
+					t.Errorf("the cause %q and the text %q do not agree", got.Cause, got.Why)
+				}
 				if (c.why == "") && c.want == backend.Fine && got.Why != "" {
 					t.Errorf("a fine peer has %q", got.Why)
 				}

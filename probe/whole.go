@@ -161,35 +161,36 @@ func tooNarrow(p *peer, pr backend.Probe) string {
 	return text + fmt.Sprintf("set the MTU of the nodes' uplinks to %d", p.largest+pr.Overhead)
 }
 
-// verdictOf returns the verdict of a peer, and one line that explains it.
-func (c *core) verdictOf(i int32, now time.Duration) (backend.Verdict, string) {
+// verdictOf returns the verdict of a peer, its cause, and one line that explains it.
+func (c *core) verdictOf(i int32, now time.Duration) (backend.Verdict, backend.Cause, string) {
 	p, s := &c.peers[i], &c.status[i]
 	v := p.verdict
 	if v == silent && s.Probe.Device && c.neverAnswers() {
 		v = broken
 	}
-	return verdictNames[v], why(p, s, v, now)
+	cause, why := explain(p, s, v, now)
+	return verdictNames[v], cause, why
 }
 
-func why(p *peer, s *backend.PeerStatus, v verdict, now time.Duration) string {
+func explain(p *peer, s *backend.PeerStatus, v verdict, now time.Duration) (backend.Cause, string) {
 	switch {
 	case p.tooLong:
-		return fmt.Sprintf("packets of %d bytes do not leave this host (%v): a route or a device has a smaller MTU", s.Probe.MTU, p.local)
+		return backend.Local, fmt.Sprintf("packets of %d bytes do not leave this host (%v): a route or a device has a smaller MTU", s.Probe.MTU, p.local)
 	case p.local != nil:
-		return fmt.Sprintf("packets do not leave this host: %v", p.local)
+		return backend.Local, fmt.Sprintf("packets do not leave this host: %v", p.local)
 	case v == fine || v == unknown:
-		return ""
+		return "", ""
 	case v == brokenFull:
-		return tooNarrow(p, s.Probe)
+		return backend.TooLarge, tooNarrow(p, s.Probe)
 	case p.wayBack(now):
-		return "no answer, but its own probes arrive here: the way there is cut, the way back works"
+		return backend.WayThere, "no answer, but its own probes arrive here: the way there is cut, the way back works"
 	case v == broken:
-		return fmt.Sprintf("no answer: the way to %s or a firewall of a host drops the packets, the peer or its device is gone, or %s is not its address",
+		return backend.NoAnswer, fmt.Sprintf("no answer: the way to %s or a firewall of a host drops the packets, the peer or its device is gone, or %s is not its address",
 			s.Via, s.Via)
 	case !s.Probe.Device:
-		return "it has never answered: it has no pods yet, the way there is broken, or something drops echo requests"
+		return backend.NoAnswer, "it has never answered: it has no pods yet, the way there is broken, or something drops echo requests"
 	}
-	return "it has never answered: the way there is broken, or something drops echo requests"
+	return backend.NoAnswer, "it has never answered: the way there is broken, or something drops echo requests"
 }
 
 // recent is how long a peer's probe counts as a sign that the way back works.

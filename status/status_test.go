@@ -177,8 +177,22 @@ func TestTheWayToAPeer(t *testing.T) {
 		return func(_ *fakeKernel, r *Report) { r.Status.Peers[1].Probe = p }
 	}
 	explain("fine", "10.5.2.7", probed(&backend.Probed{Verdict: backend.Fine, RoundTrip: 0.0012}))
-	explain("silent", "10.5.2.7", probed(&backend.Probed{Verdict: backend.Silent, Why: "has never answered"}))
-	explain("broken", "10.5.2.7", probed(&backend.Probed{Verdict: backend.Broken, Why: "has not answered for 12s"}))
+	explain("silent", "10.5.2.7", probed(&backend.Probed{Verdict: backend.Silent, Why: "has never answered", Cause: backend.NoAnswer}))
+	explain("broken", "10.5.2.7", probed(&backend.Probed{Verdict: backend.Broken, Why: "no answer", Cause: backend.NoAnswer}))
+	explain("broken, others are not", "10.5.2.7", func(_ *fakeKernel, r *Report) {
+		r.Status.Peers[0].Probe = &backend.Probed{Verdict: backend.Fine}
+		r.Status.Peers[1].Probe = &backend.Probed{Verdict: backend.Broken, Why: "no answer", Cause: backend.NoAnswer}
+	})
+	explain("its probes arrive", "10.5.2.7", probed(&backend.Probed{Verdict: backend.Broken, Why: "no answer, but its own probes arrive here", Cause: backend.WayThere}))
+	explain("its probes arrive over udp", "10.5.2.7", func(k *fakeKernel, r *Report) {
+		k.route.Dev, k.route.Via = "flannel0", netip.Addr{}
+		r.Status.Peers[1].Probe = &backend.Probed{Verdict: backend.Broken, Why: "no answer, but its own probes arrive here", Cause: backend.WayThere}
+	})
+	explain("large packets are lost", "10.5.2.7", probed(&backend.Probed{
+		Verdict: backend.Broken, Why: "packets of 1450 bytes are lost; the largest that arrive have 1400 bytes: set Backend.MTU to 1450", Cause: backend.TooLarge,
+	}))
+	explain("large packets do not leave", "10.5.2.7", probed(&backend.Probed{Verdict: backend.Fine, Why: "packets of 1450 bytes do not leave this host", Cause: backend.Local}))
+	explain("nothing leaves", "10.5.2.7", probed(&backend.Probed{Verdict: backend.Broken, Why: "packets do not leave this host: operation not permitted", Cause: backend.Local}))
 	explain("another uplink", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.under = "wg0" })
 	golden.Equal(t, b.String(), "testdata/ways.txt")
 }

@@ -116,6 +116,8 @@ type steps struct {
 	report *Report
 	way    *Way
 	kernel Kernel
+	// port is the UDP port of the tunnel, 0 if it is not known.
+	port int
 }
 
 func (s *steps) add(name string, ok bool, command, format string, args ...any) {
@@ -199,6 +201,7 @@ func (s *steps) tunnel(route look.Route) {
 		s.add("device", true, "ip -s link show "+d.Name, "%s (MTU %d): flanneld itself sends the packets", d.Name, d.MTU)
 		return
 	}
+	s.port = d.VXLAN.Port
 	s.add("device", true, "ip -s -d link show "+d.Name, "%s, VNI %d, UDP port %d, MTU %d", d.Name, d.VXLAN.VNI, d.VXLAN.Port, d.MTU)
 	if !route.Via.IsValid() { // on demand, and not in use
 		s.add("neighbor", true, "ip neigh show dev "+d.Name, "none yet: the first packet makes flanneld put the entries")
@@ -275,13 +278,18 @@ func (s *steps) answer() {
 	if p == nil {
 		return
 	}
-	switch p.Verdict {
-	case backend.Fine:
+	text := p.Why
+	ends, command := Remedy(s.report.Status, *s.way.Peer, s.port)
+	if ends != "" {
+		text += "; " + ends
+	}
+	switch {
+	case p.Verdict == backend.Fine && p.Why == "":
 		s.add("answer", true, "", "%s answers after %.1f ms, even to packets of the full size", cmp.Or(s.way.Peer.Name, "the peer"), p.RoundTrip*1000)
-	case backend.Broken:
-		s.add("answer", false, "", "%s", p.Why)
+	case p.Verdict == backend.Broken:
+		s.add("answer", false, command, "%s", text)
 	default:
-		s.way.Steps = append(s.way.Steps, Step{Name: "answer", OK: true, Unsure: true, Text: p.Why})
+		s.way.Steps = append(s.way.Steps, Step{Name: "answer", OK: true, Unsure: true, Text: text})
 	}
 }
 

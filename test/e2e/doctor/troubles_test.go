@@ -251,7 +251,7 @@ func (b tunnel) troubles(f ipfam.Family) []trouble {
 	}
 	mends := "nft delete table " + strings.Fields(tableOf[f])[0] + " cut"
 	port := fmt.Sprintf("udp dport %d", b.port)
-	const look = "Run: iptables -S INPUT; nft list ruleset"
+	const look = "Run: flanneld doctor, on "
 	accept := fmt.Sprintf("must accept UDP port %d from ", b.port)
 	list := []trouble{
 		{
