@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"slices"
@@ -78,7 +79,7 @@ func Ask(ctx context.Context, o Options) (*Report, error) {
 	err := r.askDaemon(ctx, o)
 	if err != nil {
 		r = NewReport(o.Backends)
-		r.From, r.Asked = FromKernel, o.asked()
+		r.From, r.Asked, r.NoAnswer = FromKernel, o.asked(), noAnswer(err, o.asked())
 		r.readSubnetFile(o.SubnetFile)
 	}
 	if kernelErr := r.readKernel(); kernelErr != nil {
@@ -216,6 +217,19 @@ func (r *Report) peersOf(routes []look.Route, links look.Links) []network.Peer {
 		out = append(out, p)
 	}
 	return out
+}
+
+// noAnswer says for people why a daemon has not answered, if one runs.
+func noAnswer(err error, asked string) string {
+	switch {
+	case NoDaemon(err):
+		return "none answers on " + asked
+	case errors.Is(err, fs.ErrPermission):
+		return "not asked, because this user may not connect to " + asked + ": run this as root"
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Sprintf("no answer on %s within %s", asked, patience)
+	}
+	return err.Error()
 }
 
 // NoDaemon reports whether an error of Ask means that none runs.

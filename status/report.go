@@ -27,8 +27,10 @@ const (
 type Report struct {
 	Schema int    `json:"schema"`
 	From   Source `json:"from"`
-	// Asked is the socket or the health port.
-	Asked string `json:"asked"`
+	// Asked is the socket or the health port, and NoAnswer why nothing came from
+	// there; it is empty if something did.
+	Asked    string `json:"asked"`
+	NoAnswer string `json:"noAnswer,omitempty"`
 	// Ready is the first line of /readyz, Problems are the others. Without a daemon
 	// Problems are what could not be found out.
 	Ready    bool     `json:"ready"`

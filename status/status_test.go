@@ -1,9 +1,12 @@
 package status
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"flannel/backend"
 	"flannel/backend/udp"
 	"flannel/backend/vxlan"
+	"flannel/internal/socket"
 	"flannel/internal/testkit/golden"
 	"flannel/kernel"
 	"flannel/kernel/look"
@@ -61,7 +65,7 @@ func TestText(t *testing.T) {
 		Schema: Schema, From: FromDaemon, Asked: "/run/flannel/subnet.sock",
 		Problems: []string{"waiting for: a pod CIDR of Node node-1", "rules: not written yet", "lease: waiting for a subnet"},
 	}
-	away := &Report{Schema: Schema, From: FromKernel, Asked: "/run/flannel/subnet.sock", Status: &network.Status{
+	away := &Report{Schema: Schema, From: FromKernel, Asked: "/run/flannel/subnet.sock", NoAnswer: noAnswer(socket.ErrNoDaemon, "/run/flannel/subnet.sock"), Status: &network.Status{
 		Network: prefixes("10.5.0.0/16"), Lease: network.LeaseStatus{Subnet: prefixes("10.5.1.0/24")},
 	}, backends: running().backends}
 	away.Status.Peers = away.peersOf([]look.Route{
@@ -204,6 +208,45 @@ func TestNobodyIsCalledLikeThat(t *testing.T) {
 	empty := &Report{Problems: []string{"lease: waiting"}}
 	if _, err := empty.Find("node-9"); err == nil || !strings.Contains(err.Error(), "lease: waiting") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestADaemonThatCannotBeAsked may run: that none answers would be wrong.
+func TestADaemonThatCannotBeAsked(t *testing.T) {
+	for want, err := range map[string]error{
+		"none answers on S": fmt.Errorf("%w on S", socket.ErrNoDaemon),
+		"not asked, because this user may not connect to S: run this as root": fmt.Errorf("ask S for /readyz: %w", errors.Join(unix.EACCES, nil)),
+		"no answer on S within 5s":            context.DeadlineExceeded,
+		"S answers /status with 500: no room": errors.New("S answers /status with 500: no room"),
+	} {
+		if got := noAnswer(err, "S"); got != want {
+			t.Errorf("%v: got %q, want %q", err, got, want)
+		}
+	}
+}
+
+// TestASocketOfRoot is one that this user may not connect to.
+func TestASocketOfRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs to be root, to become somebody else")
+	}
+	file := t.TempDir() + "/subnet.env"
+	listener, err := socket.Listen(t.Context(), socket.Path(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	done := make(chan *Report)
+	go func() {
+		runtime.LockOSThread() // and not unlocked: the thread ends with what it has become
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 65534, 65534, 65534); errno != 0 {
+			t.Error(errno)
+		}
+		r, _ := Ask(t.Context(), Options{SubnetFile: file})
+		done <- r
+	}()
+	if r := <-done; !strings.Contains(r.daemon(), "may not connect") || r.From != FromKernel {
+		t.Errorf("got %q", r.daemon())
 	}
 }
 

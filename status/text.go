@@ -170,7 +170,7 @@ func (r *Report) Node(now time.Time) []Line {
 func (r *Report) daemon() string {
 	switch {
 	case r.From == FromKernel:
-		return "none answers on " + r.Asked + "; this is what the kernel and subnet.env show"
+		return r.NoAnswer + "; this is what the kernel and subnet.env show"
 	case r.Ready && len(r.Problems) == 0:
 		return "ready"
 	case r.Ready:
