@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"flannel/backend"
+	"flannel/internal/health"
 	"flannel/internal/ipfam"
 	"flannel/internal/logonce"
 	"flannel/internal/loop"
@@ -37,6 +38,8 @@ type Options struct {
 	// none of them, whenever it changes; it is empty if nothing is. It must not
 	// block.
 	Report func(problem string)
+	// Loop is told what Run does; it may be nil.
+	Loop *health.Loop
 
 	open func(context.Context, ipfam.Family, uint16) (socket, error) // nil means open
 }
@@ -132,7 +135,9 @@ func (p *Prober) probe(ctx context.Context, works func()) error {
 			}
 		}()
 		for {
+			p.options.Loop.Works()
 			wait, err := p.step(ctx, group, &sockets)
+			p.options.Loop.Waits()
 			if err != nil {
 				return err
 			}

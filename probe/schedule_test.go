@@ -322,3 +322,30 @@ func TestWithoutTheRightToProbeThatIsLoggedOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestAProberThatHangs shows in /healthz; one that waits for answers does not.
+func TestAProberThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, peersOf(3, vxlan))
+		w.wait(time.Hour)
+		w.setAnswers(nothing)
+		w.wait(time.Hour)
+		if got := w.health.Hanging(); len(got) > 0 {
+			t.Errorf("got %q of a prober that waits", got)
+		}
+		release := make(chan struct{})
+		w.setAnswers(func(netip.Addr, int) (bool, error) {
+			<-release
+			return true, nil
+		})
+		w.wait(6 * time.Minute)
+		if got := w.health.Hanging(); len(got) != 1 || !strings.HasPrefix(got[0], "probes: ") {
+			t.Errorf("got %q, want the loop of probes", got)
+		}
+		close(release)
+		w.wait(time.Minute)
+		if got := w.health.Hanging(); len(got) > 0 {
+			t.Errorf("got %q of a prober that goes on", got)
+		}
+	})
+}

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"flannel/backend"
+	"flannel/internal/health"
 	"flannel/internal/ipfam"
 )
 
@@ -51,13 +52,14 @@ type world struct {
 	verdicts map[string]int
 	unable   error
 	deaf     bool
+	health   *health.Registry
 }
 
 // newWorld runs a Prober until the test ends. It is called inside a bubble.
 func newWorld(t *testing.T, peers []backend.PeerStatus) *world {
-	w := &world{start: time.Now(), arrived: make(chan message, 1000), verdicts: map[string]int{}}
+	w := &world{start: time.Now(), arrived: make(chan message, 1000), verdicts: map[string]int{}, health: health.New(nil)}
 	w.prober = New(Options{
-		Log: slog.New(slog.NewTextHandler(&w.log, nil)), Metrics: w,
+		Log: slog.New(slog.NewTextHandler(&w.log, nil)), Metrics: w, Loop: w.health.AddLoop("probes"),
 		Report: func(problem string) { w.reports = append(w.reports, problem) },
 		open: func(context.Context, ipfam.Family, uint16) (socket, error) {
 			w.mu.Lock()

@@ -135,6 +135,9 @@ func (o Options) Probe(ctx context.Context, w *Way) error {
 	for _, a := range answers.Peers {
 		if a.Subnet.String() == w.Peer.Subnet {
 			w.Peer.Probe = a.Probe
+			if a.NotProbed {
+				return errors.New("the daemon is busy with probes of others; ask again")
+			}
 		}
 	}
 	return nil

@@ -79,7 +79,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 	d.storeReachable(nil) // until a request fails
 	d.rules = d.health.Require("rules", "not written yet")
 	d.dropped = d.health.Note("forwarding", "PacketsDropped")
-	d.settings = newSettings(log, d.health.Note("settings", "HostSettings"))
+	d.settings = newSettings(log, d.health)
 	manager, err := d.newManager(getenv)
 	if err != nil {
 		return nil, err
@@ -106,7 +106,7 @@ func newDaemon(o *options, log *slog.Logger, getenv func(string) string) (*daemo
 		SubnetFileWritten: d.cniConfInstaller(),
 	}
 	if o.probe {
-		d.prober = probe.New(probe.Options{Log: log, Metrics: d.metrics, Report: d.health.Note("overlay", "OverlayBroken").Fail})
+		d.prober = probe.New(probe.Options{Log: log, Metrics: d.metrics, Report: d.health.Note("overlay", "OverlayBroken").Fail, Loop: d.health.AddLoop("probes")})
 		options.Passed, options.Probed = d.prober.SetPeers, d.prober.Probed
 		d.background = append(d.background, d.prober.Run)
 	}

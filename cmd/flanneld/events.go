@@ -37,10 +37,15 @@ type posted struct {
 // run blocks until ctx ends.
 func (e *events) run(ctx context.Context) error {
 	e.posted = map[string]posted{}
+	loop := e.health.AddLoop("events")
 	for {
+		loop.Works()
 		due, waiting := e.due(time.Now())
 		for _, n := range due {
-			if err := e.post(ctx, n.Reason, n.Problem); err != nil && ctx.Err() == nil {
+			loop.Waits()
+			err := e.post(ctx, n.Reason, n.Problem)
+			loop.Works()
+			if err != nil && ctx.Err() == nil {
 				e.log.Debug("event not posted", "reason", n.Reason, "err", err)
 			}
 			e.posted[n.Name] = posted{n.Problem, time.Now()}
@@ -48,6 +53,7 @@ func (e *events) run(ctx context.Context) error {
 		if len(due) > 0 {
 			continue // posting takes time
 		}
+		loop.Waits()
 		var later <-chan time.Time
 		if waiting > 0 {
 			later = time.After(waiting)

@@ -78,3 +78,48 @@ func TestNotesArePostedAsEvents(t *testing.T) {
 		<-done
 	})
 }
+
+// stuck is a log that does not take a line before it is closed.
+type stuck chan struct{}
+
+func (s stuck) Write(p []byte) (int, error) {
+	<-s
+	return len(p), nil
+}
+
+// TestASenderOfEventsThatHangs shows in /healthz, and one that waits for the API does
+// not.
+func TestASenderOfEventsThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		changed := loop.NewSignal()
+		registry := health.New(changed.Send)
+		note := registry.Note("forwarding", "ForwardingBlocked")
+		log, answer := make(stuck), make(chan struct{})
+		e := &events{
+			log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), health: registry, changed: changed,
+			post: func(context.Context, string, string) error {
+				<-answer
+				return errors.New("refused")
+			},
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- e.run(ctx) }()
+		hanging := func(when string, want int) {
+			t.Helper()
+			time.Sleep(time.Hour)
+			if got := registry.Hanging(); len(got) != want {
+				t.Errorf("%s: got %q, want %d loops", when, got, want)
+			}
+		}
+		hanging("at rest", 0)
+		note.Fail("drops")
+		hanging("while the API does not answer", 0)
+		close(answer)
+		hanging("while the log takes nothing", 1)
+		close(log)
+		hanging("later", 0)
+		cancel()
+		<-done
+	})
+}

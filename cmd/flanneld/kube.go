@@ -42,6 +42,7 @@ func (d *daemon) newKubeManager(getenv func(string) string) (subnet.Manager, err
 		Reachable:             d.storeReachable,
 		Waiting:               d.waiting.Set,
 		Conflict:              d.recordConflict,
+		AddLoop:               d.health.AddLoop,
 	})
 	if err != nil {
 		return nil, err

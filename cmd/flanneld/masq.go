@@ -33,6 +33,7 @@ func (d *daemon) newFilter(env network.FilterEnv) network.Filter {
 		ExcludeNodes: env.Config.ExcludeNodes,
 		Checked:      func(err error) { d.set(d.rules, "rules", err) },
 		Dropped:      func(lines []string) { d.dropped.Fail(strings.Join(lines, "; ")) },
+		Loop:         d.health.AddLoop("rules"),
 		Wrote: func(t ipmasq.Table, put, deleted, drift int) {
 			d.metrics.Table(string(t), put, deleted, drift)
 		},

@@ -21,6 +21,7 @@ const settingsEvery = 10 * time.Second
 type settings struct {
 	log   *slog.Logger
 	check *health.Check
+	loop  *health.Loop
 	root  string
 	// env has what the settings are about once it is known.
 	env chan network.FilterEnv
@@ -28,8 +29,11 @@ type settings struct {
 	wrong map[sysctl.Problem]bool
 }
 
-func newSettings(log *slog.Logger, check *health.Check) *settings {
-	return &settings{log: log, check: check, root: sysctl.Root, env: make(chan network.FilterEnv, 1)}
+func newSettings(log *slog.Logger, r *health.Registry) *settings {
+	return &settings{
+		log: log, check: r.Note("settings", "HostSettings"), loop: r.AddLoop("settings"),
+		root: sysctl.Root, env: make(chan network.FilterEnv, 1),
+	}
 }
 
 // start lets run begin. It is called once.
@@ -44,7 +48,9 @@ func (s *settings) run(ctx context.Context) error {
 	case env = <-s.env:
 	}
 	for {
+		s.loop.Works()
 		s.report(sysctl.Check(s.root, env.Config.Enabled(), env.Uplink()))
+		s.loop.Waits()
 		if err := loop.Wait(ctx, settingsEvery); err != nil {
 			return err
 		}

@@ -35,7 +35,7 @@ func TestSettingsAreANoteAsLongAsTheyAreWrong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := health.New(nil)
 		var log bytes.Buffer
-		s := newSettings(slog.New(slog.NewTextHandler(&log, nil)), registry.Note("settings", "HostSettings"))
+		s := newSettings(slog.New(slog.NewTextHandler(&log, nil)), registry)
 		s.root = root
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -61,5 +61,36 @@ func TestSettingsAreANoteAsLongAsTheyAreWrong(t *testing.T) {
 		if text := log.String(); strings.Count(text, "level=WARN") != 1 || strings.Count(text, "settings of this host are as pods need them") != 1 {
 			t.Errorf("log\n%s", text)
 		}
+	})
+}
+
+func TestALookAtSettingsThatHangs(t *testing.T) {
+	config, err := subnet.ParseConfig([]byte(`{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}`), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		registry := health.New(nil)
+		s := newSettings(slog.New(slog.DiscardHandler), registry)
+		s.root = t.TempDir()
+		ctx, cancel := context.WithCancel(t.Context())
+		done, uplink := make(chan error, 1), make(chan string)
+		go func() { done <- s.run(ctx) }()
+		time.Sleep(time.Hour)
+		if got := registry.Hanging(); len(got) > 0 {
+			t.Errorf("before anything is known: %q", got)
+		}
+		s.start(network.FilterEnv{Config: config, Uplink: func() string { return <-uplink }})
+		time.Sleep(6 * time.Minute)
+		if got := registry.Hanging(); len(got) != 1 {
+			t.Errorf("got %q, want the loop of settings", got)
+		}
+		close(uplink)
+		synctest.Wait()
+		if got := registry.Hanging(); len(got) > 0 {
+			t.Errorf("after the look: %q", got)
+		}
+		cancel()
+		<-done
 	})
 }

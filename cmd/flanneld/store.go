@@ -30,6 +30,7 @@ func (d *daemon) newManager(getenv func(string) string) (subnet.Manager, error) 
 		Check:       checkConfig,
 		Waiting:     d.waiting.Set,
 		Conflict:    d.recordConflict,
+		Watching:    d.health.AddLoop("watch"),
 		Reachable: func(err error) {
 			if err != nil {
 				err = fmt.Errorf("cannot be reached: %w", err)

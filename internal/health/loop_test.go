@@ -28,3 +28,23 @@ func TestALoopThatHangs(t *testing.T) {
 		fine()
 	})
 }
+
+func TestWaitingForACommandIsNoHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := New(nil)
+		rules := r.AddLoop("rules")
+		ctx := WithLoop(t.Context(), rules)
+		rules.Works()
+		back := Outside(ctx)
+		time.Sleep(time.Hour)
+		if got := r.Hanging(); got != nil {
+			t.Errorf("while a command runs: %q", got)
+		}
+		back()
+		time.Sleep(hangsAfter + time.Second)
+		if got := r.Hanging(); len(got) != 1 {
+			t.Errorf("after the command: %q", got)
+		}
+		Outside(t.Context())() // nobody watches
+	})
+}

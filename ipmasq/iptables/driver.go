@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"flannel/internal/firewall"
+	"flannel/internal/health"
 	"flannel/internal/ipfam"
 	"flannel/ipmasq"
 )
@@ -130,6 +131,7 @@ func (d *Driver) now() (uint32, bool) {
 }
 
 func (d *Driver) applyTable(ctx context.Context, t *tool, ch chain, c ipmasq.Config, changes ipmasq.Changes) error {
+	defer health.Outside(ctx)() // for the programs
 	c.RandomFully = c.RandomFully && t.randomFully()
 	want := c.Rules(t.family, ch.Table)
 	if len(want) == 0 && t.mode == Legacy && !firewall.LegacyInUse(t.family, string(ch.Table)) {

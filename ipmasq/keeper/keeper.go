@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"flannel/internal/health"
 	"flannel/internal/ipfam"
 	"flannel/internal/logonce"
 	"flannel/internal/loop"
@@ -82,6 +83,9 @@ type Options struct {
 	// Wrote is called with what was written to a table; drift is how much of it
 	// somebody else had changed.
 	Wrote func(table ipmasq.Table, put, deleted, drift int)
+	// Loop is told what Run does; it may be nil. The driver notes where it waits for
+	// commands.
+	Loop *health.Loop
 }
 
 // blockedEvery bounds how often the rules of others are read.

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"flannel/internal/health"
 	"flannel/internal/ipfam"
 	"flannel/ipmasq"
 )
@@ -281,4 +282,53 @@ func TestWhatIsMissingOfOursIsNoDropOfOthers(t *testing.T) {
 			t.Errorf("holds %v, log\n%s", f.held, text)
 		}
 	})
+}
+
+// driver is one that a test holds up.
+type driver func(context.Context) error
+
+func (d driver) Apply(ctx context.Context, _ ipmasq.Config) (ipmasq.Changes, error) {
+	return nil, d(ctx)
+}
+
+// TestAPassThatHangs shows in /healthz, and a command that does not.
+func TestAPassThatHangs(t *testing.T) {
+	for name, c := range map[string]struct {
+		outside bool
+		want    int
+	}{"the driver hangs": {false, 1}, "a command hangs": {true, 0}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				registry := health.New(nil)
+				hang := driver(func(ctx context.Context) error {
+					if c.outside {
+						defer health.Outside(ctx)()
+					}
+					<-ctx.Done()
+					return ctx.Err()
+				})
+				k := New(Options{
+					Log: slog.New(slog.DiscardHandler), Checked: func(error) {}, Loop: registry.AddLoop("rules"),
+					Choose: func(context.Context) (Mode, error) { return Mode{Driver: hang, Resync: time.Minute}, nil },
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- k.Run(ctx) }()
+				time.Sleep(time.Hour)
+				if got := registry.Hanging(); len(got) > 0 {
+					t.Errorf("without a pass: %q", got)
+				}
+				k.SetSubnet(subnet)
+				time.Sleep(6 * time.Minute)
+				if got := registry.Hanging(); len(got) != c.want {
+					t.Errorf("got %q, want %d loops", got, c.want)
+				}
+				cancel()
+				<-done
+				if got := registry.Hanging(); len(got) > 0 {
+					t.Errorf("after the pass: %q", got)
+				}
+			})
+		})
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"flannel/internal/health"
 	"flannel/internal/loop"
 	"flannel/ipmasq"
 )
@@ -26,6 +27,7 @@ type passState struct {
 
 func (k *Keeper) loop(ctx context.Context, mode Mode) error {
 	p := &passState{keeper: k, mode: mode}
+	ctx = health.WithLoop(ctx, k.Loop)
 	resync := time.NewTicker(mode.Resync)
 	defer resync.Stop()
 	var pace loop.Loop
@@ -55,6 +57,8 @@ func (k *Keeper) loop(ctx context.Context, mode Mode) error {
 // pass makes the kernel hold the rules, and then looks at those of others: what
 // is missing of our rules is no drop of others.
 func (p *passState) pass(ctx context.Context) error {
+	p.keeper.Loop.Works()
+	defer p.keeper.Loop.Waits()
 	c, ok := p.keeper.config()
 	if !ok {
 		return nil

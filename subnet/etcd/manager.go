@@ -16,6 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/semaphore"
 
+	"flannel/internal/health"
 	"flannel/internal/ipfam"
 	"flannel/internal/logonce"
 	"flannel/internal/loop"
@@ -59,6 +60,8 @@ type Options struct {
 	// record again and again, and with nil when that has ended. It must not
 	// block. It may be nil.
 	Conflict func(err error)
+	// Watching is told what Watch does; it may be nil.
+	Watching *health.Loop
 }
 
 // leaseTTL is how long a lease outlives its node.

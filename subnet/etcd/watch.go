@@ -66,6 +66,8 @@ type watcher struct {
 
 // take makes s the set, and passes it on if it differs.
 func (w *watcher) take(s *snapshot) {
+	w.m.o.Watching.Works()
+	defer w.m.o.Watching.Waits()
 	w.now = s
 	if s == nil {
 		return
@@ -184,6 +186,8 @@ func waiting(responses <-chan *pb.WatchResponse) []*pb.WatchResponse {
 
 // apply makes the next set out of the present one and events.
 func (w *watcher) apply(responses []*pb.WatchResponse) {
+	w.m.o.Watching.Works()
+	defer w.m.o.Watching.Waits()
 	next := &snapshot{records: slices.Clone(w.now.records), rev: w.now.rev, read: time.Now()}
 	changed := false
 	for _, resp := range responses {

@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+
+	"flannel/internal/health"
 )
 
 // errRestored means that the store of the API server has an earlier state, as
@@ -37,11 +39,12 @@ type follower interface {
 // count again from there, and a watch from a later one hears nothing until they
 // have caught up.
 func (m *Manager) follow(ctx context.Context, condition, selector string, f follower) error {
+	store := reflectorStore{f, m.o.AddLoop("watch of " + condition)}
 	for ctx.Err() == nil {
 		attempt, restart := context.WithCancelCause(ctx)
 		// What the apiBreaker and try do not wait out is transient, such as a
 		// resource version that is too old: the reflector handles it.
-		reflector := cache.NewReflectorWithOptions(m.source(condition, selector, restart), &Node{}, reflectorStore{f}, cache.ReflectorOptions{
+		reflector := cache.NewReflectorWithOptions(m.source(condition, selector, restart), &Node{}, store, cache.ReflectorOptions{
 			Name: condition, TypeDescription: "Node",
 			Backoff: &wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.5, Steps: math.MaxInt32, Cap: 20 * time.Second},
 		})
@@ -107,24 +110,29 @@ func (m *Manager) isRestored(ctx context.Context, condition string, o metav1.Lis
 }
 
 // reflectorStore hands on what a reflector finds.
-type reflectorStore struct{ follower }
+type reflectorStore struct {
+	follower
+	loop *health.Loop
+}
 
 var _ cache.ResourceVersionUpdater = reflectorStore{}
 
 // Add implements cache.ReflectorStore.
-func (s reflectorStore) Add(obj any) error { return withNode(obj, s.put) }
+func (s reflectorStore) Add(obj any) error { return s.withNode(obj, s.put) }
 
 // Update implements cache.ReflectorStore.
-func (s reflectorStore) Update(obj any) error { return withNode(obj, s.put) }
+func (s reflectorStore) Update(obj any) error { return s.withNode(obj, s.put) }
 
 // Delete implements cache.ReflectorStore.
-func (s reflectorStore) Delete(obj any) error { return withNode(obj, s.remove) }
+func (s reflectorStore) Delete(obj any) error { return s.withNode(obj, s.remove) }
 
 // Replace implements cache.ReflectorStore.
 func (s reflectorStore) Replace(list []any, version string) error {
+	s.loop.Works()
+	defer s.loop.Waits()
 	nodes := make([]*Node, 0, len(list))
 	for _, obj := range list {
-		if err := withNode(obj, func(n *Node) { nodes = append(nodes, n) }); err != nil {
+		if err := asNode(obj, func(n *Node) { nodes = append(nodes, n) }); err != nil {
 			return err
 		}
 	}
@@ -136,9 +144,19 @@ func (s reflectorStore) Replace(list []any, version string) error {
 func (s reflectorStore) Resync() error { return nil }
 
 // UpdateResourceVersion implements cache.ResourceVersionUpdater.
-func (s reflectorStore) UpdateResourceVersion(version string) { s.advance(version) }
+func (s reflectorStore) UpdateResourceVersion(version string) {
+	s.loop.Works()
+	defer s.loop.Waits()
+	s.advance(version)
+}
 
-func withNode(obj any, do func(*Node)) error {
+func (s reflectorStore) withNode(obj any, do func(*Node)) error {
+	s.loop.Works()
+	defer s.loop.Waits()
+	return asNode(obj, do)
+}
+
+func asNode(obj any, do func(*Node)) error {
 	n, ok := obj.(*Node)
 	if !ok {
 		return fmt.Errorf("%T instead of a Node", obj)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
+	"flannel/internal/health"
 	"flannel/internal/ipfam"
 	"flannel/internal/logonce"
 	"flannel/subnet"
@@ -53,6 +54,9 @@ type Options struct {
 	// annotations again and again, and with nil when that has ended. It must
 	// not block and may be nil.
 	Conflict func(error)
+	// AddLoop returns what a loop of this name is told of what it does; it may be nil,
+	// and return nil.
+	AddLoop func(name string) *health.Loop
 	// Grace is how long a peer is kept whose annotations are gone; five
 	// minutes when zero.
 	Grace time.Duration
@@ -105,6 +109,9 @@ func New(o Options) (*Manager, error) {
 	}
 	if o.Grace == 0 {
 		o.Grace = defaultGrace
+	}
+	if o.AddLoop == nil {
+		o.AddLoop = func(string) *health.Loop { return nil }
 	}
 	for _, f := range []*func(error){&o.Waiting, &o.Reachable, &o.Conflict} {
 		if *f == nil {

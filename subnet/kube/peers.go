@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"flannel/internal/health"
 	"flannel/internal/ipfam"
 	"flannel/internal/loop"
 	"flannel/subnet"
@@ -16,6 +17,7 @@ import (
 // Watch implements subnet.Manager.
 func (m *Manager) Watch(ctx context.Context, set func(subnet.Snapshot)) error {
 	p := newPeers(m.keys, m.families(), m.o.Grace)
+	p.loop = m.o.AddLoop("leases")
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.follow(ctx, condPeers, "", p) })
 	group.Go(func() error { return p.notify(ctx, set) })
@@ -28,6 +30,8 @@ type peers struct {
 	families ipfam.Pair[bool]
 	grace    time.Duration
 	changed  loop.Signal
+	// loop is told what notify does.
+	loop *health.Loop
 
 	mu sync.Mutex
 	// known is false until the first complete list.
@@ -155,6 +159,7 @@ func (p *peers) notify(ctx context.Context, set func(subnet.Snapshot)) error {
 		case <-p.changed:
 		case <-timer.C:
 		}
+		p.loop.Works()
 		leases, epoch, end, known := p.snapshot(time.Now())
 		if !end.IsZero() {
 			timer.Reset(time.Until(end))
@@ -163,6 +168,7 @@ func (p *peers) notify(ctx context.Context, set func(subnet.Snapshot)) error {
 			last, notified = leases, true
 			set(subnet.Snapshot{Leases: leases, Epoch: epoch})
 		}
+		p.loop.Waits()
 	}
 }
 

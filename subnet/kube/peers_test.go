@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"flannel/internal/health"
 	"flannel/internal/ipfam"
 	"flannel/subnet"
 )
@@ -275,4 +277,46 @@ func TestARestoredStoreIsAnotherOne(t *testing.T) {
 	if p.replace(nil, "25"); p.epoch != 2 {
 		t.Errorf("epoch %d", p.epoch)
 	}
+}
+
+// following is what a reflector calls, held up by a test.
+type following struct {
+	*peers
+	until chan struct{}
+}
+
+func (f following) put(*Node) { <-f.until }
+
+// TestAWatchThatHangs shows in /healthz; one that waits for the API server does not.
+func TestAWatchThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := health.New(nil)
+		until := make(chan struct{})
+		p := newPeers(keysOf(t), both, time.Minute)
+		p.loop = registry.AddLoop("leases")
+		store := reflectorStore{following{p, until}, registry.AddLoop("watch of Nodes")}
+		ctx, cancel := context.WithCancel(t.Context())
+		var group sync.WaitGroup
+		group.Go(func() { _ = p.notify(ctx, func(subnet.Snapshot) { <-until }) })
+		time.Sleep(time.Hour)
+		if got := registry.Hanging(); len(got) > 0 {
+			t.Errorf("at rest: %q", got)
+		}
+		n := nodeOf(t, attrs4(), "10.244.3.0/24")
+		if err := store.Replace([]any{n}, "1"); err != nil {
+			t.Error(err)
+		}
+		group.Go(func() { _ = store.Add(n) })
+		time.Sleep(6 * time.Minute)
+		if got := registry.Hanging(); len(got) != 2 {
+			t.Errorf("got %q, want both loops", got)
+		}
+		close(until)
+		synctest.Wait()
+		if got := registry.Hanging(); len(got) > 0 {
+			t.Errorf("later: %q", got)
+		}
+		cancel()
+		group.Wait()
+	})
 }
