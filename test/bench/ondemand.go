@@ -73,6 +73,9 @@ func (c *crowd) onDemandJoin(ctx context.Context, rounds int) ([]row, error) {
 			return nil, fmt.Errorf("%w\n%s", err, c.host.Flanneld().Tail(5))
 		}
 		join := time.Since(start)
+		if err := c.passLogged(ctx); err != nil {
+			return nil, err
+		}
 		began, err := timeOf(c.host.Log(), "lease acquired")
 		if err != nil {
 			return nil, err
@@ -90,6 +93,15 @@ func (c *crowd) onDemandJoin(ctx context.Context, rounds int) ([]row, error) {
 		memory.Samples = append(memory.Samples, float64(peak)/1e6)
 	}
 	return []row{took, peers, memory}, nil
+}
+
+// passLogged waits until the daemon, which is ready, has also logged its first
+// pass: these lines do not belong to what is measured next.
+func (c *crowd) passLogged(ctx context.Context) error {
+	return until(ctx, "the first pass in the log", 10*time.Millisecond, func() (bool, error) {
+		log := c.host.Log()
+		return strings.LastIndex(log, `msg="kernel updated"`) > strings.LastIndex(log, `msg="lease acquired"`), nil
+	})
 }
 
 // timeOf returns when a message was logged for the last time.
