@@ -10,6 +10,9 @@ import (
 // sizes are the networks whose figures make a curve, smallest first.
 var sizes = []int{100, 1_000, 5_000, 20_000, 50_000}
 
+// lostDeviceSize is the network in which the device is lost, too.
+const lostDeviceSize = 20_000
+
 // joinLimits are those of a join of so many peers, in seconds.
 var joinLimits = map[int]float64{20_000: 1, 50_000: 3}
 
@@ -51,5 +54,10 @@ func (b *bench) oneSize(ctx context.Context, c *crowd, size int) ([]row, error) 
 		joins.join.took.Limit = atMost(limit)
 	}
 	further, err := c.further(ctx, size, b.roundsOr(20))
-	return append(joins.all(), further...), err
+	rows := append(joins.all(), further...)
+	if err != nil || size != lostDeviceSize {
+		return rows, err
+	}
+	lost, err := c.lostDevice(ctx, size, b.roundsOr(3))
+	return append(rows, lost...), err
 }
