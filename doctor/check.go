@@ -47,6 +47,7 @@ func Checks() []Check {
 		peerRecords,
 		cniConf,
 		podBridge,
+		pods,
 		addresses,
 		settings,
 		filter,

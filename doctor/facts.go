@@ -39,6 +39,8 @@ type Facts struct {
 	KubeProxy bool
 	// Drops are the rules of the packet filter that may drop one of Packets.
 	Drops []Drop
+	// Pods are those whose namespaces could be entered.
+	Pods []Pod
 	// CNIConfs are the names of the network configurations in CNIConfDir, in the
 	// order in which runtimes take them.
 	CNIConfDir string

@@ -24,7 +24,7 @@ flanneld doctor --preflight -config net-conf.json                             # 
    Run: ip route del 10.244.3.0/24 via 192.0.2.1 dev eth0 proto static
    See: flanneld doctor -explain routes
 
-node-a: 1 finding in 14 checks
+node-a: 1 finding in 15 checks
 ` + "```" + `
 
 | flag | |

@@ -98,6 +98,9 @@ func (x peerIndex) of(a netip.Addr) (peer, bool) {
 	return peer{}, false
 }
 
+// firstPod is the first address that a pod can have.
+func (p peer) firstPod() netip.Addr { return p.subnet.Addr().Next().Next() }
+
 // String names the peer for people.
 func (p peer) String() string {
 	switch {
@@ -115,8 +118,7 @@ func (f *Facts) Destinations() []netip.Addr {
 	var out []netip.Addr
 	peers := f.peers()
 	for _, p := range peers {
-		// The first address that a pod can have.
-		out = append(out, p.subnet.Addr().Next().Next())
+		out = append(out, p.firstPod())
 	}
 	for _, r := range f.Routes {
 		inside := func(p peer) bool { return p.subnet.Bits() < r.Dst.Bits() && p.subnet.Contains(r.Dst.Addr()) }

@@ -32,6 +32,8 @@ type Options struct {
 	CNIConfDir string
 	// Reservations is the folder in which host-local keeps a folder per network.
 	Reservations string
+	// Namespaces are patterns of files that are network namespaces of pods.
+	Namespaces []string
 	// Logs is where the kubelet links the logs of containers.
 	Logs string
 	// LockDir is where the locks of daemons are, and Sysctl where the kernel shows
@@ -74,6 +76,7 @@ func Gather(ctx context.Context, o Options) *doctor.Facts {
 	}
 	g.filters()
 	f.KubeProxy = g.kubeProxy()
+	g.pods()
 	f.CNIConfDir = o.CNIConfDir
 	f.CNIConfs = cniConfs(o.CNIConfDir)
 	if e := f.SubnetFile.Env; e != nil {
@@ -131,7 +134,7 @@ func (g gatherer) source(name string, err error) {
 func Default() Options {
 	return Options{
 		SubnetFile: "/run/flannel/subnet.env", CNIConfDir: "/etc/cni/net.d", Reservations: "/var/lib/cni/networks",
-		Logs: "/var/log/containers", LockDir: kernel.LockDir, Sysctl: sysctl.Root,
+		Namespaces: []string{"/run/netns/*", "/run/docker/netns/*"}, Logs: "/var/log/containers", LockDir: kernel.LockDir, Sysctl: sysctl.Root,
 	}
 }
 
