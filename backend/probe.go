@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Probe says what of a peer answers an echo request when the way there works.
-// The zero Probe says that nothing does.
+// Probe is what of a peer answers an echo request if the path there works.
+// The zero Probe means that nothing does.
 type Probe struct {
 	// Device is whether the peer's own device has the network address of its
 	// subnet.
@@ -37,7 +37,7 @@ func (p Probe) Addrs(subnet netip.Prefix) (device, bridge netip.Addr) {
 	return device, bridge
 }
 
-// Verdict is what probes have shown of the way to a peer.
+// Verdict is what probes have shown of the path to a peer.
 type Verdict string
 
 // The verdicts. There is none before probes have shown something.

@@ -12,7 +12,7 @@ import (
 var podBridge = Check{
 	Name: "bridge",
 	About: "The pods' bridge, `cni0`, has the first address of this node's subnet in each family in which it has an address. No other bridge has an address of the " +
-		"overlay network, except where Docker's `docker0` takes the place of `cni0`: then its address is of this node's subnet.",
+		"overlay network, except where Docker's `docker0` takes the place of `cni0`: then its address is in this node's subnet.",
 	Means: "Another plugin created the bridge, this node used to have another subnet, or the Docker daemon was started with another one. New pods or containers do not " +
 		"start, or other nodes cannot reach them.",
 	More: "troubleshooting.md#this-host",
@@ -85,7 +85,7 @@ func (f *Facts) otherBridges() []Finding {
 	return out
 }
 
-// remove says how a bridge gets out of the way.
+// remove returns how a bridge gets out of the way.
 func remove(bridge string) string {
 	if bridge == "docker0" {
 		return "set another bip in /etc/docker/daemon.json, outside of the overlay network; then: systemctl restart docker"

@@ -70,7 +70,7 @@ func Preflight() []Check {
 	}
 }
 
-// Explain writes what the documentation says about a check; it reports false if there
+// Explain writes the documentation of a check; it reports false if there
 // is none of that name.
 func Explain(w io.Writer, name string) bool {
 	all := slices.Concat(Checks(), Preflight())

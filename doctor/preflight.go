@@ -63,7 +63,7 @@ var configuration = Check{
 var rights = Check{
 	Name:  "rights",
 	About: "This process has the capabilities that the daemon needs: `NET_ADMIN` and `NET_RAW`.",
-	Means: "The daemon cannot write to the kernel. While they are missing here, some of the other checks cannot run.",
+	Means: "The daemon cannot write to the kernel. Without them, some of the other checks cannot run either.",
 	More:  "running.md",
 	Find: func(f *Facts) []Finding {
 		if len(f.Kernel.Lacks) == 0 {
@@ -75,7 +75,7 @@ var rights = Check{
 
 var kernelFeatures = Check{
 	Name:  "kernel",
-	About: "The kernel has what the configuration needs: vxlan or TUN devices for these backends, nf_tables or iptables for the rules.",
+	About: "The kernel supports what the configuration needs: vxlan or TUN devices for these backends, nf_tables or iptables for the rules.",
 	Means: "The daemon cannot create its device, or cannot masquerade and accept what pods send.",
 	More:  "backends.md",
 	Find: func(f *Facts) []Finding {

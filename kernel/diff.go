@@ -179,7 +179,7 @@ func collect[K, V comparable](t Table[K, V], s Selection, room int, keep func(K,
 	return have, err
 }
 
-// listAgain repeats a dump that the kernel says may be incomplete; if that
+// listAgain repeats a dump that the kernel reports may be incomplete; if that
 // happens each time the last one counts, because nothing is deleted that was not
 // seen.
 func (t Table[K, V]) listAgain(list func() error) error {

@@ -166,8 +166,8 @@ func (p *peer) lose(size int32, sent time.Duration) {
 	}
 }
 
-// fail notes that a packet of the full size does not leave this host: that says
-// nothing of the peer.
+// fail notes that a packet of the full size does not leave this host: that means
+// nothing for the peer.
 func (p *peer) fail(err error) {
 	p.local, p.tooLong = err, true
 	p.forgetFull(false)

@@ -9,7 +9,7 @@ import (
 	"flannel/backend"
 )
 
-// state is what the verdicts of all peers together say of this node.
+// state is what the verdicts of all peers together mean for this node.
 type state uint8
 
 const (
@@ -89,7 +89,7 @@ func (c *core) total() int {
 // assess updates what is to be reported; it reports whether that has changed.
 func (c *core) assess(now time.Duration) bool {
 	w := &c.whole
-	is, text := c.judgeAll(now)
+	is, text := c.summarize(now)
 	if is == w.shown && text == w.text {
 		return false
 	}
@@ -97,8 +97,8 @@ func (c *core) assess(now time.Duration) bool {
 	return true
 }
 
-// judgeAll returns what is to be reported.
-func (c *core) judgeAll(now time.Duration) (state, string) {
+// summarize returns what is to be reported.
+func (c *core) summarize(now time.Duration) (state, string) {
 	w := &c.whole
 	if c.noneAnswers(now) {
 		if w.since == 0 {

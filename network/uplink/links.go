@@ -86,8 +86,8 @@ func (t *linkTable) inside(p netip.Prefix) bool {
 	return ipfam.WithinAny(t.onLink, p)
 }
 
-// links returns the prefixes, the most specific first. Those that say
-// the same as the next larger one are left out.
+// links returns the prefixes, the most specific first. Those that
+// lead to the same link as the next larger one are left out.
 func (t *linkTable) links() backend.OnLinkRoutes {
 	var list backend.OnLinkRoutes
 	for p, e := range t.entries {

@@ -129,8 +129,8 @@ func run(ctx context.Context, s settings) error {
 	return errors.Join(broken.run(ctx), l.Close())
 }
 
-// backendKeys are the backend's part of the network configuration. Without checksum
-// offload the plan of vxlan says something about it.
+// backendKeys are the backend's part of the network configuration. Only without
+// checksum offload does the plan of vxlan set it.
 func backendKeys(backend string) string {
 	if backend == vxlan {
 		return `{"Type": "vxlan", "ChecksumOffload": false}`
