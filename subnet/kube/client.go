@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -156,18 +157,25 @@ func (c *client) read(answer rest.Result, unmarshal func(message []byte, prefix 
 	return unmarshal(object, c.prefix)
 }
 
-func (c *client) list(ctx context.Context, o metav1.ListOptions) (*NodeList, error) {
+// list reads a page of Nodes while it arrives: the whole of it would be most of
+// this process's memory. The server compresses it, because Go's transport asks for
+// that. visit, unless nil, is given each Node as the server has sent it, until it
+// returns.
+func (c *client) list(ctx context.Context, o metav1.ListOptions, visit func(node []byte) error) (*NodeList, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	l := &NodeList{}
-	err := c.read(c.rest.Get().Resource("nodes").VersionedParams(&o, c.params).Do(ctx), l.unmarshal)
-	return l, err
+	body, err := c.rest.Get().Resource("nodes").VersionedParams(&o, c.params).Stream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return readNodes(bufio.NewReaderSize(body, filterBuffer), c.prefix, visit)
 }
 
 // listAll visits all Nodes, page by page.
 func (c *client) listAll(ctx context.Context, visit func(*Node)) error {
 	for o := (metav1.ListOptions{Limit: pageSize}); ; {
-		page, err := c.list(ctx, o)
+		page, err := c.list(ctx, o, nil)
 		if err != nil {
 			return err
 		}
@@ -180,7 +188,9 @@ func (c *client) listAll(ctx context.Context, visit func(*Node)) error {
 	}
 }
 
-func (c *client) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+// watch watches Nodes. passed are the fingerprints of Nodes as the caller knows
+// them.
+func (c *client) watch(ctx context.Context, o metav1.ListOptions, passed map[string]uint64) (watch.Interface, error) {
 	o.Watch = true
 	// client-go's Watch would return a timeout and a closed connection as an empty
 	// watch, which hides them.
@@ -189,7 +199,7 @@ func (c *client) watch(ctx context.Context, o metav1.ListOptions) (watch.Interfa
 		return nil, err
 	}
 	reporter := apierrors.NewClientErrorReporter(http.StatusInternalServerError, http.MethodGet, "ClientWatchDecoding")
-	return watch.NewStreamWatcherWithLogger(klog.FromContext(ctx), newWatchFilter(body, c.prefix), reporter), nil
+	return watch.NewStreamWatcherWithLogger(klog.FromContext(ctx), newWatchFilter(body, c.prefix, passed), reporter), nil
 }
 
 // nodeOfPod returns the name of the Node that a pod runs on.

@@ -4,11 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
-	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,7 +45,6 @@ type watchFilter struct {
 	body   io.Closer
 	in     *bufio.Reader
 	prefix string
-	seed   maphash.Seed
 	// frame is the present one, without the length before it.
 	frame []byte
 	// passed is the fingerprint of each Node when it was passed on last.
@@ -58,11 +55,9 @@ type watchFilter struct {
 	err error
 }
 
-func newWatchFilter(body io.ReadCloser, prefix string) *watchFilter {
-	return &watchFilter{
-		body: body, in: bufio.NewReaderSize(body, filterBuffer),
-		prefix: prefix, seed: maphash.MakeSeed(), passed: map[string]uint64{},
-	}
+// newWatchFilter takes over passed.
+func newWatchFilter(body io.ReadCloser, prefix string, passed map[string]uint64) *watchFilter {
+	return &watchFilter{body: body, in: bufio.NewReaderSize(body, filterBuffer), prefix: prefix, passed: passed}
 }
 
 // Close implements watch.Decoder.
@@ -109,21 +104,14 @@ func (f *watchFilter) next() error {
 	if _, err := io.ReadFull(f.in, header[:]); err != nil {
 		return err
 	}
-	size := binary.BigEndian.Uint32(header[:])
-	if size > maxFrame {
-		return fmt.Errorf("a watch sends %d bytes at once, at most %d are allowed", size, maxFrame)
-	}
-	f.frame = slices.Grow(f.frame[:0], int(size))[:size]
-	_, err := io.ReadFull(f.in, f.frame)
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
+	var err error
+	f.frame, err = readMessage(f.in, f.frame, uint64(binary.BigEndian.Uint32(header[:])))
 	return err
 }
 
 // changed reports whether an event may change a lease.
 func (f *watchFilter) changed(kind watch.EventType, object []byte) (bool, error) {
-	name, version, print, err := f.fingerprint(object)
+	name, version, print, err := fingerprint(object, f.prefix)
 	if err != nil {
 		return false, err
 	}
@@ -142,10 +130,13 @@ func (f *watchFilter) changed(kind watch.EventType, object []byte) (bool, error)
 	return true, nil
 }
 
+// fingerprintSeed is that of all fingerprints of this process.
+var fingerprintSeed = maphash.MakeSeed()
+
 // fingerprint returns the name and the resource version of a Node, and a number
 // that differs if anything else differs that a lease is made of.
-func (f *watchFilter) fingerprint(node []byte) (name string, version []byte, print uint64, err error) {
-	err = visitLeaseFields(node, f.prefix, func(part, number protowire.Number, data, field []byte) error {
+func fingerprint(node []byte, prefix string) (name string, version []byte, print uint64, err error) {
+	err = visitLeaseFields(node, prefix, func(part, number protowire.Number, data, field []byte) error {
 		switch {
 		case part == nodeMetadata && number == metaName:
 			name = string(data)
@@ -155,7 +146,7 @@ func (f *watchFilter) fingerprint(node []byte) (name string, version []byte, pri
 			return nil
 		}
 		var h maphash.Hash
-		h.SetSeed(f.seed)
+		h.SetSeed(fingerprintSeed)
 		h.WriteByte(byte(part))
 		h.Write(field)
 		print += h.Sum64() // the order of annotations means nothing
@@ -182,12 +173,14 @@ func unmarshalEvent(event []byte) (kind watch.EventType, object []byte, err erro
 	return watch.EventType(text), object, err
 }
 
+var errNoEnvelope = fmt.Errorf("an object that does not start with %q", envelopePrefix)
+
 // unwrap takes an object out of the envelope that each object of a Kubernetes API
 // has.
 func unwrap(raw []byte) (object []byte, err error) {
 	envelope, found := bytes.CutPrefix(raw, []byte(envelopePrefix))
 	if !found {
-		return nil, fmt.Errorf("an object that does not start with %q", envelopePrefix)
+		return nil, errNoEnvelope
 	}
 	return field(envelope, envelopeRaw)
 }

@@ -95,7 +95,7 @@ func TestAWatchDropsWhatChangesNoLease(t *testing.T) {
 
 // decodeAll returns the events of a watch, and what ended it.
 func decodeAll(in io.Reader) (all []watch.Event, err error) {
-	f := newWatchFilter(io.NopCloser(in), prefix)
+	f := newWatchFilter(io.NopCloser(in), prefix, map[string]uint64{})
 	for {
 		kind, object, err := f.Decode()
 		if err != nil {
@@ -127,16 +127,19 @@ func TestAWatchEndsWithWhatIsWrong(t *testing.T) {
 	}
 }
 
-// heartbeatsAreLeftOut checks the filter against what a real server sends.
+// heartbeatsAreLeftOut checks the filter against what a real server sends, in a
+// watch that continues from a list.
 func heartbeatsAreLeftOut(t *testing.T, h *harness) {
 	h.must(t, h.server.API.CreateNode(h.ctx(t), "beating", "10.5.1.0/24"))
-	c, err := newClient(h.options(t, "beating"), prefix, func(error) {})
+	m, err := New(h.options(t, "beating"))
 	h.must(t, err)
-	defer c.close()
-	w, err := c.watch(h.ctx(t), metav1.ListOptions{ResourceVersion: "0"})
+	defer m.client.close()
+	s := &source{m: m, condition: condPeers, selector: "metadata.name=beating"}
+	list, err := s.ListWithContext(h.ctx(t), metav1.ListOptions{})
+	h.must(t, err)
+	w, err := s.WatchWithContext(h.ctx(t), metav1.ListOptions{ResourceVersion: list.(*NodeList).ResourceVersion})
 	h.must(t, err)
 	defer w.Stop()
-	<-w.ResultChan() // it is there
 	h.must(t, h.server.API.Annotate(h.ctx(t), "beating", map[string]any{"example.com/heartbeat": "1"}))
 	h.patch(t, "beating", `{"metadata":{"labels":{"changed":"too"}}}`)
 	h.annotate(t, "beating", "public-ip", "192.0.2.1")

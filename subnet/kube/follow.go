@@ -44,7 +44,7 @@ func (m *Manager) follow(ctx context.Context, condition, selector string, f foll
 		attempt, restart := context.WithCancelCause(ctx)
 		// What the apiBreaker and try do not wait out is transient, such as a
 		// resource version that is too old: the reflector handles it.
-		reflector := cache.NewReflectorWithOptions(m.source(condition, selector, restart), &Node{}, store, cache.ReflectorOptions{
+		reflector := cache.NewReflectorWithOptions(&source{m: m, condition: condition, selector: selector, restart: restart}, &Node{}, store, cache.ReflectorOptions{
 			Name: condition, TypeDescription: "Node",
 			Backoff: &wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.5, Steps: math.MaxInt32, Cap: 20 * time.Second},
 		})
@@ -57,37 +57,79 @@ func (m *Manager) follow(ctx context.Context, condition, selector string, f foll
 	return ctx.Err()
 }
 
-// source lists and watches Nodes. A server that does not answer or refuses is
-// waited out, and reported under the condition. restart is called when the watch
-// cannot continue from the last version.
-func (m *Manager) source(condition, selector string, restart context.CancelCauseFunc) *cache.ListWatch {
-	return &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			o.FieldSelector = selector
-			return m.list(ctx, condition, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (w watch.Interface, err error) {
-			o.FieldSelector = selector
-			restored, err := m.isRestored(ctx, condition, o)
-			if restored {
-				err = errRestored
-				restart(err)
-			}
-			if err != nil {
-				return nil, err
-			}
-			err = m.try(ctx, condition, rule{"watch", "nodes"}, func(ctx context.Context) (err error) {
-				w, err = m.client.watch(ctx, o)
-				return err
-			})
-			return w, err
-		},
-	}
+// source lists and watches Nodes for a reflector, one after the other. A server
+// that does not answer or refuses is waited out, and reported under the condition.
+// restart is called when the watch cannot continue from the last version.
+type source struct {
+	m                   *Manager
+	condition, selector string
+	restart             context.CancelCauseFunc
+	// listed are the fingerprints of the Nodes of the last list, for the watch
+	// that continues from it.
+	listed map[string]uint64
 }
 
-func (m *Manager) list(ctx context.Context, condition string, o metav1.ListOptions) (list *NodeList, err error) {
+// ListWithContext implements cache.ListerWatcherWithContext.
+func (s *source) ListWithContext(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	o.FieldSelector = s.selector
+	if o.Continue == "" {
+		s.listed = map[string]uint64{}
+	}
+	return s.m.list(ctx, s.condition, o, func(node []byte) error {
+		name, _, print, err := fingerprint(node, s.m.client.prefix)
+		s.listed[name] = print
+		return err
+	})
+}
+
+// WatchWithContext implements cache.ListerWatcherWithContext.
+func (s *source) WatchWithContext(ctx context.Context, o metav1.ListOptions) (w watch.Interface, err error) {
+	o.FieldSelector = s.selector
+	restored, err := s.m.isRestored(ctx, s.condition, o)
+	if restored {
+		err = errRestored
+		s.restart(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = s.m.try(ctx, s.condition, rule{"watch", "nodes"}, func(ctx context.Context) (err error) {
+		w, err = s.m.client.watch(ctx, o, s.takeListed())
+		return err
+	})
+	return w, err
+}
+
+// takeListed returns the fingerprints of the list that has just been made. A later
+// watch begins without any: nobody knows which events of the one before have
+// reached the reflector.
+func (s *source) takeListed() map[string]uint64 {
+	listed := s.listed
+	s.listed = map[string]uint64{}
+	return listed
+}
+
+// IsWatchListSemanticsUnSupported makes the reflector ask for a list rather than a
+// stream of its Nodes: a list is compressed, which makes it 25 times smaller, and
+// it costs the API server less.
+func (s *source) IsWatchListSemanticsUnSupported() bool { return true }
+
+// List and Watch make a cache.ListerWatcher of it, which a reflector wants but
+// does not call.
+
+// List implements cache.Lister.
+func (s *source) List(o metav1.ListOptions) (runtime.Object, error) {
+	return s.ListWithContext(context.Background(), o)
+}
+
+// Watch implements cache.Watcher.
+func (s *source) Watch(o metav1.ListOptions) (watch.Interface, error) {
+	return s.WatchWithContext(context.Background(), o)
+}
+
+func (m *Manager) list(ctx context.Context, condition string, o metav1.ListOptions, visit func(node []byte) error) (list *NodeList, err error) {
 	err = m.try(ctx, condition, rule{"list", "nodes"}, func(ctx context.Context) (err error) {
-		list, err = m.client.list(ctx, o)
+		list, err = m.client.list(ctx, o, visit)
 		return err
 	})
 	return list, err
@@ -101,7 +143,7 @@ func (m *Manager) isRestored(ctx context.Context, condition string, o metav1.Lis
 	if seen == 0 || o.SendInitialEvents != nil {
 		return false, nil // the server rejects a version that it does not know
 	}
-	page, err := m.list(ctx, condition, metav1.ListOptions{FieldSelector: o.FieldSelector, Limit: 1})
+	page, err := m.list(ctx, condition, metav1.ListOptions{FieldSelector: o.FieldSelector, Limit: 1}, nil)
 	if err != nil {
 		return false, err
 	}

@@ -26,7 +26,7 @@ func Forget(ctx context.Context, o Options, dryRun bool) (removed []string, err 
 			return nil, name.unknown(err)
 		}
 	}
-	list, err := c.list(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name.name})
+	list, err := c.list(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name.name}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("read Node %q: %w", name.name, plain(err))
 	}

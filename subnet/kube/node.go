@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"slices"
@@ -114,22 +115,35 @@ func (n *Node) unmarshal(message []byte, prefix string) error {
 	return nil
 }
 
-// unmarshal reads the protobuf form of a list of Nodes.
-func (l *NodeList) unmarshal(message []byte, prefix string) error {
-	err := fields(message, func(number protowire.Number, data, _ []byte) error {
-		switch number {
-		case listMetadata:
-			return l.ListMeta.Unmarshal(data)
-		case listItems:
+// readNodes reads the protobuf form of a list of Nodes from a stream. visit, unless
+// nil, is given each Node until it returns.
+func readNodes(in *bufio.Reader, prefix string, visit func(node []byte) error) (*NodeList, error) {
+	l := &NodeList{}
+	err := readObject(in, func(size uint64) error {
+		var message []byte
+		return readFields(in, size, func(number protowire.Number, size uint64) (err error) {
+			if number != listMetadata && number != listItems {
+				return skip(in, size)
+			}
+			if message, err = readMessage(in, message, size); err != nil {
+				return err
+			}
+			if number == listMetadata {
+				return l.ListMeta.Unmarshal(message)
+			}
+			if visit != nil {
+				if err := visit(message); err != nil {
+					return err
+				}
+			}
 			l.Items = append(l.Items, Node{})
-			return l.Items[len(l.Items)-1].unmarshal(data, prefix)
-		}
-		return nil
+			return l.Items[len(l.Items)-1].unmarshal(message, prefix)
+		})
 	})
 	if err != nil {
-		return fmt.Errorf("decode Nodes: %w", err)
+		return nil, fmt.Errorf("decode Nodes: %w", err)
 	}
-	return nil
+	return l, nil
 }
 
 // fields visits the length-delimited fields of a protobuf message: data is the

@@ -1,6 +1,8 @@
 package kube
 
 import (
+	"bufio"
+	"bytes"
 	"reflect"
 	"slices"
 	"testing"
@@ -58,13 +60,40 @@ func TestNodeFromProtobuf(t *testing.T) {
 	}
 }
 
-func TestNodesFromProtobuf(t *testing.T) {
-	text := message{}.bytes(listMetadata, message{}.text(2, "7").text(3, "more")).
+// encodedNodes is a list of two Nodes as an API server sends it.
+func encodedNodes() []byte {
+	list := message{}.bytes(listMetadata, message{}.text(2, "7").text(3, "more")).
 		bytes(listItems, encodedNode()).bytes(listItems, encodedNode())
-	var l NodeList
-	if err := l.unmarshal(text, prefix); err != nil || len(l.Items) != 2 || l.ResourceVersion != "7" || l.Continue != "more" || l.Items[1].Name != "n1" {
-		t.Errorf("got %+v, %v", l, err)
+	return append([]byte(envelopePrefix), message{}.bytes(1, message{}.text(1, "v1")).bytes(envelopeRaw, list).text(3, "")...)
+}
+
+func TestNodesFromProtobuf(t *testing.T) {
+	visited := 0
+	l, err := readNodes(bufio.NewReader(bytes.NewReader(encodedNodes())), prefix, func(node []byte) error {
+		visited++
+		return nil
+	})
+	if err != nil || len(l.Items) != 2 || visited != 2 || l.ResourceVersion != "7" || l.Continue != "more" || l.Items[1].Name != "n1" {
+		t.Errorf("got %+v, %v, %d visited", l, err, visited)
 	}
+}
+
+func TestAListThatIsCutOffIsAnError(t *testing.T) {
+	text := encodedNodes()
+	end := bytes.LastIndex(text, encodedNode()) + len(encodedNode())
+	for i := range end {
+		if l, err := readNodes(bufio.NewReader(bytes.NewReader(text[:i])), prefix, nil); err == nil && len(l.Items) > 0 {
+			t.Errorf("cut off after %d bytes: %+v", i, l)
+		}
+	}
+}
+
+// FuzzNodes reads hostile lists of Nodes.
+func FuzzNodes(f *testing.F) {
+	f.Add(encodedNodes())
+	f.Fuzz(func(t *testing.T, text []byte) {
+		_, _ = readNodes(bufio.NewReader(bytes.NewReader(text)), prefix, nil)
+	})
 }
 
 func TestTruncatedProtobufIsAnError(t *testing.T) {

@@ -16,7 +16,6 @@ func TestAgainstARealAPIServer(t *testing.T) {
 	})
 	t.Run("knows the address of the server", func(t *testing.T) { knowsItsStoreAddr(t, server) })
 	t.Run("heartbeats are left out", func(t *testing.T) { heartbeatsAreLeftOut(t, newHarness(t, server)) })
-	t.Run("as a stream", func(t *testing.T) { watches(t, server, false) })
 	for group, tests := range map[string]map[string]func(*testing.T, *harness){"waiting": causes(), "our Node": owns()} {
 		t.Run(group, func(t *testing.T) {
 			for name, test := range tests {

@@ -119,7 +119,7 @@ func causes() map[string]func(t *testing.T, h *harness) {
 			t.Cleanup(func() { h.must(t, h.server.API.AllowDaemon(h.ctx(t))) })
 			reported, m := h.listening(t, "forbidden")
 			leases := acquiring(t, m)
-			await(t, &reported.waiting, `not allowed to watch nodes: give the ClusterRole of this daemon the rule apiGroups [""], resources ["nodes"], verbs ["watch"]`)
+			await(t, &reported.waiting, `not allowed to list nodes: give the ClusterRole of this daemon the rule apiGroups [""], resources ["nodes"], verbs ["list"]`)
 			h.must(t, h.server.API.AllowDaemon(h.ctx(t)))
 			<-leases
 			await(t, &reported.waiting, "")

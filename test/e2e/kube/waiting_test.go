@@ -23,7 +23,7 @@ func TestWaiting(t *testing.T) {
 	lab.Must(t, h.StartFlanneld())
 	says(t, h, "/readyz", "cannot be reached: dial")
 	lab.Must(t, l.Kubernetes.Start(limited(t)))
-	says(t, h, "/readyz", "not allowed to watch nodes")
+	says(t, h, "/readyz", "not allowed to list nodes")
 	lab.Must(t, api.AllowDaemon(t.Context()))
 	says(t, h, "/readyz", fmt.Sprintf("there is no Node %q", h.Name))
 	lab.Must(t, api.CreateNode(t.Context(), h.Name, "10.9.1.0/24"))
@@ -37,7 +37,7 @@ func TestWaiting(t *testing.T) {
 		t.Errorf("ready %v after the Node was there", took)
 	}
 	says(t, h, "/readyz", "!waiting for")
-	for _, cause := range []string{"cannot be reached", "not allowed to watch", "outside the Network"} {
+	for _, cause := range []string{"cannot be reached", "not allowed to list", "outside the Network"} {
 		if n := countLines(h.Log(), "level=WARN", cause); n != 1 {
 			t.Errorf("%q is said %d times:\n%s", cause, n, h.Log())
 		}
