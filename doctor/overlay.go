@@ -45,7 +45,7 @@ var overlay = Check{
 	},
 }
 
-main// port returns the UDP port of the backend, 0 if it has none.
+// port returns the UDP port of the backend, 0 if it has none.
 func (f *Facts) port() int {
 	for _, l := range f.overlays() {
 		if port := f.portOf(l); port != 0 {
