@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os/exec"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -30,9 +29,8 @@ func (s *suite) examine(ctx context.Context, faults []drawn) error {
 }
 
 func (s *suite) examineHost(ctx context.Context, h *lab.Host, faults []drawn) error {
-	out, err := h.Exec(ctx, s.program, "doctor", "-o", "json")
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
+	out, _, err := h.Doctor(ctx, "-o", "json")
+	if err != nil {
 		return err
 	}
 	var report doctor.Report

@@ -125,7 +125,7 @@ func run(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
-	broken := &suite{settings: s, lab: l, program: b.Flanneld, snapshot: filepath.Join(sandbox.Dir(), "snapshot")}
+	broken := &suite{settings: s, lab: l, snapshot: filepath.Join(sandbox.Dir(), "snapshot")}
 	return errors.Join(broken.run(ctx), l.Close())
 }
 

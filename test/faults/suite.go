@@ -21,8 +21,6 @@ import (
 type suite struct {
 	settings
 	lab *lab.Lab
-	// program is the daemon, which is doctor too.
-	program string
 	// foreign, rules and env are what each host must always have.
 	foreign, rules, env []string
 	// snapshot is a file with the store as it was at the start.

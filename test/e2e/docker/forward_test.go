@@ -60,6 +60,9 @@ func liftsDockersDrop(t *testing.T, env []string, kind string) {
 			}
 		}
 		reachEachOther(t, pods)
+		for _, h := range l.Hosts {
+			doctorReports(t, h)
+		}
 	}
 	lifted()
 	for i, e := range engines {

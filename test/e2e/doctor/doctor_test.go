@@ -4,8 +4,6 @@ package doctor
 
 import (
 	"context"
-	"errors"
-	"os/exec"
 	"sync"
 	"testing"
 	"time"
@@ -34,15 +32,9 @@ func newLab(t *testing.T, o lab.Options) *lab.Lab {
 // examine runs the command on a host and returns what it prints, and its exit code.
 func examine(t *testing.T, h *lab.Host, args ...string) (string, int) {
 	t.Helper()
-	b, err := built()
+	out, code, err := h.Doctor(t.Context(), args...)
 	lab.Must(t, err)
-	out, err := h.Exec(t.Context(), append([]string{b.Flanneld, "doctor"}, args...)...)
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return out, exit.ExitCode()
-	}
-	lab.Must(t, err)
-	return out, 0
+	return out, code
 }
 
 func sh(t *testing.T, h *lab.Host, script string) {

@@ -67,6 +67,18 @@ func says(t *testing.T, h *lab.Host, page, text string) {
 	})
 }
 
+// doctorReports examines a host and looks for these words in the findings.
+func doctorReports(t *testing.T, h *lab.Host, findings ...string) {
+	t.Helper()
+	out, code, err := h.Doctor(t.Context())
+	lab.Must(t, err)
+	for _, words := range findings {
+		if !strings.Contains(out, words) {
+			t.Errorf("doctor does not report %q: exit code %d\n%s", words, code, out)
+		}
+	}
+}
+
 func ready(t *testing.T, h *lab.Host) {
 	t.Helper()
 	lab.Must(t, h.WaitReady(limited(t)))

@@ -23,6 +23,18 @@ func TestWhatTheNodeIsCalled(t *testing.T) {
 	lab.Must(t, err)
 	_, err = byHost.Exec(t.Context(), "hostname", "HOST3")
 	lab.Must(t, err)
+	// None of the Nodes is meant.
+	for env, want := range map[string]string{
+		"NODE_NAME=HOST1": `there is no Node "HOST1", but host1: set NODE_NAME to the name of this node's Node; see: kubectl get nodes`,
+		"NODE_NAME=":      `there is no Node "other": the kubelet creates it when it registers; if the Node has another name, set NODE_NAME; see: kubectl get nodes`,
+	} {
+		shell(t, byName, "hostname other")
+		d, err := byName.StartDaemon(lab.DaemonOptions{Env: []string{env}})
+		lab.Must(t, err)
+		says(t, byName, "/readyz", want)
+		doctorReports(t, byName, "subnet-file: /run/flannel/subnet.env is missing: ", want)
+		lab.Must(t, d.Stop())
+	}
 	for h, env := range map[*lab.Host][]string{
 		// NODE_NAME wins, and nobody asks for the pod.
 		byName: {"NODE_NAME=" + byName.Name, "POD_NAME=none", "POD_NAMESPACE=default"},

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ func TestAnAPIServerThatIsSilent(t *testing.T) {
 	began := time.Now()
 	lab.Must(t, h.StartFlanneld())
 	says(t, h, "/readyz", silent)
+	doctorReports(t, h, silent)
 	t.Logf("reported %v after the start", time.Since(began).Round(time.Second))
 	end()
 	ready(t, h)
@@ -65,12 +67,13 @@ func TestTheAPIServersAddressIsOnThisHost(t *testing.T) {
 	shell(t, h, "ip address add "+addr.String()+"/32 dev kube-ipvs0")
 	lab.Must(t, h.StartFlanneld())
 	says(t, h, "/readyz", fmt.Sprintf("%s is an address of this host itself, on device kube-ipvs0; see: ip address show dev kube-ipvs0", addr))
+	doctorReports(t, h, fmt.Sprintf("%s is an address of this host itself, on device kube-ipvs0; see: ip address show dev kube-ipvs0", addr))
 	shell(t, h, "ip link delete kube-ipvs0")
 	ready(t, h)
 }
 
-// TestAKubeconfigWithoutUser sends anonymous requests.
-func TestAKubeconfigWithoutUser(t *testing.T) {
+// TestAKubeconfigThatLacksSomething sends anonymous requests, and then none.
+func TestAKubeconfigThatLacksSomething(t *testing.T) {
 	l := newLab(t, lab.Options{Hosts: 1})
 	h := l.Hosts[0]
 	path := t.TempDir() + "/kubeconfig"
@@ -81,6 +84,18 @@ func TestAKubeconfigWithoutUser(t *testing.T) {
 	says(t, h, "/readyz", "requests are anonymous, because the current context of "+path+" has no user; set one: "+
 		"kubectl --kubeconfig "+path+" config set-context --current --user=NAME")
 	says(t, h, "/readyz", "!ClusterRole")
+	doctorReports(t, h, "requests are anonymous")
+	lab.Must(t, h.Stop())
+
+	// Nor does it begin without a context.
+	shell(t, h, "sed -i '/current-context/d' "+path)
+	lab.Must(t, h.StartFlanneld())
+	<-h.Flanneld().Exited()
+	want := path + " has no current-context (its contexts: test); set one: kubectl --kubeconfig " + path + " config use-context NAME"
+	if log := h.Log(); h.Flanneld().ExitCode() != 1 || !strings.Contains(log, want) {
+		t.Errorf("code %d:\n%s", h.Flanneld().ExitCode(), log)
+	}
 	lab.Must(t, l.Kubernetes.Plane.WriteKubeconfig(path, l.Kubernetes.Plane.URL(), kubeplane.Daemon))
+	lab.Must(t, h.StartFlanneld())
 	ready(t, h)
 }
