@@ -68,7 +68,7 @@ func TestAStoreThatIsGone(t *testing.T) {
 func TestAPublicAddressThatNobodyReaches(t *testing.T) {
 	b, err := built()
 	lab.Must(t, err)
-	l := lab.ForTest(t, lab.Options{Hosts: 1, Binaries: b})
+	l := lab.ForTest(t, lab.Options{Hosts: 2, Binaries: b})
 	h := l.Hosts[0]
 	sh(t, h, "ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0; ip link set docker0 up")
 	h.Flags = append(h.Flags, "--public-ip=172.17.0.1")
@@ -76,6 +76,7 @@ func TestAPublicAddressThatNobodyReaches(t *testing.T) {
 	defer cancel()
 	lab.Must(t, l.Up(ctx))
 	says(t, h, 1, "public-address: the public address 172.17.0.1 is on docker0, which other nodes do not reach\n", "Run: set --iface or --public-ip")
+	says(t, l.Hosts[1], 1, "overlay: ", " at 172.17.0.1 (", "its public address is 172.31.1.12, that of the peer is 172.17.0.1\n")
 }
 
 func TestPreflightOnAHostThatRunsFlanneld(t *testing.T) {
@@ -124,6 +125,13 @@ func TestAgainstTheNode(t *testing.T) {
 	}
 	address("192.0.2.99")
 	says(t, h, 0, "Note: public-address: the public address is "+h.Addr(0).String()+", but the Node has the InternalIP 192.0.2.99\n")
+	address(h.Addr(0).String())
+	sh(t, h, "ip tuntap add tun0 mode tun; ip addr add 10.8.0.2/24 dev tun0; ip link set tun0 up")
+	lab.Must(t, h.Stop())
+	h.Flags = []string{"--public-ip=10.8.0.2"}
+	lab.Must(t, h.StartFlanneld())
+	says(t, h, 1, "public-address: the public address 10.8.0.2 is on tun0, a VPN, but the Node's InternalIP "+h.Addr(0).String()+" is on eth0\n",
+		"Run: add --iface=eth0 to the arguments of flanneld on all nodes, then: ")
 	lab.Must(t, l.Kubernetes.KillAPIServer())
 	says(t, h, 1, "daemon: store: ", "cannot be reached", "Note: store: the API server at https://172.31.1.3:6443 does not answer: dial tcp 172.31.1.3:6443: connect: connection refused\n")
 }

@@ -27,8 +27,8 @@ type scene struct {
 }
 
 // newScene replaces SUBNET and VTEP by the other host's subnet and its network address,
-// ADDR by the other host's address, and SELF by the first address of the examined
-// host's subnet; with a 6 behind them, by those of IPv6.
+// ADDR by the other host's address, SELF by the first address of the examined host's
+// subnet and POD by another one; with a 6 behind them, by those of IPv6.
 func newScene(t *testing.T, l *lab.Lab) scene {
 	t.Helper()
 	s := scene{h: l.Hosts[0], other: l.Hosts[1]}
@@ -41,7 +41,7 @@ func newScene(t *testing.T, l *lab.Lab) scene {
 		if subnet := theirs[f]; subnet.IsValid() {
 			words = append([]string{
 				"SUBNET" + suffix, subnet.String(), "VTEP" + suffix, subnet.Addr().String(),
-				"SELF" + suffix, ours[f].Addr().Next().String(), "ADDR" + suffix, s.other.Addr(f).String(),
+				"SELF" + suffix, ours[f].Addr().Next().String(), "POD" + suffix, ours[f].Addr().Next().Next().Next().Next().String(), "ADDR" + suffix, s.other.Addr(f).String(),
 			}, words...)
 		}
 	}
@@ -202,6 +202,16 @@ func TestTroublesOfIPv6(t *testing.T) {
 
 func TestTroublesOfUDP(t *testing.T) {
 	s := newScene(t, newLab(t, lab.Options{Hosts: 2, Families: lab.Dual, Backend: `{"Type": "udp"}`}))
+	s.run(t, trouble{
+		name: "a pod without route",
+		breaks: "ip netns add cni-pod; ip link add veth9 mtu 1400 master cni0 type veth peer name eth0 mtu 1400 netns cni-pod; ip link set veth9 up; " +
+			"ip -n cni-pod addr add POD/24 dev eth0; ip -n cni-pod link set eth0 up",
+		mends: "ip netns del cni-pod",
+		says: []string{
+			"pods: the pod POD has no route to pods of other nodes, such as ", ": network is unreachable\n",
+			"Run: nsenter --net=/run/netns/cni-pod ip route replace 10.244.0.0/16 via SELF dev eth0\n",
+		},
+	})
 	for f := range (ipfam.Pair[int]{}).Each() {
 		iptables, subnet := iptablesOf[f], ipfam.Pair[string]{"10.244.0.0/16", "fd00:10:244::/48"}[f]
 		s.run(t, trouble{
