@@ -7,8 +7,8 @@ import (
 	"slices"
 
 	"flannel/backend"
-	"flannel/internal/firewall"
 	"flannel/internal/ipfam"
+	"flannel/internal/passage"
 	"flannel/kernel"
 	"flannel/kernel/look"
 	"flannel/network"
@@ -38,7 +38,7 @@ type Facts struct {
 	// KubeProxy is set if rules of kube-proxy are on this host.
 	KubeProxy bool
 	// Drops are the rules of the packet filter that may drop one of Packets.
-	Drops []Drop
+	Drops []passage.Drop
 	// Pods are those whose namespaces could be entered.
 	Pods []Pod
 	// CNIConfs are the names of the network configurations in CNIConfDir, in the
@@ -93,12 +93,6 @@ type Lookup struct {
 	// Route is the entry of the table that was chosen; Err is why there is none.
 	Route look.Route
 	Err   error
-}
-
-// Drop is a rule that may drop packets that matter.
-type Drop struct {
-	Packet  Packet
-	Finding firewall.Finding
 }
 
 // overlays returns the devices of this overlay: those that its daemon names, or else

@@ -5,11 +5,9 @@ import (
 	"net/netip"
 
 	"flannel/internal/ipfam"
+	"flannel/kernel/podbridge"
 	"flannel/subnet/env"
 )
-
-// bridge is the name that the CNI plugin's bridge has by default.
-const bridge = "cni0"
 
 // tellCNI writes for the CNI plugin what this node has, after a pass that left
 // the node itself correct in one family at least, whatever single peers failed.
@@ -63,12 +61,12 @@ func (p *passState) subnetEnv(r *result) (env.Env, bool) {
 // readdressBridge gives a bridge without pods the present subnet's address, and
 // logs that pods have addresses of an earlier one.
 func (p *passState) readdressBridge(e env.Env) {
-	former, err := p.n.ReaddressBridge(bridge, e)
+	former, err := p.n.ReaddressBridge(podbridge.Name, e)
 	if err != nil {
-		p.n.Log.Warn("bridge not checked", "dev", bridge, "err", err)
+		p.n.Log.Warn("bridge not checked", "dev", podbridge.Name, "err", err)
 	}
 	for _, a := range former {
 		p.n.Log.Warn("the bridge has an address outside this node's subnet: its pods are not reached from other nodes; "+
-			"delete them, then the bridge follows", "dev", bridge, "addr", a, "subnet", e.Subnet[ipfam.Of(a.Addr())].Masked())
+			"delete them, then the bridge follows", "dev", podbridge.Name, "addr", a, "subnet", e.Subnet[ipfam.Of(a.Addr())].Masked())
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/kernel"
+	"flannel/kernel/podbridge"
 	"flannel/subnet"
 )
 
@@ -74,7 +75,7 @@ const servicesDevice = "kube-ipvs0"
 
 // podBridges may have addresses that lie in the subnet of another node: they keep
 // those of an earlier one. So do the overlay's devices until a pass.
-var podBridges = map[string]bool{bridge: true, "docker0": true}
+var podBridges = map[string]bool{podbridge.Name: true, "docker0": true}
 
 // reserve adds an address, if a subnet can hold it at all.
 func (s *site) reserve(a netip.Addr, what string) {

@@ -8,6 +8,7 @@ import (
 	"flannel/ipmasq"
 	"flannel/ipmasq/keeper"
 	"flannel/ipmasq/mode"
+	"flannel/kernel/podbridge"
 	"flannel/network"
 )
 
@@ -18,7 +19,7 @@ func (d *daemon) newFilter(env network.FilterEnv) network.Filter {
 		Log: d.log,
 		Choose: func(ctx context.Context) (keeper.Mode, error) {
 			return mode.Choose(ctx, mode.Options{
-				Log: d.log, Families: env.Config.Enabled(), NFTables: env.Config.EnableNFTables,
+				Log: d.log, Bridge: podbridge.Name, Families: env.Config.Enabled(), NFTables: env.Config.EnableNFTables,
 				Resync: time.Duration(d.options.iptablesResync) * time.Second,
 			})
 		},

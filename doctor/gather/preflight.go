@@ -15,6 +15,7 @@ import (
 	"flannel/doctor"
 	"flannel/internal/firewall"
 	"flannel/internal/ipfam"
+	"flannel/internal/passage"
 	"flannel/kernel"
 	"flannel/kernel/rtnl"
 )
@@ -100,7 +101,10 @@ func hasTUN() (doctor.Feature, error) {
 
 // hasPacketFilter is empty if that cannot be seen; filters has the reason.
 func hasPacketFilter() doctor.Feature {
-	rules, err := nfTables()
+	rules, err := passage.NFTables()
+	if rules != nil {
+		defer rules.Close()
+	}
 	for _, family := range ipfam.All() {
 		if _, stat := os.Stat(firewall.LegacyTables[family]); stat == nil {
 			return doctor.Present

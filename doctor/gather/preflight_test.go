@@ -71,10 +71,10 @@ func TestPreflight(t *testing.T) {
 			w.Backend, w.Encapsulation = udp.Type, backend.Encapsulation{Port: 8285}
 		}, []string{"port: device vx7 has UDP port 8285\n"}},
 		{"a drop of the port", []string{"iptables-nft -A INPUT -p udp --dport 8472 -j DROP"}, nil, []string{
-			"filter: chain INPUT of table ip filter drops the packets of vxlan on UDP port 8472\n", "Run: iptables-nft -I INPUT -p udp --dport 8472 -j ACCEPT\n",
+			"filter: chain INPUT of table ip filter drops the packets of vxlan on UDP port 8472 (rule 1: -p udp --dport 8472 -j DROP)\n", "Run: iptables-nft -I INPUT -p udp --dport 8472 -j ACCEPT\n",
 		}},
 		{"a table of nftables", []string{"nft add table inet x", "nft add chain inet x f { type filter hook forward priority 10 ; policy drop ; }"}, nil, []string{
-			"filter: chain f of table inet x drops forwarded packets of 10.244.0.0/16\n",
+			"filter: chain f of table inet x drops forwarded packets of 10.244.0.0/16 (its policy is drop)\n",
 		}},
 		{"what Calico has left", []string{
 			"ip link add vxlan.calico type vxlan id 4096 dstport 4789 local 192.0.2.1", "ip addr add 10.244.9.0/32 dev vxlan.calico", "ip link set vxlan.calico up",
@@ -139,7 +139,7 @@ func TestPreflightWithLegacyIPTables(t *testing.T) {
 	ns := nstest.New(t)
 	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "xtables.lock"))
 	ns.Tool("iptables-legacy", "-P FORWARD DROP")
-	const drops = "filter: chain FORWARD of iptables-legacy drops forwarded packets of 10.244.0.0/16; flanneld "
+	const drops = "filter: chain FORWARD of iptables-legacy drops forwarded packets of 10.244.0.0/16 (its policy is drop); flanneld "
 	if out, code := preflight(t, ns, vxlanWanted()); code != 0 || !strings.Contains(out, "Note: "+drops+"puts a rule there that accepts them\n") {
 		t.Errorf("exit code %d\n%s", code, out)
 	}

@@ -23,9 +23,10 @@ const (
 	soGetInfo    = 64
 	soGetEntries = 65
 	tableSize    = 32
-	// infoSize is that of struct ipt_getinfo. It holds the offsets of each base chain
-	// and of its policy, and the size of the table.
+	// infoSize is that of struct ipt_getinfo. It holds which hooks the table has,
+	// the offsets of each base chain and of its policy, and the size of the table.
 	infoSize     = 84
+	validHooksAt = 32
 	hooksAt      = 36
 	underflowsAt = 56
 	sizeAt       = 80
@@ -52,6 +53,7 @@ type Legacy struct {
 	Assume map[string]Verdict
 
 	family ipfam.Family
+	name   string
 	blob   []byte
 	info   []byte
 }
@@ -136,18 +138,36 @@ func readLegacyOnce(f ipfam.Family, table string) (Legacy, error) {
 	if err := getsockopt(fd, level, soGetEntries, blob); err != nil {
 		return Legacy{}, err
 	}
-	return Legacy{family: f, blob: blob[entriesAt:], info: info}, nil
+	return Legacy{family: f, name: table, blob: blob[entriesAt:], info: info}, nil
 }
 
-// Drops finds what drops a packet, if this is the table filter.
-func (t Legacy) Drops(p Packet) []Finding {
-	if t.blob == nil {
+// ReadLegacyFilters reads the tables that filter.
+func ReadLegacyFilters(f ipfam.Family) ([]Rules, error) {
+	var out []Rules
+	for table := range iptablesTables {
+		t, err := ReadLegacy(f, table)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+// bases implements Rules.
+func (t Legacy) bases(p Packet, h Hook) []base {
+	if t.blob == nil || p.Family != t.family || h > Postrouting {
 		return nil
 	}
-	offset := func(at int) int { return int(binary.NativeEndian.Uint32(t.info[at+offsetSize*int(p.Hook):])) }
-	base := Base{Chain: iptablesChains[p.Hook], Program: programs[p.Family] + "-legacy"}
-	w := walk{base: base, packet: p.known(), assume: t.Assume}
-	return w.drops(legacyChain{t, offset(hooksAt), base.Chain, offset(underflowsAt)})
+	if hooks := binary.NativeEndian.Uint32(t.info[validHooksAt:]); hooks&(1<<h) == 0 {
+		return nil
+	}
+	offset := func(at int) int { return int(binary.NativeEndian.Uint32(t.info[at+offsetSize*int(h):])) }
+	b := Base{Chain: iptablesChains[h], Table: t.name, Program: programs[t.family] + "-legacy"}
+	return []base{{
+		Base: b, priority: iptablesTables[t.name], assume: t.Assume,
+		chain: legacyChain{t, offset(hooksAt), b.Chain, offset(underflowsAt)},
+	}}
 }
 
 // Has reports whether the table has a chain with this name.
@@ -193,9 +213,9 @@ func (c legacyChain) rules() iter.Seq[*rule] {
 			}
 			next := at + e.size
 			number++
-			*r = rule{conditions: r.conditions[:0], number: number}
+			*r = rule{conditions: r.conditions[:0], lookups: r.lookups[:0], number: number, position: int(number)}
 			if at == c.policy {
-				r.number = 0
+				r.number, r.position = 0, 0
 			}
 			c.table.verdict(e, next, r)
 			c.table.conditions(e, r)
@@ -250,12 +270,12 @@ func (t Legacy) conditions(e entry, r *rule) {
 			continue
 		}
 		values, ok := c.field.masked(f, e.fixed[c.at:c.at+c.len], mask)
-		r.add(Condition{c.field, values, not&c.inverted != 0}, ok)
+		r.add(Condition{Field: c.field, Values: values, Not: not&c.inverted != 0}, ok)
 	}
 	const protocolSize = 2
 	protocolAt := 4*n + 4*nameSize
 	if p := binary.NativeEndian.Uint16(e.fixed[protocolAt:]); p != 0 {
-		r.add(Condition{Protocol, Protocol.values(f, []byte{byte(p)}, 8), not&invertedProtocol != 0}, p < 256)
+		r.add(Condition{Field: Protocol, Values: Protocol.values(f, []byte{byte(p)}, 8), Not: not&invertedProtocol != 0}, p < 256)
 	}
 	// With IPv6 the kind of service is between the protocol and the flags.
 	if !zero(e.fixed[protocolAt+protocolSize:l.flags]) || flags&^(l.gotoFlag|l.protocolFlag) != 0 || not&^inverted != 0 {
@@ -273,44 +293,14 @@ func (t Legacy) extensions(list []byte, r *rule) {
 			r.more = true
 			return
 		}
-		switch name, info := string(text(list[2:headerSize-1])), list[headerSize:size]; name {
-		case "tcp", "udp":
-			if c, has, ok := portsIn(name, info).destination(t.family); has || !ok {
-				r.add(c, ok)
-			}
-		case "comment":
-		default:
-			r.more = true
-		}
+		r.extension(t.family, string(text(list[2:headerSize-1])), list[headerSize-1], list[headerSize:size])
 		list = list[size:]
-	}
-}
-
-// portsIn reads struct xt_tcp or struct xt_udp.
-func portsIn(name string, info []byte) ports {
-	// Behind the ports: option, mask and value of the flags, which only tcp has, and
-	// what is inverted.
-	const portsSize, othersSize, invertedDstPort = 8, 3, 2
-	others := 0
-	if name == "tcp" {
-		others = othersSize
-	}
-	if len(info) <= portsSize+others {
-		return ports{more: true}
-	}
-	port := func(i int) uint16 { return binary.NativeEndian.Uint16(info[2*i:]) }
-	not := info[portsSize+others]
-	return ports{
-		src: [2]uint16{port(0), port(1)}, dst: [2]uint16{port(2), port(3)}, notDst: not == invertedDstPort,
-		more: not&^invertedDstPort != 0 || !zero(info[portsSize:portsSize+others]),
 	}
 }
 
 // verdict reads what a rule does; next is the offset of the rule behind it.
 func (t Legacy) verdict(e entry, next int, r *rule) {
-	if string(e.target) == "REJECT" {
-		r.verdict = Drop
-	}
+	r.target(string(e.target))
 	if len(e.target) > 0 || len(e.rest) < 4 {
 		return
 	}

@@ -1,90 +1,227 @@
 package firewall
 
 import (
+	"cmp"
+	"encoding/binary"
 	"fmt"
 	"iter"
 	"slices"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
+	"flannel/kernel/rtnl"
 )
 
 var (
-	families    = ipfam.Pair[nftables.TableFamily]{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}
+	families    = ipfam.Pair[byte]{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}
 	nftFamilies = ipfam.Pair[string]{"ip", "ip6"}
 )
 
-// NFTables are the rules in nf_tables, among them those of iptables-nft.
+// NFTables are the rules in nf_tables, among them those of iptables-nft. They are read
+// without a library: an expression that one leaves out would be a condition that is
+// not noticed.
 type NFTables struct {
-	conn *nftables.Conn
-	base []*nftables.Chain
+	conn *rtnl.Conn
+	base []nftBase
 	// rules are those of the chains that packets have come to.
 	rules map[chainKey][]rule
+	sets  map[setKey]*elements
+}
+
+// nftBase is a base chain of nf_tables.
+type nftBase struct {
+	table    nftTable
+	name     string
+	hook     Hook
+	priority int
+	drops    bool
+	// devices are those of a chain at a device.
+	devices []string
+}
+
+// nftTable names a table.
+type nftTable struct {
+	family byte
+	name   string
+}
+
+// String names the table as nft does.
+func (t nftTable) String() string { return tableFamilies[t.family] + " " + t.name }
+
+var tableFamilies = map[byte]string{
+	unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet", unix.NFPROTO_NETDEV: "netdev",
 }
 
 // chainKey names a chain; family is that of the packets, which inet has both of.
 type chainKey struct {
-	table, chain string
-	kind         nftables.TableFamily
-	family       ipfam.Family
+	table  nftTable
+	chain  string
+	family ipfam.Family
 }
 
-// ReadNFTables lists the base chains. Drops reads the rules of the chains that a
-// packet comes to, once.
-func ReadNFTables(conn *nftables.Conn) (NFTables, error) {
-	all, err := conn.ListChains()
+type setKey struct {
+	table  nftTable
+	name   string
+	field  Field
+	family ipfam.Family
+}
+
+// ReadNFTables lists the base chains of a network namespace; 0 is the current one. The
+// rules of the chains that a packet comes to are read later, each once. The error wraps
+// that of the kernel.
+func ReadNFTables(namespace int) (*NFTables, error) {
+	conn, err := rtnl.DialNetfilter(namespace)
 	if err != nil {
-		return NFTables{}, fmt.Errorf("list chains of nf_tables: %w", err)
+		return nil, fmt.Errorf("open nf_tables: %w", err)
 	}
-	filters := func(c *nftables.Chain) bool { return c.Hooknum != nil && c.Type == nftables.ChainTypeFilter }
-	base := slices.DeleteFunc(all, func(c *nftables.Chain) bool { return !filters(c) })
-	return NFTables{conn, base, map[chainKey][]rule{}}, nil
+	n := &NFTables{conn: conn, rules: map[chainKey][]rule{}, sets: map[setKey]*elements{}}
+	err = rtnl.Retry(func() error {
+		n.base = nil
+		return n.dump(unix.NFT_MSG_GETCHAIN, unix.NFPROTO_UNSPEC, func(*rtnl.Batch) {}, func(family byte, b []byte) {
+			if c, ok := parseBase(family, b); ok {
+				n.base = append(n.base, c)
+			}
+		})
+	})
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("list chains of nf_tables: %w", err)
+	}
+	return n, nil
 }
 
-// Drops finds what drops a packet.
-func (n NFTables) Drops(p Packet) []Finding {
-	var out []Finding
-	for _, c := range n.base {
-		inet := c.Table.Family == nftables.TableFamilyINet
-		if Hook(*c.Hooknum) != p.Hook || c.Table.Family != families[p.Family] && !inet {
-			continue
+// Close ends the connection to the kernel.
+func (n *NFTables) Close() { _ = n.conn.Close() } // nothing was written
+
+// nfgenSize is that of struct nfgenmsg.
+const nfgenSize = 4
+
+// dump asks for a list and visits the attributes of each item, which are valid during
+// the call only.
+func (n *NFTables) dump(message int, family byte, ask func(*rtnl.Batch), visit func(family byte, attrs []byte)) error {
+	return n.conn.Dump(func(b *rtnl.Batch) {
+		b.Begin(uint16(unix.NFNL_SUBSYS_NFTABLES<<8|message), unix.NLM_F_DUMP, []byte{family, 0, 0, 0})
+		ask(b)
+	}, func(m rtnl.Message) {
+		if len(m.Body) >= nfgenSize {
+			visit(m.Body[0], m.Body[nfgenSize:])
 		}
-		base := Base{Chain: c.Name, Table: nftFamilies[p.Family] + " " + c.Table.Name}
-		switch {
-		case inet:
-			base.Table = "inet " + c.Table.Name
-		case c.Table.Name == "filter" && c.Name == iptablesChains[p.Hook]:
-			base.Program = programs[p.Family] + "-nft" // without the suffix it may be the legacy one
-		}
-		w := walk{base: base, packet: p.known(), firewalld: c.Table.Name == "firewalld"}
-		out = append(out, w.drops(nftChain{n, c.Table, c.Name, p.Family, c.Policy})...)
-	}
-	return out
+	})
 }
 
-// iptablesChains are the base chains of iptables.
-var iptablesChains = map[Hook]string{Input: "INPUT", Forward: "FORWARD", Output: "OUTPUT"}
+// be32 reads a number in the byte order of the network; 0 if b is too short.
+func be32(b []byte) uint32 {
+	if len(b) < 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(b)
+}
+
+// nftaHookDevs is not in package unix (linux/netfilter/nf_tables.h).
+const nftaHookDevs = 4
+
+// parseBase reads a base chain whose rules filter.
+func parseBase(family byte, b []byte) (nftBase, bool) {
+	c := nftBase{table: nftTable{family: family}}
+	filters, hooked := false, false
+	for typ, v := range rtnl.Attrs(b) {
+		switch typ {
+		case unix.NFTA_CHAIN_TABLE:
+			c.table.name = string(text(v))
+		case unix.NFTA_CHAIN_NAME:
+			c.name = string(text(v))
+		case unix.NFTA_CHAIN_TYPE:
+			kind := string(text(v))
+			filters = kind == "filter" || kind == "route"
+		case unix.NFTA_CHAIN_POLICY:
+			c.drops = be32(v) == 0
+		case unix.NFTA_CHAIN_HOOK:
+			hooked = true
+			c.readHook(v)
+		}
+	}
+	return c, filters && hooked && tableFamilies[family] != ""
+}
+
+func (c *nftBase) readHook(b []byte) {
+	for typ, v := range rtnl.Attrs(b) {
+		switch typ {
+		case unix.NFTA_HOOK_HOOKNUM:
+			c.hook = Hook(be32(v))
+			if c.table.family == unix.NFPROTO_NETDEV {
+				c.hook += Ingress // they are numbered from 0
+			}
+		case unix.NFTA_HOOK_PRIORITY:
+			c.priority = int(int32(be32(v)))
+		case unix.NFTA_HOOK_DEV:
+			c.devices = append(c.devices, string(text(v)))
+		case nftaHookDevs:
+			for _, dev := range rtnl.Attrs(v) {
+				c.devices = append(c.devices, string(text(dev)))
+			}
+		}
+	}
+}
+
+// sees reports whether a packet comes to the chain at a hook.
+func (c *nftBase) sees(p Packet, h Hook) bool {
+	f := c.table.family
+	if c.hook != h || f != families[p.Family] && f != unix.NFPROTO_INET && f != unix.NFPROTO_NETDEV {
+		return false
+	}
+	switch h {
+	case Ingress:
+		return slices.Contains(c.devices, p.In.Name)
+	case Egress:
+		return slices.Contains(c.devices, p.Out.Name)
+	}
+	return true
+}
+
+// iptablesChains are the base chains of iptables, iptablesTables its tables that
+// filter.
+var (
+	iptablesChains = map[Hook]string{
+		Prerouting: "PREROUTING", Input: "INPUT", Forward: "FORWARD", Output: "OUTPUT", Postrouting: "POSTROUTING",
+	}
+	iptablesTables = map[string]int{"raw": -300, "mangle": -150, defaultTable: 0, "security": 50}
+)
 
 // programs are those of iptables, without the suffix that tells the kinds apart.
 var programs = ipfam.Pair[string]{"iptables", "ip6tables"}
 
+// bases implements Rules.
+func (n *NFTables) bases(p Packet, h Hook) []base {
+	var out []base
+	for i := range n.base {
+		c := &n.base[i]
+		if !c.sees(p, h) {
+			continue
+		}
+		b := Base{Chain: c.name, Table: c.table.String()}
+		if _, ok := iptablesTables[c.table.name]; ok && c.name == iptablesChains[h] && c.table.family == families[p.Family] {
+			b.Program = programs[p.Family] + "-nft" // without the suffix it may be the legacy one
+		}
+		out = append(out, base{Base: b, priority: c.priority, chain: nftChain{n, c.table, c.name, p.Family, c.drops}})
+	}
+	return out
+}
+
 // nftChain is a chain of nf_tables.
 type nftChain struct {
-	tables NFTables
-	table  *nftables.Table
+	tables *NFTables
+	table  nftTable
 	label  string
 	family ipfam.Family
-	policy *nftables.ChainPolicy
+	// drops is the policy of a base chain.
+	drops bool
 }
 
 func (c nftChain) name() string { return c.label }
 
 func (c nftChain) rules() iter.Seq[*rule] {
-	key := chainKey{c.table.Name, c.label, c.table.Family, c.family}
+	key := chainKey{c.table, c.label, c.family}
 	list, known := c.tables.rules[key]
 	if !known {
 		list = c.read()
@@ -101,149 +238,139 @@ func (c nftChain) rules() iter.Seq[*rule] {
 
 // read reads the rules. Those that cannot be read may accept some packets.
 func (c nftChain) read() []rule {
-	list, err := c.tables.conn.GetRules(c.table, &nftables.Chain{Name: c.label, Table: c.table})
+	var out []rule
+	p := parser{chain: c}
+	err := rtnl.Retry(func() error {
+		out = out[:0]
+		return c.tables.dump(unix.NFT_MSG_GETRULE, c.table.family, func(b *rtnl.Batch) {
+			b.Text(unix.NFTA_RULE_TABLE, c.table.name)
+			b.Text(unix.NFTA_RULE_CHAIN, c.label)
+		}, func(_ byte, b []byte) {
+			r := p.rule(b)
+			r.position = len(out) + 1
+			out = append(out, r)
+		})
+	})
 	if err != nil {
 		return []rule{{more: true, verdict: Accept}}
 	}
-	out := make([]rule, 0, len(list)+1)
-	for _, r := range list {
-		out = append(out, c.parse(r))
-	}
-	if c.policy != nil && *c.policy == nftables.ChainPolicyDrop {
+	if c.drops {
 		out = append(out, rule{verdict: Drop})
 	}
 	return out
 }
 
-func (c nftChain) parse(r *nftables.Rule) rule {
-	conditions, all := Conditions(c.family, r.Exprs)
-	out := rule{conditions: conditions, more: !all, number: r.Handle}
-	for _, e := range r.Exprs {
-		switch e := e.(type) {
-		case *expr.Verdict:
-			out.verdict = nftVerdicts[e.Kind]
-			if e.Chain != "" {
-				out.to = nftChain{tables: c.tables, table: c.table, label: e.Chain, family: c.family}
+// elements returns those of a set, which are read when they are needed first.
+func (c nftChain) elements(set string, f Field) *elements {
+	key := setKey{c.table, set, f, c.family}
+	e := c.tables.sets[key]
+	if e == nil {
+		e = &elements{read: func() ([]element, bool) { return c.readSet(set, f) }}
+		c.tables.sets[key] = e
+	}
+	return e
+}
+
+// Flags of elements.
+const (
+	elementIntervalEnd = 1
+	elementCatchAll    = 2
+	nftaElemKeyEnd     = 10
+)
+
+// readSet reads the elements of a set. It reports false if they are not values of the
+// field alone.
+func (c nftChain) readSet(set string, f Field) ([]element, bool) {
+	var list []element
+	var ends []bool // which of the list only end a range
+	ok := true
+	err := rtnl.Retry(func() error {
+		list, ends = list[:0], ends[:0]
+		return c.tables.dump(unix.NFT_MSG_GETSETELEM, c.table.family, func(b *rtnl.Batch) {
+			b.Text(unix.NFTA_SET_ELEM_LIST_TABLE, c.table.name)
+			b.Text(unix.NFTA_SET_ELEM_LIST_SET, set)
+		}, func(_ byte, b []byte) {
+			for typ, elems := range rtnl.Attrs(b) {
+				if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+					continue
+				}
+				for _, attrs := range rtnl.Attrs(elems) {
+					e, end, good := c.element(f, attrs)
+					ok = ok && good
+					list, ends = append(list, e), append(ends, end)
+				}
 			}
-		case *expr.Lookup:
-			if e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT {
-				out.verdict = Accept // for some packets: what a map holds is not read
+		})
+	})
+	if err != nil || !ok {
+		return nil, false
+	}
+	return ranges(f, list, ends), true
+}
+
+// element reads one element. It reports false if it is not understood.
+func (c nftChain) element(f Field, attrs []byte) (e element, end, ok bool) {
+	size := f.size(c.family)
+	for typ, v := range rtnl.Attrs(attrs) {
+		switch typ {
+		case unix.NFTA_SET_ELEM_KEY:
+			key := dataValue(v)
+			ok = len(key) == size
+			if ok && f >= mark {
+				e.number = binary.NativeEndian.Uint32(key)
+			} else if ok {
+				value := f.values(c.family, key, 8*len(key))
+				e.span = span{value.Addr(), lastOf(value)}
 			}
-		case *expr.Reject:
-			out.verdict = Drop
-		case *expr.Target:
-			if e.Name == "REJECT" {
-				out.verdict = Drop
+		case unix.NFTA_SET_ELEM_FLAGS:
+			flags := be32(v)
+			end = flags&elementIntervalEnd != 0
+			if flags&elementCatchAll != 0 {
+				return e, end, false
 			}
+		case unix.NFTA_SET_ELEM_DATA:
+			e.outcome = c.outcome(v)
+		case nftaElemKeyEnd, unix.NFTA_SET_ELEM_EXPR:
+			return e, end, false
 		}
+	}
+	return e, end, ok
+}
+
+// ranges joins the beginnings and ends of ranges. Sets without ranges have no ends.
+func ranges(f Field, list []element, ends []bool) []element {
+	if f >= mark || !slices.Contains(ends, true) {
+		return list
+	}
+	order := make([]int, len(list))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		// Where one range ends and the next begins, the end comes first.
+		return cmp.Or(list[a].first.Compare(list[b].first), -boolCompare(ends[a], ends[b]))
+	})
+	var out []element
+	for n, i := range order {
+		if ends[i] {
+			continue
+		}
+		e := list[i]
+		e.last = highest(e.first)
+		if n+1 < len(order) {
+			e.last = list[order[n+1]].first.Prev()
+		}
+		out = append(out, e)
 	}
 	return out
 }
 
-var nftVerdicts = map[expr.VerdictKind]Verdict{
-	expr.VerdictAccept: Accept, expr.VerdictDrop: Drop, expr.VerdictReturn: toCaller,
-	expr.VerdictJump: jump, expr.VerdictGoto: jumpForGood,
-}
-
-// operand is what a register holds: a field, perhaps under a mask.
-type operand struct {
-	field Field
-	mask  []byte
-}
-
-// Conditions returns the conditions of a rule that are understood. It reports
-// whether these are all.
-func Conditions(f ipfam.Family, list []expr.Any) (out []Condition, all bool) {
-	all = true
-	add := func(c Condition, ok bool) {
-		if ok {
-			out = append(out, c)
-		}
-		all = all && ok
+func boolCompare(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
 	}
-	registers := map[uint32]operand{}
-	load := func(register uint32, o operand, ok bool) {
-		delete(registers, register)
-		if ok {
-			registers[register] = o
-		}
-	}
-	for _, e := range list {
-		switch e := e.(type) {
-		case *expr.Payload:
-			field, ok := payloadField(f, e)
-			load(e.DestRegister, operand{field: field}, ok)
-		case *expr.Meta:
-			field, ok := metaFields[e.Key]
-			load(e.Register, operand{field: field}, ok && !e.SourceRegister)
-		case *expr.Ct:
-			load(e.Register, operand{}, false)
-		case *expr.Bitwise:
-			o, ok := registers[e.SourceRegister]
-			load(e.DestRegister, operand{o.field, e.Mask}, ok && o.mask == nil && zero(e.Xor))
-		case *expr.Cmp:
-			o, ok := registers[e.Register]
-			c, understood := o.compare(f, e)
-			add(c, ok && understood)
-			// What is loaded next may be an expression that the library leaves out.
-			delete(registers, e.Register)
-		case *expr.Match:
-			if c, has, ok := portsOf(e.Info).destination(f); has || !ok {
-				add(c, ok)
-			}
-		case *expr.Verdict, *expr.Counter, *expr.Log, *expr.Reject, *expr.Target, *expr.Immediate, *expr.Masq:
-		default:
-			all = false
-		}
-	}
-	return out, all
-}
-
-// portsOf returns what an extension of xtables compares. Comments match every packet.
-func portsOf(info xt.InfoAny) ports {
-	every := [2]uint16{0, 0xffff}
-	switch m := info.(type) {
-	case *xt.Comment:
-		return ports{src: every, dst: every}
-	case *xt.Tcp:
-		more := m.Option != 0 || m.FlagsMask != 0 || m.InvFlags&^xt.TcpInvDestPorts != 0
-		return ports{m.SrcPorts, m.DstPorts, m.InvFlags == xt.TcpInvDestPorts, more}
-	case *xt.Udp:
-		return ports{m.SrcPorts, m.DstPorts, m.InvFlags == xt.UdpInvDestPorts, m.InvFlags&^xt.UdpInvDestPorts != 0}
-	}
-	return ports{more: true}
-}
-
-// compare returns a condition on the field that a register holds.
-func (o operand) compare(f ipfam.Family, e *expr.Cmp) (Condition, bool) {
-	c := Condition{Field: o.field, Values: o.field.values(f, e.Data, 8*len(e.Data)), Not: e.Op == expr.CmpOpNeq}
-	ok := c.Not || e.Op == expr.CmpOpEq
-	if ok && o.mask != nil {
-		c.Values, ok = o.field.masked(f, e.Data, o.mask)
-	}
-	return c, ok && c.Values.IsValid()
-}
-
-var metaFields = map[expr.MetaKey]Field{
-	expr.MetaKeyNFPROTO: Family, expr.MetaKeyL4PROTO: Protocol,
-	expr.MetaKeyIIFNAME: In, expr.MetaKeyOIFNAME: Out,
-}
-
-// headers are the offsets of the fields in the header of a network packet.
-var headers = ipfam.Pair[map[uint32]Field]{
-	{12: Src, 16: Dst, 9: Protocol},
-	{8: Src, 24: Dst, 6: Protocol},
-}
-
-// payloadField returns the field that is loaded from a packet. A prefix of whole
-// bytes may be loaded without the rest.
-func payloadField(f ipfam.Family, e *expr.Payload) (Field, bool) {
-	switch e.Base {
-	case expr.PayloadBaseNetworkHeader:
-		field, ok := headers[f][e.Offset]
-		return field, ok
-	case expr.PayloadBaseTransportHeader:
-		return Port, e.Offset == 2 && e.Len == 2
-	}
-	return 0, false
+	return -1
 }

@@ -13,23 +13,43 @@ import (
 // Hook is a point at which the kernel applies rules to packets.
 type Hook uint32
 
-// The hooks of the tables that filter.
+// The hooks. Those of netfilter have the kernel's numbers.
 const (
-	Input   Hook = unix.NF_INET_LOCAL_IN
-	Forward Hook = unix.NF_INET_FORWARD
-	Output  Hook = unix.NF_INET_LOCAL_OUT
+	Prerouting  Hook = unix.NF_INET_PRE_ROUTING
+	Input       Hook = unix.NF_INET_LOCAL_IN
+	Forward     Hook = unix.NF_INET_FORWARD
+	Output      Hook = unix.NF_INET_LOCAL_OUT
+	Postrouting Hook = unix.NF_INET_POST_ROUTING
+	// Ingress and Egress are those of a device.
+	Ingress Hook = unix.NF_INET_NUMHOOKS
+	Egress  Hook = unix.NF_INET_NUMHOOKS + 1
 )
 
-// Packet describes packets. What is not set may have any value.
+// The hooks that a packet meets, in the kernel's order.
+var (
+	// Through is the path of a packet that this host forwards.
+	Through = []Hook{Ingress, Prerouting, Forward, Postrouting, Egress}
+	// Inward and Outward are those of a packet for and of this host itself.
+	Inward  = []Hook{Ingress, Prerouting, Input}
+	Outward = []Hook{Output, Postrouting, Egress}
+)
+
+// Packet describes packets, each the first of its connection. What is not set may have
+// any value.
 type Packet struct {
 	Family   ipfam.Family
-	Hook     Hook
+	Hooks    []Hook
 	Src, Dst netip.Prefix
-	// In and Out name the interfaces.
-	In, Out string
+	In, Out  Interface
 	// Protocol is that of the transport layer, Port the destination port.
 	Protocol uint8
 	Port     uint16
+}
+
+// Interface is a device; without an index it is known by its name alone.
+type Interface struct {
+	Name  string
+	Index int
 }
 
 // Field is a property of packets that rules compare.
@@ -44,6 +64,14 @@ const (
 	Out
 	Protocol
 	Port
+	srcPort
+	inIndex
+	outIndex
+	etherType
+	// mark, state and status are numbers of which rules compare single bits.
+	mark
+	state
+	status
 	fields
 )
 
@@ -53,23 +81,39 @@ type Condition struct {
 	Field  Field
 	Values netip.Prefix
 	Not    bool
+	// Last is set for the range that begins with the address of Values.
+	Last netip.Addr
+	// bits is compared with the bits of a number that mask has.
+	bits, mask uint32
 }
 
 // nameSize is that of the name of an interface.
 const nameSize = unix.IFNAMSIZ
 
-// nfProto are the families as netfilter numbers them.
-var nfProto = ipfam.Pair[byte]{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}
+// nfProto are the families as netfilter numbers them, etherTypes as Ethernet does.
+var (
+	nfProto    = ipfam.Pair[byte]{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}
+	etherTypes = ipfam.Pair[uint16]{unix.ETH_P_IP, unix.ETH_P_IPV6}
+)
+
+// size is how many bytes a value has in a register, zero for one that may have others.
+func (f Field) size(family ipfam.Family) int {
+	switch f {
+	case Src, Dst:
+		return family.Bits() / 8
+	case In, Out:
+		return nameSize
+	case Port, srcPort, etherType:
+		return 2
+	case Protocol, Family:
+		return 1
+	}
+	return 4
+}
 
 // values returns those whose first bits are these.
 func (f Field) values(family ipfam.Family, value []byte, ones int) netip.Prefix {
-	size := 4 // enough for a number
-	switch f {
-	case Src, Dst:
-		size = family.Bits() / 8
-	case In, Out:
-		size = nameSize
-	}
+	size := max(f.size(family), 4) // enough for a number
 	var padded [nameSize]byte
 	copy(padded[:size], value)
 	addr, _ := netip.AddrFromSlice(padded[:size])
@@ -96,23 +140,55 @@ func (f Field) masked(family ipfam.Family, value, mask []byte) (netip.Prefix, bo
 
 // known are the values of a packet's fields; one that is not known is the zero
 // prefix.
-type known [fields]netip.Prefix
+type known struct {
+	fields  [fields]netip.Prefix
+	numbers [fields]number
+}
 
-func (p Packet) known() known {
-	out := known{Src: p.Src, Dst: p.Dst}
-	set := func(f Field, value ...byte) { out[f] = f.values(p.Family, value, 8*len(value)) }
+// number is one of which some bits are known.
+type number struct{ value, known uint32 }
+
+// Bits of the state and of the status of a connection (linux/netfilter/
+// nf_conntrack_common.h).
+const (
+	stateInvalid     = 1 << 0
+	stateEstablished = 1 << 1
+	stateRelated     = 1 << 2
+	stateNew         = 1 << 3
+	stateUntracked   = 1 << 6
+	// freshStatus are the bits of status that a new connection does not have:
+	// expected, answered, assured, confirmed, translated.
+	freshStatus = 0x3f
+)
+
+// at returns what is known of a packet at a hook.
+func (p Packet) at(h Hook) known {
+	out := known{}
+	out.fields[Src], out.fields[Dst] = p.Src, p.Dst
+	set := func(f Field, value ...byte) { out.fields[f] = f.values(p.Family, value, 8*len(value)) }
 	set(Family, nfProto[p.Family])
-	for f, name := range map[Field]string{In: p.In, Out: p.Out} {
-		if name != "" {
-			set(f, append([]byte(name), make([]byte, nameSize-len(name))...)...)
+	set(etherType, binary.BigEndian.AppendUint16(nil, etherTypes[p.Family])...)
+	device := func(name, index Field, d Interface, there bool) {
+		if !there {
+			d = Interface{}
+		}
+		if d.Name != "" || !there {
+			set(name, append([]byte(d.Name), make([]byte, nameSize-len(d.Name))...)...)
+		}
+		if d.Index != 0 || !there {
+			set(index, binary.NativeEndian.AppendUint32(nil, uint32(d.Index))...)
 		}
 	}
+	own := len(p.Hooks) > 0 && p.Hooks[0] == Output
+	device(In, inIndex, p.In, h != Output && h != Egress && !(h == Postrouting && own))
+	device(Out, outIndex, p.Out, h != Ingress && h != Prerouting && h != Input)
 	if p.Protocol != 0 {
 		set(Protocol, p.Protocol)
 	}
 	if p.Port != 0 {
 		set(Port, binary.BigEndian.AppendUint16(nil, p.Port)...)
 	}
+	out.numbers[status] = number{0, freshStatus}
 	return out
 }
 
@@ -127,34 +203,66 @@ const (
 
 // holds reports whether packets with these fields meet the condition.
 func (c *Condition) holds(packet *known) answer {
-	p, out := packet[c.Field], maybe
-	switch {
-	case !p.IsValid():
-		return maybe
-	case c.Values.Bits() <= p.Bits() && c.Values.Contains(p.Addr()):
-		out = yes
-	case !c.Values.Overlaps(p):
-		out = no
-	}
+	out := c.includes(packet)
 	if c.Not {
 		return yes - out
 	}
 	return out
 }
 
-// ports are what the extensions tcp and udp of xtables compare.
-type ports struct {
-	src, dst [2]uint16 // the first and the last one
-	notDst   bool
-	// more is set if there are conditions on other things.
-	more bool
+func (c *Condition) includes(packet *known) answer {
+	if c.mask != 0 {
+		n := packet.numbers[c.Field]
+		switch {
+		case (n.value^c.bits)&c.mask&n.known != 0 || c.bits&^c.mask != 0:
+			return no
+		case c.mask&^n.known == 0:
+			return yes
+		}
+		return maybe
+	}
+	p := packet.fields[c.Field]
+	if !p.IsValid() {
+		return maybe
+	}
+	if c.Last.IsValid() {
+		return span{c.Values.Addr(), c.Last}.includes(p)
+	}
+	switch {
+	case c.Values.Bits() <= p.Bits() && c.Values.Contains(p.Addr()):
+		return yes
+	case !c.Values.Overlaps(p):
+		return no
+	}
+	return maybe
 }
 
-// destination returns the condition on the destination port, if there is one. It
-// reports false if there are others, or if it is not on a single port.
-func (p ports) destination(family ipfam.Family) (c Condition, has, ok bool) {
-	every := [2]uint16{0, 0xffff}
-	has = p.notDst || p.dst != every
-	c = Condition{Port, Port.values(family, binary.BigEndian.AppendUint16(nil, p.dst[0]), 16), p.notDst}
-	return c, has, !p.more && p.src == every && (!has || p.dst[0] == p.dst[1])
+// span is a range of values.
+type span struct{ first, last netip.Addr }
+
+// includes reports whether all values of a prefix lie in the span.
+func (s span) includes(p netip.Prefix) answer {
+	first, last := p.Masked().Addr(), lastOf(p)
+	switch {
+	case first.BitLen() != s.first.BitLen() || last.Less(s.first) || s.last.Less(first):
+		return no
+	case !first.Less(s.first) && !s.last.Less(last):
+		return yes
+	}
+	return maybe
+}
+
+// lastOf returns the last address of a prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < 8*len(b); i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// compareBits compares a number under a mask.
+func compareBits(f Field, value, mask uint32, not bool) Condition {
+	return Condition{Field: f, bits: value, mask: mask, Not: not}
 }

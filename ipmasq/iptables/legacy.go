@@ -15,31 +15,32 @@ import (
 	"flannel/ipmasq"
 )
 
-// LegacyDrops finds what drops the overlay's forwarded packets in a legacy table.
+// LegacyDrops finds what drops the overlay's forwarded packets in a legacy table; the
+// bridge is that of the pods.
 // kept is set if a driver keeps our chain there: then its rules count even if they
 // are missing. Otherwise what an earlier run has left in it does not count, because
 // nobody restores it.
-func LegacyDrops(network netip.Prefix, kept bool) ([]firewall.Finding, error) {
+func LegacyDrops(network netip.Prefix, bridge string, kept bool) ([]firewall.Finding, error) {
 	t, err := firewall.ReadLegacy(ipfam.Of(network.Addr()), string(ipmasq.Filter))
 	if err != nil {
 		return nil, err
 	}
-	return drops(t, network, kept), nil
+	return drops(t, network, bridge, kept), nil
 }
 
-func drops(t firewall.Legacy, network netip.Prefix, kept bool) []firewall.Finding {
+func drops(t firewall.Legacy, network netip.Prefix, bridge string, kept bool) []firewall.Finding {
 	verdict := firewall.Continue
 	if kept {
 		verdict = firewall.Accept
 	}
 	t.Assume = map[string]firewall.Verdict{ipmasq.Chains[ipmasq.Filter].Name: verdict}
-	return firewall.Forwarded(network, t)
+	return firewall.Forwarded(network, bridge, t)
 }
 
 // needed reports whether packets of the overlay are dropped in the legacy table of
 // a family without our chain, so that it must be there.
 func needed(t firewall.Legacy, c ipmasq.Config, f ipfam.Family) bool {
-	return c.Forward && c.Network[f].IsValid() && len(drops(t, c.Network[f], false)) > 0
+	return c.Forward && c.Network[f].IsValid() && len(drops(t, c.Network[f], "", false)) > 0
 }
 
 // LegacyNotice logs which rules an earlier run has left in legacy tables if

@@ -25,7 +25,7 @@ func (h host) drops(kept bool) []firewall.Finding {
 	var all []firewall.Finding
 	h.Do(func() {
 		for _, network := range ipfam.Prefixes(dual().Network) {
-			found, err := LegacyDrops(network, kept)
+			found, err := LegacyDrops(network, "", kept)
 			if err != nil {
 				h.t.Error(err)
 			}

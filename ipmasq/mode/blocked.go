@@ -18,6 +18,8 @@ import (
 // place. An accept of ours cannot undo a drop in another table, or ahead of it.
 type blocked struct {
 	tables *nftables.Driver
+	// bridge is that of the pods.
+	bridge string
 	// legacyKept is set if our rules are kept in legacy tables.
 	legacyKept bool
 
@@ -47,17 +49,14 @@ func (b *blocked) inNFTables(c ipmasq.Config) ([]string, error) {
 		return slices.Clone(b.last), nil
 	}
 	b.verified.Forget()
-	conn, err := b.tables.Open()
-	if err != nil {
-		return nil, fmt.Errorf("open nf_tables: %w", err)
-	}
-	rules, err := firewall.ReadNFTables(conn)
+	rules, err := firewall.ReadNFTables(b.tables.Namespace)
 	if err != nil {
 		return nil, err
 	}
+	defer rules.Close()
 	b.last = nil
 	for _, network := range ipfam.Prefixes(c.Network) {
-		for _, f := range firewall.Forwarded(network, rules) {
+		for _, f := range firewall.Forwarded(network, b.bridge, rules) {
 			if nftables.IsOurs(f.Table) {
 				continue
 			}
@@ -77,13 +76,13 @@ func (b *blocked) inNFTables(c ipmasq.Config) ([]string, error) {
 func (b *blocked) inLegacy(c ipmasq.Config) ([]string, error) {
 	var lines []string
 	for _, network := range ipfam.Prefixes(c.Network) {
-		found, err := iptables.LegacyDrops(network, b.legacyKept)
+		found, err := iptables.LegacyDrops(network, b.bridge, b.legacyKept)
 		if err != nil {
 			return nil, err
 		}
 		for _, f := range found {
 			but := ""
-			if still, err := iptables.LegacyDrops(network, true); err == nil && len(still) == 0 {
+			if still, err := iptables.LegacyDrops(network, b.bridge, true); err == nil && len(still) == 0 {
 				but = ", but for what an earlier run has left in its chain " + ipmasq.Chains[ipmasq.Filter].Name + ", which nothing restores"
 			}
 			lines = append(lines, line(f, network, but))

@@ -54,7 +54,7 @@ func (h host) lines(legacyKept bool) (lines []string) {
 	h.t.Helper()
 	h.Do(func() {
 		var err error
-		if lines, err = (&blocked{tables: h.tables, legacyKept: legacyKept}).lines(h.t.Context(), dual()); err != nil {
+		if lines, err = (&blocked{tables: h.tables, bridge: "cni0", legacyKept: legacyKept}).lines(h.t.Context(), dual()); err != nil {
 			h.t.Error(err)
 		}
 	})
@@ -113,6 +113,9 @@ func TestBlocked(t *testing.T) {
 		}, "iptables-nft -I FORWARD"},
 		{"rejects of other traffic", []string{
 			"iptables-nft -A FORWARD -s 192.0.2.0/24 -j REJECT", "iptables-nft -A FORWARD -o eth9 -j DROP",
+		}, ""},
+		{"accepts of the pods' bridge", []string{
+			"iptables-nft -P FORWARD DROP", "iptables-nft -A FORWARD -i cni0 -j ACCEPT", "iptables-nft -A FORWARD -o cni0 -j ACCEPT",
 		}, ""},
 		{"an accept behind a jump", []string{
 			"iptables-nft -P FORWARD DROP", "iptables-nft -N X", "iptables-nft -A X -j ACCEPT", "iptables-nft -A FORWARD -j X",

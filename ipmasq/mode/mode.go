@@ -24,6 +24,8 @@ type Options struct {
 	Log *slog.Logger
 	// Families that are enabled.
 	Families ipfam.Pair[bool]
+	// Bridge is that of the pods.
+	Bridge string
 	// NFTables chooses nftables.
 	NFTables bool
 	// Resync is how often tables without events are checked.
@@ -48,7 +50,7 @@ func Choose(ctx context.Context, o Options) (keeper.Mode, error) {
 	}
 	legacy := legacyOf(chosen, other)
 	mode := keeper.Mode{Resync: o.Resync}
-	mode.Blocked = (&blocked{tables: tables, legacyKept: legacy != nil}).lines
+	mode.Blocked = (&blocked{tables: tables, bridge: o.Bridge, legacyKept: legacy != nil}).lines
 	// FORWARD of the other kind of iptables may drop what ours accepts.
 	forward := nftables.NewCompat(tables, ipmasq.Filter)
 	former := nftables.NewCompat(tables, ipmasq.Nat)

@@ -113,6 +113,7 @@ func (c compat) meaning(f ipfam.Family, r *nftables.Rule) ipmasq.Meaning {
 	conditions, plain := firewall.Conditions(f, r.Exprs)
 	for _, e := range conditions {
 		match := ipmasq.Match{Prefix: e.Values, Not: e.Not}
+		plain = plain && !e.Last.IsValid()
 		switch e.Field {
 		case firewall.Src:
 			m.Rule.Src = match

@@ -16,6 +16,9 @@ import (
 	"flannel/kernel/rtnl"
 )
 
+// Name is that which the CNI plugin's bridge has by default.
+const Name = "cni0"
+
 // Readdress looks at the bridge of this name in the current network namespace.
 // Addresses inside the overlay networks that are not the present one are
 // replaced by it, as long as the bridge has no ports. present is the subnet's

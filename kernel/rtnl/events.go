@@ -34,7 +34,7 @@ const maxBuffer = 16 << 20
 // a slow reader; it doubles with each overrun, up to 16 MiB. Until the first
 // call of Filter everything passes.
 func Listen(namespace, buffer int, groups ...int) (*Events, error) {
-	fd, err := socket(namespace, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+	fd, err := socket(namespace, unix.NETLINK_ROUTE, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}

@@ -179,7 +179,7 @@ var layers = [][]string{
 }
 
 // netlinkUsers are the only folders that know netlink, beside the tests.
-var netlinkUsers = []string{"flannel/kernel", "flannel/network/uplink", "flannel/doctor/gather", "flannel/cleanup", "flannel/lab", "flannel/cmd/flannel-lab", "flannel/internal/testkit", "flannel/test"}
+var netlinkUsers = []string{"flannel/kernel", "flannel/network/uplink", "flannel/doctor/gather", "flannel/cleanup", "flannel/internal/firewall", "flannel/lab", "flannel/cmd/flannel-lab", "flannel/internal/testkit", "flannel/test"}
 
 func TestLayersAndNetlink(t *testing.T) {
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "flannel/...").Output()
@@ -208,7 +208,7 @@ func TestLayersAndNetlink(t *testing.T) {
 			}
 			knows := within(dep, "github.com/vishvananda/netlink") || within(dep, "flannel/kernel/rtnl")
 			if knows && !slices.ContainsFunc(netlinkUsers, func(f string) bool { return within(pkg, f) }) {
-				t.Errorf("%s imports %s: only kernel, network/uplink, doctor/gather, cleanup and the lab know netlink", pkg, dep)
+				t.Errorf("%s imports %s: only kernel, network/uplink, doctor/gather, cleanup, internal/firewall and the lab know netlink", pkg, dep)
 			}
 		}
 	}
