@@ -15,8 +15,9 @@ const (
 	foreignWindow = 2500 * time.Millisecond
 )
 
-// idle measures the CPU time of a daemon that has nothing to do. A resync is
-// seldom in a window and would then fill it; its share is added instead.
+// idle measures the CPU time of a daemon that has nothing to do but to probe, as by
+// default; probe measures the share of that. A resync is seldom in a window and would
+// then fill it; its share is added instead.
 func (b *bench) idle(ctx context.Context) ([]row, error) {
 	c, err := b.getJoined(ctx)
 	if err != nil {
@@ -30,7 +31,7 @@ func (b *bench) idle(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	share := 100 * resync.cpu.Seconds() / network.ResyncPeriod.Seconds()
-	whole := row{Measure: fmt.Sprintf("idle with %d peers, of one core", b.peers), Unit: percent, Limit: atMost(0.1), Flannel: "0.55 %"}
+	whole := row{Measure: fmt.Sprintf("idle with %d peers, with probing, of one core", b.peers), Unit: percent, Limit: atMost(0.1), Flannel: "0.55 %"}
 	without := row{Measure: fmt.Sprintf("  without the resync each %s", network.ResyncPeriod), Unit: percent}
 	for range b.roundsOr(4) {
 		used, err := c.idleLoad(ctx)
