@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"flannel/backend"
+	"flannel/internal/ipfam"
 )
 
 func TestAPeerThatSomebodyAsksForIsProbedAtOnce(t *testing.T) {
@@ -211,6 +212,29 @@ func TestEachSuspectThatIsProbedGetsAVerdict(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTheLargestSizeOfBothFamilies: the way of one is not that of the other.
+func TestTheLargestSizeOfBothFamilies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peers := peersOf(2, vxlan)
+		peers[1].Name, peers[1].Family = peers[0].Name, ipfam.V6
+		peers[1].Subnet, peers[1].Via = netip.MustParsePrefix("fd00:5::/64"), netip.MustParseAddr("2001:db8::1")
+		w := newWorld(t, peers)
+		w.wait(time.Minute)
+		w.setAnswers(func(to netip.Addr, size int) (bool, error) {
+			return size <= 1350 && to.Is4() || size <= 1330, nil
+		})
+		got, err := w.prober.Ask(t.Context(), []string{peers[0].Name})
+		if err != nil || len(got.Peers) != 2 {
+			t.Fatal(got, err)
+		}
+		for i, want := range []int{1350, 1330} {
+			if a := got.Peers[i]; a.NotProbed || a.Probe.Largest != want {
+				t.Errorf("got %+v of %s, want %d", a.Probe, a.Family, want)
+			}
+		}
+	})
 }
 
 func TestRequestsForProbes(t *testing.T) {

@@ -46,8 +46,9 @@ type core struct {
 	// asked are the peers that somebody asked for: the first ones come first, so
 	// that they have a verdict when the time is over.
 	asked []int32
-	// searched is when the largest size was found that gets to one of them.
-	searched time.Duration
+	// searched is when the largest size was found that gets to one of them, in each
+	// family.
+	searched ipfam.Pair[time.Duration]
 	// put are the subnets of on-demand peers whose entries were just put, touched
 	// the peers of those that traffic has put.
 	put     []put
@@ -297,13 +298,13 @@ func (c *core) ask(i int32, now time.Duration) {
 func (c *core) settle(now time.Duration) {
 	c.asked = slices.DeleteFunc(c.asked, func(i int32) bool {
 		p, pr := &c.peers[i], c.status[i].Probe
-		settled := p.settled(pr)
+		settled, searched := p.settled(pr), &c.searched[c.status[i].Family]
 		if settled && p.fullLost > 0 {
-			c.searched = now
+			*searched = now
 		}
 		end := p.asked + askedLimit
 		tooLate := now >= end || !p.begun() && !p.waiting && now+p.need(pr) > end
-		over := settled || tooLate || p.searching() && c.searched >= p.asked
+		over := settled || tooLate || p.searching() && *searched >= p.asked
 		if over {
 			p.asked = 0
 		}

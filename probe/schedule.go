@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"flannel/backend"
+	"flannel/internal/ipfam"
 )
 
 // due returns the probe to be sent, if there is one, and else for how long
@@ -41,23 +42,27 @@ func (c *core) rest(now time.Duration) time.Duration {
 
 // pickAsked returns the first of the peers that somebody asked for and whose answer
 // is not waited for: so those that were begun have a verdict before others are
-// begun. The largest size is looked for at one peer, with every second probe.
+// begun. The largest size is looked for at one peer of each family, with every second
+// probe.
 func (c *core) pickAsked(now time.Duration) (found int32, ok bool) {
 	if c.lastAsked > 0 && now < c.lastAsked+askedInterval {
 		return 0, false
 	}
-	searcher := int32(-1)
+	searcher, taken := int32(-1), ipfam.Pair[bool]{}
 	for _, i := range c.asked {
-		switch p := &c.peers[i]; {
-		case p.searching():
-			if searcher < 0 {
+		p, f := &c.peers[i], c.status[i].Family
+		switch {
+		case !p.searching():
+			if !p.waiting && !ok {
+				found, ok = i, true
+			}
+		case !taken[f]:
+			if taken[f] = true; !p.waiting {
 				searcher = i
 			}
-		case !p.waiting && !ok:
-			found, ok = i, true
 		}
 	}
-	if searcher >= 0 && !c.peers[searcher].waiting && (!ok || c.seq%2 == 0) {
+	if searcher >= 0 && (!ok || c.seq%2 == 0) {
 		return searcher, true
 	}
 	return found, ok

@@ -52,6 +52,7 @@ type world struct {
 	verdicts map[string]int
 	unable   error
 	deaf     bool
+	open     int // sockets, one for each family
 	health   *health.Registry
 }
 
@@ -67,7 +68,9 @@ func newWorld(t *testing.T, peers []backend.PeerStatus) *world {
 			if w.unable != nil {
 				return nil, w.unable
 			}
-			w.closed = make(chan struct{})
+			if w.open++; w.open == 1 {
+				w.closed = make(chan struct{})
+			}
 			return w, nil
 		},
 	})
@@ -116,7 +119,11 @@ func (w *world) hear(requests bool) error {
 }
 
 func (w *world) Close() error {
-	close(w.closed)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.open--; w.open == 0 {
+		close(w.closed)
+	}
 	return nil
 }
 
