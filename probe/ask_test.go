@@ -267,3 +267,25 @@ func TestRequestsForProbes(t *testing.T) {
 		}
 	})
 }
+
+// TestASlowAnswerIsNoLoss has a peer whose answers take longer than they used to: a
+// path has changed, or the peer's host is busy for a moment.
+func TestASlowAnswerIsNoLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peers := peersOf(3, vxlan)
+		w := newWorld(t, peers)
+		w.wait(10 * time.Second)
+		w.take()
+		began := time.Now()
+		w.setAnswers(func(to netip.Addr, _ int) (bool, error) {
+			return to != deviceOf(peers[2]) || time.Since(began) > 2*time.Second, nil
+		})
+		got, err := w.prober.Ask(t.Context(), []string{peers[2].Name})
+		if err != nil || len(got.Peers) != 1 || got.Peers[0].Probe == nil || got.Peers[0].Probe.Verdict != backend.Fine {
+			t.Errorf("got %+v, %v", got.Peers, err)
+		}
+		if took := time.Since(began); took > askedLimit {
+			t.Errorf("it takes %v", took)
+		}
+	})
+}

@@ -19,7 +19,7 @@ const (
 	askedInterval = time.Second / 20
 	// askedLimit is how long at most a peer is probed at once.
 	askedLimit = 5 * time.Second
-	// timeout is when a probe counts as lost. What somebody waits for is given up
+	// timeout is when a probe counts as lost. What somebody waits for may be given up
 	// earlier, in relation to the round trip.
 	timeout         = time.Second
 	askedTimeout    = timeout / 2
@@ -129,7 +129,7 @@ func (c *core) launch(i int32, now time.Duration) request {
 	c.seq++
 	f := flight{seq: c.seq, peer: i, size: p.size(s.Probe), sent: now, deadline: now + timeout}
 	if p.asked > 0 {
-		f.deadline = now + p.patience()
+		f.deadline = now + p.patience(s.Probe, f.size)
 	}
 	device, bridge := s.Probe.Addrs(s.Subnet)
 	f.bridge = p.atBridge(s.Probe) && bridge.IsValid()

@@ -234,8 +234,18 @@ func (p *peer) ask(now time.Duration) {
 // begun reports whether the peer was probed since somebody asked.
 func (p *peer) begun() bool { return p.sent >= p.asked }
 
-// patience is how long an answer is waited for that somebody wants soon.
-func (p *peer) patience() time.Duration {
+// patience is how long an answer is waited for that somebody wants soon. Small probes
+// decide whether a peer is broken that was not: they wait as long as those of ping do,
+// as far as the limit allows. Before a large one a small one was answered.
+func (p *peer) patience(pr backend.Probe, size int32) time.Duration {
+	if size == small && p.verdict != broken && p.verdict != silent {
+		return min(timeout, askedLimit/time.Duration(1+p.limit(pr)))
+	}
+	return p.usual()
+}
+
+// usual is how long an answer takes at most if the path is as it was.
+func (p *peer) usual() time.Duration {
 	if p.roundTrip > 0 {
 		return min(max(4*p.roundTrip, askedTimeoutMin), timeout)
 	}
@@ -246,7 +256,7 @@ func (p *peer) patience() time.Duration {
 // before. In the first second each may be begun.
 func (p *peer) need(pr backend.Probe) time.Duration {
 	if p.verdict == fine || p.verdict == unknown {
-		return p.patience()
+		return p.usual()
 	}
-	return min(time.Duration(1+p.limit(pr))*(p.patience()+askedInterval), askedLimit-time.Second)
+	return min(time.Duration(1+p.limit(pr))*(p.usual()+askedInterval), askedLimit-time.Second)
 }
