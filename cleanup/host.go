@@ -30,7 +30,7 @@ func open(o Options) (*host, error) {
 	}
 	defer r.Close()
 	h := &host{options: o, networks: networks(o)}
-	if h.now, err = r.Host(func(r look.Route) bool { return r.Table == unix.RT_TABLE_MAIN }); err != nil {
+	if h.now, err = r.Host(look.Route.IsMain); err != nil {
 		return nil, err
 	}
 	h.handle, err = rtnl.NewHandle(0)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/printable"
 	"flannel/kernel"
 )
 
@@ -74,7 +75,7 @@ var addresses = Check{
 func freeLeaked(dirs []string) string {
 	words := make([]string, len(dirs))
 	for i, dir := range dirs {
-		words[i] = shell(dir)
+		words[i] = printable.Word(dir)
 	}
 	return fmt.Sprintf(`pods=$(crictl pods -q --no-trunc) && [ -n "$pods" ] && find %s -type f -mmin +%d -name '[0-9a-f]*[.:]*' | `+
 		`while read -r a; do grep -qF "$pods" "$a" || { rm "$a" && echo "freed $a"; }; done`, strings.Join(words, " "), int(settled.Minutes()))
@@ -84,7 +85,7 @@ func freeLeaked(dirs []string) string {
 // among them.
 func (f *Facts) podInterfaces() int {
 	n := 0
-	for _, l := range f.Links {
+	for _, l := range f.Host.Links {
 		if l.Kind == "veth" {
 			n++
 		}
@@ -94,5 +95,5 @@ func (f *Facts) podInterfaces() int {
 
 // hasPodBridge is false where pods are attached in another way, or not at all.
 func (f *Facts) hasPodBridge() bool {
-	return slices.ContainsFunc(f.Links, func(l kernel.Link) bool { return l.Name == "cni0" && l.Kind == "bridge" })
+	return slices.ContainsFunc(f.Host.Links, func(l kernel.Link) bool { return l.Name == "cni0" && l.Kind == "bridge" })
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/printable"
 	"flannel/kernel"
 )
 
@@ -24,7 +25,7 @@ var podBridge = Check{
 		out := f.otherBridges()
 		for family, right := range ipfam.Prefixes(f.SubnetFile.Env.Subnet) {
 			var have []string
-			found := slices.ContainsFunc(f.Addrs, func(a kernel.HostAddr) bool {
+			found := slices.ContainsFunc(f.Host.Addrs, func(a kernel.HostAddr) bool {
 				if a.Dev != name || ipfam.Of(a.Addr.Addr()) != family || a.Addr.Addr().IsLinkLocalUnicast() {
 					return false
 				}
@@ -56,8 +57,8 @@ func (f *Facts) otherBridges() []Finding {
 	inOwn := slices.ContainsFunc(f.bridges(), func(l kernel.Link) bool { return l.Name != docker })
 	own := f.own()
 	var out []Finding
-	for _, a := range f.Addrs {
-		l, _ := f.Links.ByName(a.Dev)
+	for _, a := range f.Host.Addrs {
+		l, _ := f.Host.Links.ByName(a.Dev)
 		subnet := own[ipfam.Of(a.Addr.Addr())]
 		within := subnet.Contains(a.Addr.Addr())
 		up, _ := f.uplink()
@@ -90,5 +91,5 @@ func remove(bridge string) string {
 	if bridge == "docker0" {
 		return "set another bip in /etc/docker/daemon.json, outside of the overlay network; then: systemctl restart docker"
 	}
-	return fmt.Sprintf("docker network ls; ip address show dev %s; remove it or give it addresses outside of the overlay network", shell(bridge))
+	return fmt.Sprintf("docker network ls; ip address show dev %s; remove it or give it addresses outside of the overlay network", printable.Word(bridge))
 }

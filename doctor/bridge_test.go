@@ -44,8 +44,8 @@ func TestBridges(t *testing.T) {
 				Daemon:     Daemon{Status: s}, CNIConfs: tt.confs,
 			}
 			for name, addr := range tt.bridges {
-				f.Links = append(f.Links, kernel.Link{Index: len(f.Links) + 1, Name: name, Kind: "bridge", Up: true})
-				f.Addrs = append(f.Addrs, kernel.HostAddr{Addr: netip.MustParsePrefix(addr), Dev: name})
+				f.Host.Links = append(f.Host.Links, kernel.Link{Index: len(f.Host.Links) + 1, Name: name, Kind: "bridge", Up: true})
+				f.Host.Addrs = append(f.Host.Addrs, kernel.HostAddr{Addr: netip.MustParsePrefix(addr), Dev: name})
 			}
 			var got []string
 			for _, found := range podBridge.Find(f) {

@@ -1,6 +1,8 @@
 package doctor
 
-import "fmt"
+import (
+	"fmt"
+)
 
 // Checksums counts the TCP segments that this host itself got with a wrong checksum,
 // since the start, when the facts were begun and at their end.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"flannel/internal/install"
+	"flannel/internal/printable"
 )
 
 var cniConf = Check{
@@ -27,7 +28,7 @@ var cniConf = Check{
 		file := f.CNIConfDir + "/" + first[0]
 		return []Finding{{
 			Problem: fmt.Sprintf("%s is ahead of %s in %s", strings.Join(first, ", "), install.ConfName, f.CNIConfDir),
-			Command: fmt.Sprintf("mv %s %s", shell(file), shell(file+".disabled")),
+			Command: fmt.Sprintf("mv %s %s", printable.Word(file), printable.Word(file+".disabled")),
 		}}
 	},
 }

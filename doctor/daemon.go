@@ -1,6 +1,10 @@
 package doctor
 
-import "strings"
+import (
+	"strings"
+
+	"flannel/status"
+)
 
 // checkedHere are the notes of the daemon whose causes other checks look at.
 var checkedHere = []string{"settings: ", "forwarding: ", "overlay: "}
@@ -43,5 +47,5 @@ func commandIn(line string) string {
 			return command
 		}
 	}
-	return logs
+	return status.Logs
 }

@@ -12,6 +12,7 @@ import (
 	"flannel/kernel"
 	"flannel/kernel/look"
 	"flannel/network"
+	"flannel/status"
 	"flannel/subnet/env"
 )
 
@@ -24,13 +25,11 @@ type Facts struct {
 	Daemon     Daemon
 	// Store is nil if only the daemon can look at it, from its container.
 	Store *Store
-	Links look.Links
-	Addrs []kernel.HostAddr
-	// Routes are those of all routing tables that lead somewhere inside the overlay
+	// Host has the routes of all routing tables that lead somewhere inside the overlay
 	// networks, without those of this host's own addresses.
-	Routes []look.Route
+	Host look.Host
 	// Lookups are what the kernel answers for Destinations.
-	Lookups []Lookup
+	Lookups []status.Lookup
 	// Settings are the values of sysctls, by their names as sysctl writes them.
 	Settings  map[string]string
 	Overflows Overflows
@@ -87,25 +86,17 @@ type Daemon struct {
 	Runs bool
 }
 
-// Lookup is the kernel's answer to the question which route a packet takes.
-type Lookup struct {
-	Dst netip.Addr
-	// Route is the entry of the table that was chosen; Err is why there is none.
-	Route look.Route
-	Err   error
-}
-
 // overlays returns the devices of this overlay: those that its daemon names, or else
 // those with an address in this node's subnet. A host may have several overlays.
 func (f *Facts) overlays() []kernel.Link {
 	var all, own []kernel.Link
 	subnets := f.own()
-	for _, l := range f.Links {
+	for _, l := range f.Host.Links {
 		if _, ok := f.Backends.OfDevice(l); !ok {
 			continue
 		}
 		all = append(all, l)
-		if slices.ContainsFunc(f.Addrs, func(a kernel.HostAddr) bool {
+		if slices.ContainsFunc(f.Host.Addrs, func(a kernel.HostAddr) bool {
 			return a.Dev == l.Name && subnets[ipfam.Of(a.Addr.Addr())].Contains(a.Addr.Addr())
 		}) {
 			own = append(own, l)
@@ -125,10 +116,10 @@ func (f *Facts) overlays() []kernel.Link {
 // uplink returns the interface that carries the overlay, as far as that is known.
 func (f *Facts) uplink() (kernel.Link, bool) {
 	if s := f.Daemon.Status; s != nil {
-		return f.Links.ByName(s.Uplink.Name)
+		return f.Host.Links.ByName(s.Uplink.Name)
 	}
 	for _, l := range f.overlays() {
-		if up, ok := f.Links.ByIndex(l.VXLAN.Uplink); ok {
+		if up, ok := f.Host.Links.ByIndex(l.VXLAN.Uplink); ok {
 			return up, true
 		}
 	}
@@ -171,11 +162,11 @@ func (f *Facts) families() ipfam.Pair[bool] {
 func (f *Facts) bridges() []kernel.Link {
 	var out []kernel.Link
 	own := f.own()
-	for _, l := range f.Links {
+	for _, l := range f.Host.Links {
 		inside := func(a kernel.HostAddr) bool {
 			return a.Dev == l.Name && own[ipfam.Of(a.Addr.Addr())].Contains(a.Addr.Addr())
 		}
-		if l.Kind == "bridge" && slices.ContainsFunc(f.Addrs, inside) {
+		if l.Kind == "bridge" && slices.ContainsFunc(f.Host.Addrs, inside) {
 			out = append(out, l)
 		}
 	}
@@ -186,7 +177,7 @@ func (f *Facts) bridges() []kernel.Link {
 func (f *Facts) PodSource(family ipfam.Family) netip.Addr {
 	own := f.own()[family]
 	for _, l := range f.bridges() {
-		for _, a := range f.Addrs {
+		for _, a := range f.Host.Addrs {
 			if a.Dev == l.Name && own.Contains(a.Addr.Addr()) {
 				return a.Addr.Addr()
 			}

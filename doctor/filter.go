@@ -72,9 +72,9 @@ func interfaceOf(l kernel.Link) firewall.Interface {
 func (f *Facts) podDevices() []kernel.Link {
 	const sample = 3
 	out, own := f.bridges(), f.own()
-	for _, r := range f.Routes {
+	for _, r := range f.Host.Routes {
 		subnet := own[ipfam.Of(r.Dst.Addr())]
-		l, ok := f.Links.ByName(r.Dev)
+		l, ok := f.Host.Links.ByName(r.Dev)
 		inside := ok && subnet.IsValid() && subnet.Bits() <= r.Dst.Bits() && subnet.Contains(r.Dst.Addr())
 		same := func(o kernel.Link) bool { return o.Index == l.Index }
 		if inside && len(out) < sample && !f.Backends.IsOverlay(l) && !slices.ContainsFunc(out, same) {
@@ -101,7 +101,7 @@ func (f *Facts) exits() []passage.Exit {
 	}
 	var direct ipfam.Pair[bool]
 	for _, p := range f.peers() {
-		direct[ipfam.Of(p.subnet.Addr())] = direct[ipfam.Of(p.subnet.Addr())] || p.direct
+		direct[ipfam.Of(p.Subnet.Addr())] = direct[ipfam.Of(p.Subnet.Addr())] || p.Direct
 	}
 	if up, ok := f.uplink(); ok && direct != (ipfam.Pair[bool]{}) {
 		out = append(out, passage.Exit{Interface: interfaceOf(up), Families: direct})
@@ -148,9 +148,9 @@ func (f *Facts) vias(l kernel.Link) []netip.Addr {
 		return nil
 	}
 	for _, p := range f.peers() {
-		same := !l.VXLAN.Local.IsValid() || ipfam.Of(l.VXLAN.Local) == ipfam.Of(p.via)
-		if p.via.IsValid() && !p.direct && same && !slices.Contains(out, p.via) {
-			if out = append(out, p.via); len(out) == sample {
+		same := !l.VXLAN.Local.IsValid() || ipfam.Of(l.VXLAN.Local) == ipfam.Of(p.Via)
+		if p.Via.IsValid() && !p.Direct && same && !slices.Contains(out, p.Via) {
+			if out = append(out, p.Via); len(out) == sample {
 				break
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/printable"
 )
 
 var leftovers = Check{
@@ -50,12 +51,12 @@ func (f *Facts) wanted(p netip.Prefix) bool {
 
 func (f *Facts) leftDevices() []Finding {
 	var out []Finding
-	for _, a := range f.Addrs {
+	for _, a := range f.Host.Addrs {
 		plugin := pluginOf(a.Dev)
 		if plugin != "" && f.wanted(ipfam.Host(a.Addr.Addr())) {
 			out = append(out, Finding{
 				Problem: fmt.Sprintf("%s of %s has the address %s inside the network", a.Dev, plugin, a.Addr),
-				Command: "ip link del " + shell(a.Dev),
+				Command: "ip link del " + printable.Word(a.Dev),
 			})
 		}
 	}
@@ -70,8 +71,8 @@ const protocolCalico = 80
 
 func (f *Facts) leftRoutes() []Finding {
 	var out []Finding
-	for _, r := range f.Routes {
-		dev, _ := f.Links.ByName(r.Dev)
+	for _, r := range f.Host.Routes {
+		dev, _ := f.Host.Links.ByName(r.Dev)
 		if !f.wanted(r.Dst) || r.IsOurs() || f.Backends.IsOverlay(dev) || r.Protocol == unix.RTPROT_KERNEL {
 			continue
 		}

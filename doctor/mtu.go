@@ -60,7 +60,7 @@ func (f *Facts) podMTU(right int) []Finding {
 	var out []Finding
 	for _, bridge := range f.bridges() {
 		n, most, name := 0, 0, ""
-		for _, l := range f.Links {
+		for _, l := range f.Host.Links {
 			if l.Master == bridge.Index && l.MTU > right {
 				if n++; l.MTU > most {
 					most, name = l.MTU, l.Name

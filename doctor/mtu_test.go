@@ -8,6 +8,7 @@ import (
 	"flannel/backend/vxlan"
 	"flannel/internal/ipfam"
 	"flannel/kernel"
+	"flannel/kernel/look"
 	"flannel/network"
 	"flannel/subnet/env"
 )
@@ -18,13 +19,15 @@ func TestMTUWithTwoInstances(t *testing.T) {
 	f := &Facts{
 		Backends:   backend.Table{vxlan.Type},
 		SubnetFile: SubnetFile{Env: &env.Env{Subnet: ipfam.Pair[netip.Prefix]{netip.MustParsePrefix("10.5.1.1/24")}, MTU: 1450}},
-		Links: []kernel.Link{
-			{Index: 1, Name: "eth0", MTU: 1500, Up: true},
-			{Index: 2, Name: "flannel.1", Kind: kernel.KindVXLAN, MTU: 1450, VXLAN: kernel.VXLAN{Uplink: 1, Local: local}},
-			{Index: 3, Name: "flannel.7", Kind: kernel.KindVXLAN, MTU: 1300, VXLAN: kernel.VXLAN{Uplink: 1, Local: local}},
-		},
-		Addrs: []kernel.HostAddr{
-			{Addr: netip.MustParsePrefix("10.5.1.0/32"), Dev: "flannel.1"}, {Addr: netip.MustParsePrefix("10.7.1.0/32"), Dev: "flannel.7"},
+		Host: look.Host{
+			Links: []kernel.Link{
+				{Index: 1, Name: "eth0", MTU: 1500, Up: true},
+				{Index: 2, Name: "flannel.1", Kind: kernel.KindVXLAN, MTU: 1450, VXLAN: kernel.VXLAN{Uplink: 1, Local: local}},
+				{Index: 3, Name: "flannel.7", Kind: kernel.KindVXLAN, MTU: 1300, VXLAN: kernel.VXLAN{Uplink: 1, Local: local}},
+			},
+			Addrs: []kernel.HostAddr{
+				{Addr: netip.MustParsePrefix("10.5.1.0/32"), Dev: "flannel.1"}, {Addr: netip.MustParsePrefix("10.7.1.0/32"), Dev: "flannel.7"},
+			},
 		},
 	}
 	if found := mtu.Find(f); len(found) != 0 {
@@ -34,7 +37,7 @@ func TestMTUWithTwoInstances(t *testing.T) {
 	if found := mtu.Find(f); len(found) != 0 {
 		t.Errorf("got %+v", found)
 	}
-	f.Links[1].MTU = 1300
+	f.Host.Links[1].MTU = 1300
 	if found := mtu.Find(f); len(found) != 1 {
 		t.Errorf("got %+v", found)
 	}

@@ -8,6 +8,7 @@ import (
 	"flannel/backend"
 	"flannel/backend/vxlan"
 	"flannel/kernel"
+	"flannel/kernel/look"
 	"flannel/network"
 )
 
@@ -46,7 +47,7 @@ func TestWhereToLook(t *testing.T) {
 			}
 			f := &Facts{
 				Backends: backend.Table{vxlan.Type},
-				Links:    []kernel.Link{{Name: "flannel.1", Kind: kernel.KindVXLAN, VXLAN: kernel.VXLAN{Port: 8472}}},
+				Host:     look.Host{Links: look.Links{{Name: "flannel.1", Kind: kernel.KindVXLAN, VXLAN: kernel.VXLAN{Port: 8472}}}},
 				Daemon: Daemon{Status: &network.Status{
 					Lease: network.LeaseStatus{PublicIP: []netip.Addr{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("203.0.113.1")}},
 					Uplink: network.UplinkStatus{

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/printable"
 	"flannel/kernel/look"
 )
 
@@ -41,7 +42,7 @@ var pods = Check{
 			for _, n := range f.Networks() {
 				if n.Contains(p.Dst) {
 					gateway := f.SubnetFile.Env.Subnet[ipfam.Of(p.Addr)].Addr()
-					found.Command = fmt.Sprintf("nsenter --net=%s ip route replace %s via %s dev %s", shell(p.Namespace), n, gateway, shell(p.Dev))
+					found.Command = fmt.Sprintf("nsenter --net=%s ip route replace %s via %s dev %s", printable.Word(p.Namespace), n, gateway, printable.Word(p.Dev))
 				}
 			}
 			out = append(out, found)
@@ -53,8 +54,8 @@ var pods = Check{
 // OtherPod returns an address that a pod of a peer can have; invalid without a peer.
 func (f *Facts) OtherPod(family ipfam.Family) netip.Addr {
 	for _, p := range f.peers() {
-		if ipfam.Of(p.subnet.Addr()) == family {
-			return p.firstPod()
+		if ipfam.Of(p.Subnet.Addr()) == family {
+			return p.Pod()
 		}
 	}
 	return netip.Addr{}

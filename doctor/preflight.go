@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"flannel/backend"
+	"flannel/internal/printable"
 	"flannel/kernel"
 )
 
@@ -69,7 +70,7 @@ var rights = Check{
 		if len(f.Kernel.Lacks) == 0 {
 			return nil
 		}
-		return []Finding{{Problem: "this process lacks " + strings.Join(f.Kernel.Lacks, ", "), Command: "sudo flanneld doctor --preflight -config " + shell(f.Wanted.File)}}
+		return []Finding{{Problem: "this process lacks " + strings.Join(f.Kernel.Lacks, ", "), Command: "sudo flanneld doctor --preflight -config " + printable.Word(f.Wanted.File)}}
 	},
 }
 
@@ -106,7 +107,7 @@ var port = Check{
 		}
 		vxlan := func(l kernel.Link) bool { return l.Kind == kernel.KindVXLAN && l.VXLAN.Port == port }
 		var out []Finding
-		for _, l := range f.Links {
+		for _, l := range f.Host.Links {
 			switch {
 			case !vxlan(l) || f.Backends.IsOverlay(l):
 			case wanted == nil && l.Up:
@@ -126,7 +127,7 @@ var port = Check{
 			}
 		}
 		ours := f.PortOwner == "flanneld"
-		byKernel := slices.ContainsFunc(f.Links, func(l kernel.Link) bool { return vxlan(l) && l.Up })
+		byKernel := slices.ContainsFunc(f.Host.Links, func(l kernel.Link) bool { return vxlan(l) && l.Up })
 		for family, taken := range f.PortTaken.Each() {
 			if !taken || ours || byKernel || len(out) > 0 {
 				continue
@@ -146,5 +147,5 @@ var port = Check{
 
 // another returns what to do about a device that is in the way.
 func another(l kernel.Link, or string) string {
-	return fmt.Sprintf("ip link del %s, if its plugin is gone; or %s on all nodes", shell(l.Name), or)
+	return fmt.Sprintf("ip link del %s, if its plugin is gone; or %s on all nodes", printable.Word(l.Name), or)
 }

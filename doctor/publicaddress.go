@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/printable"
 	"flannel/kernel"
 )
 
@@ -34,14 +35,14 @@ var publicAddress = Check{
 func (f *Facts) publicOn(a netip.Addr) []Finding {
 	const correct = "set --iface or --public-ip to an address of the interface that other nodes reach, then restart flanneld"
 	up := f.Daemon.Status.Uplink
-	i := slices.IndexFunc(f.Addrs, func(h kernel.HostAddr) bool { return h.Addr.Addr() == a })
+	i := slices.IndexFunc(f.Host.Addrs, func(h kernel.HostAddr) bool { return h.Addr.Addr() == a })
 	if i < 0 {
 		return []Finding{{
 			Problem: fmt.Sprintf("no interface of this host has the public address %s: something must translate it to %s", a, joined(up.Addr)),
 			Command: "flanneld status NODE, on another node", Note: true,
 		}}
 	}
-	dev, _ := f.Links.ByName(f.Addrs[i].Dev)
+	dev, _ := f.Host.Links.ByName(f.Host.Addrs[i].Dev)
 	inner := f.Backends.IsOverlay(dev) || dev.Name == "kube-ipvs0" || dev.Name == "docker0" ||
 		slices.ContainsFunc(f.bridges(), func(l kernel.Link) bool { return l.Index == dev.Index })
 	switch {
@@ -50,7 +51,7 @@ func (f *Facts) publicOn(a netip.Addr) []Finding {
 	case inner:
 		return []Finding{{Problem: fmt.Sprintf("the public address %s is on %s, which other nodes do not reach", a, dev.Name), Command: correct}}
 	case !dev.Up:
-		return []Finding{{Problem: fmt.Sprintf("the public address %s is on %s, which is down", a, dev.Name), Command: "ip link set " + shell(dev.Name) + " up"}}
+		return []Finding{{Problem: fmt.Sprintf("the public address %s is on %s, which is down", a, dev.Name), Command: "ip link set " + printable.Word(dev.Name) + " up"}}
 	}
 	return []Finding{{Problem: fmt.Sprintf("the public address %s is on %s, but the uplink is %s", a, dev.Name, up.Name), Command: correct, Note: true}}
 }
@@ -62,11 +63,11 @@ var vpns = []string{"wg", "tun", "tailscale", "ppp", "zt", "nebula"}
 // interface, which is up, has an address that the Node has.
 func (f *Facts) vpnInstead(public netip.Addr, node []netip.Addr) (vpn, other string, ok bool) {
 	on := func(a netip.Addr) kernel.Link {
-		i := slices.IndexFunc(f.Addrs, func(h kernel.HostAddr) bool { return h.Addr.Addr() == a })
+		i := slices.IndexFunc(f.Host.Addrs, func(h kernel.HostAddr) bool { return h.Addr.Addr() == a })
 		if i < 0 {
 			return kernel.Link{}
 		}
-		l, _ := f.Links.ByName(f.Addrs[i].Dev)
+		l, _ := f.Host.Links.ByName(f.Host.Addrs[i].Dev)
 		return l
 	}
 	dev := on(public)
@@ -96,7 +97,7 @@ func (f *Facts) publicAndNode(a netip.Addr) []Finding {
 	if dev, other, ok := f.vpnInstead(a, same); ok {
 		return []Finding{{
 			Problem: fmt.Sprintf("the public address %s is on %s, a VPN, but the Node's InternalIP %s is on %s", a, dev, joined(same), other),
-			Command: fmt.Sprintf("add --iface=%s to the arguments of flanneld on all nodes, then: %s", shell(other), restart),
+			Command: fmt.Sprintf("add --iface=%s to the arguments of flanneld on all nodes, then: %s", printable.Word(other), restart),
 		}}
 	}
 	return []Finding{{

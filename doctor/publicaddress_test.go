@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"flannel/kernel"
+	"flannel/kernel/look"
 	"flannel/network"
 )
 
@@ -34,7 +35,7 @@ func TestPublicAddress(t *testing.T) {
 		{"10.99.0.1", "192.0.2.9", "the public address 10.99.0.1 is on wg0, but the uplink is eth0\nthe public address is 10.99.0.1, but the Node has the InternalIP 192.0.2.9", true},
 		{"203.0.113.9", "", "no interface of this host has the public address 203.0.113.9: something must translate it to 192.0.2.1", true},
 	} {
-		f := &Facts{Links: links, Addrs: addrs, Store: &Store{}, Daemon: Daemon{Status: &network.Status{
+		f := &Facts{Host: look.Host{Links: links, Addrs: addrs}, Store: &Store{}, Daemon: Daemon{Status: &network.Status{
 			Lease:  network.LeaseStatus{PublicIP: []netip.Addr{netip.MustParseAddr(tt.public)}},
 			Uplink: network.UplinkStatus{Name: "eth0", Addr: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
 		}}}
@@ -61,8 +62,10 @@ func TestAVPNThatIsTheUplink(t *testing.T) {
 	for _, vpn := range []kernel.Link{{Index: 2, Name: "wg0", Up: true}, {Index: 2, Name: "tailscale0", Kind: kernel.KindTUN, Up: true}, {Index: 2, Name: "home", Kind: "wireguard", Up: true}} {
 		public := netip.MustParseAddr("10.99.0.1")
 		f := &Facts{
-			Links: []kernel.Link{{Index: 1, Name: "eth0", Up: true}, vpn},
-			Addrs: []kernel.HostAddr{addr("eth0", "192.0.2.1/24"), addr(vpn.Name, "10.99.0.1/24")},
+			Host: look.Host{
+				Links: look.Links{{Index: 1, Name: "eth0", Up: true}, vpn},
+				Addrs: []kernel.HostAddr{addr("eth0", "192.0.2.1/24"), addr(vpn.Name, "10.99.0.1/24")},
+			},
 			Store: &Store{InternalIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
 			Daemon: Daemon{Status: &network.Status{
 				Lease: network.LeaseStatus{PublicIP: []netip.Addr{public}}, Uplink: network.UplinkStatus{Name: vpn.Name, Addr: []netip.Addr{public}},
@@ -73,7 +76,7 @@ func TestAVPNThatIsTheUplink(t *testing.T) {
 			!strings.HasPrefix(found[0].Command, "add --iface=eth0 to the arguments of flanneld") {
 			t.Errorf("%s: got %+v", vpn.Name, found)
 		}
-		f.Links[0].Up = false
+		f.Host.Links[0].Up = false
 		if found := publicAddress.Find(f); len(found) != 1 || !found[0].Note {
 			t.Errorf("%s, the other interface is down: got %+v", vpn.Name, found)
 		}

@@ -1,18 +1,13 @@
 package doctor
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
-	"golang.org/x/sys/unix"
-
-	"flannel/backend"
 	"flannel/internal/ipfam"
-	"flannel/kernel"
-	"flannel/kernel/look"
+	"flannel/network"
+	"flannel/status"
 )
 
 var routes = Check{
@@ -23,13 +18,15 @@ var routes = Check{
 	More:  "troubleshooting.md#a-peer",
 	Find: func(f *Facts) []Finding {
 		var out []Finding
-		peers := f.peerIndex()
+		peers, roads := f.peerIndex(), f.roads()
 		for _, l := range f.Lookups {
 			peer, ok := peers.of(l.Dst)
-			if !ok {
+			if !ok || roads.Right(peer, l) {
 				continue
 			}
-			if found, bad := f.astray(peer, l); bad && !slices.Contains(out, found) {
+			var found Finding
+			found.Problem, found.Command = status.Astray(peer, l, &f.Host, f.Networks())
+			if !slices.Contains(out, found) {
 				out = append(out, found)
 			}
 		}
@@ -37,57 +34,51 @@ var routes = Check{
 	},
 }
 
-// peer is where packets for a subnet should go.
-type peer struct {
-	name   string
-	subnet netip.Prefix
-	// direct is set if the peer is reached without a tunnel, at via.
-	direct bool
-	via    netip.Addr
+// roads are the ways out of this host that packets for peers may take.
+func (f *Facts) roads() status.Roads {
+	var roads status.Roads
+	for _, l := range f.overlays() {
+		roads.Overlays = append(roads.Overlays, l.Name)
+	}
+	up, _ := f.uplink()
+	roads.Uplink = up.Name
+	return roads
 }
 
 // peers lists the peers that are in use. Without a daemon they follow from the
 // routes that it has left.
-func (f *Facts) peers() []peer {
-	var out []peer
+func (f *Facts) peers() []status.Target {
+	var all []network.Peer
 	if s := f.Daemon.Status; s != nil {
-		for _, p := range s.Peers {
-			subnet, err := netip.ParsePrefix(p.Subnet)
-			how := backend.How(p.How)
-			if err != nil || how != backend.Tunnel && how != backend.Direct {
-				continue
-			}
-			via, _ := netip.ParseAddr(p.Via)
-			out = append(out, peer{p.Name, subnet, how == backend.Direct, via})
-		}
-		return out
+		all = s.Peers
+	} else {
+		all = status.PeersOf(f.Host.Routes, f.Host.Links, f.Backends, f.Networks())
 	}
-	for _, r := range f.Routes {
-		if !r.IsOurs() || r.Type != "" || slices.Contains(f.Networks(), r.Dst) {
-			continue
+	var out []status.Target
+	for _, p := range all {
+		if t, ok := status.TargetOf(p); ok {
+			out = append(out, t)
 		}
-		l, _ := f.Links.ByName(r.Dev)
-		out = append(out, peer{subnet: r.Dst, direct: !f.Backends.IsOverlay(l), via: r.Via})
 	}
 	return out
 }
 
 // peerIndex finds the peer of an address among thousands.
 type peerIndex struct {
-	peers map[netip.Prefix]peer
+	peers map[netip.Prefix]status.Target
 	// lengths are those of the prefixes.
 	lengths map[int]bool
 }
 
 func (f *Facts) peerIndex() peerIndex {
-	x := peerIndex{map[netip.Prefix]peer{}, map[int]bool{}}
+	x := peerIndex{map[netip.Prefix]status.Target{}, map[int]bool{}}
 	for _, p := range f.peers() {
-		x.peers[p.subnet], x.lengths[p.subnet.Bits()] = p, true
+		x.peers[p.Subnet], x.lengths[p.Subnet.Bits()] = p, true
 	}
 	return x
 }
 
-func (x peerIndex) of(a netip.Addr) (peer, bool) {
+func (x peerIndex) of(a netip.Addr) (status.Target, bool) {
 	for bits := range x.lengths {
 		if prefix, err := a.Prefix(bits); err == nil {
 			if p, ok := x.peers[prefix]; ok {
@@ -95,21 +86,7 @@ func (x peerIndex) of(a netip.Addr) (peer, bool) {
 			}
 		}
 	}
-	return peer{}, false
-}
-
-// firstPod is the first address that a pod can have.
-func (p peer) firstPod() netip.Addr { return p.subnet.Addr().Next().Next() }
-
-// String names the peer for people.
-func (p peer) String() string {
-	switch {
-	case p.name == "" && !p.via.IsValid():
-		return p.subnet.String()
-	case p.name == "" || strings.Contains(p.name, p.subnet.Addr().String()): // with etcd
-		return fmt.Sprintf("%s (at %s)", p.subnet, p.via)
-	}
-	return fmt.Sprintf("%s (%s)", p.subnet, p.name)
+	return status.Target{}, false
 }
 
 // Destinations are the addresses for which the kernel is asked: one of each peer, and
@@ -118,86 +95,15 @@ func (f *Facts) Destinations() []netip.Addr {
 	var out []netip.Addr
 	peers := f.peers()
 	for _, p := range peers {
-		out = append(out, p.firstPod())
+		out = append(out, p.Pod())
 	}
-	for _, r := range f.Routes {
-		inside := func(p peer) bool { return p.subnet.Bits() < r.Dst.Bits() && p.subnet.Contains(r.Dst.Addr()) }
+	for _, r := range f.Host.Routes {
+		inside := func(p status.Target) bool { return p.Subnet.Bits() < r.Dst.Bits() && p.Subnet.Contains(r.Dst.Addr()) }
 		if !r.IsOurs() && slices.ContainsFunc(peers, inside) {
 			out = append(out, r.Dst.Addr())
 		}
 	}
 	return out
-}
-
-// astray reports whether a packet for a peer does not take the right way.
-func (f *Facts) astray(p peer, l Lookup) (Finding, bool) {
-	r := l.Route
-	if l.Err != nil {
-		return f.noWay(p, l), true
-	}
-	dev, _ := f.Links.ByName(r.Dev)
-	up, known := f.uplink()
-	right := slices.ContainsFunc(f.overlays(), func(l kernel.Link) bool { return l.Name == dev.Name })
-	if p.direct {
-		right = r.IsOurs() || !known || dev.Index == up.Index && (r.Via == p.via || !r.Via.IsValid())
-	}
-	if right {
-		return Finding{}, false
-	}
-	main := r.Table == unix.RT_TABLE_MAIN || r.Table == 0
-	switch {
-	case r.Protocol == unix.RTPROT_KERNEL:
-		return f.connected(p, r), true
-	case main && r.Dst.Bits() < p.subnet.Bits() && r.Protocol != kernel.RouteProtocol:
-		// A host's default route must stay.
-		return Finding{Problem: fmt.Sprintf("flanneld's route to %s is missing: packets take %s", p, r), Command: logs}, true
-	}
-	return Finding{
-		Problem: fmt.Sprintf("packets for %s take a route of others: %s", p, r),
-		Command: fmt.Sprintf("ip route del %s%s", r, f.ruleFor(r.Table)),
-	}, true
-}
-
-// connected explains a route that the kernel makes for an address of this host. It
-// goes with the address; to delete it alone would cut off that network.
-func (f *Facts) connected(p peer, r look.Route) Finding {
-	found := Finding{
-		Problem: fmt.Sprintf("packets for %s go to the network %s of %s, which overlaps the overlay network %s", p, r.Dst, r.Dev, joined(f.Networks())),
-		Command: fmt.Sprintf("ip address show dev %s; give it an address outside of the overlay network, or choose another Network", shell(r.Dev)),
-	}
-	for _, a := range f.Addrs {
-		if a.Dev == r.Dev && a.Addr.Masked() == r.Dst {
-			found.Problem = fmt.Sprintf("packets for %s go to %s: its address %s overlaps the overlay network %s", p, r.Dev, a.Addr, joined(f.Networks()))
-		}
-	}
-	return found
-}
-
-// noWay explains why a lookup ended without a route.
-func (f *Facts) noWay(p peer, l Lookup) Finding {
-	for _, r := range f.Routes {
-		if r.Type != "" && r.Dst.Contains(l.Dst) && refuses[r.Type] != nil && errors.Is(l.Err, refuses[r.Type]) {
-			return Finding{
-				Problem: fmt.Sprintf("packets for %s are dropped by a route: %s", p, r),
-				Command: fmt.Sprintf("ip route del %s", r),
-			}
-		}
-	}
-	return Finding{
-		Problem: fmt.Sprintf("there is no route for %s: %v", p, l.Err),
-		Command: fmt.Sprintf("ip route get %s; ip rule", l.Dst),
-	}
-}
-
-// refuses are the errors with which the kernel answers for routes that drop.
-var refuses = map[string]error{"blackhole": unix.EINVAL, "unreachable": unix.EHOSTUNREACH, "prohibit": unix.EACCES}
-
-// ruleFor returns what to look at if the route is in a table that a rule chose.
-func (f *Facts) ruleFor(table int) string {
-	if table == unix.RT_TABLE_MAIN || table == 0 {
-		return ""
-	}
-	return fmt.Sprintf("; or delete the rule that leads to table %d: ip rule | grep 'lookup %d'", table, table)
 }
 
 // most bounds the findings of one check: they have one cause.

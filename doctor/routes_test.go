@@ -14,16 +14,17 @@ import (
 	"flannel/kernel"
 	"flannel/kernel/look"
 	"flannel/network"
+	"flannel/status"
 )
 
 // crowd are the facts of a node with this many peers, all of them reached.
 func crowd(n int) *Facts {
 	s := &network.Status{Network: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
-	f := &Facts{Backends: backend.Table{vxlan.Type}, Links: []kernel.Link{{Index: 1, Name: "flannel.1", Kind: kernel.KindVXLAN}, {Index: 2, Name: "eth0"}}}
+	f := &Facts{Backends: backend.Table{vxlan.Type}, Host: look.Host{Links: look.Links{{Index: 1, Name: "flannel.1", Kind: kernel.KindVXLAN}, {Index: 2, Name: "eth0"}}}}
 	for i := range n {
 		subnet := fmt.Sprintf("10.%d.%d.0/24", i/250, i%250)
 		s.Peers = append(s.Peers, network.Peer{Name: fmt.Sprint("node", i), Subnet: subnet, How: "tunnel"})
-		f.Lookups = append(f.Lookups, Lookup{
+		f.Lookups = append(f.Lookups, status.Lookup{
 			Dst:   netip.MustParsePrefix(subnet).Addr().Next(),
 			Route: look.Route{Dst: netip.MustParsePrefix(subnet), Dev: "flannel.1", Protocol: kernel.RouteProtocol, Table: unix.RT_TABLE_MAIN},
 		})
@@ -63,7 +64,7 @@ func TestRoutesThatMustStay(t *testing.T) {
 		},
 		{
 			"the default route", look.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.0.2.254"), Dev: "eth0", Protocol: unix.RTPROT_STATIC, Table: unix.RT_TABLE_MAIN},
-			"flanneld's route to 10.0.1.0/24 (node1) is missing: packets take 0.0.0.0/0 via 192.0.2.254 dev eth0 proto static", logs,
+			"flanneld's route to 10.0.1.0/24 (node1) is missing: packets take 0.0.0.0/0 via 192.0.2.254 dev eth0 proto static", status.Logs,
 		},
 		{
 			"a VPN's table", look.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Dev: "eth1", Protocol: unix.RTPROT_STATIC, Table: 220},
@@ -71,7 +72,7 @@ func TestRoutesThatMustStay(t *testing.T) {
 		},
 	} {
 		f := crowd(3)
-		f.Links, f.Addrs = append(f.Links, kernel.Link{Index: 3, Name: "eth1", Up: true}), []kernel.HostAddr{eth1}
+		f.Host.Links, f.Host.Addrs = append(f.Host.Links, kernel.Link{Index: 3, Name: "eth1", Up: true}), []kernel.HostAddr{eth1}
 		f.Lookups[1].Route = tt.route
 		found := routes.Find(f)
 		if len(found) != 1 || found[0].Problem != tt.says || !strings.HasPrefix(found[0].Command, tt.command) {

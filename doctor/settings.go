@@ -34,7 +34,7 @@ func (f *Facts) matters(where sysctl.Where, up kernel.Link) bool {
 		return f.KubeProxy
 	case sysctl.WithSeveralUplinks:
 		all := 0
-		for _, l := range f.Links {
+		for _, l := range f.Host.Links {
 			if l.Index == up.Index || f.isUplink(l) {
 				all++
 			}
@@ -50,7 +50,7 @@ func (f *Facts) isUplink(l kernel.Link) bool {
 	if !l.Up || f.Backends.IsOverlay(l) || l.Kind == "bridge" || l.Kind == "dummy" {
 		return false
 	}
-	return slices.ContainsFunc(f.Addrs, func(a kernel.HostAddr) bool {
+	return slices.ContainsFunc(f.Host.Addrs, func(a kernel.HostAddr) bool {
 		inside := slices.ContainsFunc(f.Networks(), func(n netip.Prefix) bool { return n.Contains(a.Addr.Addr()) })
 		return a.Dev == l.Name && a.Addr.Addr().Is4() && a.Addr.Addr().IsGlobalUnicast() && !inside
 	})

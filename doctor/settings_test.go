@@ -7,6 +7,7 @@ import (
 	"flannel/backend"
 	"flannel/backend/vxlan"
 	"flannel/kernel"
+	"flannel/kernel/look"
 	"flannel/network"
 )
 
@@ -33,12 +34,12 @@ func TestSettingsThatMatterHere(t *testing.T) {
 		{"bridged packets pass by, no kube-proxy", bridge, "0", nil, false},
 		{"bridged packets pass by", bridge, "0", func(f *Facts) { f.KubeProxy = true }, true},
 		{"strict, one uplink", strict, "1", nil, false},
-		{"strict, another interface without an address", strict, "1", func(f *Facts) { f.Addrs = append(f.Addrs, addr("eth1", "fe80::1/64")) }, false},
-		{"strict, two uplinks", strict, "1", func(f *Facts) { f.Addrs = append(f.Addrs, addr("eth1", "198.51.100.1/24")) }, true},
+		{"strict, another interface without an address", strict, "1", func(f *Facts) { f.Host.Addrs = append(f.Host.Addrs, addr("eth1", "fe80::1/64")) }, false},
+		{"strict, two uplinks", strict, "1", func(f *Facts) { f.Host.Addrs = append(f.Host.Addrs, addr("eth1", "198.51.100.1/24")) }, true},
 		{"strict, uplink unknown", "net.ipv4.conf.all.rp_filter", "1", func(f *Facts) { f.Daemon.Status.Uplink.Name = "" }, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f := &Facts{Backends: backend.Table{vxlan.Type}, Links: links, Addrs: addrs, Settings: map[string]string{"net.ipv4.ip_forward": "1", bridge: "1", strict: "0", "net.ipv4.conf.all.rp_filter": "0"}}
+			f := &Facts{Backends: backend.Table{vxlan.Type}, Host: look.Host{Links: links, Addrs: addrs}, Settings: map[string]string{"net.ipv4.ip_forward": "1", bridge: "1", strict: "0", "net.ipv4.conf.all.rp_filter": "0"}}
 			f.Daemon.Status = &network.Status{Network: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")}, Uplink: network.UplinkStatus{Name: "eth0"}}
 			f.Settings[tt.setting] = tt.value
 			if tt.change != nil {

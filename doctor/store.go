@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"flannel/internal/printable"
 )
 
 // Store is what was seen of the store of leases, with the daemon's own address and
@@ -72,11 +74,11 @@ func (f *Facts) unanswered() []Finding {
 		if e.Err != nil {
 			through, option := "", ""
 			if e.Proxy != "" {
-				through, option = " through the proxy "+e.Proxy, "-x "+shell(e.Proxy)+" "
+				through, option = " through the proxy "+e.Proxy, "-x "+printable.Word(e.Proxy)+" "
 			}
 			out = append(out, Finding{
 				Problem: fmt.Sprintf("%s at %s%s does not answer: %v", s.Name, e.URL, through, e.Err),
-				Command: fmt.Sprintf("curl -kv %s%s/version", option, shell(e.URL)),
+				Command: fmt.Sprintf("curl -kv %s%s/version", option, printable.Word(e.URL)),
 			})
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+
+	"flannel/status"
 )
 
 var subnetFile = Check{
@@ -19,7 +21,7 @@ var subnetFile = Check{
 		case !errors.Is(f.SubnetFile.Err, fs.ErrNotExist):
 			return []Finding{{Problem: f.SubnetFile.Err.Error(), Command: restart}}
 		}
-		found := Finding{Problem: f.SubnetFile.Path + " is missing", Command: logs}
+		found := Finding{Problem: f.SubnetFile.Path + " is missing", Command: status.Logs}
 		switch {
 		case len(f.Daemon.Ready) > 0:
 			found.Problem = fmt.Sprintf("%s is missing: flanneld waits: %s", f.SubnetFile.Path, strings.Join(f.Daemon.Ready, "; "))
@@ -33,7 +35,6 @@ var subnetFile = Check{
 
 // Commands that help with the daemon itself, with its DaemonSet and its unit.
 const (
-	logs    = "kubectl -n kube-flannel logs ds/kube-flannel-ds; or: journalctl -u flanneld"
 	start   = "kubectl -n kube-flannel get pods -o wide; or: systemctl restart flanneld"
 	restart = "kubectl -n kube-flannel rollout restart ds/kube-flannel-ds; or: systemctl restart flanneld"
 )

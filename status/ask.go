@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -176,7 +177,7 @@ func (r *Report) readKernel() error {
 	if r.From == FromKernel && r.Status != nil {
 		routes, err := k.Routes(look.Route.IsOurs)
 		errs = append(errs, err)
-		r.Status.Peers = r.peersOf(routes, k.Links())
+		r.Status.Peers = PeersOf(routes, k.Links(), r.backends, r.Status.Network)
 	}
 	return errors.Join(errs...)
 }
@@ -197,25 +198,19 @@ func (r *Report) has(l kernel.Link) bool {
 	return r.Status != nil && slices.ContainsFunc(r.Status.Devices, func(d network.DeviceStatus) bool { return d.Name == l.Name })
 }
 
-// isOverOverlay reports whether a route leads over a device of the overlay.
-func (r *Report) isOverOverlay(route look.Route, links look.Links) bool {
-	l, _ := links.ByName(route.Dev)
-	return r.backends.IsOverlay(l)
-}
-
-// peersOf returns the peers that routes lead to. One to a whole network leads to no
+// PeersOf returns the peers that routes lead to. One to a whole network leads to no
 // single peer.
-func (r *Report) peersOf(routes []look.Route, links look.Links) []network.Peer {
+func PeersOf(routes []look.Route, links look.Links, backends backend.Table, networks []netip.Prefix) []network.Peer {
 	var out []network.Peer
-	for _, route := range routes {
-		if route.Type != "" || slices.Contains(r.Status.Network, route.Dst) {
+	for _, r := range routes {
+		if !r.IsOurs() || r.Type != "" || slices.Contains(networks, r.Dst) {
 			continue
 		}
 		p := network.Peer{
-			Family: ipfam.Of(route.Dst.Addr()).String(), Subnet: route.Dst.String(), How: string(backend.Tunnel), Why: "route over " + route.Dev + " in the kernel",
+			Family: ipfam.Of(r.Dst.Addr()).String(), Subnet: r.Dst.String(), How: string(backend.Tunnel), Why: "route over " + r.Dev + " in the kernel",
 		}
-		if !r.isOverOverlay(route, links) {
-			p.How, p.Via = string(backend.Direct), route.Via.String()
+		if l, _ := links.ByName(r.Dev); !backends.IsOverlay(l) {
+			p.How, p.Via = string(backend.Direct), r.Via.String()
 		}
 		out = append(out, p)
 	}

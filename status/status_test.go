@@ -68,12 +68,12 @@ func TestText(t *testing.T) {
 	away := &Report{Schema: Schema, From: FromKernel, Asked: "/run/flannel/subnet.sock", NoAnswer: noAnswer(socket.ErrNoDaemon, "/run/flannel/subnet.sock"), Status: &network.Status{
 		Network: prefixes("10.5.0.0/16"), Lease: network.LeaseStatus{Subnet: prefixes("10.5.1.0/24")},
 	}, backends: running().backends}
-	away.Status.Peers = away.peersOf([]look.Route{
-		{Dst: netip.MustParsePrefix("10.5.0.0/16"), Dev: "flannel.1"},
-		{Dst: netip.MustParsePrefix("10.5.2.0/24"), Dev: "flannel.1", Via: netip.MustParseAddr("10.5.2.0")},
-		{Dst: netip.MustParsePrefix("10.5.3.0/24"), Dev: "eth0", Via: netip.MustParseAddr("192.0.2.3")},
-		{Dst: netip.MustParsePrefix("10.5.1.0/24"), Type: "blackhole"},
-	}, fakeKernel{}.Links())
+	away.Status.Peers = PeersOf([]look.Route{
+		{Dst: netip.MustParsePrefix("10.5.0.0/16"), Dev: "flannel.1", Protocol: kernel.RouteProtocol},
+		{Dst: netip.MustParsePrefix("10.5.2.0/24"), Dev: "flannel.1", Via: netip.MustParseAddr("10.5.2.0"), Protocol: kernel.RouteProtocol},
+		{Dst: netip.MustParsePrefix("10.5.3.0/24"), Dev: "eth0", Via: netip.MustParseAddr("192.0.2.3"), Protocol: kernel.RouteProtocol},
+		{Dst: netip.MustParsePrefix("10.5.1.0/24"), Type: "blackhole", Protocol: kernel.RouteProtocol},
+	}, fakeKernel{}.Links(), away.backends, away.Status.Network)
 	probed := running()
 	probed.Status.Peers[0].Probe = &backend.Probed{Verdict: backend.Broken, Why: "has not answered for 12s"}
 	probed.Status.Peers[1].Probe = &backend.Probed{Verdict: backend.Fine, RoundTrip: 0.0012}
@@ -121,6 +121,15 @@ func (k fakeKernel) Links() look.Links {
 		{Name: "flannel.1", Kind: kernel.KindVXLAN, MTU: 1450, Up: !k.down, VXLAN: kernel.VXLAN{VNI: 1, Port: 8472}},
 		{Name: "flannel0", Kind: kernel.KindTUN, Up: true},
 	}
+}
+
+// Host has a blackhole in place of the route, if the lookup fails as with one.
+func (k fakeKernel) Host(func(look.Route) bool) (look.Host, error) {
+	h := look.Host{Links: k.Links()}
+	if k.routeErr == unix.EINVAL {
+		h.Routes = []look.Route{{Dst: netip.MustParsePrefix("10.5.2.0/24"), Type: "blackhole"}}
+	}
+	return h, nil
 }
 
 func healthy() fakeKernel {
@@ -174,7 +183,10 @@ func TestTheWayToAPeer(t *testing.T) {
 	explain("on demand", "10.5.2.7", func(k *fakeKernel, _ *Report) {
 		k.route.Dst, k.route.Via = netip.MustParsePrefix("10.5.0.0/16"), netip.Addr{}
 	})
-	explain("udp", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.route.Dev, k.route.Via = "flannel0", netip.Addr{} })
+	explain("udp", "10.5.2.7", func(k *fakeKernel, r *Report) {
+		k.route.Dev, k.route.Via = "flannel0", netip.Addr{}
+		r.Status.Devices[0].Name = "flannel0"
+	})
 	explain("rules", "10.5.2.7", func(_ *fakeKernel, r *Report) { r.Problems = []string{"forwarding: the policy of FORWARD drops"} })
 	explain("the overlay under the overlay", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.under = "flannel.1" })
 	probed := func(p *backend.Probed) func(*fakeKernel, *Report) {
@@ -190,6 +202,7 @@ func TestTheWayToAPeer(t *testing.T) {
 	explain("its probes arrive", "10.5.2.7", probed(&backend.Probed{Verdict: backend.Broken, Why: "no answer, but its own probes arrive here", Cause: backend.WayThere}))
 	explain("its probes arrive over udp", "10.5.2.7", func(k *fakeKernel, r *Report) {
 		k.route.Dev, k.route.Via = "flannel0", netip.Addr{}
+		r.Status.Devices[0].Name = "flannel0"
 		r.Status.Peers[1].Probe = &backend.Probed{Verdict: backend.Broken, Why: "no answer, but its own probes arrive here", Cause: backend.WayThere}
 	})
 	explain("large packets are lost", "10.5.2.7", probed(&backend.Probed{

@@ -2,15 +2,12 @@ package status
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"slices"
 	"strings"
 	"text/tabwriter"
-
-	"golang.org/x/sys/unix"
 
 	"flannel/backend"
 	"flannel/kernel"
@@ -47,6 +44,7 @@ type Kernel interface {
 	Neighbor(dev string, addr netip.Addr) (kernel.MAC, error)
 	FDB(dev string, mac kernel.MAC) (netip.Addr, error)
 	Links() look.Links
+	Host(wanted func(look.Route) bool) (look.Host, error)
 }
 
 // Find returns the ways to an address or to the peer of this name, one for each
@@ -156,35 +154,31 @@ func (s *steps) lease() bool {
 
 // route asks which way the kernel takes.
 func (s *steps) route() (look.Route, bool) {
-	addr, p := s.way.Addr, s.way.Peer
-	command := "ip route get " + addr.String()
-	route, err := s.kernel.Lookup(addr, netip.Addr{})
-	switch {
-	case errors.Is(err, unix.EINVAL):
-		s.add("route", false, "ip route show match "+addr.String(), "a blackhole route stops packets to %s; it is not flanneld's", addr)
-		return route, false
-	case err != nil:
-		s.add("route", false, command, "the kernel has no route to %s: %v", addr, err)
-		return route, false
-	case route.Type != "":
-		s.add("route", false, command, "a %s route to %s in table %d stops packets; it is not flanneld's", route.Type, route.Dst, route.Table)
-		return route, false
+	t, _ := TargetOf(*s.way.Peer)
+	l := Lookup{Dst: s.way.Addr}
+	l.Route, l.Err = s.kernel.Lookup(l.Dst, netip.Addr{})
+	if !s.roads().Right(t, l) {
+		h, _ := s.kernel.Host(func(r look.Route) bool { return r.Dst.Contains(l.Dst) }) // what cannot be read is not explained
+		problem, command := Astray(t, l, &h, s.report.Status.Network)
+		s.add("route", false, command, "%s", problem)
+		return l.Route, false
 	}
-	text := fmt.Sprintf("%s over %s", route.Dst, route.Dev)
-	if route.Via.IsValid() {
-		text += " via " + route.Via.String()
+	text := fmt.Sprintf("%s over %s", l.Route.Dst, l.Route.Dev)
+	if l.Route.Via.IsValid() {
+		text += " via " + l.Route.Via.String()
 	}
-	if !route.IsOurs() {
-		mend := fmt.Sprintf("ip route del %s dev %s table %d", route.Dst, route.Dev, route.Table)
-		if route.Dst.Bits() == 0 {
-			s.add("route", false, command, "only the default route over %s leads there: flanneld's route to %s is missing", route.Dev, p.Subnet)
-			return route, false
+	s.add("route", true, "ip route get "+l.Dst.String(), "%s", text)
+	return l.Route, true
+}
+
+func (s *steps) roads() Roads {
+	roads := Roads{Uplink: s.report.Status.Uplink.Name}
+	for _, l := range s.kernel.Links() {
+		if s.report.has(l) {
+			roads.Overlays = append(roads.Overlays, l.Name)
 		}
-		s.add("route", false, mend, "%s in table %d, which flanneld did not create, takes precedence over its route to %s", text, route.Table, p.Subnet)
-		return route, false
 	}
-	s.add("route", true, command, "%s", text)
-	return route, true
+	return roads
 }
 
 // tunnel follows a packet into the device, if that is the overlay's.
@@ -259,7 +253,7 @@ func (s *steps) underlay() {
 	switch {
 	case err != nil:
 		s.add("underlay", false, command, "no route to the host %s: %v", via, err)
-	case s.report.isOverOverlay(route, s.kernel.Links()):
+	case slices.Contains(s.roads().Overlays, route.Dev):
 		s.add("underlay", false, command, "the route to the host %s leads into the overlay, over %s", via, route.Dev)
 	case up != "" && route.Dev != up:
 		s.add("underlay", true, command, "%s over %s; the uplink is %s", via, route.Dev, up)

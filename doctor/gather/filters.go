@@ -1,6 +1,8 @@
 package gather
 
-import "flannel/internal/passage"
+import (
+	"flannel/internal/passage"
+)
 
 // filters reads what the packet filters do with packets that matter.
 func (g gatherer) filters() {

@@ -22,6 +22,7 @@ import (
 	"flannel/internal/testkit/eventually"
 	"flannel/internal/testkit/nstest"
 	"flannel/kernel"
+	"flannel/kernel/look"
 )
 
 // reportOf examines a host without a daemon and returns the report with its notes.
@@ -222,7 +223,7 @@ func TestWrongChecksums(t *testing.T) {
 		}
 	})
 	eventually.True(t, "the kernel counts it", func() bool { after = count(); return after > before })
-	facts := &doctor.Facts{Backends: backend.Table{vxlan.Type}, Links: []kernel.Link{{Name: "flannel.1", Kind: kernel.KindVXLAN}}, Checksums: doctor.Checksums{Before: before, After: after}}
+	facts := &doctor.Facts{Backends: backend.Table{vxlan.Type}, Host: look.Host{Links: look.Links{{Name: "flannel.1", Kind: kernel.KindVXLAN}}}, Checksums: doctor.Checksums{Before: before, After: after}}
 	var text bytes.Buffer
 	doctor.Examine("a", facts, only("checksums")).WriteText(&text, true)
 	for _, words := range []string{

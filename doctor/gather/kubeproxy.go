@@ -14,7 +14,7 @@ import (
 // has none; filters notes why.
 func (g gatherer) kubeProxy() bool {
 	const chain, table, device = "KUBE-SERVICES", "kube-proxy", "kube-ipvs0"
-	if slices.ContainsFunc(g.facts.Links, func(l kernel.Link) bool { return l.Name == device }) {
+	if slices.ContainsFunc(g.facts.Host.Links, func(l kernel.Link) bool { return l.Name == device }) {
 		return true
 	}
 	for _, family := range ipfam.All() {

@@ -3,9 +3,9 @@ package gather
 import (
 	"errors"
 
-	"flannel/doctor"
 	"flannel/internal/ipfam"
 	"flannel/kernel/look"
+	"flannel/status"
 )
 
 // network reads devices, addresses and routes, before an installation the rules too,
@@ -18,8 +18,7 @@ func (g gatherer) network() error {
 	}
 	defer k.Close()
 	f := g.facts
-	host, err := k.Host(func(r look.Route) bool { return f.Inside(r.Dst) })
-	f.Links, f.Addrs, f.Routes = host.Links, host.Addrs, host.Routes
+	f.Host, err = k.Host(func(r look.Route) bool { return f.Inside(r.Dst) })
 	if f.Wanted != nil {
 		var failed error
 		f.Rules, failed = k.Rules()
@@ -27,7 +26,7 @@ func (g gatherer) network() error {
 	}
 	for _, dst := range f.Destinations() {
 		r, failed := k.Lookup(dst, f.PodSource(ipfam.Of(dst)))
-		f.Lookups = append(f.Lookups, doctor.Lookup{Dst: dst, Route: r, Err: failed})
+		f.Lookups = append(f.Lookups, status.Lookup{Dst: dst, Route: r, Err: failed})
 	}
 	return err
 }

@@ -1,4 +1,5 @@
-// Package printable makes text that others have written safe for a terminal.
+// Package printable makes text that others have written safe for a terminal and for a
+// shell.
 package printable
 
 import (
@@ -19,4 +20,14 @@ func Text(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// Word writes a word so that every POSIX shell takes it as it is: names of files and
+// devices are given by others.
+func Word(word string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%_+=:,./-"
+	if word != "" && strings.Trim(word, plain) == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

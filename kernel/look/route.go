@@ -28,6 +28,9 @@ type Route struct {
 // IsOurs reports whether a route has the protocol number of this software.
 func (r Route) IsOurs() bool { return r.Protocol == kernel.RouteProtocol }
 
+// IsMain reports whether a route is in the main table.
+func (r Route) IsMain() bool { return r.Table == unix.RT_TABLE_MAIN || r.Table == 0 }
+
 // String writes a route as ip takes it.
 func (r Route) String() string {
 	words := []string{r.Dst.String()}
@@ -41,7 +44,7 @@ func (r Route) String() string {
 	if r.Dev != "" && r.Type == "" {
 		add("dev", r.Dev)
 	}
-	if r.Table != unix.RT_TABLE_MAIN && r.Table != 0 {
+	if !r.IsMain() {
 		add("table", fmt.Sprint(r.Table))
 	}
 	if name, ok := protocols[r.Protocol]; ok {
