@@ -30,7 +30,10 @@ func TestCluster(t *testing.T) {
 		{"both families", usesBothFamilies},
 		{"pods that end leave nothing", endsPods},
 	} {
-		if !t.Run(step.name, func(t *testing.T) { step.run(t, c) }) {
+		if !t.Run(step.name, func(t *testing.T) {
+			step.run(t, c)
+			c.nothingFound(t)
+		}) {
 			t.FailNow()
 		}
 	}
@@ -44,7 +47,7 @@ func waitsForKubeProxy(t *testing.T, c *cluster) {
 		_, err := h.Exec(t.Context(), "chown", "997", "/opt/cni/bin", "/etc/cni/net.d")
 		lab.Must(t, err)
 	}
-	c.kubectl(t, "apply", "--filename="+manifest)
+	c.kubectl(t, "apply", "--filename="+manifest, "--filename=testdata/testpods.yml")
 	soon(t, func() (string, bool) {
 		said := 0
 		pods, _ := c.daemons(t.Context()) // none yet
@@ -56,6 +59,13 @@ func waitsForKubeProxy(t *testing.T, c *cluster) {
 		}
 		return fmt.Sprintf("%d of the daemons say it", said), said == len(c.Hosts)
 	})
+	// So is the reason why pods do not start.
+	soon(t, func() (string, bool) {
+		out, err := c.k.Kubectl(t.Context(), "get", "events", "--field-selector=reason=FailedCreatePodSandBox", "--output=jsonpath={.items[*].message}")
+		return fmt.Sprintln(out, err), strings.Contains(out, "/run/flannel/subnet.env: no such file or directory") &&
+			strings.Contains(out, "flanneld is not ready yet: store: ") && strings.Contains(out, "kube-proxy must serve it on this node")
+	})
+	c.kubectl(t, "delete", "--filename=testdata/testpods.yml")
 	c.renewed(t, func() {
 		c.kubectl(t, "patch", "daemonset", "kube-flannel-ds", "--namespace=kube-flannel", "--type=json",
 			`--patch=[{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--kube-api-url=`+c.k.Plane.URL()+`"}]`)

@@ -52,6 +52,22 @@ func (c *cluster) renewed(t *testing.T, step func()) {
 	})
 }
 
+// nothingFound runs doctor and status in the pods of flannel, if there are any, as the
+// documentation has it.
+func (c *cluster) nothingFound(t *testing.T) {
+	t.Helper()
+	pods, err := c.daemons(t.Context())
+	lab.Must(t, err)
+	for _, p := range pods {
+		for command, want := range map[string]string{"doctor": "nothing found", "status": "daemon      ready\n"} {
+			out, err := c.k.Kubectl(t.Context(), "exec", "--namespace=kube-flannel", p.Metadata.Name, "--", "flanneld", command)
+			if err != nil || !strings.Contains(out, want) {
+				t.Errorf("%s in %s: %v\n%s", command, p.Metadata.Name, err, out)
+			}
+		}
+	}
+}
+
 // describe shows what is wrong with the cluster.
 func (c *cluster) describe(ctx context.Context) string {
 	out, err := c.k.Kubectl(ctx, "get", "nodes,pods", "--all-namespaces", "--output=wide")
