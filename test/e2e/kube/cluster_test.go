@@ -96,6 +96,7 @@ func TestWipedAnnotationsCutNobodyOff(t *testing.T) {
 // TestAnAPIServerThatIsAway stops the API server for a minute; the pods do not
 // notice, whatever happens to a daemon meanwhile.
 func TestAnAPIServerThatIsAway(t *testing.T) {
+	waits(t)
 	l := newLab(t, lab.Options{Hosts: 3})
 	up(t, l)
 	h, restarted, leaver := l.Hosts[0], l.Hosts[1], l.Hosts[2]

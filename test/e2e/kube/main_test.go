@@ -5,6 +5,7 @@ package kube
 
 import (
 	"context"
+	"flag"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +17,17 @@ import (
 	"flannel/lab/ping"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
+func TestMain(m *testing.M) {
+	// Tests that run at once wait most of the time, see waits.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	lab.Main(m)
+}
+
+// waits lets a test run beside others of its kind, when all others have ended: it
+// needs far more time than processors.
+func waits(t *testing.T) { t.Parallel() }
 
 // built are the programs; the daemon has the race detector.
 var built = sync.OnceValues(func() (lab.Binaries, error) { return lab.BuildBinaries("-race") })

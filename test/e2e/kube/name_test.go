@@ -69,6 +69,7 @@ func withSecondAddress(t *testing.T) (*lab.Lab, *lab.Host) {
 // TestStartingOverLeaksNothing changes what the daemon is built from again and
 // again: the number of open files stays.
 func TestStartingOverLeaksNothing(t *testing.T) {
+	waits(t)
 	l, h := withSecondAddress(t)
 	round := func() {
 		for _, address := range []any{secondAddress, nil} {
@@ -104,6 +105,7 @@ func openFiles(t *testing.T, h *lab.Host) int {
 // TestStartingOverIsPaced lets somebody change what the daemon is built from
 // all the time.
 func TestStartingOverIsPaced(t *testing.T) {
+	waits(t)
 	l, h := withSecondAddress(t)
 	started := func() int { return countLines(h.Log(), `msg="flanneld starts"`) }
 	began := time.Now()

@@ -12,6 +12,7 @@ import (
 // TestANodeWithoutPeersHasOneEvent: it lasts as long as nothing is reported that
 // a restart explains.
 func TestANodeWithoutPeersHasOneEvent(t *testing.T) {
+	waits(t)
 	l := newLab(t, lab.Options{Hosts: 4, Backend: `{"Type": "vxlan"}`})
 	for _, h := range l.Hosts {
 		lab.Must(t, h.StartFlanneld())

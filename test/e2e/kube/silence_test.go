@@ -28,6 +28,7 @@ func swallow(t *testing.T, l *lab.Lab, from *lab.Host) (end func()) {
 // TestAnAPIServerThatIsSilent drops packets to the API server at the start of
 // the daemon and while it is ready.
 func TestAnAPIServerThatIsSilent(t *testing.T) {
+	waits(t)
 	l := newLab(t, lab.Options{Hosts: 1})
 	h := l.Hosts[0]
 	const silent = "cannot be reached: no answer, packets may be dropped on the way; see: curl -k https://"
