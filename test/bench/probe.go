@@ -18,6 +18,8 @@ func (b *bench) probe(ctx context.Context) ([]row, error) {
 	defer func() { c.host.Flags = flags }()
 	load := row{Measure: fmt.Sprintf("probing %d peers, of one core", c.peers), Unit: percent, Limit: atMost(0.2)}
 	memory := row{Measure: "  peak memory of that", Unit: megabytes, Limit: atMost(2)}
+	// A difference may be less than chance; these tell of what it is one.
+	off, on := row{Measure: "  with --probe=false", Unit: percent}, row{Measure: "  with --probe", Unit: percent}
 	for range b.roundsOr(4) {
 		without, err := c.probed(ctx, append(slices.Clone(flags), "--probe=false"))
 		if err != nil {
@@ -27,10 +29,11 @@ func (b *bench) probe(ctx context.Context) ([]row, error) {
 		if err != nil {
 			return nil, err
 		}
-		load.Samples = append(load.Samples, max(0, with.load-without.load))
-		memory.Samples = append(memory.Samples, max(0, with.peak-without.peak))
+		load.Samples = append(load.Samples, with.load-without.load)
+		memory.Samples = append(memory.Samples, with.peak-without.peak)
+		off.Samples, on.Samples = append(off.Samples, without.load), append(on.Samples, with.load)
 	}
-	return []row{load, memory}, nil
+	return []row{load, memory, off, on}, nil
 }
 
 // demand is what a daemon uses: a part of one core in percent, and megabytes.
