@@ -159,29 +159,7 @@ func (f *Facts) families() ipfam.Pair[bool] {
 
 // bridges returns the bridges that have an address in this node's subnet: those of
 // the pods or of Docker's containers.
-func (f *Facts) bridges() []kernel.Link {
-	var out []kernel.Link
-	own := f.own()
-	for _, l := range f.Host.Links {
-		inside := func(a kernel.HostAddr) bool {
-			return a.Dev == l.Name && own[ipfam.Of(a.Addr.Addr())].Contains(a.Addr.Addr())
-		}
-		if l.Kind == "bridge" && slices.ContainsFunc(f.Host.Addrs, inside) {
-			out = append(out, l)
-		}
-	}
-	return out
-}
+func (f *Facts) bridges() []kernel.Link { return f.Host.Bridges(f.own()) }
 
 // PodSource returns the address of this host in the pods' subnet, if it has one.
-func (f *Facts) PodSource(family ipfam.Family) netip.Addr {
-	own := f.own()[family]
-	for _, l := range f.bridges() {
-		for _, a := range f.Host.Addrs {
-			if a.Dev == l.Name && own.Contains(a.Addr.Addr()) {
-				return a.Addr.Addr()
-			}
-		}
-	}
-	return netip.Addr{}
-}
+func (f *Facts) PodSource(family ipfam.Family) netip.Addr { return f.Host.PodSource(f.own(), family) }

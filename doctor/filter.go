@@ -9,7 +9,6 @@ import (
 	"flannel/internal/ipfam"
 	"flannel/internal/passage"
 	"flannel/kernel"
-	"flannel/kernel/podbridge"
 )
 
 var filter = Check{
@@ -50,9 +49,7 @@ func (f *Facts) drop(d passage.Found) Finding {
 // Packets are those for which the packet filters are read.
 func (f *Facts) Packets() []passage.Packet {
 	h := passage.Host{Networks: f.Networks(), Own: f.own(), Exits: f.exits(), Tunnels: f.tunnels()}
-	for _, l := range f.podDevices() {
-		h.Bridges = append(h.Bridges, interfaceOf(l))
-	}
+	h.Bridges = passage.Bridges(f.Host.PodDevices(f.own(), f.Backends.IsOverlay))
 	for family, name := range bridgeFilters {
 		h.Bridged[family] = f.setting(name) == "1"
 	}
@@ -61,31 +58,6 @@ func (f *Facts) Packets() []passage.Packet {
 
 // bridgeFilters are the settings with which packets within a bridge meet the filters.
 var bridgeFilters = ipfam.Pair[string]{"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"}
-
-func interfaceOf(l kernel.Link) firewall.Interface {
-	return firewall.Interface{Name: l.Name, Index: l.Index}
-}
-
-// podDevices are those by which packets of pods come in: a bridge, or what routes of
-// this node's subnet lead over. Before the first pod it is the bridge that the CNI
-// plugin makes.
-func (f *Facts) podDevices() []kernel.Link {
-	const sample = 3
-	out, own := f.bridges(), f.own()
-	for _, r := range f.Host.Routes {
-		subnet := own[ipfam.Of(r.Dst.Addr())]
-		l, ok := f.Host.Links.ByName(r.Dev)
-		inside := ok && subnet.IsValid() && subnet.Bits() <= r.Dst.Bits() && subnet.Contains(r.Dst.Addr())
-		same := func(o kernel.Link) bool { return o.Index == l.Index }
-		if inside && len(out) < sample && !f.Backends.IsOverlay(l) && !slices.ContainsFunc(out, same) {
-			out = append(out, l)
-		}
-	}
-	if len(out) == 0 {
-		return []kernel.Link{{Name: podbridge.Name}}
-	}
-	return out
-}
 
 // exits are the devices by which packets leave for other nodes: those of the overlay,
 // and the uplink if a peer is reached directly.
@@ -97,14 +69,14 @@ func (f *Facts) exits() []passage.Exit {
 			families = ipfam.Pair[bool]{}
 			families[ipfam.Of(l.VXLAN.Local)] = true
 		}
-		out = append(out, passage.Exit{Interface: interfaceOf(l), Families: families})
+		out = append(out, passage.Exit{Interface: passage.InterfaceOf(l), Families: families})
 	}
 	var direct ipfam.Pair[bool]
 	for _, p := range f.peers() {
 		direct[ipfam.Of(p.Subnet.Addr())] = direct[ipfam.Of(p.Subnet.Addr())] || p.Direct
 	}
 	if up, ok := f.uplink(); ok && direct != (ipfam.Pair[bool]{}) {
-		out = append(out, passage.Exit{Interface: interfaceOf(up), Families: direct})
+		out = append(out, passage.Exit{Interface: passage.InterfaceOf(up), Families: direct})
 	}
 	return out
 }
@@ -121,7 +93,7 @@ func (f *Facts) tunnels() []passage.Tunnel {
 	up, ok := f.uplink()
 	for _, l := range f.overlays() {
 		if port := f.portOf(l); ok && port != 0 {
-			t := passage.Tunnel{Name: l.Name, Uplink: interfaceOf(up), Port: port, Peers: f.vias(l)}
+			t := passage.Tunnel{Name: l.Name, Uplink: passage.InterfaceOf(up), Port: port, Peers: f.vias(l)}
 			if l.VXLAN.Local.IsValid() {
 				t.Families[ipfam.Of(l.VXLAN.Local)] = true
 			}

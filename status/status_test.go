@@ -16,6 +16,8 @@ import (
 	"flannel/backend"
 	"flannel/backend/udp"
 	"flannel/backend/vxlan"
+	"flannel/internal/firewall"
+	"flannel/internal/passage"
 	"flannel/internal/socket"
 	"flannel/internal/testkit/golden"
 	"flannel/kernel"
@@ -100,9 +102,16 @@ type fakeKernel struct {
 	mac      kernel.MAC
 	fdb      string
 	down     bool
+	// sourced is the route of packets from pods, if they have another one.
+	sourced look.Route
+	addrs   []kernel.HostAddr
+	filters Filters
 }
 
-func (k fakeKernel) Lookup(dst, _ netip.Addr) (look.Route, error) {
+func (k fakeKernel) Lookup(dst, source netip.Addr) (look.Route, error) {
+	if source.IsValid() && k.sourced.Dev != "" {
+		return k.sourced, nil
+	}
 	if !netip.MustParsePrefix("10.5.0.0/16").Contains(dst) {
 		return look.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Dev: k.under}, nil
 	}
@@ -120,12 +129,13 @@ func (k fakeKernel) Links() look.Links {
 	return look.Links{
 		{Name: "flannel.1", Kind: kernel.KindVXLAN, MTU: 1450, Up: !k.down, VXLAN: kernel.VXLAN{VNI: 1, Port: 8472}},
 		{Name: "flannel0", Kind: kernel.KindTUN, Up: true},
+		{Name: "cni0", Kind: "bridge", Up: true}, {Name: "eth0", Up: true},
 	}
 }
 
 // Host has a blackhole in place of the route, if the lookup fails as with one.
 func (k fakeKernel) Host(func(look.Route) bool) (look.Host, error) {
-	h := look.Host{Links: k.Links()}
+	h := look.Host{Links: k.Links(), Addrs: k.addrs}
 	if k.routeErr == unix.EINVAL {
 		h.Routes = []look.Route{{Dst: netip.MustParsePrefix("10.5.2.0/24"), Type: "blackhole"}}
 	}
@@ -153,7 +163,7 @@ func TestTheWayToAPeer(t *testing.T) {
 		}
 		fmt.Fprintf(&b, "# %s\n", name)
 		for _, w := range ways {
-			r.Explain(&w, k)
+			r.Explain(&w, k, k.filters)
 			if err := w.WriteText(&b); err != nil {
 				t.Fatal(err)
 			}
@@ -211,6 +221,36 @@ func TestTheWayToAPeer(t *testing.T) {
 	explain("large packets do not leave", "10.5.2.7", probed(&backend.Probed{Verdict: backend.Fine, Why: "packets of 1450 bytes do not leave this host", Cause: backend.Local}))
 	explain("nothing leaves", "10.5.2.7", probed(&backend.Probed{Verdict: backend.Broken, Why: "packets do not leave this host: operation not permitted", Cause: backend.Local}))
 	explain("another uplink", "10.5.2.7", func(k *fakeKernel, _ *Report) { k.under = "wg0" })
+	bridge := kernel.HostAddr{Dev: "cni0", Addr: netip.MustParsePrefix("10.5.1.1/24")}
+	explain("a rule for packets of pods", "10.5.2.7", func(k *fakeKernel, _ *Report) {
+		k.addrs = []kernel.HostAddr{bridge}
+		k.sourced = look.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.0.2.9"), Dev: "eth0", Table: 220}
+	})
+	explain("an address of this host", "10.5.2.7", func(k *fakeKernel, _ *Report) {
+		k.addrs = []kernel.HostAddr{bridge, {Dev: "eth0", Addr: netip.MustParsePrefix("10.5.2.9/25")}}
+		k.route = look.Route{Dst: netip.MustParsePrefix("10.5.2.0/25"), Dev: "eth0", Table: 254, Protocol: unix.RTPROT_KERNEL}
+	})
+	filters := func(certain bool) func(*fakeKernel, *Report) {
+		return func(k *fakeKernel, _ *Report) {
+			k.filters = func(packets []passage.Packet) (drops []passage.Drop, err error) {
+				for _, p := range packets {
+					base := firewall.Base{Chain: "OUTPUT", Table: "ip raw", Program: "iptables-nft"}
+					if p.Port == 8472 && !p.Inward {
+						drops = append(drops, passage.Drop{Packet: p, Finding: firewall.Finding{Base: base, In: "OUTPUT", Rule: 7, Position: 1, Text: "-p udp -j DROP", Certain: certain}})
+					}
+				}
+				return drops, nil
+			}
+		}
+	}
+	explain("a drop", "10.5.2.7", filters(true))
+	explain("perhaps a drop", "10.5.2.7", filters(false))
+	explain("no drop", "10.5.2.7", func(k *fakeKernel, _ *Report) {
+		k.filters = func([]passage.Packet) ([]passage.Drop, error) { return nil, nil }
+	})
+	explain("filters that cannot be read", "10.5.2.7", func(k *fakeKernel, _ *Report) {
+		k.filters = func([]passage.Packet) ([]passage.Drop, error) { return nil, unix.EPERM }
+	})
 	golden.Equal(t, b.String(), "testdata/ways.txt")
 }
 

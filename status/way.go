@@ -10,6 +10,8 @@ import (
 	"text/tabwriter"
 
 	"flannel/backend"
+	"flannel/internal/ipfam"
+	"flannel/internal/passage"
 	"flannel/kernel"
 	"flannel/kernel/look"
 	"flannel/network"
@@ -46,6 +48,9 @@ type Kernel interface {
 	Links() look.Links
 	Host(wanted func(look.Route) bool) (look.Host, error)
 }
+
+// Filters reads the rules of this host that may drop packets.
+type Filters func([]passage.Packet) ([]passage.Drop, error)
 
 // Find returns the ways to an address or to the peer of this name, one for each
 // family. It has at least one if there is no error.
@@ -96,24 +101,33 @@ func (r *Report) toAddr(addr netip.Addr) Way {
 
 // Explain fills in the steps. Further ones follow the first that is not OK only
 // where they tell more.
-func (r *Report) Explain(w *Way, k Kernel) {
-	s := steps{report: r, way: w, kernel: k}
+//
+// Without filters, which reads the rules that drop packets, the rules are what the
+// daemon knows of them.
+func (r *Report) Explain(w *Way, k Kernel, filters Filters) {
+	s := steps{report: r, way: w, kernel: k, filters: filters}
 	if !s.lease() {
 		return
 	}
-	if route, ok := s.route(); ok {
+	s.readHost()
+	route, ok := s.route()
+	if ok {
 		s.tunnel(route)
 	}
-	s.rules()
+	s.rules(route)
 	s.underlay()
 	s.answer()
 }
 
 // steps collects them.
 type steps struct {
-	report *Report
-	way    *Way
-	kernel Kernel
+	report  *Report
+	way     *Way
+	kernel  Kernel
+	filters Filters
+	// own are this node's subnets, host is what this host has inside of them.
+	own  ipfam.Pair[netip.Prefix]
+	host look.Host
 	// port is the UDP port of the tunnel, 0 if it is not known.
 	port int
 }
@@ -156,7 +170,7 @@ func (s *steps) lease() bool {
 func (s *steps) route() (look.Route, bool) {
 	t, _ := TargetOf(*s.way.Peer)
 	l := Lookup{Dst: s.way.Addr}
-	l.Route, l.Err = s.kernel.Lookup(l.Dst, netip.Addr{})
+	l.Route, l.Err = s.kernel.Lookup(l.Dst, s.host.PodSource(s.own, ipfam.Of(l.Dst)))
 	if !s.roads().Right(t, l) {
 		h, _ := s.kernel.Host(func(r look.Route) bool { return r.Dst.Contains(l.Dst) }) // what cannot be read is not explained
 		problem, command := Astray(t, l, &h, s.report.Status.Network)
@@ -227,16 +241,25 @@ func because(err error) string {
 	return ": " + err.Error()
 }
 
-// rules tells what of the packet filter is known to the daemon.
-func (s *steps) rules() {
-	if s.report.From != FromDaemon {
-		return
+// rules tells what the packet filters of this host do with the packets, and what the
+// daemon knows of them.
+func (s *steps) rules(route look.Route) {
+	checks := []string{"rules", "forwarding", "settings"}
+	if s.filters != nil {
+		checks = []string{"rules", "settings"} // forwarding is looked at below
 	}
-	for _, check := range []string{"rules", "forwarding", "settings"} {
-		if text := s.report.problem(check); text != "" {
+	for _, check := range checks {
+		if text := s.report.problem(check); text != "" && s.report.From == FromDaemon {
 			s.add("rules", false, "", "%s", strings.TrimPrefix(text, "! "))
 			return
 		}
+	}
+	switch {
+	case s.filters != nil:
+		s.filter(route)
+		return
+	case s.report.From != FromDaemon:
+		return
 	}
 	s.add("rules", true, "", "written; flanneld sees no rule or setting of this host that drops packets of pods")
 }

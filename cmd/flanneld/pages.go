@@ -57,12 +57,13 @@ func (d *daemon) report() *status.Report {
 }
 
 // explain asks the kernel for the way to a peer. Without an answer the page shows no
-// steps.
+// steps. The rules of others, of which there may be many, are not read in the daemon for
+// each look at the page.
 func explain(r *status.Report, w *status.Way) {
 	kernel, err := look.Open()
 	if err != nil {
 		return
 	}
 	defer kernel.Close()
-	r.Explain(w, kernel)
+	r.Explain(w, kernel, nil)
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/loop"
+	"flannel/internal/passage"
 	"flannel/kernel/look"
 	"flannel/status"
 )
@@ -112,7 +113,7 @@ func (o statusFlags) explain(ctx context.Context, b *bytes.Buffer, report *statu
 				ways[i].ProbeProblem = err.Error()
 			}
 		}
-		report.Explain(&ways[i], kernel)
+		report.Explain(&ways[i], kernel, passage.Read)
 	}
 	if o.output == "json" {
 		return o.writeJSON(b, ways)

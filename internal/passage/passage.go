@@ -12,6 +12,8 @@ import (
 
 	"flannel/internal/firewall"
 	"flannel/internal/ipfam"
+	"flannel/kernel"
+	"flannel/kernel/podbridge"
 )
 
 // Host is what decides which packets the overlay has on this host.
@@ -44,6 +46,24 @@ type Tunnel struct {
 	// Families are those of Peers, the addresses of some peers.
 	Families ipfam.Pair[bool]
 	Peers    []netip.Addr
+}
+
+// InterfaceOf returns a device as rules name it.
+func InterfaceOf(l kernel.Link) firewall.Interface {
+	return firewall.Interface{Name: l.Name, Index: l.Index}
+}
+
+// Bridges returns the devices of pods; before the first pod the bridge that the CNI
+// plugin will make.
+func Bridges(devices []kernel.Link) []firewall.Interface {
+	if len(devices) == 0 {
+		return []firewall.Interface{{Name: podbridge.Name}}
+	}
+	var out []firewall.Interface
+	for _, l := range devices {
+		out = append(out, InterfaceOf(l))
+	}
+	return out
 }
 
 // Packet is a packet that must pass this host.
