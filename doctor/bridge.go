@@ -8,6 +8,7 @@ import (
 	"flannel/internal/ipfam"
 	"flannel/internal/printable"
 	"flannel/kernel"
+	"flannel/status"
 )
 
 var podBridge = Check{
@@ -66,7 +67,7 @@ func (f *Facts) otherBridges() []Finding {
 			continue
 		}
 		switch {
-		case within && pods:
+		case within && f.hasPodBridge(): // the delegate may give the bridge another name
 			out = append(out, Finding{
 				Problem: fmt.Sprintf("%s has %s, an address of this node's subnet %s, which the pods use", l.Name, a.Addr, subnet),
 				Command: remove(l.Name),
@@ -75,6 +76,8 @@ func (f *Facts) otherBridges() []Finding {
 			out = append(out, Finding{
 				Problem: fmt.Sprintf("%s has %s: inside the overlay network, but outside of this node's subnet %s", l.Name, a.Addr, subnet),
 				Command: remove(l.Name),
+				// No node may ever get that subnet.
+				Note: !slices.ContainsFunc(f.peers(), func(p status.Target) bool { return p.Subnet.Overlaps(a.Addr) }),
 			})
 		case !within && l.Name == docker && inEtcd && !pods && !inOwn && ipfam.Of(a.Addr.Addr()) == ipfam.V4:
 			out = append(out, Finding{
