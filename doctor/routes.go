@@ -18,14 +18,14 @@ var routes = Check{
 	More:  "troubleshooting.md#a-peer",
 	Find: func(f *Facts) []Finding {
 		var out []Finding
-		peers, roads := f.peerIndex(), f.roads()
+		peers, egress := f.peerIndex(), f.egress()
 		for _, l := range f.Lookups {
 			peer, ok := peers.of(l.Dst)
-			if !ok || roads.Right(peer, l) {
+			if !ok || egress.IsRight(peer, l) {
 				continue
 			}
 			var found Finding
-			found.Problem, found.Command = status.Astray(peer, l, &f.Host, f.Networks())
+			found.Problem, found.Command = status.WrongRoute(peer, l, &f.Host, f.Networks())
 			if !slices.Contains(out, found) {
 				out = append(out, found)
 			}
@@ -34,15 +34,15 @@ var routes = Check{
 	},
 }
 
-// roads are the ways out of this host that packets for peers may take.
-func (f *Facts) roads() status.Roads {
-	var roads status.Roads
+// egress names the devices by which packets for peers may leave this host.
+func (f *Facts) egress() status.Egress {
+	var e status.Egress
 	for _, l := range f.overlays() {
-		roads.Overlays = append(roads.Overlays, l.Name)
+		e.Overlays = append(e.Overlays, l.Name)
 	}
 	up, _ := f.uplink()
-	roads.Uplink = up.Name
-	return roads
+	e.Uplink = up.Name
+	return e
 }
 
 // peers lists the peers that are in use. Without a daemon they follow from the

@@ -53,29 +53,28 @@ type Lookup struct {
 	Err   error
 }
 
-// Roads are the ways out of this host that packets for peers may take.
-type Roads struct {
-	// Overlays are the names of the overlay's devices.
+// Egress names the devices by which packets for peers may leave this host.
+type Egress struct {
 	Overlays []string
-	// Uplink is empty if it is not known.
+	// Uplink is that of direct routes; empty if it is not known.
 	Uplink string
 }
 
-// Right reports whether a packet for a peer takes the right route.
-func (roads Roads) Right(t Target, l Lookup) bool {
+// IsRight reports whether a packet for a peer takes the right route.
+func (e Egress) IsRight(t Target, l Lookup) bool {
 	r := l.Route
 	switch {
 	case l.Err != nil || r.Type != "":
 		return false
 	case t.Direct:
-		return r.IsOurs() || roads.Uplink == "" || r.Dev == roads.Uplink && (r.Via == t.Via || !r.Via.IsValid())
+		return r.IsOurs() || e.Uplink == "" || r.Dev == e.Uplink && (r.Via == t.Via || !r.Via.IsValid())
 	}
-	return slices.Contains(roads.Overlays, r.Dev)
+	return slices.Contains(e.Overlays, r.Dev)
 }
 
-// Astray explains why a packet for a peer does not take the right route, and which
+// WrongRoute explains why a packet for a peer does not take the right route, and which
 // command helps. Of the host it takes the routes that drop packets, and the addresses.
-func Astray(t Target, l Lookup, h *look.Host, networks []netip.Prefix) (problem, command string) {
+func WrongRoute(t Target, l Lookup, h *look.Host, networks []netip.Prefix) (problem, command string) {
 	r := l.Route
 	switch {
 	case l.Err != nil:

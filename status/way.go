@@ -171,9 +171,9 @@ func (s *steps) route() (look.Route, bool) {
 	t, _ := TargetOf(*s.way.Peer)
 	l := Lookup{Dst: s.way.Addr}
 	l.Route, l.Err = s.kernel.Lookup(l.Dst, s.host.PodSource(s.own, ipfam.Of(l.Dst)))
-	if !s.roads().Right(t, l) {
+	if !s.egress().IsRight(t, l) {
 		h, _ := s.kernel.Host(func(r look.Route) bool { return r.Dst.Contains(l.Dst) }) // what cannot be read is not explained
-		problem, command := Astray(t, l, &h, s.report.Status.Network)
+		problem, command := WrongRoute(t, l, &h, s.report.Status.Network)
 		s.add("route", false, command, "%s", problem)
 		return l.Route, false
 	}
@@ -185,14 +185,14 @@ func (s *steps) route() (look.Route, bool) {
 	return l.Route, true
 }
 
-func (s *steps) roads() Roads {
-	roads := Roads{Uplink: s.report.Status.Uplink.Name}
+func (s *steps) egress() Egress {
+	e := Egress{Uplink: s.report.Status.Uplink.Name}
 	for _, l := range s.kernel.Links() {
 		if s.report.has(l) {
-			roads.Overlays = append(roads.Overlays, l.Name)
+			e.Overlays = append(e.Overlays, l.Name)
 		}
 	}
-	return roads
+	return e
 }
 
 // tunnel follows a packet into the device, if that is the overlay's.
@@ -276,7 +276,7 @@ func (s *steps) underlay() {
 	switch {
 	case err != nil:
 		s.add("underlay", false, command, "no route to the host %s: %v", via, err)
-	case slices.Contains(s.roads().Overlays, route.Dev):
+	case slices.Contains(s.egress().Overlays, route.Dev):
 		s.add("underlay", false, command, "the route to the host %s leads into the overlay, over %s", via, route.Dev)
 	case up != "" && route.Dev != up:
 		s.add("underlay", true, command, "%s over %s; the uplink is %s", via, route.Dev, up)
