@@ -219,7 +219,7 @@ func TestTroublesOfUDP(t *testing.T) {
 			says: []string{"filter: chain FORWARD of table " + tableOf[f] + " drops forwarded packets of " + subnet, "Run: " + iptables + " -I FORWARD -s " + subnet + " -j ACCEPT"},
 		}, trouble{
 			name: "a drop on the device, " + f.Name(), breaks: iptables + " -I FORWARD -i flannel0 -j DROP", mends: iptables + " -F FORWARD",
-			says: []string{"filter: chain FORWARD of table " + tableOf[f] + " drops packets to pods that come in by flannel0", "Run: " + iptables + " -I FORWARD -i flannel0 -d "},
+			says: []string{"filter: chain FORWARD of table " + tableOf[f] + " drops packets to pods that come in by flannel0", "Run: " + iptables + " -I FORWARD -i flannel0 "},
 		})
 		s.run(t, udpTunnel.troubles(f)...)
 	}
