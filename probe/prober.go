@@ -198,21 +198,18 @@ func (p *Prober) step(ctx context.Context, group *errgroup.Group, sockets *ipfam
 // many.
 func (p *Prober) listen(sockets *ipfam.Pair[socket]) error {
 	p.mu.Lock()
-	deaf := p.deaf
+	defer p.mu.Unlock()
 	if !p.core.mayHear(p.now()) {
-		deaf = ipfam.Pair[bool]{}
+		return nil
 	}
-	for f, listens := range deaf.Each() {
-		p.deaf[f] = p.deaf[f] && !listens
-	}
-	p.mu.Unlock()
-	for f, listens := range deaf.Each() {
-		if !listens {
+	for f, s := range sockets.Each() {
+		if s == nil || !p.deaf[f] {
 			continue
 		}
-		if err := sockets[f].hear(true); err != nil {
+		if err := s.hear(true); err != nil {
 			return err
 		}
+		p.deaf[f] = false
 	}
 	return nil
 }
@@ -249,20 +246,18 @@ func (p *Prober) receive(f ipfam.Family, s socket) error {
 		p.mu.Lock()
 		now := p.now()
 		roundTrip, answered := time.Duration(0), false
-		deafen := false
 		if m.request {
 			p.core.heard(m.from, now)
-			deafen = !p.deaf[f] && !p.core.mayHear(now)
-			p.deaf[f] = p.deaf[f] || deafen
+			if !p.deaf[f] && !p.core.mayHear(now) {
+				p.deaf[f], err = true, s.hear(false) // under the lock, as listen does
+			}
 		} else {
 			roundTrip, answered = p.core.answered(m.from, m.seq, now)
 		}
 		hurry := len(p.waiting) > 0
 		p.mu.Unlock()
-		if deafen {
-			if err := s.hear(false); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
 		if answered {
 			p.options.Metrics.ProbeAnswered(roundTrip)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/backend"
+	"flannel/internal/ipfam"
 )
 
 func TestVerdicts(t *testing.T) {
@@ -158,17 +159,26 @@ func TestAFloodIsDroppedByTheKernel(t *testing.T) {
 			w.arrived <- message{from: netip.MustParseAddr("203.0.113.1"), request: true}
 		}
 		synctest.Wait()
-		if !w.deaf {
+		if !w.isDeaf() {
 			t.Error("a flood is received")
 		}
 		w.wait(2 * time.Second)
-		if w.deaf {
+		if w.isDeaf() {
 			t.Error("probes of others are dropped long after a flood")
 		}
 		if got := w.verdict(peers[0]); got.Verdict != backend.Fine {
 			t.Errorf("got %+v", got)
 		}
 	})
+}
+
+// TestAFamilyThatIsGoneIsNotListenedTo: its socket was deaf, and is no longer open.
+func TestAFamilyThatIsGoneIsNotListenedTo(t *testing.T) {
+	p := New(Options{})
+	p.deaf[ipfam.V6] = true
+	if err := p.listen(&ipfam.Pair[socket]{}); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestWhatIsKnownOfAPeerOutlivesAPass(t *testing.T) {

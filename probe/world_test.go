@@ -118,6 +118,13 @@ func (w *world) hear(requests bool) error {
 	return nil
 }
 
+// isDeaf reports whether probes of others are dropped.
+func (w *world) isDeaf() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.deaf
+}
+
 func (w *world) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -127,7 +134,12 @@ func (w *world) Close() error {
 	return nil
 }
 
-func (w *world) ProbeAnswered(time.Duration)       { w.answered++ }
+func (w *world) ProbeAnswered(time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.answered++
+}
+
 func (w *world) ProbesLost(n int)                  { w.lost += n }
 func (w *world) ProbedPeers(verdict string, n int) { w.verdicts[verdict] = n }
 
