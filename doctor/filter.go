@@ -94,6 +94,12 @@ func (f *Facts) tunnels() []passage.Tunnel {
 	for _, l := range f.overlays() {
 		if port := f.portOf(l); ok && port != 0 {
 			t := passage.Tunnel{Name: l.Name, Uplink: passage.InterfaceOf(up), Port: port, Peers: f.vias(l)}
+			switch s := f.Daemon.Status; {
+			case l.VXLAN.Local.IsValid():
+				t.Local = []netip.Addr{l.VXLAN.Local}
+			case s != nil:
+				t.Local = s.Uplink.Addr
+			}
 			if l.VXLAN.Local.IsValid() {
 				t.Families[ipfam.Of(l.VXLAN.Local)] = true
 			}

@@ -70,7 +70,7 @@ func (s *steps) passage(route look.Route) passage.Host {
 	}
 	port := portOf(dev, status.Port)
 	if tunnel && known && port != 0 {
-		t := passage.Tunnel{Name: dev.Name, Uplink: passage.InterfaceOf(up), Port: port}
+		t := passage.Tunnel{Name: dev.Name, Uplink: passage.InterfaceOf(up), Local: status.Uplink.Addr, Port: port}
 		if via, err := netip.ParseAddr(p.Via); err == nil {
 			t.Peers = []netip.Addr{via}
 		} else {

@@ -42,7 +42,9 @@ type Tunnel struct {
 	// Name is that of the device or the backend.
 	Name   string
 	Uplink firewall.Interface
-	Port   int
+	// Local are the addresses of this host that it uses; they may not be known.
+	Local []netip.Addr
+	Port  int
 	// Families are those of Peers, the addresses of some peers.
 	Families ipfam.Pair[bool]
 	Peers    []netip.Addr
@@ -143,6 +145,11 @@ func (t Tunnel) packets() []Packet {
 	packets := func(family ipfam.Family, peer netip.Prefix, who string) (in, away Packet) {
 		p := firewall.Packet{Family: family, Protocol: unix.IPPROTO_UDP, Port: uint16(t.Port)}
 		received, sent := p, p
+		for _, a := range t.Local {
+			if ipfam.Of(a) == family {
+				received.Dst, sent.Src = ipfam.Host(a), ipfam.Host(a)
+			}
+		}
 		received.Hooks, received.In, received.Src = firewall.Inward, t.Uplink, peer
 		sent.Hooks, sent.Out, sent.Dst = firewall.Outward, t.Uplink, peer
 		from, to := "", ""

@@ -24,7 +24,7 @@ func node() Host {
 		Bridges:  []firewall.Interface{{Name: "cni0"}},
 		Exits:    []Exit{{firewall.Interface{Name: "flannel.1"}, v4}},
 		Tunnels: []Tunnel{{
-			Name: "flannel.1", Uplink: firewall.Interface{Name: "eth0"}, Port: 4789, Families: v4,
+			Name: "flannel.1", Uplink: firewall.Interface{Name: "eth0"}, Local: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Port: 4789, Families: v4,
 			Peers: []netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3")},
 		}},
 	}
@@ -83,6 +83,10 @@ func TestWhatIsFound(t *testing.T) {
 			"chain PREROUTING of table raw of iptables-legacy drops the packets of flannel.1 from 192.0.2.3 on UDP port 4789 (rule 1: -s 192.0.2.3 -j DROP) # " +
 				"iptables-legacy -t raw -I PREROUTING -p udp --dport 4789 -j ACCEPT",
 		},
+		{"rules of kube-proxy", "iptables-nft -A OUTPUT ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP;" +
+			"iptables-nft -A INPUT ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP;" +
+			"iptables-nft -A FORWARD -m conntrack --ctstate INVALID -j DROP;iptables-nft -A FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT;" +
+			"iptables-nft -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", node(), ""},
 		{"another port", "iptables-nft -A OUTPUT -p udp --dport 8472 -j DROP;iptables-nft -A INPUT -p udp --dport 8472 -j DROP", node(), ""},
 		{"between pods of this node", "iptables-nft -A FORWARD -i cni0 -o cni0 -j DROP", node(), ""},
 		{
