@@ -136,7 +136,7 @@ func (k fakeKernel) Links() look.Links {
 // Host has a blackhole in place of the route, if the lookup fails as with one.
 func (k fakeKernel) Host(func(look.Route) bool) (look.Host, error) {
 	h := look.Host{Links: k.Links(), Addrs: k.addrs}
-	if k.routeErr == unix.EINVAL {
+	if errors.Is(k.routeErr, unix.EINVAL) {
 		h.Routes = []look.Route{{Dst: netip.MustParsePrefix("10.5.2.0/24"), Type: "blackhole"}}
 	}
 	return h, nil

@@ -270,7 +270,7 @@ func (w *walk) follow(c chain, depth int, reached answer) Verdict {
 		for _, f := range r.alters {
 			w.altered[f], w.packet.numbers[f] = true, number{}
 		}
-		v := Continue
+		var v Verdict
 		if r.choice == nil {
 			v = w.act(c, r, outcome{r.verdict, r.to}, holds, depth)
 		} else {

@@ -19,7 +19,7 @@ func TestAWatchThatHangs(t *testing.T) {
 		until := make(chan struct{})
 		m := &Manager{o: Options{Prefix: "/net", Watching: registry.AddLoop("watch")}}
 		w := &watcher{m: m, set: func(subnet.Snapshot) { <-until }, now: &snapshot{}}
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		if got := registry.Hanging(); len(got) > 0 {
 			t.Errorf("at rest: %q", got)
 		}
@@ -30,7 +30,7 @@ func TestAWatchThatHangs(t *testing.T) {
 				Kv: &mvccpb.KeyValue{Key: []byte("/net/subnets/10.5.2.0-24"), Value: []byte(`{"PublicIP":"192.0.2.2"}`), ModRevision: 2, CreateRevision: 2},
 			}}}})
 		}()
-		time.Sleep(6 * time.Minute)
+		<-time.After(6 * time.Minute)
 		if got := registry.Hanging(); len(got) != 1 {
 			t.Errorf("got %q, want the watch", got)
 		}

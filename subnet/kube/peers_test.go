@@ -298,7 +298,7 @@ func TestAWatchThatHangs(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var group sync.WaitGroup
 		group.Go(func() { _ = p.notify(ctx, func(subnet.Snapshot) { <-until }) })
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		if got := registry.Hanging(); len(got) > 0 {
 			t.Errorf("at rest: %q", got)
 		}
@@ -307,7 +307,7 @@ func TestAWatchThatHangs(t *testing.T) {
 			t.Error(err)
 		}
 		group.Go(func() { _ = store.Add(n) })
-		time.Sleep(6 * time.Minute)
+		<-time.After(6 * time.Minute)
 		if got := registry.Hanging(); len(got) != 2 {
 			t.Errorf("got %q, want both loops", got)
 		}
