@@ -177,7 +177,7 @@ func (s *suite) round(ctx context.Context, faults []drawn) (took time.Duration, 
 	took = time.Since(undone)
 	lost, tooMany := s.stopPings(pings, faults, stood, time.Since(began), max(slow, busy()))
 	if err == nil {
-		err = s.examine(ctx, faults)
+		err = s.examine(ctx, faults, scaled(limit, max(slow, busy())))
 	}
 	return took, lost, errors.Join(err, tooMany, s.after(ctx))
 }
