@@ -15,7 +15,7 @@ reaching each other. It changes nothing.
 kubectl -n kube-flannel exec ds/kube-flannel-ds -- /opt/bin/flanneld doctor   # in the pod of a node
 flanneld doctor                                                               # on the host, as root
 flanneld doctor -o json
-flanneld doctor --preflight -config net-conf.json                             # before an installation
+flanneld doctor --preflight --config net-conf.json                             # before an installation
 ` + "```" + `
 
 ` + "```" + `
@@ -53,7 +53,7 @@ What cannot be read is reported, and the other checks still run. The JSON has a
 
 // before is the documentation ahead of the checks of a preflight.
 const before = "\n## Before an installation\n" + `
-` + "`flanneld doctor --preflight -config FILE`" + ` examines a host on which flanneld is to be
+` + "`flanneld doctor --preflight --config FILE`" + ` examines a host on which flanneld is to be
 installed, or replaced. It changes nothing, but it tries to open the backend's UDP port, and
 the kernel may load the modules that are queried. In addition to the checks below it runs
 [cni-conf](#cni-conf) and [filter](#filter). A drop in the chain FORWARD of iptables is a

@@ -70,7 +70,7 @@ var rights = Check{
 		if len(f.Kernel.Lacks) == 0 {
 			return nil
 		}
-		return []Finding{{Problem: "this process lacks " + strings.Join(f.Kernel.Lacks, ", "), Command: "sudo flanneld doctor --preflight -config " + printable.Word(f.Wanted.File)}}
+		return []Finding{{Problem: "this process lacks " + strings.Join(f.Kernel.Lacks, ", "), Command: "sudo flanneld doctor --preflight --config " + printable.Word(f.Wanted.File)}}
 	},
 }
 

@@ -80,7 +80,7 @@ func newClient(o Options, prefix string, lost func(error)) (*client, error) {
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	config.ContentType, config.AcceptContentTypes = protobufType, protobufType
 	config.UserAgent = fmt.Sprintf("flanneld/%s (%s/%s)", o.Version, runtime.GOOS, runtime.GOARCH)
-	config.QPS = -1 // requests are few, and paced by the apiBreaker
+	config.QPS = -1 // requests are few, and paced by the apiBreaker, as are retries: see MaxRetries
 	config.Dial = connrotation.NewDialerWithTracker(c.dial, c.conns).DialContext
 	config.Wrap(pinging)
 	if c.http, err = rest.HTTPClientFor(config); err != nil {
@@ -136,7 +136,7 @@ func (c *client) patchStatus(ctx context.Context, n *Node, patch nodePatch) (*No
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	result := &Node{}
-	err = c.read(c.rest.Patch(types.StrategicMergePatchType).Resource("nodes").Name(n.Name).SubResource("status").
+	err = c.read(c.rest.Patch(types.StrategicMergePatchType).MaxRetries(0).Resource("nodes").Name(n.Name).SubResource("status").
 		Body(body).Do(ctx), result.unmarshal)
 	return result, err
 }
@@ -164,7 +164,7 @@ func (c *client) read(answer rest.Result, unmarshal func(message []byte, prefix 
 func (c *client) list(ctx context.Context, o metav1.ListOptions, visit func(node []byte) error) (*NodeList, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	body, err := c.rest.Get().Resource("nodes").VersionedParams(&o, c.params).Stream(ctx)
+	body, err := c.rest.Get().Resource("nodes").VersionedParams(&o, c.params).MaxRetries(0).Stream(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +222,7 @@ func (c *client) hasCondition(ctx context.Context, node string, wanted condition
 func readJSON(ctx context.Context, get *rest.Request, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	raw, err := get.SetHeader("Accept", jsonType).Do(ctx).Raw()
+	raw, err := get.SetHeader("Accept", jsonType).MaxRetries(0).Do(ctx).Raw()
 	if err != nil {
 		return err
 	}
@@ -240,7 +240,7 @@ func (c *client) createEvent(ctx context.Context, namespace string, event any) e
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	return c.rest.Post().Namespace(namespace).Resource("events").
+	return c.rest.Post().MaxRetries(0).Namespace(namespace).Resource("events").
 		SetHeader("Content-Type", jsonType).SetHeader("Accept", jsonType).Body(body).Do(ctx).Error()
 }
 
@@ -249,7 +249,7 @@ func (c *client) createEvent(ctx context.Context, namespace string, event any) e
 func (c *client) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	err := c.rest.Get().AbsPath("/version").SetHeader("Accept", jsonType).Do(ctx).Error()
+	err := c.rest.Get().AbsPath("/version").MaxRetries(0).SetHeader("Accept", jsonType).Do(ctx).Error()
 	if apierrors.IsNotFound(err) || refused(err) {
 		return nil
 	}

@@ -74,6 +74,13 @@ func (s *source) ListWithContext(ctx context.Context, o metav1.ListOptions) (run
 	o.FieldSelector = s.selector
 	if o.Continue == "" {
 		s.listed = map[string]uint64{}
+		o.Limit = 0 // all at once: each page is a request
+	}
+	if o.ResourceVersion == "0" {
+		// client-go is content with what one of several API servers remembers, which
+		// may be older than what this node did before its restart. A server since
+		// Kubernetes 1.31 answers from its memory here too, once that is up to date.
+		o.ResourceVersion = ""
 	}
 	return s.m.list(ctx, s.condition, o, func(node []byte) error {
 		name, _, print, err := fingerprint(node, s.m.client.prefix)

@@ -3,6 +3,7 @@ package kube
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -106,6 +107,8 @@ func (n *Node) unmarshal(message []byte, prefix string) error {
 			n.PodCIDR = string(data)
 		case specPodCIDRs:
 			n.PodCIDRs = append(n.PodCIDRs, string(data))
+		default:
+			return fmt.Errorf("field %d of the spec is not decoded", number)
 		}
 		return nil
 	})
@@ -140,6 +143,9 @@ func readNodes(in *bufio.Reader, prefix string, visit func(node []byte) error) (
 			return l.Items[len(l.Items)-1].unmarshal(message, prefix)
 		})
 	})
+	if err == nil && l.ResourceVersion == "" {
+		err = errors.New("a list without a resource version")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("decode Nodes: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 )
 
 // NetworkReady is called when this node can carry pods. The condition
@@ -29,8 +30,12 @@ func (m *Manager) keepCondition(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			there, err := m.client.hasCondition(ctx, n.Name, networkReady)
-			if err != nil || !there {
+			there := false
+			err = m.breaker.do(klog.NewContext(ctx, quietLogger(m.log)), func(ctx context.Context) (err error) {
+				there, err = m.client.hasCondition(ctx, n.Name, networkReady)
+				return err
+			})
+			if refused(err) || err == nil && !there {
 				err = m.writeCondition(ctx, n)
 			}
 			if err != nil {
