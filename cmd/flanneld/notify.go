@@ -38,6 +38,8 @@ func (n *notifier) run(ctx context.Context) error {
 	loop := n.health.AddLoop("notifications")
 	n.send(n.sd.ExtendTimeout(extendBy))
 	for {
+		// Read before the readiness: a status is not ready before the node is.
+		text := n.text()
 		if n.health.Ready() && !ready {
 			ready = true
 			n.log.Info("node ready")
@@ -47,7 +49,7 @@ func (n *notifier) run(ctx context.Context) error {
 			n.send(n.sd.Ready())
 			extend.Stop()
 		}
-		if text := n.text(); text != status {
+		if text != status {
 			status = text
 			n.send(n.sd.Status(status))
 		}
