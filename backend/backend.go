@@ -125,10 +125,14 @@ type How string
 
 // The ways in which a peer is reached, or not.
 const (
-	Tunnel      How = "tunnel"
-	Direct      How = "direct"
+	Tunnel How = "tunnel"
+	Direct How = "direct"
+	// Unreachable is a peer that this host cannot reach. Why is text of this software
+	// and of the kernel, which may end with a command in backticks.
 	Unreachable How = "unreachable"
-	LeftOut     How = "left out"
+	// LeftOut is a peer whose record is not used. Why may quote the record, which
+	// anybody may have written.
+	LeftOut How = "left out"
 )
 
 // PeerStatus is how one peer is reached in one family, and why so.

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"regexp"
 	"strings"
 
 	"flannel/status"
@@ -40,12 +41,23 @@ func startsWithAny(s string, prefixes []string) bool {
 	return false
 }
 
-// commandIn returns the command that a message of the daemon ends with.
+// objectName matches the name of a namespace, a Node or a pod.
+const objectName = `[a-z0-9][-.a-z0-9]*`
+
+// commands are those that messages of the daemon end with. None of them changes
+// anything, but for the kernel module that is loaded.
+var commands = regexp.MustCompile(`(?:; see|with): (` + strings.Join([]string{
+	`kubectl(?: -n ` + objectName + `)? (?:get|describe) (?:node|pod)s?(?: ` + objectName + `)?(?: -o (?:wide|yaml|jsonpath='\{\.spec\.podCIDRs\}')| -l k8s-app=kube-proxy| --show-managed-fields)*`,
+	`kubectl auth (?:whoami|can-i [a-z]+ [a-z/]+)`,
+	`modprobe nf_tables`,
+	`nft list table ip6? [a-z]+`,
+}, "|") + `)(?:$|[ ;,])`)
+
+// commandIn returns the command that a message of the daemon names. The message may quote
+// others, such as the store: no more is taken for a command than the daemon writes.
 func commandIn(line string) string {
-	for _, before := range []string{"; see: ", "with: "} {
-		if _, command, ok := strings.Cut(line, before); ok {
-			return command
-		}
+	if found := commands.FindAllStringSubmatch(line, -1); len(found) > 0 {
+		return found[len(found)-1][1]
 	}
 	return status.Logs
 }

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -22,8 +23,10 @@ var peerRecords = Check{
 		for _, p := range s.Peers {
 			how := backend.How(p.How)
 			switch {
-			case how == backend.LeftOut || how == backend.Unreachable:
+			case how == backend.LeftOut:
 				out = append(out, Finding{Problem: describe(s, p, p.How+": "+p.Why), Command: remedy(p.Why, p.Subnet)})
+			case how == backend.Unreachable:
+				out = append(out, Finding{Problem: describe(s, p, p.How+": "+p.Why), Command: cmp.Or(inBackticks(p.Why), remedy(p.Why, p.Subnet))})
 			case strings.HasSuffix(p.Note, " too"):
 				out = append(out, Finding{Problem: describe(s, p, p.Note), Command: remedy(p.Note, p.Subnet)})
 			}
@@ -43,16 +46,20 @@ func describe(s *network.Status, p network.Peer, why string) string {
 	return fmt.Sprintf("%s (%s): %s", p.Subnet, p.Name, why)
 }
 
+// inBackticks returns the command that the daemon's text ends with. That of a peer that
+// is left out may quote the peer's record: whatever is there is no command.
+func inBackticks(why string) string {
+	parts := strings.Split(why, "`")
+	if len(parts) < 3 {
+		return ""
+	}
+	return parts[len(parts)-2]
+}
+
 // remedy is what helps if two nodes have the same, or a route of others is in the way.
 func remedy(why, subnet string) string {
 	first, _, _ := strings.Cut(subnet, "/")
 	const stale = "delete the record of the node that is gone"
-	// The daemon names the command that mends or shows it.
-	if _, rest, ok := strings.Cut(why, "`"); ok {
-		if command, _, ok := strings.Cut(rest, "`"); ok {
-			return command
-		}
-	}
 	switch {
 	case strings.Contains(why, "taken by a network of this host"):
 		return "ip route get " + first + " shows the device; give it addresses outside of the overlay network, or remove it if it is left over"

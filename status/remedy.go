@@ -22,7 +22,7 @@ func Remedy(s *network.Status, p network.Peer, port int) (ends, command string) 
 	switch p.Probe.Cause {
 	case backend.Local:
 		return "", fmt.Sprintf("ip route get %s; iptables -S OUTPUT; nft list ruleset", p.Via)
-	case backend.TooLarge:
+	case backend.TooLarge: // the reason has numbers of this host's probes, and no text of others
 		if _, set, ok := strings.Cut(p.Probe.Why, ": set "); ok {
 			return "", "set " + set
 		}
