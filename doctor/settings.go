@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"flannel/internal/ipfam"
@@ -33,27 +32,9 @@ func (f *Facts) matters(where sysctl.Where, up kernel.Link) bool {
 	case sysctl.WithServices:
 		return f.KubeProxy
 	case sysctl.WithSeveralUplinks:
-		all := 0
-		for _, l := range f.Host.Links {
-			if l.Index == up.Index || f.isUplink(l) {
-				all++
-			}
-		}
-		return all > 1
+		return f.Host.HasSeveralUplinks(up, f.Networks(), f.Backends.IsOverlay)
 	}
 	return true
-}
-
-// isUplink reports whether packets of other hosts may come in by a device: it has an
-// address, and is not one of pods, containers or virtual machines.
-func (f *Facts) isUplink(l kernel.Link) bool {
-	if !l.Up || f.Backends.IsOverlay(l) || l.Kind == "bridge" || l.Kind == "dummy" {
-		return false
-	}
-	return slices.ContainsFunc(f.Host.Addrs, func(a kernel.HostAddr) bool {
-		inside := slices.ContainsFunc(f.Networks(), func(n netip.Prefix) bool { return n.Contains(a.Addr.Addr()) })
-		return a.Dev == l.Name && a.Addr.Addr().Is4() && a.Addr.Addr().IsGlobalUnicast() && !inside
-	})
 }
 
 func (f *Facts) setting(name string) string { return f.Settings[name] }

@@ -106,7 +106,11 @@ type fakeKernel struct {
 	sourced look.Route
 	addrs   []kernel.HostAddr
 	filters Filters
+	// settings are those that are not as the kernel has them by default.
+	settings map[string]string
 }
+
+func (k fakeKernel) Setting(name string) string { return k.settings[name] }
 
 func (k fakeKernel) Lookup(dst, source netip.Addr) (look.Route, error) {
 	if source.IsValid() && k.sourced.Dev != "" {
@@ -129,7 +133,7 @@ func (k fakeKernel) Links() look.Links {
 	return look.Links{
 		{Name: "flannel.1", Kind: kernel.KindVXLAN, MTU: 1450, Up: !k.down, VXLAN: kernel.VXLAN{VNI: 1, Port: 8472}},
 		{Name: "flannel0", Kind: kernel.KindTUN, Up: true},
-		{Name: "cni0", Kind: "bridge", Up: true}, {Name: "eth0", Up: true},
+		{Name: "cni0", Kind: "bridge", Up: true}, {Name: "eth0", Up: true}, {Name: "eth1", Up: true},
 	}
 }
 
@@ -250,6 +254,21 @@ func TestTheWayToAPeer(t *testing.T) {
 	})
 	explain("filters that cannot be read", "10.5.2.7", func(k *fakeKernel, _ *Report) {
 		k.filters = func([]passage.Packet) ([]passage.Drop, error) { return nil, unix.EPERM }
+	})
+	explain("settings that drop nothing here, and a drop", "10.5.2.7", func(k *fakeKernel, r *Report) {
+		filters(true)(k, r)
+		k.addrs = []kernel.HostAddr{bridge, {Dev: "eth0", Addr: netip.MustParsePrefix("192.0.2.1/24")}}
+		k.settings = map[string]string{"net.ipv4.conf.eth0.rp_filter": "1", "net.bridge.bridge-nf-call-iptables": "0"}
+		r.Problems = []string{"settings: net.ipv4.conf.eth0.rp_filter is 1: packets are dropped; set it with: sysctl -w net.ipv4.conf.eth0.rp_filter=2"}
+	})
+	explain("settings that drop", "10.5.2.7", func(k *fakeKernel, r *Report) {
+		filters(true)(k, r)
+		k.addrs = []kernel.HostAddr{{Dev: "eth1", Addr: netip.MustParsePrefix("198.51.100.1/24")}}
+		k.settings = map[string]string{"net.ipv4.conf.eth0.rp_filter": "1", "net.ipv4.ip_forward": "0"}
+		r.Problems = []string{"rules: the kernel refuses them"}
+	})
+	explain("settings of the other family", "10.5.2.7", func(k *fakeKernel, _ *Report) {
+		k.settings = map[string]string{"net.ipv6.conf.all.forwarding": "0"}
 	})
 	golden.Equal(t, b.String(), "testdata/ways.txt")
 }

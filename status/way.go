@@ -12,6 +12,7 @@ import (
 	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/internal/passage"
+	"flannel/internal/sysctl"
 	"flannel/kernel"
 	"flannel/kernel/look"
 	"flannel/network"
@@ -47,6 +48,7 @@ type Kernel interface {
 	FDB(dev string, mac kernel.MAC) (netip.Addr, error)
 	Links() look.Links
 	Host(wanted func(look.Route) bool) (look.Host, error)
+	Setting(name string) string
 }
 
 // Filters reads the rules of this host that may drop packets.
@@ -244,24 +246,39 @@ func because(err error) string {
 // rules tells what the packet filters of this host do with the packets, and what the
 // daemon knows of them.
 func (s *steps) rules(route look.Route) {
-	checks := []string{"rules", "forwarding", "settings"}
-	if s.filters != nil {
-		checks = []string{"rules", "settings"} // forwarding is looked at below
+	known := []string{"rules"}
+	if s.filters == nil {
+		known = append(known, "forwarding") // or else it is looked at below
 	}
-	for _, check := range checks {
+	wrong := s.settings()
+	for _, check := range known {
 		if text := s.report.problem(check); text != "" && s.report.From == FromDaemon {
 			s.add("rules", false, "", "%s", strings.TrimPrefix(text, "! "))
-			return
+			wrong = true
 		}
 	}
 	switch {
 	case s.filters != nil:
 		s.filter(route)
-		return
-	case s.report.From != FromDaemon:
-		return
+	case !wrong && s.report.From == FromDaemon:
+		s.add("rules", true, "", "written; flanneld sees no rule or setting of this host that drops packets of pods")
 	}
-	s.add("rules", true, "", "written; flanneld sees no rule or setting of this host that drops packets of pods")
+}
+
+// settings reports whether settings of this host drop packets on the way, as doctor
+// judges them. Those for Services have nothing to do with a peer.
+func (s *steps) settings() (wrong bool) {
+	status := s.report.Status
+	up, _ := s.kernel.Links().ByName(status.Uplink.Name)
+	var family ipfam.Pair[bool]
+	family[ipfam.Of(s.way.Addr)] = true
+	for _, p := range sysctl.Find(s.kernel.Setting, family, up.Name) {
+		if p.Where == sysctl.Everywhere || p.Where == sysctl.WithSeveralUplinks && s.host.HasSeveralUplinks(up, status.Network, s.report.backends.IsOverlay) {
+			s.add("rules", false, p.Command, "%s", p.Text)
+			wrong = true
+		}
+	}
+	return wrong
 }
 
 // underlay asks for the way to the other host.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"flannel/internal/sysctl"
 	"flannel/kernel"
 	"flannel/kernel/rtnl"
 )
@@ -51,6 +52,10 @@ func (r *Reader) Close() {
 
 // Links returns the devices of this host.
 func (r *Reader) Links() Links { return r.links }
+
+// Setting returns the value of a setting that is named as sysctl does, or nothing if the
+// kernel does not have it.
+func (r *Reader) Setting(name string) string { return sysctl.Read(sysctl.Root, name) }
 
 // Host is what a network namespace holds.
 type Host struct {
