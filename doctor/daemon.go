@@ -20,7 +20,7 @@ var daemon = Check{
 	More:  "monitoring.md#readiness",
 	Find: func(f *Facts) []Finding {
 		var out []Finding
-		if !f.Daemon.Runs && f.SubnetFile.Env != nil {
+		if f.Daemon.Absent && f.SubnetFile.Env != nil {
 			out = append(out, Finding{Problem: "flanneld does not run", Command: start})
 		}
 		for _, line := range f.Daemon.Ready {

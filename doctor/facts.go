@@ -81,9 +81,9 @@ type Daemon struct {
 	// a pass has ended, and without a daemon.
 	Ready  []string
 	Status *network.Status
-	// Runs is set if a daemon of this software runs in this network namespace,
-	// whether or not it answers.
-	Runs bool
+	// Absent is set if no daemon of this software runs in this network namespace, and
+	// not if that could not be found out.
+	Absent bool
 }
 
 // overlays returns the devices of this overlay: those that its daemon names, or else

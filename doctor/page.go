@@ -35,7 +35,7 @@ node-a: 1 finding in 15 checks
 | ` + "`-v`" + ` | also show what may be harmless, such as packet filter rules with conditions that doctor does not understand |
 | ` + "`-explain`" + ` | print the section of this page about a check, and examine nothing: ` + "`-explain routes`" + ` |
 | ` + "`-bundle`" + ` | write what an issue report needs to this tar.gz file, which must not exist yet: the report; devices, addresses, routes, rules and neighbors; the daemon's pages, command line, configuration file and the last 1000 lines of its log, which can usually be read only on the host, not in the pod. It contains names and addresses of nodes, but no keys, tokens or passwords |
-| ` + "`-daemon`" + ` | address of the daemon's health port; without it the socket beside ` + "`subnet.env`" + ` is asked, or port 8081 of this host if there is no socket |
+| ` + "`-daemon`" + ` | address of the daemon's health port, such as ` + "`127.0.0.1:8081`" + `, to ask instead of the socket beside ` + "`subnet.env`" + ` |
 | ` + "`-cni-conf-dir`" + ` | the runtime's folder of network configurations, ` + "`/etc/cni/net.d`" + ` by default; our manifest and chart mount it read-only |
 | ` + "`-subnet-file`" + ` | the daemon's ` + "`--subnet-file`" + ` |
 

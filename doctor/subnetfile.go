@@ -25,7 +25,7 @@ var subnetFile = Check{
 		switch {
 		case len(f.Daemon.Ready) > 0:
 			found.Problem = fmt.Sprintf("%s is missing: flanneld waits: %s", f.SubnetFile.Path, strings.Join(f.Daemon.Ready, "; "))
-		case !f.Daemon.Runs:
+		case f.Daemon.Absent:
 			found.Problem += ": flanneld does not run"
 			found.Command = start
 		}

@@ -46,7 +46,7 @@ func newDoctorFlagSet(o *doctorFlags) *flag.FlagSet {
 	fs.BoolVar(&o.preflight, "preflight", false, "check a host on which flanneld is to be installed with -config")
 	fs.StringVar(&o.config, "config", "", "network configuration `file` for -preflight")
 	fs.BoolVar(&o.verbose, "v", false, "also show what may be harmless")
-	fs.StringVar(&o.gather.Daemon, "daemon", o.gather.Daemon, "`address` of the daemon's health port; without it the daemon's socket is asked, else port 8081")
+	fs.StringVar(&o.gather.Daemon, "daemon", o.gather.Daemon, "`address` of the daemon's health port, to ask instead of the socket")
 	fs.StringVar(&o.gather.SubnetFile, "subnet-file", o.gather.SubnetFile, "`file` that the daemon writes")
 	fs.StringVar(&o.gather.CNIConfDir, "cni-conf-dir", o.gather.CNIConfDir, "`folder` of the runtime's network configurations")
 	return fs

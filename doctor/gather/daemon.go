@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"flannel/internal/socket"
 	"flannel/kernel"
@@ -15,22 +18,26 @@ import (
 	"flannel/status"
 )
 
+// patience is how long the daemon has for all requests together.
+const patience = 9 * time.Second
+
 // daemon asks the daemon. One that does not run is no error: a check tells.
 func (g gatherer) daemon(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	d := &g.facts.Daemon
 	at, asked := g.options.asked()
 	d.Asked = asked
-	d.Runs = kernel.AnyInstanceRuns(g.options.LockDir)
 	ready, err := ask(ctx, at, http.MethodGet, "/readyz")
 	switch {
-	case status.NoDaemon(err) && !d.Runs:
-		return nil
 	case status.NoDaemon(err):
-		return fmt.Errorf("nothing answers at %s: name the health port with -daemon, or the --subnet-file of the daemon", asked)
+		d.Absent, err = g.absent()
+		return err
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("this user may not connect to %s: run this as root", asked)
 	case err != nil:
 		return err
 	}
-	d.Runs = true
 	if _, lines, ok := strings.Cut(strings.TrimSpace(string(ready)), "\n"); ok {
 		d.Ready = strings.Split(lines, "\n")
 	}
@@ -51,14 +58,23 @@ func (g gatherer) daemon(ctx context.Context) error {
 	return nil
 }
 
-// asked returns where the daemon is asked.
-func (o Options) asked() (status.Options, string) {
-	at := status.Options{SubnetFile: o.SubnetFile, Daemon: o.Daemon}
-	path := socket.Path(o.SubnetFile)
-	if _, err := os.Stat(path); err != nil && at.Daemon == "" {
-		at.Daemon = "127.0.0.1:8081"
+// absent reports whether no daemon runs, where none answers. The error is why that is not
+// known.
+func (g gatherer) absent() (bool, error) {
+	_, asked := g.options.asked()
+	if kernel.AnyInstanceRuns(g.options.LockDir) {
+		return false, fmt.Errorf("nothing answers at %s: name the health port with -daemon, or the --subnet-file of the daemon", asked)
 	}
-	return at, cmp.Or(at.Daemon, path)
+	if _, err := os.ReadDir(g.options.LockDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("nothing answers at %s, and this user cannot find out whether a daemon runs: run this as root (%w)", asked, err)
+	}
+	return true, nil
+}
+
+// asked returns where the daemon is asked: whoever listens at a port that nobody has named
+// may be anybody.
+func (o Options) asked() (status.Options, string) {
+	return status.Options{SubnetFile: o.SubnetFile, Daemon: o.Daemon}, cmp.Or(o.Daemon, socket.Path(o.SubnetFile))
 }
 
 // ask returns a page of the daemon, which may be unready.

@@ -25,8 +25,7 @@ type Options struct {
 	// Backends are the types whose devices are the overlay's.
 	Backends   backend.Table
 	SubnetFile string
-	// Daemon is the address of the daemon's health port; empty for its socket or,
-	// without one, port 8081 of this host.
+	// Daemon is the address of the daemon's health port; empty for its socket.
 	Daemon string
 	// CNIConfDir is the runtime's folder of network configurations.
 	CNIConfDir string
