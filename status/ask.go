@@ -58,7 +58,9 @@ func (o Options) Request(ctx context.Context, method, page string) (code int, bo
 	if err != nil {
 		return 0, nil, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	// The health port is on this host or a node: a proxy of the environment is not asked.
+	direct := &http.Transport{DisableKeepAlives: true}
+	resp, err := (&http.Client{Transport: direct}).Do(req)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return 0, nil, fmt.Errorf("%w on %s", socket.ErrNoDaemon, o.Daemon)
 	}

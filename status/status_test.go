@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"runtime"
@@ -319,6 +323,21 @@ func TestASocketOfRoot(t *testing.T) {
 	}()
 	if r := <-done; !strings.Contains(r.daemon(), "may not connect") || r.From != FromKernel {
 		t.Errorf("got %q", r.daemon())
+	}
+}
+
+// TestNoProxyIsAsked has a proxy for all addresses but loopback.
+func TestNoProxyIsAsked(t *testing.T) {
+	answers := func(text string) string {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }))
+		t.Cleanup(s.Close)
+		_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
+		return port
+	}
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:"+answers("the proxy"))
+	_, body, err := Options{Daemon: "0.0.0.0:" + answers("the daemon")}.Request(t.Context(), http.MethodGet, "/readyz")
+	if string(body) != "the daemon" || err != nil {
+		t.Errorf("got %q, %v", body, err)
 	}
 }
 
