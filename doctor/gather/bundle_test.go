@@ -95,6 +95,36 @@ func TestWhatABundleTellsOfTheDaemon(t *testing.T) {
 	}
 }
 
+// TestSecretsOfAnyForm: addresses with passwords that are no URLs, or not quite, and
+// secrets that are too short to be looked for elsewhere.
+func TestSecretsOfAnyForm(t *testing.T) {
+	for word, want := range map[string]string{
+		"HTTPS_PROXY=user:s3cr3t@proxy:3128":                 "HTTPS_PROXY=[redacted]@proxy:3128",
+		"https_proxy=s3cr3t@proxy:3128":                      "https_proxy=[redacted]@proxy:3128",
+		"http_proxy=http://u:s3@cr3t@h:1":                    "http_proxy=http://[redacted]@h:1",
+		"http_proxy=http://u:s3/cr3t@h:1":                    "http_proxy=http://[redacted]@h:1",
+		"http_proxy=http://u:s3=cr3t@h:1":                    "http_proxy=http://[redacted]@h:1",
+		"FLANNELD_ETCD_ENDPOINTS=http://u:s3@a:1,http://b:1": "FLANNELD_ETCD_ENDPOINTS=http://[redacted]@a:1,http://b:1",
+		"FLANNELD_ETCD_PASSWORD=80":                          "FLANNELD_ETCD_PASSWORD=[redacted]",
+		"FLANNELD_IFACE=eth0.5@bond0":                        "FLANNELD_IFACE=eth0.5@bond0",
+		"no_proxy=10.0.0.0/8,.svc":                           "no_proxy=10.0.0.0/8,.svc",
+		"FLANNELD_KUBE_API_URL=https://h:6443/a":             "FLANNELD_KUBE_API_URL=https://h:6443/a",
+	} {
+		p := process{args: []string{"flanneld"}, environ: []string{word}}
+		if got, want := string(hide(p.commandLine(), p.secrets())), "process 0\nflanneld\n"+want+"\n"; got != want {
+			t.Errorf("%s: got\n%s", word, got)
+		}
+	}
+	p := process{args: []string{"flanneld", "--etcd-password", "-x=y", "--etcd-endpoints", "http://u:a=b@h", "-v"}, environ: []string{"X_TOKEN_PORT=80", "https_proxy=u:s3cr3t@h:1"}}
+	if got, want := string(p.commandLine()), "process 0\nflanneld\n--etcd-password\n[redacted]\n--etcd-endpoints\nhttp://[redacted]@h\n-v\nhttps_proxy=[redacted]@h:1\n"; got != want {
+		t.Errorf("got\n%s", got)
+	}
+	const log = "tcp dport 8080 invalid proxy address \"u:s3cr3t@h:1\" http://a:b@c@h"
+	if got, want := string(hide([]byte(log), p.secrets())), "tcp dport 8080 invalid proxy address \"[redacted]@h:1\" http://[redacted]@h"; got != want {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestTheEndOfTheLog(t *testing.T) {
 	dir := t.TempDir()
 	var long strings.Builder

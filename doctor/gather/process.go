@@ -59,23 +59,83 @@ var (
 	// secretName is that of a flag, a variable or a key whose value is a secret. Names of
 	// files with keys are none.
 	secretName = regexp.MustCompile(`(?i)pass|token|secret|psk|credential|private|key$`)
-	// userInfo is the part of a URL that may hold a password.
-	userInfo = regexp.MustCompile(`://[^/@\s"]+@`)
+	// userInfo is the part of a URL that may hold a password, which may have an @ too.
+	userInfo = regexp.MustCompile(`://[^/\s"]+@`)
+	// proxyName is that of a variable with the address of a proxy, which needs no scheme.
+	proxyName = regexp.MustCompile(`(?i)_proxy$`)
 	// ourVariables are the only ones of the environment that a bundle has.
 	ourVariables = regexp.MustCompile(`^(FLANNELD_|NODE_NAME=|POD_NAME|KUBERNETES_SERVICE_|(?i:https?_proxy|no_proxy)=)`)
+	anyVariable  = regexp.MustCompile(`=`)
 )
+
+// setting is a word of the command line or of the environment. secret is the part of it
+// that must not be shown.
+type setting struct{ before, secret, after string }
+
+// newSetting finds the secret of a value. before is what is ahead of it in its word.
+func newSetting(name, before, value string) setting {
+	if secretName.MatchString(name) {
+		return setting{before: before, secret: value}
+	}
+	start := 0
+	scheme := strings.Index(value, "://")
+	if scheme >= 0 {
+		start = scheme + len("://")
+	}
+	end := strings.LastIndex(value, "@")
+	if end <= start || scheme < 0 && !proxyName.MatchString(name) && !strings.Contains(value[:end], ":") {
+		return setting{before: before + value}
+	}
+	return setting{before + value[:start], value[start:end], value[end:]}
+}
+
+func (s setting) String() string {
+	if s.secret == "" {
+		return s.before + s.after
+	}
+	return s.before + redacted + s.after
+}
+
+// flags are the words of the command line. The value of a flag may be the next word.
+func (p process) flags() []setting {
+	var out []setting
+	last := ""
+	for _, word := range p.args {
+		name, value, assigned := strings.Cut(word, "=")
+		switch flag := strings.HasPrefix(word, "-"); {
+		case flag && assigned && !secretName.MatchString(last):
+			out, last = append(out, newSetting(name, name+"=", value)), ""
+		case flag && !secretName.MatchString(last):
+			out, last = append(out, setting{before: word}), word
+		default:
+			out, last = append(out, newSetting(last, "", word)), ""
+		}
+	}
+	return out
+}
+
+// variables are those of the environment that match a pattern.
+func (p process) variables(wanted *regexp.Regexp) []setting {
+	var out []setting
+	for _, word := range p.environ {
+		if name, value, _ := strings.Cut(word, "="); wanted.MatchString(word) {
+			out = append(out, newSetting(name, name+"=", value))
+		}
+	}
+	return out
+}
+
+// shortest is the length from which on a secret is looked for everywhere: a shorter one,
+// such as the number of a port, would be found in words that have nothing to do with it.
+const shortest = 6
 
 // secrets are the values on the command line and in the environment of the daemon that
 // must not be shown, wherever they appear.
 func (p process) secrets() []string {
 	var out []string
-	for i, word := range slices.Concat(p.args, p.environ) {
-		name, value, assigned := strings.Cut(word, "=")
-		if !assigned && i+1 < len(p.args) {
-			value = p.args[i+1]
-		}
-		if value != "" && (strings.HasPrefix(word, "-") || i >= len(p.args)) && secretName.MatchString(name) {
-			out = append(out, value)
+	for _, s := range slices.Concat(p.flags(), p.variables(anyVariable)) {
+		if len(s.secret) >= shortest {
+			out = append(out, s.secret)
 		}
 	}
 	// A secret may contain another.
@@ -97,13 +157,8 @@ func (p process) commandLine() []byte {
 		return []byte("no daemon, or one whose command line cannot be read here\n")
 	}
 	out := fmt.Appendf(nil, "process %d\n", p.pid)
-	for _, word := range p.args {
-		out = fmt.Appendf(out, "%s\n", word)
-	}
-	for _, word := range p.environ {
-		if ourVariables.MatchString(word) {
-			out = fmt.Appendf(out, "%s\n", word)
-		}
+	for _, s := range slices.Concat(p.flags(), p.variables(ourVariables)) {
+		out = fmt.Appendf(out, "%s\n", s)
 	}
 	return out
 }
