@@ -54,7 +54,6 @@ type Facts struct {
 	// PortOwner is its name, if that could be found.
 	PortTaken ipfam.Pair[bool]
 	PortOwner string
-	Rules     []look.Rule
 
 	Unread []Unread
 }

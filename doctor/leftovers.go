@@ -96,7 +96,7 @@ func (f *Facts) leftRoutes() []Finding {
 
 func (f *Facts) leftRules() []Finding {
 	var out []Finding
-	for _, r := range f.Rules {
+	for _, r := range f.Host.Rules {
 		// A rule of Cilium is for packets with its mark, of which there are none
 		// without it.
 		if !f.wanted(r.Src) && !f.wanted(r.Dst) || r.Table == unix.RT_TABLE_MAIN || r.Table == unix.RT_TABLE_LOCAL || r.Table == 0 {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/backend"
+	"flannel/internal/ipfam"
 	"flannel/internal/printable"
 	"flannel/kernel/look"
 	"flannel/network"
@@ -73,30 +74,42 @@ func (e Egress) IsRight(t Target, l Lookup) bool {
 }
 
 // WrongRoute explains why a packet for a peer does not take the right route, and which
-// command helps. Of the host it takes the routes that drop packets, and the addresses.
+// command helps. Of the host it takes the routes that drop packets, the rules and the
+// addresses. A route that is wider than the subnet of the peer has another purpose, and
+// stays.
 func WrongRoute(t Target, l Lookup, h *look.Host, networks []netip.Prefix) (problem, command string) {
 	r := l.Route
-	switch {
-	case l.Err != nil:
-		for _, r := range h.Routes {
-			if r.Type != "" && r.Dst.Contains(l.Dst) && refuses[r.Type] != nil && errors.Is(l.Err, refuses[r.Type]) {
-				return dropped(t, r)
-			}
+	if l.Err != nil {
+		var ok bool
+		if r, ok = l.refused(h.Routes); !ok {
+			return fmt.Sprintf("there is no route for %s: %v", t, l.Err), fmt.Sprintf("ip route get %s; ip rule", l.Dst)
 		}
-		return fmt.Sprintf("there is no route for %s: %v", t, l.Err), fmt.Sprintf("ip route get %s; ip rule", l.Dst)
-	case r.Type != "":
-		return dropped(t, r)
-	case r.Protocol == unix.RTPROT_KERNEL:
-		return connected(t, r, h, networks)
-	case r.IsMain() && r.Dst.Bits() < t.Subnet.Bits() && !r.IsOurs():
-		// A host's default route must stay.
-		return fmt.Sprintf("flanneld's route to %s is missing: packets take %s", t, r), Logs
 	}
-	return fmt.Sprintf("packets for %s take a route of others: %s", t, r), fmt.Sprintf("ip route del %s%s", r, ruleFor(r))
+	problem = fmt.Sprintf("packets for %s take a route of others: %s", t, r)
+	if r.Type != "" {
+		problem = fmt.Sprintf("packets for %s are dropped by a route: %s", t, r)
+	}
+	wide := r.Dst.Bits() < t.Subnet.Bits() && !r.IsOurs()
+	switch {
+	case r.Type == "local", r.Type == "" && r.Protocol == unix.RTPROT_KERNEL:
+		return connected(t, r, h, networks)
+	case wide && r.IsMain():
+		return fmt.Sprintf("flanneld's route to %s is missing: packets take %s", t, r), Logs
+	case wide:
+		return problem, around(t, r, h.Rules, networks)
+	}
+	return problem, fmt.Sprintf("ip route del %s%s", r, ruleFor(r))
 }
 
-func dropped(t Target, r look.Route) (problem, command string) {
-	return fmt.Sprintf("packets for %s are dropped by a route: %s", t, r), fmt.Sprintf("ip route del %s", r)
+// refused returns the closest route that drops packets as the kernel answered.
+func (l Lookup) refused(routes []look.Route) (out look.Route, ok bool) {
+	for _, r := range routes {
+		refuses := refuses[r.Type] != nil && errors.Is(l.Err, refuses[r.Type]) && r.Dst.Contains(l.Dst)
+		if refuses && (!ok || r.Dst.Bits() > out.Dst.Bits()) {
+			out, ok = r, true
+		}
+	}
+	return out, ok
 }
 
 // refuses are the errors with which the kernel answers for routes that drop.
@@ -107,11 +120,32 @@ var refuses = map[string]error{"blackhole": unix.EINVAL, "unreachable": unix.EHO
 func connected(t Target, r look.Route, h *look.Host, networks []netip.Prefix) (problem, command string) {
 	problem = fmt.Sprintf("packets for %s go to the network %s of %s, which overlaps the overlay network %s", t, r.Dst, r.Dev, join(networks))
 	for _, a := range h.Addrs {
-		if a.Dev == r.Dev && a.Addr.Masked() == r.Dst {
-			problem = fmt.Sprintf("packets for %s go to %s: its address %s overlaps the overlay network %s", t, r.Dev, a.Addr, join(networks))
+		if a.Dev == r.Dev && a.Addr.Masked() == r.Dst || r.Type == "local" && ipfam.Host(a.Addr.Addr()) == r.Dst {
+			problem = fmt.Sprintf("packets for %s go to %s: its address %s overlaps the overlay network %s", t, a.Dev, a.Addr, join(networks))
 		}
 	}
 	return problem, fmt.Sprintf("ip address show dev %s; give it an address outside of the overlay network, or choose another Network", printable.Word(r.Dev))
+}
+
+// around returns the command that keeps the overlay's packets out of a table of others,
+// such as that of a VPN.
+func around(t Target, r look.Route, rules []look.Rule, networks []netip.Prefix) string {
+	family, network, pref := ipfam.Of(t.Subnet.Addr()), t.Subnet, 0
+	for _, n := range networks {
+		if n.Contains(t.Subnet.Addr()) {
+			network = n
+		}
+	}
+	for _, rule := range rules {
+		if rule.Family == family && rule.Table == r.Table && (pref == 0 || rule.Priority <= pref) {
+			pref = rule.Priority - 1
+		}
+	}
+	ip := ipfam.Pair[string]{"ip", "ip -6"}[family]
+	if pref <= 0 {
+		return fmt.Sprintf("%s rule add to %s lookup main pref N, with N below the preference that this shows: %s rule show table %d", ip, network, ip, r.Table)
+	}
+	return fmt.Sprintf("%s rule add to %s lookup main pref %d", ip, network, pref)
 }
 
 // ruleFor returns what to look at if the route is in a table that a rule chose.

@@ -143,7 +143,7 @@ func (k fakeKernel) Links() look.Links {
 
 // Host has a blackhole in place of the route, if the lookup fails as with one.
 func (k fakeKernel) Host(func(look.Route) bool) (look.Host, error) {
-	h := look.Host{Links: k.Links(), Addrs: k.addrs}
+	h := look.Host{Links: k.Links(), Addrs: k.addrs, Rules: []look.Rule{{Priority: 220, Table: 220}, {Priority: 230, Table: 220}}}
 	if errors.Is(k.routeErr, unix.EINVAL) {
 		h.Routes = []look.Route{{Dst: netip.MustParsePrefix("10.5.2.0/24"), Type: "blackhole"}}
 	}

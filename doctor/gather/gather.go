@@ -66,7 +66,7 @@ func Gather(ctx context.Context, o Options) *doctor.Facts {
 	if f.Wanted == nil {
 		g.installed(ctx)
 	}
-	g.source("devices, addresses and routes", g.network())
+	g.source("devices, addresses, routes and rules", g.network())
 	if f.Wanted != nil {
 		g.preflight()
 	}

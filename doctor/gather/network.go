@@ -1,16 +1,14 @@
 package gather
 
 import (
-	"errors"
-
 	"flannel/internal/ipfam"
 	"flannel/kernel/look"
 	"flannel/status"
 )
 
-// network reads devices, addresses and routes, before an installation the rules too,
-// and asks for the routes to peers. Packets of pods are like those of this host from
-// its address in the pods' subnet: rules may look at where they come from.
+// network reads devices, addresses, routes and rules, and asks for the routes to peers.
+// Packets of pods are like those of this host from its address in the pods' subnet: rules
+// may look at where they come from.
 func (g gatherer) network() error {
 	k, err := look.Open()
 	if err != nil {
@@ -19,11 +17,6 @@ func (g gatherer) network() error {
 	defer k.Close()
 	f := g.facts
 	f.Host, err = k.Host(func(r look.Route) bool { return f.Inside(r.Dst) })
-	if f.Wanted != nil {
-		var failed error
-		f.Rules, failed = k.Rules()
-		err = errors.Join(err, failed)
-	}
 	for _, dst := range f.Destinations() {
 		r, failed := k.Lookup(dst, f.PodSource(ipfam.Of(dst)))
 		f.Lookups = append(f.Lookups, status.Lookup{Dst: dst, Route: r, Err: failed})

@@ -63,14 +63,16 @@ type Host struct {
 	Addrs []kernel.HostAddr
 	// Routes are those that were asked for.
 	Routes []Route
+	Rules  []Rule
 }
 
-// Host returns the devices, the addresses, and those routes of all tables that are
-// wanted. With an error it is what could be read.
+// Host returns the devices, the addresses, the rules, and those routes of all tables
+// that are wanted. With an error it is what could be read.
 func (r *Reader) Host(wanted func(Route) bool) (Host, error) {
 	addrs, addrErr := kernel.ReadAddrs(r.handle)
 	routes, routeErr := r.Routes(wanted)
-	return Host{r.links, addrs, routes}, errors.Join(addrErr, routeErr)
+	rules, ruleErr := r.Rules()
+	return Host{r.links, addrs, routes, rules}, errors.Join(addrErr, routeErr, ruleErr)
 }
 
 // Links are the devices of a host.

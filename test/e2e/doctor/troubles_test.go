@@ -110,7 +110,7 @@ func TestTroubles(t *testing.T) {
 			name:   "a rule of another plugin",
 			breaks: "ip route add default via 172.31.1.1 table 220; ip rule add from all lookup 220 pref 220",
 			mends:  "ip rule del pref 220; ip route flush table 220",
-			says:   []string{"take a route of others: 0.0.0.0/0 via 172.31.1.1 dev eth0 table 220", "ip rule | grep 'lookup 220'"},
+			says:   []string{"take a route of others: 0.0.0.0/0 via 172.31.1.1 dev eth0 table 220", "Run: ip rule add to 10.244.0.0/16 lookup main pref 219\n"},
 		},
 		{
 			name: "a drop on the device", breaks: "iptables-nft -I FORWARD -i flannel.1 -j DROP", mends: "iptables-nft -F FORWARD",
