@@ -56,7 +56,7 @@ func (f *Facts) leftDevices() []Finding {
 		if plugin != "" && f.wanted(ipfam.Host(a.Addr.Addr())) {
 			out = append(out, Finding{
 				Problem: fmt.Sprintf("%s of %s has the address %s inside the network", a.Dev, plugin, a.Addr),
-				Command: "ip link del " + printable.Word(a.Dev),
+				Command: fmt.Sprintf("ip link del %s, if its plugin is gone", printable.Word(a.Dev)),
 			})
 		}
 	}
@@ -102,11 +102,12 @@ func (f *Facts) leftRules() []Finding {
 		if !f.wanted(r.Src) && !f.wanted(r.Dst) || r.Table == unix.RT_TABLE_MAIN || r.Table == unix.RT_TABLE_LOCAL || r.Table == 0 {
 			continue
 		}
-		command := fmt.Sprintf("ip rule del pref %d", r.Priority)
-		if r.Family == ipfam.V6 {
-			command = fmt.Sprintf("ip -6 rule del pref %d", r.Priority)
-		}
-		out = append(out, Finding{Problem: fmt.Sprintf("a rule sends packets of the network to another table: %s", r), Command: command})
+		ip := ipfam.Pair[string]{"ip", "ip -6"}[r.Family]
+		out = append(out, Finding{
+			Problem: fmt.Sprintf("a rule sends packets of the network to another table: %s", r),
+			// Others may have the same preference.
+			Command: fmt.Sprintf("%s rule del pref %s", ip, strings.Replace(r.String(), ":", "", 1)),
+		})
 	}
 	return out
 }

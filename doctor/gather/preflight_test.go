@@ -80,13 +80,13 @@ func TestPreflight(t *testing.T) {
 			"ip link add vxlan.calico type vxlan id 4096 dstport 4789 local 192.0.2.1", "ip addr add 10.244.9.0/32 dev vxlan.calico", "ip link set vxlan.calico up",
 			"ip route add 10.244.5.0/26 via 192.0.2.7 proto bird", "ip route add blackhole 10.244.9.0/26 proto 80",
 		}, nil, []string{
-			"leftovers: vxlan.calico of Calico has the address 10.244.9.0/32 inside the network\n", "Run: ip link del vxlan.calico\n",
+			"leftovers: vxlan.calico of Calico has the address 10.244.9.0/32 inside the network\n", "Run: ip link del vxlan.calico, if its plugin is gone\n",
 			"leftovers: a route of Calico is inside the network: 10.244.5.0/26 via 192.0.2.7 dev eth0 proto bird\n",
 			"leftovers: a route of Calico is inside the network: blackhole 10.244.9.0/26 proto 80\n", "Run: ip route del blackhole 10.244.9.0/26 proto 80\n",
 		}},
 		{"Canal", []string{"ip link add cali0123456789a type veth peer name pod", "ip link set cali0123456789a up", "ip route add 10.244.1.5/32 dev cali0123456789a"}, nil, nil},
-		{"a rule for the network", []string{"ip rule add from 10.244.1.0/24 lookup 77 pref 100"}, nil, []string{
-			"leftovers: a rule sends packets of the network to another table: 100: from 10.244.1.0/24 lookup 77\n", "Run: ip rule del pref 100\n",
+		{"a rule for the network", []string{"ip rule add from 10.9.0.0/16 lookup 78 pref 100", "ip rule add from 10.244.1.0/24 lookup 77 pref 100"}, nil, []string{
+			"leftovers: a rule sends packets of the network to another table: 100: from 10.244.1.0/24 lookup 77\n", "Run: ip rule del pref 100 from 10.244.1.0/24 lookup 77\n",
 		}},
 		{"a rule for others", []string{"ip rule add from 10.9.0.0/16 lookup 77 pref 100", "ip rule add fwmark 0x200/0xf00 lookup 2004 pref 9"}, nil, nil},
 		{"a configuration that is wrong", nil, func(w *doctor.Wanted) {
