@@ -48,8 +48,7 @@ func (f *Facts) SettingNames() []string {
 	}
 	for _, dev := range f.path() {
 		names = append(names,
-			sysctl.Of(ipfam.V4, dev, "rp_filter"), sysctl.Of(ipfam.V4, dev, "forwarding"),
-			sysctl.Of(ipfam.V6, dev, "forwarding"), sysctl.Of(ipfam.V6, dev, "disable_ipv6"))
+			sysctl.Of(ipfam.V4, dev, "rp_filter"), sysctl.Of(ipfam.V4, dev, "forwarding"), sysctl.Of(ipfam.V6, dev, "disable_ipv6"))
 	}
 	return names
 }
@@ -68,33 +67,30 @@ func (f *Facts) path() []string {
 
 // deviceSettings finds devices that do not forward although the host does: the
 // kernel copies the setting of the host to each device only when that changes. With
-// IPv4 the device that a packet comes in by decides, with IPv6 the same.
+// IPv4 the device that a packet comes in by decides, with IPv6 only the host.
 func (f *Facts) deviceSettings() []Finding {
 	var out []Finding
-	all := ipfam.Pair[string]{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"}
-	for family, on := range f.families().Each() {
-		if !on || f.setting(all[family]) == "0" {
-			continue
-		}
-		for _, dev := range f.inward(family) {
-			name := sysctl.Of(family, dev, "forwarding")
-			if f.setting(name) == "0" {
-				out = append(out, Finding{
-					Problem: fmt.Sprintf("%s is 0: the host forwards no packets that come in by %s", name, dev),
-					Command: "sysctl -w " + name + "=1",
-				})
-			}
+	if !f.families()[ipfam.V4] || f.setting("net.ipv4.ip_forward") == "0" {
+		return nil
+	}
+	for _, dev := range f.inward() {
+		name := sysctl.Of(ipfam.V4, dev, "forwarding")
+		if f.setting(name) == "0" {
+			out = append(out, Finding{
+				Problem: fmt.Sprintf("%s is 0: the host forwards no packets that come in by %s", name, dev),
+				Command: "sysctl -w " + name + "=1",
+			})
 		}
 	}
 	return out
 }
 
-// inward names the devices by which packets that are forwarded come in: with a
+// inward names the devices by which IPv4 packets that are forwarded come in: with a
 // tunnel the uplink has only packets for the host itself.
-func (f *Facts) inward(family ipfam.Family) []string {
+func (f *Facts) inward() []string {
 	var names []string
 	for _, l := range f.overlays() {
-		if !l.VXLAN.Local.IsValid() || ipfam.Of(l.VXLAN.Local) == family {
+		if !l.VXLAN.Local.IsValid() || ipfam.Of(l.VXLAN.Local) == ipfam.V4 {
 			names = append(names, l.Name)
 		}
 	}

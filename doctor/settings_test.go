@@ -52,3 +52,24 @@ func TestSettingsThatMatterHere(t *testing.T) {
 		})
 	}
 }
+
+// TestForwardingOfADevice looks at a device that does not forward while the host does:
+// in IPv6 the kernel only asks for the host's setting.
+func TestForwardingOfADevice(t *testing.T) {
+	for name, want := range map[string]int{
+		"net.ipv4.conf.flannel/1.forwarding": 1, "net.ipv6.conf.flannel/1.forwarding": 0, "net.ipv6.conf.all.forwarding": 1,
+	} {
+		f := &Facts{
+			Backends: backend.Table{vxlan.Type}, Host: look.Host{Links: look.Links{{Index: 1, Name: "eth0", Up: true}, {Index: 2, Name: "flannel.1", Kind: kernel.KindVXLAN, Up: true}}},
+			Settings: map[string]string{
+				"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1", "net.bridge.bridge-nf-call-iptables": "1", "net.bridge.bridge-nf-call-ip6tables": "1", name: "0",
+			},
+		}
+		f.Daemon.Status = &network.Status{
+			Network: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("fd00:10:5::/48")}, Uplink: network.UplinkStatus{Name: "eth0"},
+		}
+		if found := settings.Find(f); len(found) != want {
+			t.Errorf("%s: got %+v", name, found)
+		}
+	}
+}
