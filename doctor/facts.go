@@ -30,6 +30,8 @@ type Facts struct {
 	Host look.Host
 	// Lookups are what the kernel answers for Destinations.
 	Lookups []status.Lookup
+	// Underlay are its answers for UnderlayDestinations.
+	Underlay []status.Lookup
 	// Settings are the values of sysctls, by their names as sysctl writes them.
 	Settings  map[string]string
 	Overflows Overflows

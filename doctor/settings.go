@@ -2,17 +2,19 @@ package doctor
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"flannel/internal/ipfam"
 	"flannel/internal/sysctl"
 	"flannel/kernel"
+	"flannel/status"
 )
 
 var settings = Check{
 	Name: "settings",
 	About: "The kernel settings (`sysctl`) are as pods need them: forwarding for the host and for each device on the path, " +
-		"`br_netfilter` where kube-proxy is, the check of source addresses if the host has several uplinks, the limit of the neighbor tables, if they are " +
+		"`br_netfilter` where kube-proxy is, the check of source addresses if packets to a peer leave by another interface than the uplink, the limit of the neighbor tables, if they are " +
 		"full at the time of the check.",
 	Means: "This host silently drops packets of pods. The command only lasts until the next boot; also put the setting into `/etc/sysctl.d`.",
 	More:  "troubleshooting.md#this-host",
@@ -32,9 +34,35 @@ func (f *Facts) matters(where sysctl.Where, up kernel.Link) bool {
 	case sysctl.WithServices:
 		return f.KubeProxy
 	case sysctl.WithSeveralUplinks:
-		return f.Host.HasSeveralUplinks(up, f.Networks(), f.Backends.IsOverlay)
+		// The answers to a peer's packets go out by another interface.
+		return slices.ContainsFunc(f.Underlay, func(l status.Lookup) bool {
+			return l.Err == nil && l.Route.Type == "" && up.Name != "" && l.Route.Dev != up.Name
+		})
 	}
 	return true
+}
+
+// UnderlayDestinations are the IPv4 addresses of peers to which this host sends.
+func (f *Facts) UnderlayDestinations() []netip.Addr {
+	var out []netip.Addr
+	for _, p := range f.peers() {
+		if p.Via.Is4() {
+			out = append(out, p.Via)
+		}
+	}
+	return out
+}
+
+// UplinkSource returns the IPv4 address of the uplink, if it is known.
+func (f *Facts) UplinkSource() netip.Addr {
+	if s := f.Daemon.Status; s != nil {
+		for _, a := range s.Uplink.Addr {
+			if a.Is4() {
+				return a
+			}
+		}
+	}
+	return netip.Addr{}
 }
 
 func (f *Facts) setting(name string) string { return f.Settings[name] }

@@ -9,6 +9,7 @@ import (
 	"flannel/kernel"
 	"flannel/kernel/look"
 	"flannel/network"
+	"flannel/status"
 )
 
 // TestSettingsThatMatterHere looks at settings that drop packets on some hosts only.
@@ -24,6 +25,12 @@ func TestSettingsThatMatterHere(t *testing.T) {
 	addrs := []kernel.HostAddr{
 		addr("lo", "127.0.0.1/8"), addr("eth0", "192.0.2.1/24"), addr("flannel.1", "10.5.1.0/32"), addr("cni0", "10.5.1.1/24"), addr("docker0", "172.17.0.1/16"), addr("eth2", "203.0.113.1/24"),
 	}
+	by := func(devs ...string) (out []status.Lookup) {
+		for _, dev := range devs {
+			out = append(out, status.Lookup{Dst: netip.MustParseAddr("192.0.2.2"), Route: look.Route{Dst: netip.MustParsePrefix("192.0.2.0/24"), Dev: dev}})
+		}
+		return out
+	}
 	for _, tt := range []struct {
 		name, setting, value string
 		change               func(*Facts)
@@ -35,8 +42,10 @@ func TestSettingsThatMatterHere(t *testing.T) {
 		{"bridged packets pass by", bridge, "0", func(f *Facts) { f.KubeProxy = true }, true},
 		{"strict, one uplink", strict, "1", nil, false},
 		{"strict, another interface without an address", strict, "1", func(f *Facts) { f.Host.Addrs = append(f.Host.Addrs, addr("eth1", "fe80::1/64")) }, false},
-		{"strict, two uplinks", strict, "1", func(f *Facts) { f.Host.Addrs = append(f.Host.Addrs, addr("eth1", "198.51.100.1/24")) }, true},
-		{"strict, uplink unknown", "net.ipv4.conf.all.rp_filter", "1", func(f *Facts) { f.Daemon.Status.Uplink.Name = "" }, false},
+		{"strict, another network", strict, "1", func(f *Facts) { f.Host.Addrs = append(f.Host.Addrs, addr("eth1", "198.51.100.1/24")) }, false},
+		{"strict, peers by the uplink", strict, "1", func(f *Facts) { f.Underlay = by("eth0", "eth0") }, false},
+		{"strict, a peer by another interface", strict, "1", func(f *Facts) { f.Underlay = by("eth0", "eth1") }, true},
+		{"strict, uplink unknown", "net.ipv4.conf.all.rp_filter", "1", func(f *Facts) { f.Daemon.Status.Uplink.Name, f.Underlay = "", by("eth0") }, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := &Facts{Backends: backend.Table{vxlan.Type}, Host: look.Host{Links: links, Addrs: addrs}, Settings: map[string]string{"net.ipv4.ip_forward": "1", bridge: "1", strict: "0", "net.ipv4.conf.all.rp_filter": "0"}}

@@ -6,7 +6,8 @@ import (
 	"flannel/status"
 )
 
-// network reads devices, addresses, routes and rules, and asks for the routes to peers.
+// network reads devices, addresses, routes and rules, and asks for the routes to peers
+// and to their pods.
 // Packets of pods are like those of this host from its address in the pods' subnet: rules
 // may look at where they come from.
 func (g gatherer) network() error {
@@ -20,6 +21,10 @@ func (g gatherer) network() error {
 	for _, dst := range f.Destinations() {
 		r, failed := k.Lookup(dst, f.PodSource(ipfam.Of(dst)))
 		f.Lookups = append(f.Lookups, status.Lookup{Dst: dst, Route: r, Err: failed})
+	}
+	for _, dst := range f.UnderlayDestinations() {
+		r, failed := k.Lookup(dst, f.UplinkSource())
+		f.Underlay = append(f.Underlay, status.Lookup{Dst: dst, Route: r, Err: failed})
 	}
 	return err
 }

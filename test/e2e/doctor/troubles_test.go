@@ -138,8 +138,8 @@ func TestTroubles(t *testing.T) {
 			says: []string{"the host forwards no packets that come in by flannel.1", "Run: sysctl -w net.ipv4.conf.flannel/1.forwarding=1\n"},
 		},
 		{
-			name:   "strict check of source addresses, on a host with two uplinks",
-			breaks: "ip link add eth9 type veth peer name away; ip addr add 198.51.100.1/24 dev eth9; ip link set eth9 up; sysctl -wq net.ipv4.conf.eth0.rp_filter=1",
+			name:   "strict check of source addresses, and a peer is reached by another interface",
+			breaks: "ip link add eth9 type veth peer name away; ip addr add 198.51.100.1/24 dev eth9; ip link set eth9 up; ip route add ADDR dev eth9; sysctl -wq net.ipv4.conf.eth0.rp_filter=1",
 			mends:  "ip link del eth9; sysctl -wq net.ipv4.conf.eth0.rp_filter=0",
 			says:   []string{"net.ipv4.conf.eth0.rp_filter is 1", "Run: sysctl -w net.ipv4.conf.eth0.rp_filter=2\n"},
 		},
