@@ -6,15 +6,17 @@ import (
 	"slices"
 	"strings"
 
+	"flannel/backend"
 	"flannel/internal/ipfam"
 	"flannel/internal/printable"
 	"flannel/kernel"
+	"flannel/network"
 )
 
 var publicAddress = Check{
 	Name: "public-address",
 	About: "This node's public addresses are on an interface by which other nodes can reach it, and not on that of a VPN (`wg…`, `tun…`, `tailscale…`, `ppp…`) while " +
-		"another interface has the Node's InternalIP. With `-v`, also: they are on the uplink, on this host at all (not behind a NAT), and among the InternalIPs of the Node.",
+		"another interface has the Node's InternalIP, unless a flag chose it or peers answer. With `-v`, also: they are on the uplink, on this host at all (not behind a NAT), and among the InternalIPs of the Node.",
 	Means: "Other nodes send the packets for pods of this node to this address.",
 	More:  "configuration.md",
 	Find: func(f *Facts) []Finding {
@@ -80,6 +82,14 @@ func (f *Facts) vpnInstead(public netip.Addr, node []netip.Addr) (vpn, other str
 	return "", "", false
 }
 
+// isChosen reports whether somebody wants this uplink, or peers are reached by it.
+func (f *Facts) isChosen() bool {
+	s := f.Daemon.Status
+	return strings.HasPrefix(s.Uplink.Why, "--") || slices.ContainsFunc(s.Peers, func(p network.Peer) bool {
+		return p.Probe != nil && p.Probe.Verdict == backend.Fine
+	})
+}
+
 // publicAndNode compares with the addresses that Kubernetes knows. They may differ:
 // --iface may choose a faster network than the kubelet's.
 func (f *Facts) publicAndNode(a netip.Addr) []Finding {
@@ -97,7 +107,9 @@ func (f *Facts) publicAndNode(a netip.Addr) []Finding {
 	if dev, other, ok := f.vpnInstead(a, same); ok {
 		return []Finding{{
 			Problem: fmt.Sprintf("the public address %s is on %s, a VPN, but the Node's InternalIP %s is on %s", a, dev, joined(same), other),
-			Command: fmt.Sprintf("add --iface=%s to the arguments of flanneld on all nodes, then: %s", printable.Word(other), restart),
+			// Names of interfaces differ, and a node has no route to its own address.
+			Command: "add --iface-can-reach=ADDRESS to the arguments of flanneld on all nodes, with an address of the InternalIPs' network that no node has, such as the gateway's; then: " + restart,
+			Note:    f.isChosen(),
 		}}
 	}
 	return []Finding{{

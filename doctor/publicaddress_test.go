@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"flannel/backend"
 	"flannel/kernel"
 	"flannel/kernel/look"
 	"flannel/network"
@@ -73,9 +74,23 @@ func TestAVPNThatIsTheUplink(t *testing.T) {
 		}
 		found := publicAddress.Find(f)
 		if len(found) != 1 || found[0].Note || found[0].Problem != "the public address 10.99.0.1 is on "+vpn.Name+", a VPN, but the Node's InternalIP 192.0.2.1 is on eth0" ||
-			!strings.HasPrefix(found[0].Command, "add --iface=eth0 to the arguments of flanneld") {
+			!strings.HasPrefix(found[0].Command, "add --iface-can-reach=ADDRESS to the arguments of flanneld") {
 			t.Errorf("%s: got %+v", vpn.Name, found)
 		}
+		s := f.Daemon.Status
+		s.Uplink.Why, s.Peers = "default route", []network.Peer{{Probe: &backend.Probed{Verdict: backend.Broken}}, {}}
+		if found := publicAddress.Find(f); len(found) != 1 || found[0].Note {
+			t.Errorf("%s, by the default route: got %+v", vpn.Name, found)
+		}
+		s.Uplink.Why = "--iface=" + vpn.Name
+		if found := publicAddress.Find(f); len(found) != 1 || !found[0].Note {
+			t.Errorf("%s, by a flag: got %+v", vpn.Name, found)
+		}
+		s.Uplink.Why, s.Peers[1].Probe = "default route", &backend.Probed{Verdict: backend.Fine}
+		if found := publicAddress.Find(f); len(found) != 1 || !found[0].Note {
+			t.Errorf("%s, peers answer: got %+v", vpn.Name, found)
+		}
+		s.Uplink.Why, s.Peers = "", nil
 		f.Host.Links[0].Up = false
 		if found := publicAddress.Find(f); len(found) != 1 || !found[0].Note {
 			t.Errorf("%s, the other interface is down: got %+v", vpn.Name, found)
