@@ -149,9 +149,9 @@ type Finding struct {
 }
 
 // ofFirewalld reports whether a chain to which another one jumps is firewalld's, in
-// any packet filter: FORWARD_ZONES, FORWARD_IN_ZONES, filter_FORWARD_ZONES.
+// any packet filter: FORWARD_ZONES, FORWARD_IN_ZONES, filter_FORWARD_ZONES, INPUT_ZONES.
 func ofFirewalld(chain string) bool {
-	return strings.Contains(chain, "FORWARD_") && strings.HasSuffix(chain, "ZONES")
+	return (strings.Contains(chain, "FORWARD_") || strings.Contains(chain, "INPUT_")) && strings.HasSuffix(chain, "ZONES")
 }
 
 // Rules are those of one packet filter.

@@ -269,21 +269,21 @@ func TestAFindingInWords(t *testing.T) {
 		{
 			"iptables-nft", "-A INPUT -i eth0 -p udp --dport 8472 -j DROP",
 			"chain INPUT of table ip filter, rule 1: -i eth0 -p udp --dport 8472 -j DROP",
-			"iptables-nft -I INPUT -p udp --dport 8472 -j ACCEPT",
+			"iptables-nft -I INPUT -i eth0 -p udp --dport 8472 -j ACCEPT",
 		},
 		{
 			"iptables-legacy", "-t raw -A PREROUTING -p udp ! --dport 53:99 -j DROP",
 			"chain PREROUTING of table raw of iptables-legacy, rule 1: -p udp ! --dport 53:99 -j DROP",
-			"iptables-legacy -t raw -I PREROUTING -p udp --dport 8472 -j ACCEPT",
+			"iptables-legacy -t raw -I PREROUTING -i eth0 -p udp --dport 8472 -j ACCEPT",
 		},
 		{
 			"nft", "add table inet x;add chain inet x c { type filter hook input priority 5 @ };add rule inet x c iifname eth* udp dport 8000-9000 reject",
 			"chain c of table inet x, rule with handle 2: iifname eth* udp dport 8000-9000 reject",
-			"nft insert rule inet x c udp dport 8472 accept",
+			"nft insert rule inet x c iifname eth0 udp dport 8472 accept",
 		},
 		{
 			"nft", "add table inet x;add chain inet x c { type filter hook input priority 5 @ policy drop @ }",
-			"chain c of table inet x, its policy is drop", "nft insert rule inet x c udp dport 8472 accept",
+			"chain c of table inet x, its policy is drop", "nft insert rule inet x c iifname eth0 udp dport 8472 accept",
 		},
 	} {
 		h := newHost(t)
@@ -307,6 +307,23 @@ func TestAFindingInWords(t *testing.T) {
 		})
 		if got := h.drops(kind, tunnel(ipfam.V4)); got != "" {
 			t.Errorf("after %s: got %q", command, got)
+		}
+	}
+}
+
+// Rules in firewalld's chains are lost when it reloads.
+func TestFirewalldOpensThePort(t *testing.T) {
+	for _, zones := range []string{"INPUT_ZONES", "filter_INPUT_ZONES"} {
+		h := newHost(t)
+		for _, command := range []string{
+			"add table inet firewalld", "add chain inet firewalld " + zones, "add chain inet firewalld in { type filter hook input priority 10 ; }",
+			"add rule inet firewalld in iifname lo accept", "add rule inet firewalld in jump " + zones, "add rule inet firewalld in reject with icmpx type admin-prohibited",
+		} {
+			h.Tool("nft", command)
+		}
+		found := h.find("nft", tunnel(ipfam.V4))
+		if len(found) != 1 || found[0].Pass(tunnel(ipfam.V4)) != "firewall-cmd --permanent --add-port=8472/udp && firewall-cmd --reload" {
+			t.Errorf("%s: got %+v", zones, found)
 		}
 	}
 }

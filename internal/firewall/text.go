@@ -28,10 +28,13 @@ func (f Finding) Allow(network netip.Prefix) string {
 
 // Pass returns the command that lets packets like this one pass the chain.
 func (f Finding) Pass(p Packet) string {
-	if p.Port != 0 {
-		return f.accept(p.Family, words{port: p.Port})
+	if p.Port != 0 && f.Firewalld && f.Hook == Input {
+		return fmt.Sprintf("firewall-cmd --permanent --add-port=%d/udp && firewall-cmd --reload", p.Port)
 	}
 	w := words{src: p.Src, dst: p.Dst}
+	if p.Port != 0 {
+		w = words{port: p.Port}
+	}
 	if f.Hook != Output && f.Hook != Postrouting && f.Hook != Egress {
 		w.in = p.In.Name
 	}

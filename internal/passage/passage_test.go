@@ -76,12 +76,12 @@ func TestWhatIsFound(t *testing.T) {
 		{
 			"what the tunnel sends", "iptables-nft -A OUTPUT -p udp --dport 4789 -j DROP", node(),
 			"chain OUTPUT of table ip filter drops the packets of flannel.1 to 192.0.2.2 on UDP port 4789 (rule 1: -p udp --dport 4789 -j DROP) # " +
-				"iptables-nft -I OUTPUT -p udp --dport 4789 -j ACCEPT",
+				"iptables-nft -I OUTPUT -o eth0 -p udp --dport 4789 -j ACCEPT",
 		},
 		{
 			"what the tunnel gets, early", "iptables-legacy -t raw -A PREROUTING -s 192.0.2.3 -j DROP", node(),
 			"chain PREROUTING of table raw of iptables-legacy drops the packets of flannel.1 from 192.0.2.3 on UDP port 4789 (rule 1: -s 192.0.2.3 -j DROP) # " +
-				"iptables-legacy -t raw -I PREROUTING -p udp --dport 4789 -j ACCEPT",
+				"iptables-legacy -t raw -I PREROUTING -i eth0 -p udp --dport 4789 -j ACCEPT",
 		},
 		{"rules of kube-proxy", "iptables-nft -A OUTPUT ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP;" +
 			"iptables-nft -A INPUT ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP;" +
@@ -102,7 +102,7 @@ func TestWhatIsFound(t *testing.T) {
 		{
 			"an accept that is not understood", "iptables-nft -P INPUT DROP;iptables-nft -A INPUT -m length --length 100 -j ACCEPT", node(),
 			"? chain INPUT of table ip filter has a rule with other conditions that may drop the packets of flannel.1 from 192.0.2.2 on UDP port 4789 (its policy is drop) # " +
-				"if they are dropped: iptables-nft -I INPUT -p udp --dport 4789 -j ACCEPT",
+				"if they are dropped: iptables-nft -I INPUT -i eth0 -p udp --dport 4789 -j ACCEPT",
 		},
 		{
 			"a chain at a device", "ip link add flannel.1 type bridge;nft add table netdev x;nft add chain netdev x c { type filter hook ingress device flannel.1 priority 0 @ };" +

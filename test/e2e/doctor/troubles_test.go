@@ -118,7 +118,7 @@ func TestTroubles(t *testing.T) {
 		},
 		{
 			name: "all packets to this host are dropped by legacy iptables", breaks: "iptables-legacy -P INPUT DROP", mends: "iptables-legacy -P INPUT ACCEPT",
-			says: []string{"chain INPUT of iptables-legacy drops the packets of flannel.1", "Run: iptables-legacy -I INPUT -p udp --dport 8472 -j ACCEPT"},
+			says: []string{"chain INPUT of iptables-legacy drops the packets of flannel.1", "Run: iptables-legacy -I INPUT -i eth0 -p udp --dport 8472 -j ACCEPT"},
 		},
 		{
 			name: "Docker's policy in legacy iptables", breaks: "iptables-legacy -P FORWARD DROP", mends: "iptables-legacy -P FORWARD ACCEPT",
@@ -268,7 +268,7 @@ func (b tunnel) troubles(f ipfam.Family) []trouble {
 			name: "this host drops the backend's port", breaks: fmt.Sprintf("%s -I INPUT -p udp --dport %d -j DROP", iptablesOf[f], b.port), mends: iptablesOf[f] + " -F INPUT",
 			says: []string{
 				fmt.Sprintf("filter: chain INPUT of table %s drops the packets of %s from ADDR%s on UDP port %d", tableOf[f], b.devices[f], suffixes[f], b.port),
-				fmt.Sprintf("Run: %s -I INPUT -p udp --dport %d -j ACCEPT", iptablesOf[f], b.port),
+				fmt.Sprintf("Run: %s -I INPUT -i eth0 -p udp --dport %d -j ACCEPT", iptablesOf[f], b.port),
 			},
 		},
 		{
