@@ -56,6 +56,8 @@ type Facts struct {
 	// PortOwner is its name, if that could be found.
 	PortTaken ipfam.Pair[bool]
 	PortOwner string
+	// DefaultDev is the device of the default route, by which the tunnel will send.
+	DefaultDev string
 
 	Unread []Unread
 }

@@ -87,7 +87,8 @@ func (f *Facts) tunnels() []passage.Tunnel {
 		if w.Encapsulation.Port == 0 {
 			return nil
 		}
-		return []passage.Tunnel{{Name: w.Backend.Name, Port: w.Encapsulation.Port, Families: f.families()}}
+		up, _ := f.Host.Links.ByName(f.DefaultDev)
+		return []passage.Tunnel{{Name: w.Backend.Name, Uplink: passage.InterfaceOf(up), Port: w.Encapsulation.Port, Families: f.families()}}
 	}
 	var out []passage.Tunnel
 	up, ok := f.uplink()

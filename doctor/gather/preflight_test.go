@@ -73,6 +73,9 @@ func TestPreflight(t *testing.T) {
 		{"a drop of the port", []string{"iptables-nft -A INPUT -p udp --dport 8472 -j DROP"}, nil, []string{
 			"filter: chain INPUT of table ip filter drops the packets of vxlan on UDP port 8472 (rule 1: -p udp --dport 8472 -j DROP)\n", "Run: iptables-nft -I INPUT -p udp --dport 8472 -j ACCEPT\n",
 		}},
+		{"a policy behind an accept of lo", []string{"ip route add default via 192.0.2.254", "iptables-nft -A INPUT -i lo -j ACCEPT", "iptables-nft -P INPUT DROP"}, nil, []string{
+			"1. filter: chain INPUT of table ip filter drops the packets of vxlan on UDP port 8472 (its policy is drop)\n", "Run: iptables-nft -I INPUT -i eth0 -p udp --dport 8472 -j ACCEPT\n",
+		}},
 		{"a table of nftables", []string{"nft add table inet x", "nft add chain inet x f { type filter hook forward priority 10 ; policy drop ; }"}, nil, []string{
 			"filter: chain f of table inet x drops forwarded packets of 10.244.0.0/16 (its policy is drop)\n",
 		}},
