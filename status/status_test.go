@@ -261,13 +261,13 @@ func TestTheWayToAPeer(t *testing.T) {
 	})
 	explain("settings that drop nothing here, and a drop", "10.5.2.7", func(k *fakeKernel, r *Report) {
 		filters(true)(k, r)
-		k.addrs = []kernel.HostAddr{bridge, {Dev: "eth0", Addr: netip.MustParsePrefix("192.0.2.1/24")}}
+		k.addrs = []kernel.HostAddr{bridge, {Dev: "eth0", Addr: netip.MustParsePrefix("192.0.2.1/24")}, {Dev: "eth1", Addr: netip.MustParsePrefix("198.51.100.1/24")}}
 		k.settings = map[string]string{"net.ipv4.conf.eth0.rp_filter": "1", "net.bridge.bridge-nf-call-iptables": "0"}
 		r.Problems = []string{"settings: net.ipv4.conf.eth0.rp_filter is 1: packets are dropped; set it with: sysctl -w net.ipv4.conf.eth0.rp_filter=2"}
 	})
 	explain("settings that drop", "10.5.2.7", func(k *fakeKernel, r *Report) {
 		filters(true)(k, r)
-		k.addrs = []kernel.HostAddr{{Dev: "eth1", Addr: netip.MustParsePrefix("198.51.100.1/24")}}
+		k.under = "eth1"
 		k.settings = map[string]string{"net.ipv4.conf.eth0.rp_filter": "1", "net.ipv4.ip_forward": "0"}
 		r.Problems = []string{"rules: the kernel refuses them"}
 	})

@@ -268,17 +268,27 @@ func (s *steps) rules(route look.Route) {
 // settings reports whether settings of this host drop packets on the way, as doctor
 // judges them. Those for Services have nothing to do with a peer.
 func (s *steps) settings() (wrong bool) {
-	status := s.report.Status
-	up, _ := s.kernel.Links().ByName(status.Uplink.Name)
+	up, _ := s.kernel.Links().ByName(s.report.Status.Uplink.Name)
 	var family ipfam.Pair[bool]
 	family[ipfam.Of(s.way.Addr)] = true
 	for _, p := range sysctl.Find(s.kernel.Setting, family, up.Name) {
-		if p.Where == sysctl.Everywhere || p.Where == sysctl.WithSeveralUplinks && s.host.HasSeveralUplinks(up, status.Network, s.report.backends.IsOverlay) {
+		if p.Where == sysctl.Everywhere || p.Where == sysctl.WithSeveralUplinks && s.leavesElsewhere(up.Name) {
 			s.add("rules", false, p.Command, "%s", p.Text)
 			wrong = true
 		}
 	}
 	return wrong
+}
+
+// leavesElsewhere reports whether packets to the other host leave by another interface
+// than the uplink.
+func (s *steps) leavesElsewhere(uplink string) bool {
+	via, err := netip.ParseAddr(s.way.Peer.Via)
+	if err != nil || !via.Is4() || uplink == "" {
+		return false
+	}
+	route, err := s.kernel.Lookup(via, netip.Addr{})
+	return err == nil && route.Type == "" && route.Dev != uplink
 }
 
 // underlay asks for the way to the other host.

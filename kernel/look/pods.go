@@ -53,26 +53,3 @@ func (h Host) PodDevices(own ipfam.Pair[netip.Prefix], isOverlay func(kernel.Lin
 	}
 	return out
 }
-
-// HasSeveralUplinks reports whether packets of other hosts may come in by other devices
-// than the uplink: those that are up and have an address, and are none of pods,
-// containers or virtual machines. networks are the overlay's.
-func (h Host) HasSeveralUplinks(up kernel.Link, networks []netip.Prefix, isOverlay func(kernel.Link) bool) bool {
-	all := 0
-	for _, l := range h.Links {
-		if l.Name == up.Name || !isOverlay(l) && h.mayBeUplink(l, networks) {
-			all++
-		}
-	}
-	return all > 1
-}
-
-func (h Host) mayBeUplink(l kernel.Link, networks []netip.Prefix) bool {
-	if !l.Up || l.Kind == "bridge" || l.Kind == "dummy" {
-		return false
-	}
-	return slices.ContainsFunc(h.Addrs, func(a kernel.HostAddr) bool {
-		inside := slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(a.Addr.Addr()) })
-		return a.Dev == l.Name && a.Addr.Addr().Is4() && a.Addr.Addr().IsGlobalUnicast() && !inside
-	})
-}
