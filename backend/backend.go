@@ -143,6 +143,8 @@ type PeerStatus struct {
 	// Why is one line for people.
 	Why   string
 	Probe Probe
+	// Carried is how the packets to and from the peer are made.
+	Carried Carried
 }
 
 // CheckPeer returns why a backend of this type cannot use a peer in one family,

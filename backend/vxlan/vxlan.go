@@ -112,6 +112,19 @@ func (b *vxlan) device(f ipfam.Family, own subnet.Lease, up backend.Uplink) kern
 	}
 }
 
+// wire is how the packets look that go through the device. With GBP the mark of a
+// packet is in them, which only the device knows.
+func (b *vxlan) wire(d kernel.Device) backend.Wire {
+	w := backend.Wire{
+		Format: backend.VXLAN, Dev: d.Name, MTU: d.MTU, MAC: d.MAC,
+		Uplink: d.VXLAN.Uplink, Local: d.VXLAN.Local, VNI: d.VXLAN.VNI, Port: d.VXLAN.UDPPort(),
+	}
+	if d.VXLAN.GBP {
+		w.Format = backend.Opaque
+	}
+	return w
+}
+
 func (b *vxlan) checkMTU(up backend.Uplink) error {
 	b.failures.Fail("Backend.MTU", b.mtuTooLarge(up))
 	return backend.CheckMTU(b.MTU(up), b.env.Families, "raise the MTU of "+up.Name+" or Backend.MTU")

@@ -202,6 +202,16 @@ static __always_inline void mapped(struct address *a, __be32 v4)
 	a->word[3] = v4;
 }
 
+static __always_inline int differ(const __u8 *a, const volatile __u8 *b, const __u32 size)
+{
+	__u8 bits = 0;
+
+#pragma unroll
+	for (__u32 i = 0; i < size; i++)
+		bits |= a[i] ^ b[i];
+	return bits;
+}
+
 static __always_inline int same(const struct address *a, const struct address *b)
 {
 	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] && a->word[3] == b->word[3];
@@ -439,7 +449,7 @@ static __always_inline void left(struct __sk_buff *skb, const struct packet *p, 
 
 	/* Addresses are replaced together with their entry: readers see both or none. */
 	if (!w || (!w->closed && (w->device != skb->ifindex || w->from != skb->ingress_ifindex ||
-				  __builtin_memcmp(w->macs, macs, sizeof w->macs)))) {
+				  differ(w->macs, macs, sizeof w->macs)))) {
 		struct way new = { .left = now, .device = skb->ifindex, .from = skb->ingress_ifindex, .packets = 1 };
 
 		if (w) {
@@ -513,7 +523,7 @@ SEC("tc/to_pod") int to_pod(struct __sk_buff *skb)
 	end = (void *)(long)skb->data_end;
 	f = data;
 	/* Frames that are not the bridge's own were not routed. */
-	if ((void *)(f + 1) > end || __builtin_memcmp(&f->macs[ETH_ALEN], (const void *)bridge_mac, ETH_ALEN))
+	if ((void *)(f + 1) > end || differ(&f->macs[ETH_ALEN], bridge_mac, ETH_ALEN))
 		return NEXT;
 	if (read(skb, sizeof(struct ethhdr), f->protocol, &p) == FAST) {
 		__u8 macs[2 * ETH_ALEN];
@@ -630,7 +640,7 @@ SEC("tc/from_pod") int from_pod(struct __sk_buff *skb)
 	f = data;
 	if ((void *)(f + 1) > end)
 		return NEXT;
-	if (__builtin_memcmp(f->macs, (const void *)bridge_mac, ETH_ALEN)) {
+	if (differ(f->macs, bridge_mac, ETH_ALEN)) {
 		count(skb, OUT, LINK);
 		return NEXT;
 	}
@@ -677,7 +687,7 @@ static __always_inline enum reason read_vxlan4(struct __sk_buff *skb, struct vxl
 	if (size + ETH_HLEN != skb->len || bpf_ntohs(h->udp.len) != size - sizeof h->ip || sum20(&h->ip) != 0xffff)
 		return OUTER;
 	if (h->flags != bpf_htonl(VXLAN_FLAGS) || h->vni != vxlan_vni ||
-	    __builtin_memcmp(h->frame.macs, (const void *)vxlan_mac, ETH_ALEN))
+	    differ(h->frame.macs, vxlan_mac, ETH_ALEN))
 		return OUTER;
 	return FAST;
 }

@@ -8,8 +8,9 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"flannel/kernel/rtnl"
 )
 
 // Messages, attributes and bits of linux/netfilter/nfnetlink_conntrack.h and
@@ -29,6 +30,9 @@ const (
 
 	tupleIP    = 1
 	tupleProto = 2
+
+	addrV4 = 1 // the source; the destination follows
+	addrV6 = 3
 
 	protoNumber      = 1
 	protoSource      = 2
@@ -87,11 +91,11 @@ type Entry struct {
 }
 
 // Conn asks the kernel. It can be used by several goroutines at once.
-type Conn struct{ conn *netlink.Conn }
+type Conn struct{ conn *rtnl.Conn }
 
 // Dial opens a socket in a namespace. The zero namespace is the current one.
 func Dial(namespace int) (*Conn, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: namespace})
+	conn, err := rtnl.DialNetfilter(namespace)
 	if err != nil {
 		return nil, fmt.Errorf("open socket for conntrack: %w", err)
 	}
@@ -102,15 +106,18 @@ func Dial(namespace int) (*Conn, error) {
 func (c *Conn) Close() error { return c.conn.Close() }
 
 // Get returns the entry without a zone that has the tuple in either direction.
-func (c *Conn) Get(t Tuple) (Entry, error) {
-	answer, err := c.request(messageGet, 0, t, nil)
-	if err != nil {
-		return Entry{}, err
+func (c *Conn) Get(t Tuple) (entry Entry, err error) {
+	found := false
+	err = c.conn.Dump(func(b *rtnl.Batch) { begin(b, messageGet, t) }, func(m rtnl.Message) {
+		entry, found = parse(m.Body)
+	})
+	switch {
+	case err != nil:
+		return entry, notFound(err)
+	case !found:
+		return entry, fmt.Errorf("read entry: %w", unix.EBADMSG)
 	}
-	if len(answer) == 0 {
-		return Entry{}, fmt.Errorf("read entry: %w", unix.EBADMSG)
-	}
-	return parse(answer[0].Data)
+	return entry, nil
 }
 
 // Relax makes conntrack accept TCP packets of the entry whatever it has missed, as
@@ -121,158 +128,123 @@ func (c *Conn) Relax(t Tuple) error {
 		return nil
 	}
 	flags := []byte{beLiberal, beLiberal | maxAckSet} // value, mask
-	_, err := c.request(messageNew, netlink.Acknowledge, t, func(e *netlink.AttributeEncoder) {
-		e.Nested(attrProtoInfo, func(e *netlink.AttributeEncoder) error {
-			e.Nested(infoTCP, func(e *netlink.AttributeEncoder) error {
-				e.Bytes(tcpFlagsOrig, flags)
-				e.Bytes(tcpFlagsReply, flags)
-				return nil
+	return notFound(c.conn.One(func(b *rtnl.Batch) {
+		begin(b, messageNew, t)
+		b.Nest(attrProtoInfo|unix.NLA_F_NESTED, func() {
+			b.Nest(infoTCP|unix.NLA_F_NESTED, func() {
+				b.Bytes(tcpFlagsOrig, flags)
+				b.Bytes(tcpFlagsReply, flags)
 			})
-			return nil
 		})
-	})
-	return err
+	}))
 }
 
 // SetTimeout makes the entry live that long without packets.
 func (c *Conn) SetTimeout(t Tuple, d time.Duration) error {
-	_, err := c.request(messageNew, netlink.Acknowledge, t, func(e *netlink.AttributeEncoder) {
-		e.Uint32(attrTimeout, uint32(d/time.Second))
-	})
-	return err
+	return notFound(c.conn.One(func(b *rtnl.Batch) {
+		begin(b, messageNew, t)
+		b.Bytes(attrTimeout, binary.BigEndian.AppendUint32(nil, uint32(d/time.Second)))
+	}))
 }
 
 // Delete removes the entry.
 func (c *Conn) Delete(t Tuple) error {
-	_, err := c.request(messageDelete, netlink.Acknowledge, t, nil)
+	return notFound(c.conn.One(func(b *rtnl.Batch) { begin(b, messageDelete, t) }))
+}
+
+func notFound(err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return ErrNotFound
+	}
 	return err
 }
 
-func (c *Conn) request(typ uint16, flags netlink.HeaderFlags, t Tuple, more func(*netlink.AttributeEncoder)) ([]netlink.Message, error) {
-	e := netlink.NewAttributeEncoder()
-	e.ByteOrder = binary.BigEndian
-	e.Nested(attrOrig, t.encode)
-	if more != nil {
-		more(e)
-	}
-	attrs, err := e.Encode()
-	if err != nil {
-		return nil, err
-	}
-	family := byte(unix.AF_INET)
+// begin starts a request about an entry.
+func begin(b *rtnl.Batch, typ uint16, t Tuple) {
+	family, first := byte(unix.AF_INET), uint16(addrV4)
 	if t.Src.Addr().Is6() {
-		family = unix.AF_INET6
+		family, first = unix.AF_INET6, addrV6
 	}
-	answer, err := c.conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | flags},
-		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, attrs...),
+	port := func(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
+	b.Begin(typ, 0, []byte{family, unix.NFNETLINK_V0, 0, 0})
+	b.Nest(attrOrig|unix.NLA_F_NESTED, func() {
+		b.Nest(tupleIP|unix.NLA_F_NESTED, func() {
+			b.Addr(first, t.Src.Addr())
+			b.Addr(first+1, t.Dst.Addr())
+		})
+		b.Nest(tupleProto|unix.NLA_F_NESTED, func() {
+			b.Bytes(protoNumber, []byte{t.Protocol})
+			b.Bytes(protoSource, port(t.Src.Port()))
+			b.Bytes(protoDestination, port(t.Dst.Port()))
+		})
 	})
-	if errors.Is(err, unix.ENOENT) {
-		return nil, ErrNotFound
-	}
-	return answer, err
-}
-
-func (t Tuple) encode(e *netlink.AttributeEncoder) error {
-	e.Nested(tupleIP, func(e *netlink.AttributeEncoder) error {
-		first := uint16(1) // IPv4 source, destination; the same of IPv6
-		if t.Src.Addr().Is6() {
-			first = 3
-		}
-		e.Bytes(first, t.Src.Addr().AsSlice())
-		e.Bytes(first+1, t.Dst.Addr().AsSlice())
-		return nil
-	})
-	e.Nested(tupleProto, func(e *netlink.AttributeEncoder) error {
-		e.Uint8(protoNumber, t.Protocol)
-		e.Uint16(protoSource, t.Src.Port())
-		e.Uint16(protoDestination, t.Dst.Port())
-		return nil
-	})
-	return nil
 }
 
 // parse reads an entry as the kernel describes it.
-func parse(message []byte) (Entry, error) {
-	var entry Entry
-	if len(message) < headerSize {
-		return entry, fmt.Errorf("read entry: %w", unix.EBADMSG)
+func parse(body []byte) (e Entry, ok bool) {
+	if len(body) < headerSize {
+		return e, false
 	}
-	d, err := netlink.NewAttributeDecoder(message[headerSize:])
-	if err != nil {
-		return entry, fmt.Errorf("read entry: %w", err)
-	}
-	d.ByteOrder = binary.BigEndian
-	for d.Next() {
-		switch d.Type() {
+	for typ, value := range rtnl.Attrs(body[headerSize:]) {
+		switch typ {
 		case attrOrig:
-			d.Nested(entry.Orig.decode)
+			e.Orig = parseTuple(value)
 		case attrReply:
-			d.Nested(entry.Reply.decode)
+			e.Reply = parseTuple(value)
 		case attrStatus:
-			entry.Status = Status(d.Uint32())
+			e.Status = Status(number(value))
 		case attrProtoInfo:
-			d.Nested(entry.decodeInfo)
+			e.TCPState = parseState(value)
 		case attrHelp:
-			entry.Helper = true
+			e.Helper = true
 		case attrTimeout:
-			entry.Timeout = time.Duration(d.Uint32()) * time.Second
+			e.Timeout = time.Duration(number(value)) * time.Second
 		case attrZone:
-			entry.Zone = d.Uint16()
+			e.Zone = uint16(number(value))
 		}
 	}
-	if err := d.Err(); err != nil {
-		return entry, fmt.Errorf("read entry: %w", err)
-	}
-	return entry, nil
+	return e, e.Orig.Src.IsValid() && e.Orig.Dst.IsValid()
 }
 
-func (e *Entry) decodeInfo(d *netlink.AttributeDecoder) error {
-	for d.Next() {
-		if d.Type() == infoTCP {
-			d.Nested(func(d *netlink.AttributeDecoder) error {
-				for d.Next() {
-					if d.Type() == tcpState {
-						e.TCPState = d.Uint8()
-					}
-				}
-				return nil
-			})
+// number reads a number as it lies on the wire.
+func number(b []byte) (n uint64) {
+	for _, each := range b {
+		n = n<<8 | uint64(each)
+	}
+	return n
+}
+
+func parseState(info []byte) (state uint8) {
+	for typ, value := range rtnl.Attrs(info) {
+		if typ != infoTCP {
+			continue
+		}
+		for typ, value := range rtnl.Attrs(value) {
+			if typ == tcpState {
+				state = uint8(number(value))
+			}
 		}
 	}
-	return nil
+	return state
 }
 
-func (t *Tuple) decode(d *netlink.AttributeDecoder) error {
+func parseTuple(b []byte) (t Tuple) {
 	var addrs [2]netip.Addr
 	var ports [2]uint16
-	for d.Next() {
-		switch d.Type() {
-		case tupleIP:
-			d.Nested(func(d *netlink.AttributeDecoder) error {
-				for d.Next() {
-					if n := d.Type(); n >= 1 && n <= 4 {
-						addrs[(n-1)%2], _ = netip.AddrFromSlice(d.Bytes())
-					}
-				}
-				return nil
-			})
-		case tupleProto:
-			d.Nested(func(d *netlink.AttributeDecoder) error {
-				for d.Next() {
-					switch d.Type() {
-					case protoNumber:
-						t.Protocol = d.Uint8()
-					case protoSource:
-						ports[0] = d.Uint16()
-					case protoDestination:
-						ports[1] = d.Uint16()
-					}
-				}
-				return nil
-			})
+	for typ, value := range rtnl.Attrs(b) {
+		for inner, value := range rtnl.Attrs(value) {
+			switch {
+			case typ == tupleIP && inner >= addrV4 && inner <= addrV6+1:
+				addrs[(inner-addrV4)%2] = rtnl.Addr(value)
+			case typ == tupleProto && inner == protoNumber:
+				t.Protocol = uint8(number(value))
+			case typ == tupleProto && inner == protoSource:
+				ports[0] = uint16(number(value))
+			case typ == tupleProto && inner == protoDestination:
+				ports[1] = uint16(number(value))
+			}
 		}
 	}
 	t.Src, t.Dst = netip.AddrPortFrom(addrs[0], ports[0]), netip.AddrPortFrom(addrs[1], ports[1])
-	return nil
+	return t
 }

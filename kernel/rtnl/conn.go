@@ -34,8 +34,13 @@ type Conn struct {
 }
 
 // Dial opens a socket in a namespace. The zero namespace is the current one.
-func Dial(namespace int) (*Conn, error) {
-	fd, err := socket(namespace, unix.SOCK_CLOEXEC)
+func Dial(namespace int) (*Conn, error) { return dial(namespace, unix.NETLINK_ROUTE) }
+
+// DialNetfilter opens a socket for the messages of netfilter.
+func DialNetfilter(namespace int) (*Conn, error) { return dial(namespace, unix.NETLINK_NETFILTER) }
+
+func dial(namespace, protocol int) (*Conn, error) {
+	fd, err := socket(namespace, unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return nil, err
 	}

@@ -41,10 +41,10 @@ func Datagram(namespace int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "udp"), nil
 }
 
-func socket(namespace, flags int) (int, error) {
+func socket(namespace, flags, protocol int) (int, error) {
 	fd := -1
 	err := Inside(namespace, func() (err error) {
-		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|flags, unix.NETLINK_ROUTE)
+		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|flags, protocol)
 		return os.NewSyscallError("socket", err)
 	})
 	return fd, err

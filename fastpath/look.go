@@ -1,0 +1,183 @@
+package fastpath
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"flannel/backend"
+	"flannel/kernel"
+	"flannel/kernel/rtnl"
+)
+
+// lookEvery is how often the host is looked at although no event asks for it:
+// programs of others that are attached to a device cause none.
+const lookEvery = 10 * time.Second
+
+// errNothing means that there is nothing to carry yet.
+var errNothing = errors.New("no peers, or no bridge yet")
+
+// look reads what the programs depend on.
+type look struct {
+	namespace int
+	handle    *netlink.Handle
+}
+
+func newLook(namespace int) (*look, error) {
+	handle, err := rtnl.NewHandle(namespace)
+	if err != nil {
+		return nil, err
+	}
+	return &look{namespace, handle}, nil
+}
+
+// Close releases the socket.
+func (l *look) Close() { l.handle.Close() }
+
+// setup is what the programs are loaded for.
+type setup struct {
+	uplink, bridge int
+	bridgeMAC      kernel.MAC
+	podMTU         int
+	wire           backend.Wire
+	device         int
+	ports          [2]uint16
+}
+
+// setup returns what to load the programs for: errNothing if there are no peers of
+// theirs, or no bridge of pods.
+func (l *look) setup(o Options, status []backend.PeerStatus) (setup, error) {
+	var s setup
+	for _, p := range status {
+		if wire, ok := p.Carried.Wire(); ok && carries(wire) {
+			s.wire = wire
+			break
+		}
+	}
+	if s.wire.Format == backend.Opaque {
+		return s, errNothing
+	}
+	bridge, err := l.handle.LinkByName(o.Bridge)
+	if missing(err) {
+		return s, errNothing
+	}
+	if err != nil {
+		return s, fmt.Errorf("find the bridge of the pods: %w", err)
+	}
+	if b, ok := bridge.(*netlink.Bridge); !ok || b.VlanFiltering != nil && *b.VlanFiltering {
+		return s, fmt.Errorf("%s is not a bridge without VLANs", o.Bridge)
+	}
+	device, err := l.handle.LinkByName(s.wire.Dev)
+	if missing(err) {
+		return s, errNothing
+	}
+	if err != nil {
+		return s, fmt.Errorf("find the device %s: %w", s.wire.Dev, err)
+	}
+	uplink, err := l.handle.LinkByIndex(s.wire.Uplink)
+	if err != nil {
+		return s, fmt.Errorf("find the uplink: %w", err)
+	}
+	if uplink.Attrs().EncapType != "ether" {
+		return s, fmt.Errorf("the uplink %s is of type %q: only Ethernet is supported", uplink.Attrs().Name, uplink.Attrs().EncapType)
+	}
+	s.uplink, s.bridge, s.device = s.wire.Uplink, bridge.Attrs().Index, device.Attrs().Index
+	s.podMTU = bridge.Attrs().MTU
+	copy(s.bridgeMAC[:], bridge.Attrs().HardwareAddr)
+	s.ports, err = l.ports()
+	return s, err
+}
+
+func missing(err error) bool {
+	var not netlink.LinkNotFoundError
+	return errors.As(err, &not) || errors.Is(err, unix.ENODEV)
+}
+
+// ports returns the range from which the kernel's vxlan device takes its source
+// ports: the first, and how far it goes.
+func (l *look) ports() (ports [2]uint16, err error) {
+	err = rtnl.Inside(l.namespace, func() error {
+		text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+		if err != nil {
+			return err
+		}
+		var first, last uint16
+		if _, err := fmt.Sscan(strings.TrimSpace(string(text)), &first, &last); err != nil {
+			return fmt.Errorf("read ip_local_port_range: %w", err)
+		}
+		ports = [2]uint16{first, last - first}
+		return nil
+	})
+	return ports, err
+}
+
+// pods are the devices of pods by index, and which pod has which address.
+type pods struct {
+	devices map[uint32]string
+	addrs   map[netip.Addr]kernel.MAC
+}
+
+// pods lists the devices of pods: plain veths on the bridge.
+func (l *look) pods(bridge int) (pods, error) {
+	found := pods{map[uint32]string{}, map[netip.Addr]kernel.MAC{}}
+	var links []netlink.Link
+	var neighbors []netlink.Neigh
+	var qdiscs []netlink.Qdisc
+	err := rtnl.Retry(func() (err error) {
+		if links, err = l.handle.LinkList(); err != nil {
+			return err
+		}
+		if qdiscs, err = l.handle.QdiscList(nil); err != nil {
+			return err
+		}
+		neighbors, err = l.handle.NeighList(bridge, netlink.FAMILY_ALL)
+		return err
+	})
+	if err != nil {
+		return found, err
+	}
+	// Something shapes or filters what passes, as the bandwidth plugin does.
+	touched := map[int]bool{}
+	for _, q := range qdiscs {
+		if q.Type() != "noqueue" {
+			touched[q.Attrs().LinkIndex] = true
+		}
+	}
+	for _, each := range links {
+		if a := each.Attrs(); each.Type() == "veth" && a.MasterIndex == bridge && !touched[a.Index] {
+			found.devices[uint32(a.Index)] = a.Name
+		}
+	}
+	for _, n := range neighbors {
+		a, ok := netip.AddrFromSlice(n.IP)
+		if ok && len(n.HardwareAddr) == len(kernel.MAC{}) && n.State&(unix.NUD_FAILED|unix.NUD_INCOMPLETE) == 0 {
+			found.addrs[a.Unmap()] = kernel.MAC(n.HardwareAddr)
+		}
+	}
+	return found, nil
+}
+
+// foreign reports whether a device has tcx programs beside these.
+func (l *look) foreign(device int, ours map[ebpf.ProgramID]bool) (found bool, err error) {
+	err = rtnl.Inside(l.namespace, func() error {
+		for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+			result, err := link.QueryPrograms(link.QueryOptions{Target: device, Attach: at})
+			if err != nil {
+				return err
+			}
+			for _, p := range result.Programs {
+				found = found || !ours[p.ID]
+			}
+		}
+		return nil
+	})
+	return found, err
+}

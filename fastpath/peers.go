@@ -1,0 +1,117 @@
+package fastpath
+
+import (
+	"net/netip"
+
+	"flannel/backend"
+)
+
+// peerTable gives each peer a place in the array of the programs, and a generation
+// to each content of a place. A place is not written while a program may read it: a
+// peer that changes gets another one.
+type peerTable struct {
+	size       uint32
+	next       uint32
+	generation uint32
+	// free are the places of former peers, the longest unused first.
+	free  []uint32
+	peers map[netip.Prefix]peerEntry
+	// bits are the lengths of the prefixes.
+	bits map[int]int
+}
+
+// peerEntry is one peer.
+type peerEntry struct {
+	place      uint32
+	generation uint32
+	value      bpfPeer // with generation 0
+}
+
+// peerChange is what to write at a place.
+type peerChange struct {
+	place uint32
+	value bpfPeer
+}
+
+func newPeerTable(size uint32) *peerTable {
+	return &peerTable{size: size, peers: map[netip.Prefix]peerEntry{}, bits: map[int]int{}}
+}
+
+// set returns what to write so that the table holds these peers. Peers for which
+// there is no room are left out.
+func (t *peerTable) set(want map[netip.Prefix]bpfPeer) (changes []peerChange, full bool) {
+	for prefix, e := range t.peers {
+		if value, ok := want[prefix]; ok && value == e.value {
+			continue
+		}
+		changes = append(changes, peerChange{e.place, e.value}) // its generation is 0
+		t.free = append(t.free, e.place)
+		delete(t.peers, prefix)
+		if t.bits[prefix.Bits()]--; t.bits[prefix.Bits()] == 0 {
+			delete(t.bits, prefix.Bits())
+		}
+	}
+	for prefix, value := range want {
+		if _, ok := t.peers[prefix]; ok {
+			continue
+		}
+		place, ok := t.place()
+		if !ok {
+			full = true
+			continue
+		}
+		t.generation++
+		t.peers[prefix] = peerEntry{place, t.generation, value}
+		t.bits[prefix.Bits()]++
+		value.Generation = t.generation
+		changes = append(changes, peerChange{place, value})
+	}
+	return changes, full
+}
+
+func (t *peerTable) place() (uint32, bool) {
+	if t.next < t.size {
+		t.next++
+		return t.next - 1, true
+	}
+	if len(t.free) == 0 {
+		return 0, false
+	}
+	place := t.free[0]
+	t.free = t.free[1:]
+	return place, true
+}
+
+// find returns the peer that an address belongs to.
+func (t *peerTable) find(a netip.Addr) (peerEntry, bool) {
+	for bits := range t.bits {
+		if p, err := a.Prefix(bits); err == nil {
+			if e, ok := t.peers[p]; ok {
+				return e, true
+			}
+		}
+	}
+	return peerEntry{}, false
+}
+
+// carriedPeers returns the peers that the programs can carry packets to. index is
+// that of each device.
+func carriedPeers(status []backend.PeerStatus, index map[string]int) map[netip.Prefix]bpfPeer {
+	want := make(map[netip.Prefix]bpfPeer, len(status))
+	for _, s := range status {
+		wire, ok := s.Carried.Wire()
+		dev := index[wire.Dev]
+		if !ok || dev == 0 || s.How != backend.Tunnel && s.How != backend.Direct || !carries(wire) {
+			continue
+		}
+		value := bpfPeer{Format: uint32(bpfFormatVXLAN4), Device: uint32(dev), Mtu: uint32(wire.MTU)}
+		value.Local.Word, value.Remote.Word = words(wire.Local), words(s.Via)
+		copy(value.Macs[:6], s.Carried.MAC[:])
+		copy(value.Macs[6:], wire.MAC[:])
+		want[s.Subnet] = value
+	}
+	return want
+}
+
+// carries reports whether the programs know a wire.
+func carries(w backend.Wire) bool { return w.Format == backend.VXLAN && w.Local.Is4() }
