@@ -2,12 +2,18 @@ package fastpath
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"flannel/fastpath/conntrack"
 	"flannel/internal/testkit/eventually"
 )
 
@@ -110,6 +116,200 @@ func dump(t *testing.T, hosts [2]*host) {
 		}
 		t.Log("flows", h.fast.Flows(), "invalid", h.invalid(t))
 	}
+}
+
+// connTuple is the entry of a connection as its client sees it.
+func connTuple(c net.Conn) conntrack.Tuple {
+	addr := func(a net.Addr) netip.AddrPort {
+		p := a.(*net.TCPAddr).AddrPort()
+		return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+	}
+	return conntrack.Tuple{Src: addr(c.LocalAddr()), Dst: addr(c.RemoteAddr()), Protocol: protocolTCP}
+}
+
+// entry is what conntrack of a host has of a connection.
+func (h *host) entry(t *testing.T, tuple conntrack.Tuple) (conntrack.Entry, error) {
+	t.Helper()
+	c, err := conntrack.Dial(int(h.Namespace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return c.Get(tuple)
+}
+
+// The states of TCP connections in conntrack.
+const (
+	timeWait = 7
+	closed   = 8
+)
+
+func TestConnectionsEndAsWithoutTheFastPath(t *testing.T) {
+	// pump sends far more than a window, so that conntrack would refuse what follows.
+	pump := func(t *testing.T, from, to *net.TCPConn) {
+		const size = 64 << 20
+		go func() { _, _ = from.Write(make([]byte, size)) }()
+		if _, err := io.CopyN(io.Discard, to, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct {
+		name   string
+		hold   time.Duration
+		before func(t *testing.T, client, server *net.TCPConn)
+	}{
+		{"right after the promotion", 0, func(*testing.T, *net.TCPConn, *net.TCPConn) {}},
+		{"after much traffic", 0, func(t *testing.T, client, server *net.TCPConn) {
+			pump(t, client, server)
+			pump(t, server, client)
+		}},
+		{"after spells in the stack", 300 * time.Millisecond, func(t *testing.T, client, server *net.TCPConn) {
+			for end := time.Now().Add(time.Second); time.Now().Before(end); {
+				pump(t, client, server)
+				pump(t, server, client)
+			}
+		}},
+	}
+	for _, tt := range tests {
+		for _, reset := range []bool{false, true} {
+			for _, byClient := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s/reset=%t/by client=%t", tt.name, reset, byClient), func(t *testing.T) {
+					hosts := twoHosts(t, `{}`)
+					for _, h := range hosts {
+						h.run(t, Options{Hold: tt.hold})
+					}
+					client, server := connect(t, hosts[0], hosts[1])
+					tuple := connTuple(client)
+					untilFast(t, hosts, client, server)
+					tt.before(t, client, server)
+					first, second := client, server
+					if !byClient {
+						first, second = server, client
+					}
+					want := uint8(timeWait)
+					if reset {
+						want = closed
+						_ = first.SetLinger(0)
+					}
+					_ = first.Close()
+					_, _ = io.Copy(io.Discard, second)
+					_ = second.Close()
+					for _, h := range hosts {
+						eventually.Says(t, func() (string, bool) {
+							e, err := h.entry(t, tuple)
+							return fmt.Sprintf("host %d: state %d, want %d (%v)", h.n, e.TCPState, want, err), e.TCPState == want
+						})
+						if n := h.invalid(t); n != 0 {
+							t.Errorf("host %d: conntrack found %d packets invalid", h.n, n)
+						}
+						eventually.True(t, "the flow is forgotten or closed", func() bool { return h.fast.Flows() <= 1 })
+					}
+				})
+			}
+		}
+	}
+}
+
+// stalls reports whether a message does not arrive for a while.
+func stalls(t *testing.T, from, to *net.TCPConn) bool {
+	t.Helper()
+	_ = from.SetWriteDeadline(time.Now().Add(time.Second))
+	if _, err := from.Write(make([]byte, 100)); err != nil {
+		return true
+	}
+	_ = to.SetReadDeadline(time.Now().Add(400 * time.Millisecond))
+	_, err := io.ReadFull(to, make([]byte, 100))
+	return err != nil
+}
+
+func TestARuleThatIsAddedCutsWithinTheHold(t *testing.T) {
+	hosts := twoHosts(t, `{}`)
+	const hold = 2 * time.Second
+	for _, h := range hosts {
+		h.run(t, Options{Hold: hold})
+	}
+	client, server := connect(t, hosts[0], hosts[1])
+	untilFast(t, hosts, client, server)
+	hosts[0].Tool("nft", "insert rule inet test forward ip saddr 10.5.1.2 counter drop")
+	added := time.Now()
+	eventually.True(t, "the connection is cut", func() bool { return stalls(t, client, server) })
+	if took := time.Since(added); took > 10*hold {
+		t.Errorf("cut after %v, want %v", took, hold)
+	}
+	before := hosts[0].fastPackets(t, "out")
+	if !stalls(t, client, server) {
+		t.Error("the connection goes on")
+	}
+	if after := hosts[0].fastPackets(t, "out"); after != before {
+		t.Errorf("%d packets were fast after the cut", after-before)
+	}
+}
+
+func TestADeletedEntryEndsAFlowAtOnce(t *testing.T) {
+	hosts := twoHosts(t, `{}`)
+	for _, h := range hosts {
+		h.run(t, Options{})
+	}
+	client, server := connect(t, hosts[0], hosts[1])
+	untilFast(t, hosts, client, server)
+	hosts[0].Tool("nft", "insert rule inet test forward ip saddr 10.5.1.2 counter drop")
+	c, err := conntrack.Dial(int(hosts[0].Namespace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Delete(connTuple(client)); err != nil {
+		t.Fatal(err)
+	}
+	eventually.True(t, "the flow is not permitted any more", func() bool { return hosts[0].fast.Flows() == 0 })
+	if !stalls(t, client, server) {
+		t.Error("the connection goes on")
+	}
+}
+
+func TestTheStackTakesOverWhenTheFastPathEnds(t *testing.T) {
+	hosts := twoHosts(t, `{}`)
+	var stops []func()
+	for _, h := range hosts {
+		stops = append(stops, h.run(t, Options{}))
+	}
+	client, server := connect(t, hosts[0], hosts[1])
+	untilFast(t, hosts, client, server)
+	for i, h := range hosts {
+		stops[i]()
+		for _, dev := range []string{"eth0", "flannel.1", "veth0"} {
+			if n := h.attached(t, dev); n != 0 {
+				t.Errorf("%d programs are still attached to %s", n, dev)
+			}
+		}
+		echo(t, client, server)
+	}
+	for _, h := range hosts {
+		h.run(t, Options{})
+	}
+	untilFast(t, hosts, client, server)
+	for _, h := range hosts {
+		if n := h.invalid(t); n != 0 {
+			t.Errorf("conntrack found %d packets invalid", n)
+		}
+	}
+}
+
+// attached is how many tcx programs a device has.
+func (h *host) attached(t *testing.T, dev string) (n int) {
+	t.Helper()
+	index := h.Index(dev)
+	h.Do(func() {
+		for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+			result, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: at})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			n += len(result.Programs)
+		}
+	})
+	return n
 }
 
 func TestAStreamIsFast(t *testing.T) {

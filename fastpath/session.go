@@ -308,7 +308,7 @@ func (s *session) detach(device uint32) {
 
 // read takes the reports of the programs, and does what is due in between.
 func (s *session) read(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { s.reports.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = s.reports.Flush() })
 	defer stop()
 	var record ringbuf.Record
 	for ctx.Err() == nil {
@@ -317,11 +317,8 @@ func (s *session) read(ctx context.Context) error {
 			wait = max(next-now(), time.Millisecond)
 		}
 		s.reports.SetDeadline(time.Now().Add(wait))
-		if ctx.Err() != nil {
-			break
-		}
 		err := s.reports.ReadInto(&record)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ringbuf.ErrFlushed) {
 			continue
 		}
 		if err != nil {
