@@ -10,6 +10,7 @@ import (
 
 	"flannel/fastpath/conntrack"
 	"flannel/kernel"
+	"flannel/kernel/rtnl"
 )
 
 // tracking is what the tracker needs of conntrack.
@@ -17,6 +18,7 @@ type tracking interface {
 	Get(conntrack.Tuple) (conntrack.Entry, error)
 	Relax(conntrack.Tuple) error
 	SetTimeout(conntrack.Tuple, time.Duration) error
+	List(func(conntrack.Entry)) error
 }
 
 // flowMaps is what the tracker needs of the programs' maps.
@@ -42,6 +44,9 @@ type tracker struct {
 	flows map[conntrack.Tuple]*flow
 	// settle are the flows that conntrack has to be told of again, the next first.
 	settle []settling
+	// silent are the entries that may end without an event, by their original
+	// tuple: they are older than the subscription.
+	silent map[conntrack.Tuple]struct{}
 }
 
 // flow is one that is permitted.
@@ -51,6 +56,8 @@ type flow struct {
 	// relaxed is when conntrack was told last, refreshed until when the timeout of
 	// its entry counts, in the time of the programs.
 	relaxed, refreshed time.Duration
+	// silent is whether the entry may end without an event.
+	silent bool
 	// pod is the device of the pod, zero until a packet to the pod was seen.
 	pod uint32
 }
@@ -145,6 +152,7 @@ func (t *tracker) seenLocked(tuple conntrack.Tuple, peer peerEntry, r bpfReport,
 		f = &flow{}
 		t.flows[tuple] = f
 	}
+	_, f.silent = t.silent[entry.Orig]
 	f.peer, f.timeout, f.relaxed, f.refreshed = want, entry.Timeout, now, now
 	t.settleLocked(tuple, now+settleAfter)
 	return nil
@@ -196,6 +204,36 @@ func (t *tracker) lastLocked(tuple conntrack.Tuple, of func(bpfWay) uint64) (las
 	return last
 }
 
+// start takes note of the entries that are there when events begin to arrive.
+func (t *tracker) start() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.silent = map[conntrack.Tuple]struct{}{}
+	return rtnl.Retry(func() error {
+		return t.table.List(func(e conntrack.Entry) {
+			_, to := t.peers.find(e.Orig.Dst.Addr())
+			_, from := t.peers.find(e.Orig.Src.Addr())
+			if to != from && eligible(e) == nil {
+				t.silent[e.Orig] = struct{}{}
+			}
+		})
+	})
+}
+
+// poll ends the permissions of flows whose entries have ended without an event.
+func (t *tracker) poll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for tuple, f := range t.flows {
+		if !f.silent {
+			continue
+		}
+		if _, err := t.table.Get(tuple); err != nil {
+			t.destroyedLocked(tuple)
+		}
+	}
+}
+
 // sweep refreshes the entries of the flows that conntrack does not see, and ends the
 // permission of those that are not used.
 func (t *tracker) sweep(now time.Duration) {
@@ -221,8 +259,14 @@ func (t *tracker) sweep(now time.Duration) {
 func (t *tracker) destroyed(orig conntrack.Tuple) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.revokeLocked(orig)
-	t.revokeLocked(orig.Reverse())
+	t.destroyedLocked(orig)
+}
+
+func (t *tracker) destroyedLocked(orig conntrack.Tuple) {
+	for _, tuple := range []conntrack.Tuple{orig, orig.Reverse()} {
+		t.revokeLocked(tuple)
+		delete(t.silent, tuple)
+	}
 }
 
 // clear ends all permissions: what is known is in doubt.

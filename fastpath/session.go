@@ -15,7 +15,9 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"flannel/backend"
 	"flannel/fastpath/conntrack"
+	"flannel/internal/loop"
 	"flannel/kernel"
 	"flannel/kernel/rtnl"
 )
@@ -170,17 +172,35 @@ func (s *session) run(ctx context.Context, attached func()) error {
 	if err := s.alive(); err != nil {
 		return err
 	}
-	if err := s.attachFixed(); err != nil {
-		return err
-	}
+	// Entries that begin after the subscription end with an event.
+	subscribed := loop.NewSignal()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.read(ctx) })
 	group.Go(func() error {
-		return conntrack.Destroyed(ctx, s.owner.options.Namespace, s.tracker.clear, s.tracker.clear, s.tracker.destroyed)
+		started := func() error {
+			defer subscribed.Send()
+			return s.start()
+		}
+		return conntrack.Destroyed(ctx, s.owner.options.Namespace, started, s.tracker.clear, s.tracker.destroyed)
 	})
 	group.Go(func() error { return s.listen(ctx) })
-	group.Go(func() error { return s.keep(ctx, attached) })
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-subscribed:
+		}
+		return s.keep(ctx, attached)
+	})
 	return group.Wait()
+}
+
+// start makes the tracker know the peers and what was there before.
+func (s *session) start() error {
+	if err := s.refreshPeers(s.owner.peers()); err != nil {
+		return err
+	}
+	return s.tracker.start()
 }
 
 // keep follows the host and the peers, and tells the programs that it does.
@@ -188,6 +208,9 @@ func (s *session) keep(ctx context.Context, attached func()) error {
 	alive, look := time.NewTicker(aliveEvery), time.NewTicker(lookEvery)
 	defer alive.Stop()
 	defer look.Stop()
+	if err := s.attachFixed(); err != nil {
+		return err
+	}
 	if err := s.refresh(); err != nil {
 		return err
 	}
@@ -197,6 +220,7 @@ func (s *session) keep(ctx context.Context, attached func()) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-alive.C:
+			s.tracker.poll()
 			if err := s.alive(); err != nil {
 				return err
 			}
@@ -231,7 +255,15 @@ func (s *session) refresh() error {
 	if setup != s.setup {
 		return errChanged
 	}
-	full, err := s.tracker.setPeers(carriedPeers(status, map[string]int{setup.wire.Dev: setup.device}), func(c peerChange) error {
+	if err := s.refreshPeers(status); err != nil {
+		return err
+	}
+	return s.refreshPods()
+}
+
+func (s *session) refreshPeers(status []backend.PeerStatus) error {
+	devices := map[string]int{s.setup.wire.Dev: s.setup.device}
+	full, err := s.tracker.setPeers(carriedPeers(status, devices), func(c peerChange) error {
 		return s.objects.Peers.Put(c.place, c.value)
 	})
 	if err != nil {
@@ -240,7 +272,7 @@ func (s *session) refresh() error {
 	if full {
 		return errChanged // the next session has room
 	}
-	return s.refreshPods()
+	return nil
 }
 
 func (s *session) refreshPods() error {

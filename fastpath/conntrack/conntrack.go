@@ -120,6 +120,17 @@ func (c *Conn) Get(t Tuple) (entry Entry, err error) {
 	return entry, nil
 }
 
+// List passes all entries.
+func (c *Conn) List(each func(Entry)) error {
+	return c.conn.Dump(func(b *rtnl.Batch) {
+		b.Begin(messageGet, unix.NLM_F_DUMP, []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0})
+	}, func(m rtnl.Message) {
+		if e, ok := parse(m.Body); ok {
+			each(e)
+		}
+	})
+}
+
 // Relax makes conntrack accept TCP packets of the entry whatever it has missed, as
 // the kernel does for flows in a flowtable: windows are not checked, and nor is a
 // RST against the last acknowledgment. It changes nothing of other protocols.

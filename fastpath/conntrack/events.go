@@ -14,15 +14,18 @@ import (
 const eventBuffer = 4 << 20
 
 // Destroyed follows the entries that end, until ctx ends or the socket breaks.
-// opened is called when events begin to arrive, lost when some were lost; what was
-// known before is then in doubt. The calls must not block for long.
-func Destroyed(ctx context.Context, namespace int, opened, lost func(), each func(orig Tuple)) error {
+// opened is called when events begin to arrive; an entry that is there already may
+// end without one (nf_conntrack_events, 2). lost is called when some were lost; what
+// was known before is then in doubt. The calls must not block for long.
+func Destroyed(ctx context.Context, namespace int, opened func() error, lost func(), each func(orig Tuple)) error {
 	events, err := rtnl.ListenNetfilter(namespace, eventBuffer, unix.NFNLGRP_CONNTRACK_DESTROY)
 	if err != nil {
 		return fmt.Errorf("listen to conntrack: %w", err)
 	}
 	defer func() { _ = events.Close() }()
-	opened()
+	if err := opened(); err != nil {
+		return err
+	}
 	for {
 		err := events.Read(ctx, func(m rtnl.Message) {
 			if e, ok := parse(m.Body); ok && m.Type == messageDelete {
