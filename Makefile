@@ -34,7 +34,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 PACK = '$(BIN)/pack' -programs '$(OUT)/bin' -archs '$(ARCHS)' -native '$(NATIVE)' -version '$(VERSION)' -image '$(IMAGE)' \
 	$(if $(IPTABLES),-iptables .assets/iptables)
 
-.PHONY: help build demo test test-fast check pictures lines bench fleet conformance faults assets deps modules clean pack programs image image-load release install
+.PHONY: help build demo test test-fast check generate pictures lines bench fleet conformance faults assets deps modules clean pack programs image image-load release install
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ check: ## formatting, order of imports, vet and lint of every module
 	for dir in $(MODULES); do \
 		(cd "$$dir" && go vet ./... && '$(CURDIR)/.assets/golangci-lint' run) || exit; \
 	done
+
+generate: ## compile the eBPF programs of the fast path, with Debian's clang
+	go generate ./fastpath
 
 pictures: ## draw the pictures of Documentation/pictures from their sources
 	go -C test/figures run ./diagrams '$(CURDIR)/Documentation/pictures'

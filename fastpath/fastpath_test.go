@@ -18,7 +18,7 @@ import (
 )
 
 // run starts the fast path of a host; it ends with the test, or with stop.
-func (h *host) run(t *testing.T, o Options) (stop func()) {
+func (h *host) run(t testing.TB, o Options) (stop func()) {
 	t.Helper()
 	o.Bridge, o.Namespace = "cni0", int(h.Namespace)
 	o.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -40,7 +40,7 @@ func (h *host) run(t *testing.T, o Options) (stop func()) {
 }
 
 // fastPackets is how many packets were carried in one direction.
-func (h *host) fastPackets(t *testing.T, direction string) uint64 {
+func (h *host) fastPackets(t testing.TB, direction string) uint64 {
 	t.Helper()
 	counts, err := h.fast.Counts()
 	if err != nil {
@@ -55,7 +55,7 @@ func (h *host) fastPackets(t *testing.T, direction string) uint64 {
 }
 
 // connect opens a connection from the pod of one host to that of the other.
-func connect(t *testing.T, from, to *host) (client, server *net.TCPConn) {
+func connect(t testing.TB, from, to *host) (client, server *net.TCPConn) {
 	t.Helper()
 	l := to.listen(t)
 	client = from.dial(t, l.Addr())
@@ -68,7 +68,7 @@ func connect(t *testing.T, from, to *host) (client, server *net.TCPConn) {
 }
 
 // echo sends a message there and back.
-func echo(t *testing.T, client, server *net.TCPConn) {
+func echo(t testing.TB, client, server *net.TCPConn) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	_ = client.SetDeadline(deadline)
@@ -85,7 +85,7 @@ func echo(t *testing.T, client, server *net.TCPConn) {
 }
 
 // untilFast exchanges messages until both hosts carry them in both directions.
-func untilFast(t *testing.T, hosts [2]*host, client, server *net.TCPConn) {
+func untilFast(t testing.TB, hosts [2]*host, client, server *net.TCPConn) {
 	t.Helper()
 	var before [4]uint64
 	read := func() (n [4]uint64) {
@@ -106,7 +106,7 @@ func untilFast(t *testing.T, hosts [2]*host, client, server *net.TCPConn) {
 	})
 }
 
-func dump(t *testing.T, hosts [2]*host) {
+func dump(t testing.TB, hosts [2]*host) {
 	for _, h := range hosts {
 		counts, _ := h.fast.Counts()
 		for _, c := range counts {
@@ -128,7 +128,7 @@ func connTuple(c net.Conn) conntrack.Tuple {
 }
 
 // entry is what conntrack of a host has of a connection.
-func (h *host) entry(t *testing.T, tuple conntrack.Tuple) (conntrack.Entry, error) {
+func (h *host) entry(t testing.TB, tuple conntrack.Tuple) (conntrack.Entry, error) {
 	t.Helper()
 	c, err := conntrack.Dial(int(h.Namespace))
 	if err != nil {
@@ -211,7 +211,7 @@ func TestConnectionsEndAsWithoutTheFastPath(t *testing.T) {
 }
 
 // stalls reports whether a message does not arrive for a while.
-func stalls(t *testing.T, from, to *net.TCPConn) bool {
+func stalls(t testing.TB, from, to *net.TCPConn) bool {
 	t.Helper()
 	_ = from.SetWriteDeadline(time.Now().Add(time.Second))
 	if _, err := from.Write(make([]byte, 100)); err != nil {
@@ -296,7 +296,7 @@ func TestTheStackTakesOverWhenTheFastPathEnds(t *testing.T) {
 }
 
 // attached is how many tcx programs a device has.
-func (h *host) attached(t *testing.T, dev string) (n int) {
+func (h *host) attached(t testing.TB, dev string) (n int) {
 	t.Helper()
 	index := h.Index(dev)
 	h.Do(func() {

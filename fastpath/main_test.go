@@ -35,7 +35,7 @@ func (h *host) podAddr() string { return fmt.Sprintf("10.5.%d.2", h.n) }
 
 // twoHosts makes two nodes on one link, with their pods, conntrack, and rules that
 // count and drop what conntrack finds invalid.
-func twoHosts(t *testing.T, object string) [2]*host {
+func twoHosts(t testing.TB, object string) [2]*host {
 	t.Helper()
 	var hosts [2]*host
 	for i := range hosts {
@@ -76,7 +76,7 @@ func twoHosts(t *testing.T, object string) [2]*host {
 	return hosts
 }
 
-func (h *host) setUp(t *testing.T) {
+func (h *host) setUp(t testing.TB) {
 	t.Helper()
 	h.Do(func() { setSysctl(t, "net/ipv4/ip_forward", "1") })
 	h.AddBridge("cni0", fmt.Sprintf("10.5.%d.1/24", h.n))
@@ -88,7 +88,7 @@ func (h *host) setUp(t *testing.T) {
 }
 
 // addPod connects a namespace to the bridge.
-func (h *host) addPod(t *testing.T, veth string, pod *nstest.NS, addr string) {
+func (h *host) addPod(t testing.TB, veth string, pod *nstest.NS, addr string) {
 	t.Helper()
 	h.AddVeth(veth, "inside")
 	move(t, h.NS, "inside", pod, "eth0")
@@ -97,14 +97,14 @@ func (h *host) addPod(t *testing.T, veth string, pod *nstest.NS, addr string) {
 	pod.IP("route add default via", fmt.Sprintf("10.5.%d.1", h.n))
 }
 
-func setSysctl(t *testing.T, name, value string) {
+func setSysctl(t testing.TB, name, value string) {
 	if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0); err != nil {
 		t.Error(err)
 	}
 }
 
 // move takes a device to another namespace and names it anew.
-func move(t *testing.T, from *nstest.NS, dev string, to *nstest.NS, name string) {
+func move(t testing.TB, from *nstest.NS, dev string, to *nstest.NS, name string) {
 	t.Helper()
 	if err := from.Handle.LinkSetNsFd(from.Link(dev), int(to.Namespace)); err != nil {
 		t.Fatal(err)
@@ -116,7 +116,7 @@ func move(t *testing.T, from *nstest.NS, dev string, to *nstest.NS, name string)
 var counter = regexp.MustCompile(`ct state invalid counter packets (\d+)`)
 
 // invalid is how many packets conntrack has found invalid.
-func (h *host) invalid(t *testing.T) int {
+func (h *host) invalid(t testing.TB) int {
 	t.Helper()
 	found := counter.FindStringSubmatch(h.Tool("nft", "list table inet test"))
 	if found == nil {
@@ -127,7 +127,7 @@ func (h *host) invalid(t *testing.T) int {
 }
 
 // listen opens a TCP port in the pod.
-func (h *host) listen(t *testing.T) *net.TCPListener {
+func (h *host) listen(t testing.TB) *net.TCPListener {
 	t.Helper()
 	var l *net.TCPListener
 	h.pod.Do(func() {
@@ -144,7 +144,7 @@ func (h *host) listen(t *testing.T) *net.TCPListener {
 }
 
 // dial connects the pod to an address.
-func (h *host) dial(t *testing.T, addr net.Addr) *net.TCPConn {
+func (h *host) dial(t testing.TB, addr net.Addr) *net.TCPConn {
 	t.Helper()
 	var c *net.TCPConn
 	h.pod.Do(func() {
