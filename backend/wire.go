@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"unique"
 
+	"flannel/internal/ipfam"
 	"flannel/kernel"
 )
 
@@ -35,6 +36,11 @@ type Wire struct {
 	Local  netip.Addr
 	// VNI and Port are those of VXLAN.
 	VNI, Port int
+}
+
+// Wire is that of peers which the uplink's routes lead to, without a tunnel.
+func (up Uplink) Wire(f ipfam.Family) Wire {
+	return Wire{Format: Plain, Dev: up.Name, MTU: up.MTU, Uplink: up.Index, Local: up.Addr[f]}
 }
 
 // Carried is how the packets of one peer are made. The zero Carried is Opaque.

@@ -129,6 +129,7 @@ const (
 	bpfMapReports       = "reports"
 	bpfMapTotals        = "totals"
 	bpfMapWays          = "ways"
+	bpfProgFromDevice   = "from_device"
 	bpfProgFromPod      = "from_pod"
 	bpfProgFromUplink   = "from_uplink"
 	bpfProgToPeer       = "to_peer"
@@ -194,6 +195,7 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
+	FromDevice *ebpf.ProgramSpec `ebpf:"from_device"`
 	FromPod    *ebpf.ProgramSpec `ebpf:"from_pod"`
 	FromUplink *ebpf.ProgramSpec `ebpf:"from_uplink"`
 	ToPeer     *ebpf.ProgramSpec `ebpf:"to_peer"`
@@ -298,6 +300,7 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
+	FromDevice *ebpf.Program `ebpf:"from_device"`
 	FromPod    *ebpf.Program `ebpf:"from_pod"`
 	FromUplink *ebpf.Program `ebpf:"from_uplink"`
 	ToPeer     *ebpf.Program `ebpf:"to_peer"`
@@ -306,6 +309,7 @@ type bpfPrograms struct {
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.FromDevice,
 		p.FromPod,
 		p.FromUplink,
 		p.ToPeer,

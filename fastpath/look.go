@@ -47,53 +47,79 @@ type setup struct {
 	uplink, bridge int
 	bridgeMAC      kernel.MAC
 	podMTU         int
-	wire           backend.Wire
-	device         int
+	wires          wires
 	ports          [2]uint16
 }
 
 // setup returns what to load the programs for: errNothing if there are no peers of
 // theirs, or no bridge of pods.
-func (l *look) setup(o Options, status []backend.PeerStatus) (setup, error) {
-	var s setup
-	for _, p := range status {
-		if wire, ok := p.Carried.Wire(); ok && carries(wire) {
-			s.wire = wire
-			break
-		}
+func (l *look) setup(o Options, status []backend.PeerStatus) (s setup, err error) {
+	if s.uplink, err = s.wires.from(status); err != nil {
+		return s, err
 	}
-	if s.wire.Format == backend.Opaque {
+	if s.uplink == 0 {
 		return s, errNothing
+	}
+	for i := range s.wires {
+		w := &s.wires[i]
+		if w.wire.Dev == "" {
+			continue
+		}
+		device, err := l.handle.LinkByName(w.wire.Dev)
+		if err != nil {
+			return s, find("the device "+w.wire.Dev, err)
+		}
+		w.index = device.Attrs().Index
 	}
 	bridge, err := l.handle.LinkByName(o.Bridge)
-	if missing(err) {
-		return s, errNothing
-	}
 	if err != nil {
-		return s, fmt.Errorf("find the bridge of the pods: %w", err)
+		return s, find("the bridge "+o.Bridge, err)
 	}
 	if b, ok := bridge.(*netlink.Bridge); !ok || b.VlanFiltering != nil && *b.VlanFiltering {
 		return s, fmt.Errorf("%s is not a bridge without VLANs", o.Bridge)
 	}
-	device, err := l.handle.LinkByName(s.wire.Dev)
-	if missing(err) {
-		return s, errNothing
-	}
+	uplink, err := l.handle.LinkByIndex(s.uplink)
 	if err != nil {
-		return s, fmt.Errorf("find the device %s: %w", s.wire.Dev, err)
+		return s, find("the uplink", err)
 	}
-	uplink, err := l.handle.LinkByIndex(s.wire.Uplink)
-	if err != nil {
-		return s, fmt.Errorf("find the uplink: %w", err)
+	if a := uplink.Attrs(); a.EncapType != "ether" {
+		return s, fmt.Errorf("the uplink %s is of type %q: only Ethernet is supported", a.Name, a.EncapType)
 	}
-	if uplink.Attrs().EncapType != "ether" {
-		return s, fmt.Errorf("the uplink %s is of type %q: only Ethernet is supported", uplink.Attrs().Name, uplink.Attrs().EncapType)
-	}
-	s.uplink, s.bridge, s.device = s.wire.Uplink, bridge.Attrs().Index, device.Attrs().Index
-	s.podMTU = bridge.Attrs().MTU
+	s.bridge, s.podMTU = bridge.Attrs().Index, bridge.Attrs().MTU
 	copy(s.bridgeMAC[:], bridge.Attrs().HardwareAddr)
 	s.ports, err = l.ports()
 	return s, err
+}
+
+// from sets the wires of these peers, and returns the index of their uplink; zero if
+// there are none.
+func (w *wires) from(status []backend.PeerStatus) (uplink int, err error) {
+	for _, p := range status {
+		wire, ok := p.Carried.Wire()
+		format := formatOf(wire)
+		if !ok || format == bpfFormatNONE {
+			continue
+		}
+		if format == bpfFormatPLAIN {
+			wire.Local = netip.Addr{} // that of either family
+		}
+		if uplink == 0 {
+			uplink = wire.Uplink
+		}
+		if known := w[format].wire; wire.Uplink != uplink || known != (backend.Wire{}) && known != wire {
+			return 0, errors.New("the peers are reached in too many ways")
+		}
+		w[format].wire = wire
+	}
+	return uplink, nil
+}
+
+// find returns errNothing for what may come yet.
+func find(what string, err error) error {
+	if missing(err) {
+		return errNothing
+	}
+	return fmt.Errorf("find %s: %w", what, err)
 }
 
 func missing(err error) bool {

@@ -94,17 +94,16 @@ func (t *peerTable) find(a netip.Addr) (peerEntry, bool) {
 	return peerEntry{}, false
 }
 
-// carriedPeers returns the peers that the programs can carry packets to. index is
-// that of each device.
-func carriedPeers(status []backend.PeerStatus, index map[string]int) map[netip.Prefix]bpfPeer {
+// carriedPeers returns the peers that the programs can carry packets to.
+func carriedPeers(status []backend.PeerStatus, wires wires) map[netip.Prefix]bpfPeer {
 	want := make(map[netip.Prefix]bpfPeer, len(status))
 	for _, s := range status {
 		wire, ok := s.Carried.Wire()
-		dev := index[wire.Dev]
-		if !ok || dev == 0 || s.How != backend.Tunnel && s.How != backend.Direct || !carries(wire) {
+		w := wires[formatOf(wire)]
+		if !ok || s.How != backend.Tunnel && s.How != backend.Direct || w.index == 0 {
 			continue
 		}
-		value := bpfPeer{Format: uint32(bpfFormatVXLAN4), Device: uint32(dev), Mtu: uint32(wire.MTU)}
+		value := bpfPeer{Format: uint32(formatOf(wire)), Device: uint32(w.index), Mtu: uint32(wire.MTU)}
 		value.Local.Word, value.Remote.Word = words(wire.Local), words(s.Via)
 		copy(value.Macs[:6], s.Carried.MAC[:])
 		copy(value.Macs[6:], wire.MAC[:])
@@ -113,5 +112,22 @@ func carriedPeers(status []backend.PeerStatus, index map[string]int) map[netip.P
 	return want
 }
 
-// carries reports whether the programs know a wire.
-func carries(w backend.Wire) bool { return w.Format == backend.VXLAN && w.Local.Is4() }
+// formatOf returns which of the programs' formats a wire has.
+func formatOf(w backend.Wire) bpfFormat {
+	switch {
+	case w.Format == backend.Plain:
+		return bpfFormatPLAIN
+	case w.Format == backend.VXLAN && w.Local.Is4():
+		return bpfFormatVXLAN4
+	case w.Format == backend.VXLAN:
+		return bpfFormatDEVICE
+	}
+	return bpfFormatNONE
+}
+
+// wires are the ways to peers that are in use, by format; NONE is always empty.
+type wires [bpfFormatVXLAN4 + 1]struct {
+	wire backend.Wire
+	// index is that of the device that the stack sends through.
+	index int
+}

@@ -84,22 +84,26 @@ func (s *session) load(places uint32) error {
 		return err
 	}
 	spec.Maps[bpfMapPeers].MaxEntries = places
-	wire := s.setup.wire
-	local := words(wire.Local)
-	for name, value := range map[string]any{
+	values := map[string]any{
 		bpfVarHold:      uint64(s.owner.options.Hold),
 		bpfVarUplink:    uint32(s.setup.uplink),
 		bpfVarBridge:    uint32(s.setup.bridge),
 		bpfVarPodMtu:    uint32(s.setup.podMTU),
-		bpfVarVxlanPort: wireOrder(uint16(wire.Port)),
-		bpfVarVxlanVni:  wireOrder32(uint32(wire.VNI) << 8),
-		bpfVarVxlanMac:  wire.MAC,
+		bpfVarBridgeMac: s.setup.bridgeMAC,
+		bpfVarPortFirst: s.setup.ports[0],
+		bpfVarPortCount: s.setup.ports[1],
+	}
+	if w := s.setup.wires[bpfFormatVXLAN4]; w.index != 0 {
+		values[bpfVarVxlanPort] = wireOrder(uint16(w.wire.Port))
+		values[bpfVarVxlanVni] = wireOrder32(uint32(w.wire.VNI) << 8)
+		values[bpfVarVxlanMac] = w.wire.MAC
 		// The last word of an IPv4 address is the address.
-		bpfVarVxlanLocal: local[3],
-		bpfVarPortFirst:  s.setup.ports[0],
-		bpfVarPortCount:  s.setup.ports[1],
-		bpfVarBridgeMac:  s.setup.bridgeMAC,
-	} {
+		values[bpfVarVxlanLocal] = words(w.wire.Local)[3]
+	}
+	if s.setup.wires[bpfFormatPLAIN].index != 0 {
+		values[bpfVarPlain] = uint32(1)
+	}
+	for name, value := range values {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
@@ -107,7 +111,7 @@ func (s *session) load(places uint32) error {
 	if err := spec.LoadAndAssign(&s.objects, nil); err != nil {
 		return err
 	}
-	for _, p := range []*ebpf.Program{s.objects.FromPod, s.objects.ToPod, s.objects.FromUplink, s.objects.ToPeer} {
+	for _, p := range []*ebpf.Program{s.objects.FromPod, s.objects.ToPod, s.objects.FromUplink, s.objects.FromDevice, s.objects.ToPeer} {
 		info, err := p.Info()
 		if err != nil {
 			return err
@@ -145,21 +149,39 @@ func (s *session) attach(device int, p *ebpf.Program, at ebpf.AttachType) (l lin
 	return l, err
 }
 
-func (s *session) attachFixed() error {
-	for _, a := range []struct {
-		device  int
-		program *ebpf.Program
-		at      ebpf.AttachType
-	}{
-		{s.setup.uplink, s.objects.FromUplink, ebpf.AttachTCXIngress},
-		{s.setup.device, s.objects.ToPeer, ebpf.AttachTCXEgress},
-	} {
-		if found, err := s.look.foreign(a.device, s.ours); err != nil || found {
-			return errors.Join(err, fmt.Errorf("device %d has programs of others", a.device))
+// fixture is a program at a device of the host.
+type fixture struct {
+	device  int
+	program *ebpf.Program
+	at      ebpf.AttachType
+}
+
+func (s *session) fixtures() []fixture {
+	list := []fixture{{s.setup.uplink, s.objects.FromUplink, ebpf.AttachTCXIngress}}
+	for format, w := range s.setup.wires {
+		if w.index == 0 {
+			continue
 		}
-		l, err := s.attach(a.device, a.program, a.at)
+		list = append(list, fixture{w.index, s.objects.ToPeer, ebpf.AttachTCXEgress})
+		if bpfFormat(format) == bpfFormatDEVICE {
+			list = append(list, fixture{w.index, s.objects.FromDevice, ebpf.AttachTCXIngress})
+		}
+	}
+	return list
+}
+
+func (s *session) attachFixed() error {
+	for _, f := range s.fixtures() {
+		found, err := s.look.foreign(f.device, s.ours)
 		if err != nil {
-			return fmt.Errorf("attach to device %d: %w", a.device, err)
+			return fmt.Errorf("look for programs of others: %w", err)
+		}
+		if found {
+			return fmt.Errorf("device %d has programs of others: `bpftool net show dev` names them", f.device)
+		}
+		l, err := s.attach(f.device, f.program, f.at)
+		if err != nil {
+			return fmt.Errorf("attach to device %d: %w", f.device, err)
 		}
 		s.fixed = append(s.fixed, l)
 	}
@@ -262,8 +284,7 @@ func (s *session) refresh() error {
 }
 
 func (s *session) refreshPeers(status []backend.PeerStatus) error {
-	devices := map[string]int{s.setup.wire.Dev: s.setup.device}
-	full, err := s.tracker.setPeers(carriedPeers(status, devices), func(c peerChange) error {
+	full, err := s.tracker.setPeers(carriedPeers(status, s.setup.wires), func(c peerChange) error {
 		return s.objects.Peers.Put(c.place, c.value)
 	})
 	if err != nil {

@@ -33,6 +33,7 @@ type planner struct {
 func (p *planner) family(f ipfam.Family, peers []subnet.Lease) {
 	p.state.Routes = slices.Grow(p.state.Routes, len(peers))
 	p.status = slices.Grow(p.status, len(peers))
+	carried := p.host.Uplink.Wire(f).Over(kernel.MAC{})
 	for _, l := range peers {
 		if !l.Subnet[f].IsValid() {
 			continue
@@ -42,6 +43,7 @@ func (p *planner) family(f ipfam.Family, peers []subnet.Lease) {
 		if s.How == backend.Direct {
 			p.state.Routes = append(p.state.Routes, kernel.Route{Dst: s.Subnet, Via: s.Via, Dev: p.host.Uplink.Name})
 			s.Probe = backend.Probe{Bridge: true, MTU: int32(p.host.Uplink.MTU)}
+			s.Carried = carried
 		}
 		p.status = append(p.status, s)
 	}

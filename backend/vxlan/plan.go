@@ -44,7 +44,7 @@ func (p *planner) family(f ipfam.Family, own subnet.Lease, peers []subnet.Lease)
 		MTUKey: true, MTU: int32(device.MTU), Overhead: int32(overhead[f]),
 	}
 	p.state.Devices = append(p.state.Devices, device)
-	wire := p.backend.wire(device)
+	tunnel, direct := p.backend.wire(device), p.host.Uplink.Wire(f).Over(kernel.MAC{})
 	macs := newMACOwners(device.MAC, peers)
 	records := make([]data, len(peers))
 	problems := make([]error, len(peers))
@@ -71,8 +71,8 @@ func (p *planner) family(f ipfam.Family, own subnet.Lease, peers []subnet.Lease)
 		} else {
 			s.How = p.add(f, device.Name, l, macs.right(records[i].MAC, i))
 			s.Why, s.Probe = why[s.How], probe
-			if s.How == backend.Tunnel {
-				s.Carried = wire.Over(records[i].MAC)
+			if s.Carried = direct; s.How == backend.Tunnel {
+				s.Carried = tunnel.Over(records[i].MAC)
 			}
 		}
 		p.status = append(p.status, s)

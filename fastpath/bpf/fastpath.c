@@ -24,6 +24,7 @@
 
 #define NEXT -1 /* TCX_NEXT: other programs, then the stack */
 #define DROP 2	/* TCX_DROP */
+#define REDIRECT 7
 #define SECOND 1000000000ULL
 #define FAMILY4 2
 #define FAMILY6 10
@@ -174,6 +175,13 @@ static __always_inline void count(struct __sk_buff *skb, enum direction d, enum 
 		t->packets++;
 		t->bytes += skb->len;
 	}
+}
+
+/* Counts a packet and returns what becomes of it. REASONS: it is half changed. */
+static __always_inline int finish(struct __sk_buff *skb, enum direction d, enum reason r)
+{
+	count(skb, d, r == REASONS ? FAILED : r);
+	return r == FAST ? REDIRECT : r == REASONS ? DROP : NEXT;
 }
 
 static __always_inline __u32 fold(__u32 sum)
@@ -545,12 +553,15 @@ struct vxlan {
 
 #define VXLAN_FLAGS 0x08000000
 
-/* The next hop, and whether the path carries what is sent. */
-static __always_inline enum reason route4(struct __sk_buff *skb, struct bpf_fib_lookup *to, struct bpf_redir_neigh *hop)
+/*
+ * The next hop of what `to` describes, and whether the path carries it. `device` is
+ * where the packet comes from, or with LOOKUP_OUTPUT where it goes to.
+ */
+static __always_inline enum reason route(struct __sk_buff *skb, __u32 device, __u32 flags, struct bpf_fib_lookup *to,
+					 struct bpf_redir_neigh *hop)
 {
-	to->family = FAMILY4;
-	to->ifindex = uplink;
-	switch (bpf_fib_lookup(skb, to, sizeof *to, LOOKUP_OUTPUT | LOOKUP_SKIP_NEIGH)) {
+	to->ifindex = device;
+	switch (bpf_fib_lookup(skb, to, sizeof *to, flags | LOOKUP_SKIP_NEIGH)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
 		break;
 	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
@@ -560,13 +571,11 @@ static __always_inline enum reason route4(struct __sk_buff *skb, struct bpf_fib_
 	}
 	if (to->ifindex != uplink)
 		return ROUTE;
-	if (to->family == FAMILY4) {
-		hop->nh_family = FAMILY4;
+	hop->nh_family = to->family;
+	if (to->family == FAMILY4)
 		hop->ipv4_nh = to->ipv4_dst;
-	} else {
-		hop->nh_family = FAMILY6;
+	else
 		__builtin_memcpy(hop->ipv6_nh, to->ipv6_dst, sizeof hop->ipv6_nh);
-	}
 	return FAST;
 }
 
@@ -591,14 +600,14 @@ static __always_inline enum reason send_vxlan4(struct __sk_buff *skb, struct pac
 	hash ^= hash << 16;
 	h.udp.source = bpf_htons((((__u64)hash * port_count) >> 32) + port_first);
 	h.udp.dest = vxlan_port;
+	path.family = FAMILY4;
 	path.l4_protocol = IPPROTO_UDP;
 	path.sport = h.udp.source;
 	path.dport = h.udp.dest;
 	path.tot_len = p->segment + sizeof h;
 	path.ipv4_src = to->local.word[3];
 	path.ipv4_dst = to->remote.word[3];
-	path.tos = 0;
-	r = route4(skb, &path, &next);
+	r = route(skb, uplink, LOOKUP_OUTPUT, &path, &next);
 	if (r != FAST)
 		return r;
 	if (bpf_skb_adjust_room(skb, sizeof h, BPF_ADJ_ROOM_MAC, flags))
@@ -620,8 +629,50 @@ static __always_inline enum reason send_vxlan4(struct __sk_buff *skb, struct pac
 	__builtin_memcpy(h.frame.macs, to->macs, sizeof h.frame.macs);
 	h.frame.protocol = p->v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
 	if (bpf_skb_store_bytes(skb, ETH_HLEN, &h, sizeof h, 0) || hop(skb, p, ETH_HLEN + sizeof h) ||
-	    bpf_redirect_neigh(uplink, &next, sizeof next, 0) != 7)
+	    bpf_redirect_neigh(uplink, &next, sizeof next, 0) != REDIRECT)
 		return REASONS; /* half done: it must not go on */
+	return FAST;
+}
+
+/* Peers on the uplink's link, or behind its routers, without encapsulation. */
+static __always_inline enum reason send_plain(struct __sk_buff *skb, struct packet *p)
+{
+	struct bpf_fib_lookup path = {};
+	struct bpf_redir_neigh next = {};
+	enum reason r;
+
+	path.l4_protocol = p->key.protocol;
+	path.sport = p->key.source_port;
+	path.dport = p->key.destination_port;
+	path.tot_len = p->segment;
+	if (p->v6) {
+		path.family = FAMILY6;
+		__builtin_memcpy(path.ipv6_src, &p->key.source, sizeof path.ipv6_src);
+		__builtin_memcpy(path.ipv6_dst, &p->key.destination, sizeof path.ipv6_dst);
+	} else {
+		path.family = FAMILY4;
+		path.tos = p->dsfield;
+		path.ipv4_src = p->key.source.word[3];
+		path.ipv4_dst = p->key.destination.word[3];
+	}
+	r = route(skb, bridge, 0, &path, &next);
+	if (r != FAST)
+		return r;
+	if (hop(skb, p, ETH_HLEN))
+		return FAILED;
+	return bpf_redirect_neigh(uplink, &next, sizeof next, 0) == REDIRECT ? FAST : REASONS;
+}
+
+/* Through the kernel's device. */
+static __always_inline enum reason send_device(struct __sk_buff *skb, struct packet *p, struct peer *to)
+{
+	__u8 macs[2 * ETH_ALEN];
+
+	__builtin_memcpy(macs, to->macs, sizeof macs);
+	if (hop(skb, p, ETH_HLEN))
+		return FAILED;
+	if (bpf_skb_store_bytes(skb, 0, macs, sizeof macs, 0) || bpf_redirect(to->device, 0) != REDIRECT)
+		return REASONS;
 	return FAST;
 }
 
@@ -658,23 +709,29 @@ SEC("tc/from_pod") int from_pod(struct __sk_buff *skb)
 		case VXLAN4:
 			r = send_vxlan4(skb, &p, to);
 			break;
+		case PLAIN:
+			r = send_plain(skb, &p);
+			break;
+		case DEVICE:
+			r = send_device(skb, &p, to);
+			break;
 		default:
 			r = PEER;
 		}
 	}
-	if (r == FAST) {
-		count(skb, OUT, FAST);
-		return 7; /* TCX_REDIRECT */
-	}
-	if (r == REASONS) {
-		count(skb, OUT, FAILED);
-		return DROP;
-	}
-	count(skb, OUT, r);
-	return NEXT;
+	return finish(skb, OUT, r);
 }
 
 /* ---- from peers to pods ---- */
+
+/* Puts a packet into the namespace of a pod. */
+static __always_inline enum reason deliver(struct __sk_buff *skb, struct packet *p, __u32 device, const __u8 *macs)
+{
+	if (hop(skb, p, ETH_HLEN) || bpf_skb_store_bytes(skb, 0, macs, 2 * ETH_ALEN, 0) ||
+	    bpf_redirect_peer(device, 0) != REDIRECT)
+		return REASONS;
+	return FAST;
+}
 
 /* Whether the frame is one that the kernel's vxlan device would take. */
 static __always_inline enum reason read_vxlan4(struct __sk_buff *skb, struct vxlan *h)
@@ -701,6 +758,8 @@ static __always_inline enum reason receive_vxlan4(struct __sk_buff *skb, struct 
 	struct address source;
 	enum reason r;
 	__be16 protocol;
+	__u32 device;
+	__u8 macs[2 * ETH_ALEN];
 
 	pull(skb, at);
 	h = (void *)(long)skb->data + ETH_HLEN;
@@ -724,41 +783,68 @@ static __always_inline enum reason receive_vxlan4(struct __sk_buff *skb, struct 
 		return NO_WAY;
 	if (p->segment > pod_mtu)
 		return TOO_LARGE;
-	__u32 device = way->device;
-	__u8 macs[2 * ETH_ALEN];
-
+	/* The way may change while it is used. */
+	device = way->device;
 	__builtin_memcpy(macs, way->macs, sizeof macs);
 	if (bpf_skb_adjust_room(skb, -(__s32)sizeof(struct vxlan), BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
 		return FAILED;
-	if (hop(skb, p, ETH_HLEN) || bpf_skb_store_bytes(skb, 0, macs, sizeof macs, 0) || bpf_redirect_peer(device, 0) != 7)
-		return REASONS;
-	return FAST;
+	return deliver(skb, p, device, macs);
+}
+
+/* Packets without encapsulation, as they come over `format`. */
+static __always_inline enum reason receive(struct __sk_buff *skb, enum format format, struct packet *p)
+{
+	struct way *way;
+	struct peer *from;
+	enum reason r;
+	__u32 device;
+	__u8 macs[2 * ETH_ALEN];
+
+	pull(skb, ETH_HLEN);
+	r = read(skb, ETH_HLEN, skb->protocol, p);
+	if (p->ends)
+		close_flow(&p->key);
+	if (r == FAST)
+		r = permitted(p, &way, &from);
+	if (r != FAST)
+		return r;
+	if (from->format != format)
+		return SOURCE;
+	if (way->from != from->device)
+		return NO_WAY;
+	if (p->segment > pod_mtu)
+		return TOO_LARGE;
+	device = way->device;
+	__builtin_memcpy(macs, way->macs, sizeof macs);
+	return deliver(skb, p, device, macs);
 }
 
 /* At the ingress of the uplink. */
 SEC("tc/from_uplink") int from_uplink(struct __sk_buff *skb)
 {
 	struct packet p = {};
-	enum reason r;
 	struct {
 		struct ethhdr eth;
 		struct iphdr ip;
 		struct udphdr udp;
 	} __attribute__((packed)) *outer = (void *)(long)skb->data;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) || (void *)(outer + 1) > (void *)(long)skb->data_end)
+	if (skb->pkt_type != 0 /* PACKET_HOST */)
 		return NEXT;
-	if (!vxlan_port || outer->ip.protocol != IPPROTO_UDP || outer->udp.dest != vxlan_port || outer->ip.daddr != vxlan_local)
-		return NEXT;
-	r = skb->pkt_type == 0 /* PACKET_HOST */ ? receive_vxlan4(skb, &p) : LINK;
-	if (r == FAST) {
-		count(skb, IN, FAST);
-		return 7; /* TCX_REDIRECT */
-	}
-	if (r == REASONS) {
-		count(skb, IN, FAILED);
-		return DROP;
-	}
-	count(skb, IN, r);
+	if (vxlan_port && skb->protocol == bpf_htons(ETH_P_IP) && (void *)(outer + 1) <= (void *)(long)skb->data_end &&
+	    outer->ip.protocol == IPPROTO_UDP && outer->udp.dest == vxlan_port && outer->ip.daddr == vxlan_local)
+		return finish(skb, IN, receive_vxlan4(skb, &p));
+	if (plain)
+		return finish(skb, IN, receive(skb, PLAIN, &p));
 	return NEXT;
+}
+
+/* At the ingress of the kernel's device. */
+SEC("tc/from_device") int from_device(struct __sk_buff *skb)
+{
+	struct packet p = {};
+
+	if (skb->pkt_type != 0)
+		return NEXT;
+	return finish(skb, IN, receive(skb, DEVICE, &p));
 }
