@@ -4,17 +4,19 @@ import (
 	"io"
 	"net"
 	"testing"
+
+	"flannel/internal/ipfam"
 )
 
 // benchHosts are two hosts with a connection that is fast, or not.
 func benchHosts(b *testing.B, fast bool) (client, server *net.TCPConn) {
-	hosts := twoHosts(b, `{}`)
+	hosts := twoHosts(b, overVXLAN)
 	if fast {
 		for _, h := range hosts {
 			h.run(b, Options{})
 		}
 	}
-	client, server = connect(b, hosts[0], hosts[1])
+	client, server = connect(b, hosts[0], hosts[1], ipfam.V4)
 	if fast {
 		untilFast(b, hosts, client, server)
 	}

@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -13,7 +14,10 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
+	"flannel/backend/hostgw"
+	"flannel/backend/vxlan"
 	"flannel/fastpath/conntrack"
+	"flannel/internal/ipfam"
 	"flannel/internal/testkit/eventually"
 )
 
@@ -55,9 +59,9 @@ func (h *host) fastPackets(t testing.TB, direction string) uint64 {
 }
 
 // connect opens a connection from the pod of one host to that of the other.
-func connect(t testing.TB, from, to *host) (client, server *net.TCPConn) {
+func connect(t testing.TB, from, to *host, f ipfam.Family) (client, server *net.TCPConn) {
 	t.Helper()
-	l := to.listen(t)
+	l := to.listen(t, f)
 	client = from.dial(t, l.Addr())
 	server, err := l.AcceptTCP()
 	if err != nil {
@@ -145,14 +149,6 @@ const (
 )
 
 func TestConnectionsEndAsWithoutTheFastPath(t *testing.T) {
-	// pump sends far more than a window, so that conntrack would refuse what follows.
-	pump := func(t *testing.T, from, to *net.TCPConn) {
-		const size = 64 << 20
-		go func() { _, _ = from.Write(make([]byte, size)) }()
-		if _, err := io.CopyN(io.Discard, to, size); err != nil {
-			t.Fatal(err)
-		}
-	}
 	tests := []struct {
 		name   string
 		hold   time.Duration
@@ -160,13 +156,13 @@ func TestConnectionsEndAsWithoutTheFastPath(t *testing.T) {
 	}{
 		{"right after the promotion", 0, func(*testing.T, *net.TCPConn, *net.TCPConn) {}},
 		{"after much traffic", 0, func(t *testing.T, client, server *net.TCPConn) {
-			pump(t, client, server)
-			pump(t, server, client)
+			stream(t, client, server)
+			stream(t, server, client)
 		}},
 		{"after spells in the stack", 300 * time.Millisecond, func(t *testing.T, client, server *net.TCPConn) {
 			for end := time.Now().Add(time.Second); time.Now().Before(end); {
-				pump(t, client, server)
-				pump(t, server, client)
+				stream(t, client, server)
+				stream(t, server, client)
 			}
 		}},
 	}
@@ -174,11 +170,11 @@ func TestConnectionsEndAsWithoutTheFastPath(t *testing.T) {
 		for _, reset := range []bool{false, true} {
 			for _, byClient := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%s/reset=%t/by client=%t", tt.name, reset, byClient), func(t *testing.T) {
-					hosts := twoHosts(t, `{}`)
+					hosts := twoHosts(t, overVXLAN)
 					for _, h := range hosts {
 						h.run(t, Options{Hold: tt.hold})
 					}
-					client, server := connect(t, hosts[0], hosts[1])
+					client, server := connect(t, hosts[0], hosts[1], ipfam.V4)
 					tuple := connTuple(client)
 					untilFast(t, hosts, client, server)
 					tt.before(t, client, server)
@@ -223,12 +219,12 @@ func stalls(t testing.TB, from, to *net.TCPConn) bool {
 }
 
 func TestARuleThatIsAddedCutsWithinTheHold(t *testing.T) {
-	hosts := twoHosts(t, `{}`)
+	hosts := twoHosts(t, overVXLAN)
 	const hold = 2 * time.Second
 	for _, h := range hosts {
 		h.run(t, Options{Hold: hold})
 	}
-	client, server := connect(t, hosts[0], hosts[1])
+	client, server := connect(t, hosts[0], hosts[1], ipfam.V4)
 	untilFast(t, hosts, client, server)
 	hosts[0].Tool("nft", "insert rule inet test forward ip saddr 10.5.1.2 counter drop")
 	added := time.Now()
@@ -246,11 +242,11 @@ func TestARuleThatIsAddedCutsWithinTheHold(t *testing.T) {
 }
 
 func TestADeletedEntryEndsAFlowAtOnce(t *testing.T) {
-	hosts := twoHosts(t, `{}`)
+	hosts := twoHosts(t, overVXLAN)
 	for _, h := range hosts {
 		h.run(t, Options{})
 	}
-	client, server := connect(t, hosts[0], hosts[1])
+	client, server := connect(t, hosts[0], hosts[1], ipfam.V4)
 	untilFast(t, hosts, client, server)
 	hosts[0].Tool("nft", "insert rule inet test forward ip saddr 10.5.1.2 counter drop")
 	c, err := conntrack.Dial(int(hosts[0].Namespace))
@@ -268,12 +264,12 @@ func TestADeletedEntryEndsAFlowAtOnce(t *testing.T) {
 }
 
 func TestTheStackTakesOverWhenTheFastPathEnds(t *testing.T) {
-	hosts := twoHosts(t, `{}`)
+	hosts := twoHosts(t, overVXLAN)
 	var stops []func()
 	for _, h := range hosts {
 		stops = append(stops, h.run(t, Options{}))
 	}
-	client, server := connect(t, hosts[0], hosts[1])
+	client, server := connect(t, hosts[0], hosts[1], ipfam.V4)
 	untilFast(t, hosts, client, server)
 	for i, h := range hosts {
 		stops[i]()
@@ -313,16 +309,70 @@ func (h *host) attached(t testing.TB, dev string) (n int) {
 }
 
 func TestAStreamIsFast(t *testing.T) {
-	hosts := twoHosts(t, `{}`)
-	for _, h := range hosts {
-		h.run(t, Options{})
+	for name, w := range map[string]wiring{
+		"vxlan":                overVXLAN,
+		"vxlan, DirectRouting": {vxlan.Type, `{"DirectRouting":true}`},
+		"host-gw":              {hostgw.Type, `{}`},
+	} {
+		for _, f := range ipfam.All() {
+			t.Run(fmt.Sprintf("%s/%s", name, f), func(t *testing.T) {
+				hosts := twoHosts(t, w)
+				for _, h := range hosts {
+					h.run(t, Options{})
+				}
+				client, server := connect(t, hosts[0], hosts[1], f)
+				defer func() {
+					if t.Failed() {
+						dump(t, hosts)
+					}
+				}()
+				untilFast(t, hosts, client, server)
+				stream(t, client, server)
+				stream(t, server, client)
+				before := hosts[0].fastPackets(t, "out")
+				stream(t, client, server)
+				if n := hosts[0].fastPackets(t, "out") - before; n < 100 {
+					t.Errorf("%d packets of a stream were fast", n)
+				}
+				_ = client.Close()
+				if _, err := io.Copy(io.Discard, server); err != nil {
+					t.Fatal(err)
+				}
+				_ = server.Close()
+				for _, h := range hosts {
+					if n := h.invalid(t); n != 0 {
+						t.Errorf("conntrack found %d packets invalid", n)
+					}
+				}
+			})
+		}
 	}
-	client, server := connect(t, hosts[0], hosts[1])
-	defer dump(t, hosts)
-	untilFast(t, hosts, client, server)
-	_ = client.Close()
-	if _, err := io.Copy(io.Discard, server); err != nil {
-		t.Fatal(err)
+}
+
+// stream sends far more than a window, so that conntrack would refuse what follows,
+// and checks what arrives.
+func stream(t testing.TB, from, to *net.TCPConn) {
+	t.Helper()
+	const size = 32 << 20
+	block := make([]byte, 1<<20)
+	for i := range block {
+		block[i] = byte(i * i >> 8)
 	}
-	_ = server.Close()
+	deadline := time.Now().Add(time.Minute)
+	_ = from.SetDeadline(deadline)
+	_ = to.SetDeadline(deadline)
+	go func() {
+		for range size / len(block) {
+			_, _ = from.Write(block)
+		}
+	}()
+	got := make([]byte, len(block))
+	for range size / len(block) {
+		if _, err := io.ReadFull(to, got); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, block) {
+			t.Fatal("other bytes arrive than were sent")
+		}
+	}
 }

@@ -31,11 +31,27 @@ type host struct {
 	fast   *FastPath
 }
 
-func (h *host) podAddr() string { return fmt.Sprintf("10.5.%d.2", h.n) }
+// podAddrs are the addresses of the bridge and of the pod with their length.
+func (h *host) podAddrs(last int) []string {
+	return []string{fmt.Sprintf("10.5.%d.%d/24", h.n, last), fmt.Sprintf("fc00:0:0:%d::%d/64", h.n, last)}
+}
+
+// podAddr is that of the pod in one family.
+func (h *host) podAddr(f ipfam.Family) netip.Addr {
+	return netip.MustParsePrefix(h.podAddrs(2)[f]).Addr()
+}
+
+// wiring is how the hosts are connected.
+type wiring struct {
+	backend backend.Type
+	object  string
+}
+
+var overVXLAN = wiring{vxlan.Type, `{}`}
 
 // twoHosts makes two nodes on one link, with their pods, conntrack, and rules that
 // count and drop what conntrack finds invalid.
-func twoHosts(t testing.TB, object string) [2]*host {
+func twoHosts(t testing.TB, w wiring) [2]*host {
 	t.Helper()
 	var hosts [2]*host
 	for i := range hosts {
@@ -47,23 +63,26 @@ func twoHosts(t testing.TB, object string) [2]*host {
 	backends := make([]backend.Backend, len(hosts))
 	uplinks := make([]backend.Uplink, len(hosts))
 	for i, h := range hosts {
-		h.AddAddr("eth0", fmt.Sprintf("192.0.2.%d/24", h.n))
+		a := ipfam.Pair[netip.Addr]{
+			netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", h.n)), netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", h.n)),
+		}
+		h.AddAddr("eth0", a[ipfam.V4].String()+"/24")
+		h.AddAddr("eth0", a[ipfam.V6].String()+"/64")
 		h.setUp(t)
-		a := ipfam.Pair[netip.Addr]{netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", h.n))}
 		uplinks[i] = backend.Uplink{Name: "eth0", Index: h.Index("eth0"), MTU: 1500, Addr: a, Public: a}
-		env := backendtest.Env(true, false)
-		backends[i] = backendtest.New(t, vxlan.Type, object, env)
-		leases[i] = backendtest.Node("vxlan", h.n, func(l *subnet.Lease) { l.Attrs = backends[i].Attrs(uplinks[i]) })
+		backends[i] = backendtest.New(t, w.backend, w.object, backendtest.Env(true, true))
+		leases[i] = backendtest.Node(w.backend.Name, h.n, func(l *subnet.Lease) { l.Attrs = backends[i].Attrs(uplinks[i]) })
 	}
 	for i, h := range hosts {
 		var err error
-		h.state, h.peers, err = backends[i].Plan(leases[i], []subnet.Lease{leases[1-i]}, backend.Host{Uplink: uplinks[i]})
+		h.state, h.peers, err = backends[i].Plan(leases[i], []subnet.Lease{leases[1-i]},
+			backend.Host{Uplink: uplinks[i], OnLinkRoutes: backendtest.Host().OnLinkRoutes})
 		if err != nil {
 			t.Fatal(err)
 		}
 		h.kernel, err = kernel.New(kernel.Options{
 			Log: slog.New(slog.DiscardHandler), Namespace: int(h.Namespace), LockDir: t.TempDir(),
-			Scope: kernel.Scope{Networks: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")}, Instance: "test"},
+			Scope: kernel.Scope{Networks: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("fc00::/48")}, Instance: "test"},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -78,9 +97,12 @@ func twoHosts(t testing.TB, object string) [2]*host {
 
 func (h *host) setUp(t testing.TB) {
 	t.Helper()
-	h.Do(func() { setSysctl(t, "net/ipv4/ip_forward", "1") })
-	h.AddBridge("cni0", fmt.Sprintf("10.5.%d.1/24", h.n))
-	h.addPod(t, "veth0", h.pod, h.podAddr())
+	h.Do(func() {
+		setSysctl(t, "net/ipv4/ip_forward", "1")
+		setSysctl(t, "net/ipv6/conf/all/forwarding", "1")
+	})
+	h.AddBridge("cni0", h.podAddrs(1)...)
+	h.addPod(t, "veth0", h.pod)
 	h.Tool("nft", "add table inet test")
 	h.Tool("nft", "add chain inet test forward { type filter hook forward priority 0 ; }")
 	h.Tool("nft", "add rule inet test forward ct state invalid counter drop")
@@ -88,13 +110,15 @@ func (h *host) setUp(t testing.TB) {
 }
 
 // addPod connects a namespace to the bridge.
-func (h *host) addPod(t testing.TB, veth string, pod *nstest.NS, addr string) {
+func (h *host) addPod(t testing.TB, veth string, pod *nstest.NS) {
 	t.Helper()
 	h.AddVeth(veth, "inside")
 	move(t, h.NS, "inside", pod, "eth0")
 	h.IP("link set", veth, "master cni0")
-	pod.AddAddr("eth0", addr+"/24")
-	pod.IP("route add default via", fmt.Sprintf("10.5.%d.1", h.n))
+	for f, a := range h.podAddrs(2) {
+		pod.AddAddr("eth0", a)
+		pod.IP("route add default via", netip.MustParsePrefix(h.podAddrs(1)[f]).Addr().String())
+	}
 }
 
 func setSysctl(t testing.TB, name, value string) {
@@ -127,12 +151,12 @@ func (h *host) invalid(t testing.TB) int {
 }
 
 // listen opens a TCP port in the pod.
-func (h *host) listen(t testing.TB) *net.TCPListener {
+func (h *host) listen(t testing.TB, f ipfam.Family) *net.TCPListener {
 	t.Helper()
 	var l *net.TCPListener
 	h.pod.Do(func() {
 		var err error
-		if l, err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(h.podAddr())}); err != nil {
+		if l, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(h.podAddr(f), 0))); err != nil {
 			t.Error(err)
 		}
 	})

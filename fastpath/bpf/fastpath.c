@@ -513,6 +513,9 @@ SEC("tc/to_peer") int to_peer(struct __sk_buff *skb)
 	if (read(skb, sizeof(struct ethhdr), f->protocol, &p) == FAST) {
 		__u8 macs[2 * ETH_ALEN];
 
+		/* Not the outside of what left through the tunnel. */
+		if (p.key.source.word[3] == vxlan_local && p.key.destination_port == vxlan_port && !p.v6)
+			return NEXT;
 		__builtin_memcpy(macs, f->macs, sizeof macs);
 		left(skb, &p, macs);
 	}
