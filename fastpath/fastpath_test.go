@@ -3,11 +3,14 @@ package fastpath
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +22,7 @@ import (
 	"flannel/fastpath/conntrack"
 	"flannel/internal/ipfam"
 	"flannel/internal/testkit/eventually"
+	"flannel/internal/testkit/nstest"
 )
 
 // run starts the fast path of a host; it ends with the test, or with stop.
@@ -375,4 +379,74 @@ func stream(t testing.TB, from, to *net.TCPConn) {
 			t.Fatal("other bytes arrive than were sent")
 		}
 	}
+}
+
+func TestAPodThatIsReplacedIsReached(t *testing.T) {
+	hosts := twoHosts(t, overVXLAN)
+	for _, h := range hosts {
+		h.run(t, Options{})
+	}
+	client, server := connect(t, hosts[0], hosts[1], ipfam.V4)
+	untilFast(t, hosts, client, server)
+	h := hosts[1]
+	h.DelLink("veth0")
+	next := nstest.New(t)
+	h.addPod(t, "veth0", next)
+	// The new pod knows nothing of the connection: it answers with a RST.
+	_ = client.SetDeadline(time.Now().Add(20 * time.Second))
+	for {
+		if _, err := client.Write(make([]byte, 100)); err != nil {
+			if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+				t.Error(err)
+			}
+			return
+		}
+		if _, err := client.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			if !errors.Is(err, syscall.ECONNRESET) {
+				t.Error(err)
+			}
+			return
+		}
+		t.Fatal("the new pod does not get the packets")
+	}
+}
+
+func TestAPodWithAQueueingDisciplineIsLeftOut(t *testing.T) {
+	hosts := twoHosts(t, overVXLAN)
+	hosts[0].run(t, Options{})
+	eventually.True(t, "attached", func() bool { return hosts[0].attached(t, "veth0") == 2 })
+	hosts[0].Tool("tc", "qdisc add dev veth0 root tbf rate 1gbit burst 1mb latency 10ms")
+	eventually.True(t, "detached", func() bool { return hosts[0].attached(t, "veth0") == 0 })
+	hosts[0].Tool("tc", "qdisc del dev veth0 root")
+	eventually.True(t, "attached again", func() bool { return hosts[0].attached(t, "veth0") == 2 })
+}
+
+func TestADaemonThatDoesNotRunCarriesNothing(t *testing.T) {
+	hosts := twoHosts(t, overVXLAN)
+	for _, h := range hosts {
+		h.run(t, Options{})
+	}
+	client, server := connect(t, hosts[0], hosts[1], ipfam.V4)
+	untilFast(t, hosts, client, server)
+	away := func() (n uint64) {
+		counts, err := hosts[0].fast.Counts()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range counts {
+			if c.Reason == "away" {
+				n += c.Packets
+			}
+		}
+		return n
+	}
+	eventually.True(t, "packets take the stack", func() bool {
+		// As if the daemon had not run for a while; it runs, and sets it again.
+		if err := hosts[0].fast.session.Load().objects.AliveUntil.Set(uint64(1)); err != nil {
+			t.Fatal(err)
+		}
+		echo(t, client, server)
+		return away() > 0
+	})
+	untilFast(t, hosts, client, server)
 }
