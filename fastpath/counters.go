@@ -17,26 +17,51 @@ type Count struct {
 	Packets, Bytes    uint64
 }
 
-// Counts returns what was carried since the programs were attached; nothing while
-// they are not.
+// totals are the counters of the programs.
+type totals [bpfDirectionDIRECTIONS][bpfReasonREASONS]bpfTotal
+
+func (t *totals) add(more totals) {
+	for d := range t {
+		for r := range t[d] {
+			t[d][r].Packets += more[d][r].Packets
+			t[d][r].Bytes += more[d][r].Bytes
+		}
+	}
+}
+
+// totals reads the counters and sums them up over the processors.
+func (s *session) totals() (t totals, err error) {
+	for d := range t {
+		for r := range t[d] {
+			var each []bpfTotal
+			if err := s.objects.Totals.Lookup(uint32(d)*uint32(bpfReasonREASONS)+uint32(r), &each); err != nil {
+				return t, fmt.Errorf("read the counters of the programs: %w", err)
+			}
+			for _, one := range each {
+				t[d][r].Packets += one.Packets
+				t[d][r].Bytes += one.Bytes
+			}
+		}
+	}
+	return t, nil
+}
+
+// Counts returns what was carried since New.
 func (f *FastPath) Counts() ([]Count, error) {
-	s := f.session.Load()
-	if s == nil {
-		return nil, nil
+	f.open.Lock()
+	defer f.open.Unlock()
+	sum := f.former
+	if f.session != nil {
+		t, err := f.session.totals()
+		if err != nil {
+			return nil, err
+		}
+		sum.add(t)
 	}
 	var counts []Count
 	for d, direction := range directions {
 		for r, reason := range reasons {
-			var each []bpfTotal
-			if err := s.objects.Totals.Lookup(uint32(d)*uint32(bpfReasonREASONS)+uint32(r), &each); err != nil {
-				return nil, fmt.Errorf("read the counters of the programs: %w", err)
-			}
-			c := Count{Direction: direction, Reason: reason}
-			for _, t := range each {
-				c.Packets += t.Packets
-				c.Bytes += t.Bytes
-			}
-			counts = append(counts, c)
+			counts = append(counts, Count{direction, reason, sum[d][r].Packets, sum[d][r].Bytes})
 		}
 	}
 	return counts, nil
@@ -44,8 +69,10 @@ func (f *FastPath) Counts() ([]Count, error) {
 
 // Flows returns how many flows may be fast.
 func (f *FastPath) Flows() int {
-	if s := f.session.Load(); s != nil {
-		return s.tracker.count()
+	f.open.Lock()
+	defer f.open.Unlock()
+	if f.session == nil {
+		return 0
 	}
-	return 0
+	return f.session.tracker.count()
 }

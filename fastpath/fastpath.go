@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"flannel/backend"
@@ -41,8 +40,13 @@ type FastPath struct {
 	mu     sync.Mutex
 	status []backend.PeerStatus
 
+	// open is held while the maps of a session are read or closed. It guards the
+	// fields below.
+	open sync.Mutex
 	// session is nil while nothing is attached.
-	session atomic.Pointer[session]
+	session *session
+	// former is what earlier sessions have carried.
+	former totals
 }
 
 // New returns a FastPath that does nothing until Run.
@@ -84,7 +88,10 @@ func (f *FastPath) Run(ctx context.Context) error {
 			retry.Reset()
 		})
 		switch {
-		case ctx.Err() != nil || errors.Is(err, errChanged):
+		case ctx.Err() != nil:
+			continue
+		case errors.Is(err, errChanged):
+			f.options.Log.Debug("programs are loaded anew", "why", err)
 			continue
 		case errors.Is(err, errNothing):
 			select {
@@ -115,10 +122,26 @@ func (f *FastPath) runOnce(ctx context.Context, attached func()) error {
 	if err != nil {
 		return fmt.Errorf("load the programs: %w", err)
 	}
-	f.session.Store(s)
-	defer func() {
-		f.session.Store(nil)
-		s.Close()
-	}()
+	f.use(s)
+	defer f.drop()
 	return s.run(ctx, attached)
+}
+
+func (f *FastPath) use(s *session) {
+	f.open.Lock()
+	defer f.open.Unlock()
+	f.session = s
+}
+
+// drop detaches everything and keeps what was counted.
+func (f *FastPath) drop() {
+	f.open.Lock()
+	defer f.open.Unlock()
+	s := f.session
+	s.detachAll()
+	if t, err := s.totals(); err == nil {
+		f.former.add(t)
+	}
+	s.Close()
+	f.session = nil
 }

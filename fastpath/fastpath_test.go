@@ -421,6 +421,13 @@ func TestAPodWithAQueueingDisciplineIsLeftOut(t *testing.T) {
 	eventually.True(t, "attached again", func() bool { return hosts[0].attached(t, "veth0") == 2 })
 }
 
+// away makes the programs believe that the daemon has not run for a while.
+func (h *host) away() error {
+	h.fast.open.Lock()
+	defer h.fast.open.Unlock()
+	return h.fast.session.objects.AliveUntil.Set(uint64(1))
+}
+
 func TestADaemonThatDoesNotRunCarriesNothing(t *testing.T) {
 	hosts := twoHosts(t, overVXLAN)
 	for _, h := range hosts {
@@ -441,8 +448,7 @@ func TestADaemonThatDoesNotRunCarriesNothing(t *testing.T) {
 		return n
 	}
 	eventually.True(t, "packets take the stack", func() bool {
-		// As if the daemon had not run for a while; it runs, and sets it again.
-		if err := hosts[0].fast.session.Load().objects.AliveUntil.Set(uint64(1)); err != nil {
+		if err := hosts[0].away(); err != nil {
 			t.Fatal(err)
 		}
 		echo(t, client, server)

@@ -123,14 +123,20 @@ func (s *session) load(places uint32) error {
 	return nil
 }
 
-// Close detaches everything.
-func (s *session) Close() {
+// detachAll ends the fast path; what is in the maps stays.
+func (s *session) detachAll() {
 	for device := range s.pods {
 		s.detach(device)
 	}
 	for _, l := range s.fixed {
 		_ = l.Close() // the kernel detaches it with the descriptor
 	}
+	s.fixed = nil
+}
+
+// Close detaches everything.
+func (s *session) Close() {
+	s.detachAll()
 	if s.reports != nil {
 		_ = s.reports.Close()
 	}
@@ -274,8 +280,15 @@ func (s *session) refresh() error {
 	if err != nil {
 		return err
 	}
+	if setup.bridgeMAC != s.setup.bridgeMAC {
+		// It may be that of a port, and change with the pods.
+		if err := s.objects.BridgeMac.Set(setup.bridgeMAC); err != nil {
+			return fmt.Errorf("set the MAC of the bridge: %w", err)
+		}
+		s.setup.bridgeMAC = setup.bridgeMAC
+	}
 	if setup != s.setup {
-		return errChanged
+		return fmt.Errorf("%w: %+v, was %+v", errChanged, setup, s.setup)
 	}
 	if err := s.refreshPeers(status); err != nil {
 		return err
@@ -291,7 +304,7 @@ func (s *session) refreshPeers(status []backend.PeerStatus) error {
 		return fmt.Errorf("write the peers: %w", err)
 	}
 	if full {
-		return errChanged // the next session has room
+		return fmt.Errorf("%w: there are more peers", errChanged)
 	}
 	return nil
 }
