@@ -81,7 +81,7 @@ func (f *FastPath) Run(ctx context.Context) error {
 	failures := logonce.Words{
 		Level: slog.LevelWarn, Begins: "no fast path; all packets go through the stack", Ends: "fast path works again",
 	}.NewFailures(f.options.Log)
-	retry := loop.Backoff{First: time.Second, Last: time.Minute}
+	retry := loop.Backoff{First: time.Second, Last: lookEvery}
 	for ctx.Err() == nil {
 		err := f.runOnce(ctx, func() {
 			failures.OK("fast path")

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -419,6 +420,30 @@ func TestAPodWithAQueueingDisciplineIsLeftOut(t *testing.T) {
 	eventually.True(t, "detached", func() bool { return hosts[0].attached(t, "veth0") == 0 })
 	hosts[0].Tool("tc", "qdisc del dev veth0 root")
 	eventually.True(t, "attached again", func() bool { return hosts[0].attached(t, "veth0") == 2 })
+}
+
+func TestAHostWithOtherPoliciesIsLeftOut(t *testing.T) {
+	hosts := twoHosts(t, overVXLAN)
+	h := hosts[0]
+	h.run(t, Options{})
+	attached := func(want int) {
+		t.Helper()
+		eventually.Says(t, func() (string, bool) {
+			n := h.attached(t, "eth0") + h.attached(t, "veth0")
+			return fmt.Sprintf("%d programs are attached, want %d", n, want), n == want
+		})
+	}
+	attached(3)
+	for _, policy := range []string{
+		"rule %s fwmark 1 lookup 100",
+		"-6 rule %s fwmark 0x10/0x10 lookup 100",
+		"xfrm policy %s src 192.0.2.1 dst 192.0.2.2 dir out",
+	} {
+		h.IP(fmt.Sprintf(policy, "add"))
+		attached(0)
+		h.IP(fmt.Sprintf(strings.TrimSuffix(policy, " lookup 100"), "del"))
+		attached(3)
+	}
 }
 
 // away makes the programs believe that the daemon has not run for a while.

@@ -29,6 +29,8 @@ var errNothing = errors.New("no peers, or no bridge yet")
 type look struct {
 	namespace int
 	handle    *netlink.Handle
+	// xfrm is nil if the kernel has no IPsec.
+	xfrm *netlink.Handle
 }
 
 func newLook(namespace int) (*look, error) {
@@ -36,11 +38,28 @@ func newLook(namespace int) (*look, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &look{namespace, handle}, nil
+	l := &look{namespace: namespace, handle: handle}
+	err = rtnl.Inside(namespace, func() (err error) {
+		l.xfrm, err = netlink.NewHandle(unix.NETLINK_XFRM)
+		return err
+	})
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		l.xfrm, err = nil, nil
+	}
+	if err != nil {
+		handle.Close()
+		return nil, fmt.Errorf("open netlink of IPsec: %w", err)
+	}
+	return l, nil
 }
 
-// Close releases the socket.
-func (l *look) Close() { l.handle.Close() }
+// Close releases the sockets.
+func (l *look) Close() {
+	l.handle.Close()
+	if l.xfrm != nil {
+		l.xfrm.Close()
+	}
+}
 
 // setup is what the programs are loaded for.
 type setup struct {
@@ -82,8 +101,14 @@ func (l *look) setup(o Options, status []backend.PeerStatus) (s setup, err error
 	if err != nil {
 		return s, find("the uplink", err)
 	}
-	if a := uplink.Attrs(); a.EncapType != "ether" {
+	switch a := uplink.Attrs(); {
+	case a.EncapType != "ether":
 		return s, fmt.Errorf("the uplink %s is of type %q: only Ethernet is supported", a.Name, a.EncapType)
+	case a.MasterIndex != 0:
+		return s, fmt.Errorf("the uplink %s belongs to another device, for example a VRF, which may route otherwise", a.Name)
+	}
+	if err := l.policies(); err != nil {
+		return s, err
 	}
 	s.bridge, s.podMTU = bridge.Attrs().Index, bridge.Attrs().MTU
 	copy(s.bridgeMAC[:], bridge.Attrs().HardwareAddr)
@@ -120,6 +145,33 @@ func find(what string, err error) error {
 		return errNothing
 	}
 	return fmt.Errorf("find %s: %w", what, err)
+}
+
+// policies returns an error if rules of the host, which the programs cannot follow,
+// may treat the packets between the hosts in another way.
+func (l *look) policies() error {
+	var rules []netlink.Rule
+	err := rtnl.Retry(func() (err error) { rules, err = l.handle.RuleList(netlink.FAMILY_ALL); return err })
+	if err != nil {
+		return fmt.Errorf("list the rules of routing: %w", err)
+	}
+	for _, r := range rules {
+		if r.Mark != 0 || r.Mask != nil {
+			return fmt.Errorf("routing depends on the mark of packets: `ip rule` shows the rule with priority %d", r.Priority)
+		}
+	}
+	if l.xfrm == nil {
+		return nil
+	}
+	var protected []netlink.XfrmPolicy
+	err = rtnl.Retry(func() (err error) { protected, err = l.xfrm.XfrmPolicyList(netlink.FAMILY_ALL); return err })
+	if err != nil {
+		return fmt.Errorf("list the policies of IPsec: %w", err)
+	}
+	if len(protected) > 0 {
+		return errors.New("the host has policies of IPsec: `ip xfrm policy` shows them")
+	}
+	return nil
 }
 
 func missing(err error) bool {

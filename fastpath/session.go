@@ -399,18 +399,32 @@ func (s *session) read(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// listen kicks when something about links, neighbors or queueing changes.
+// listen kicks when something about the host changes that the programs depend on.
 func (s *session) listen(ctx context.Context) error {
-	events, err := rtnl.Listen(s.owner.options.Namespace, linkBuffer, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_TC)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = events.Close() }()
-	s.owner.kick.Send()
-	for {
-		err := events.Read(ctx, func(rtnl.Message) { s.owner.kick.Send() })
-		if err != nil && !errors.Is(err, rtnl.ErrOverrun) {
-			return err
+	group, ctx := errgroup.WithContext(ctx)
+	follow := func(protocol int, groups ...int) func() error {
+		return func() error {
+			events, err := rtnl.ListenTo(s.owner.options.Namespace, protocol, linkBuffer, groups...)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = events.Close() }()
+			s.owner.kick.Send()
+			for {
+				err := events.Read(ctx, func(rtnl.Message) { s.owner.kick.Send() })
+				if err != nil && !errors.Is(err, rtnl.ErrOverrun) {
+					return err
+				}
+			}
 		}
 	}
+	group.Go(follow(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_TC,
+		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE))
+	if s.look.xfrm != nil {
+		group.Go(follow(unix.NETLINK_XFRM, policyGroup))
+	}
+	return group.Wait()
 }
+
+// policyGroup is XFRMNLGRP_POLICY (linux/xfrm.h).
+const policyGroup = 4

@@ -18,7 +18,7 @@ const eventBuffer = 4 << 20
 // end without one (nf_conntrack_events, 2). lost is called when some were lost; what
 // was known before is then in doubt. The calls must not block for long.
 func Destroyed(ctx context.Context, namespace int, opened func() error, lost func(), each func(orig Tuple)) error {
-	events, err := rtnl.ListenNetfilter(namespace, eventBuffer, unix.NFNLGRP_CONNTRACK_DESTROY)
+	events, err := rtnl.ListenTo(namespace, unix.NETLINK_NETFILTER, eventBuffer, unix.NFNLGRP_CONNTRACK_DESTROY)
 	if err != nil {
 		return fmt.Errorf("listen to conntrack: %w", err)
 	}

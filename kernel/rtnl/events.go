@@ -34,15 +34,11 @@ const maxBuffer = 16 << 20
 // a slow reader; it doubles with each overrun, up to 16 MiB. Until the first
 // call of Filter everything passes.
 func Listen(namespace, buffer int, groups ...int) (*Events, error) {
-	return listen(namespace, unix.NETLINK_ROUTE, buffer, groups)
+	return ListenTo(namespace, unix.NETLINK_ROUTE, buffer, groups...)
 }
 
-// ListenNetfilter is Listen for the groups of netfilter (unix.NFNLGRP_...).
-func ListenNetfilter(namespace, buffer int, groups ...int) (*Events, error) {
-	return listen(namespace, unix.NETLINK_NETFILTER, buffer, groups)
-}
-
-func listen(namespace, protocol, buffer int, groups []int) (*Events, error) {
+// ListenTo is Listen for the groups of another protocol (unix.NETLINK_...).
+func ListenTo(namespace, protocol, buffer int, groups ...int) (*Events, error) {
 	fd, err := socket(namespace, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
 		return nil, err
