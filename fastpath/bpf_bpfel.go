@@ -56,7 +56,8 @@ type bpfPeer struct {
 	_          structs.HostLayout
 	Generation uint32
 	Format     uint32
-	Device     uint32
+	Out        uint32
+	In         uint32
 	Mtu        uint32
 	Local      struct {
 		_    structs.HostLayout
@@ -67,7 +68,6 @@ type bpfPeer struct {
 		Word [4]uint32
 	}
 	Macs [12]uint8
-	Zero uint32
 }
 
 type bpfReason uint32

@@ -224,25 +224,33 @@ func stalls(t testing.TB, from, to *net.TCPConn) bool {
 }
 
 func TestARuleThatIsAddedCutsWithinTheHold(t *testing.T) {
-	hosts := twoHosts(t, overVXLAN)
 	const hold = 2 * time.Second
-	for _, h := range hosts {
-		h.run(t, Options{Hold: hold})
-	}
-	client, server := connect(t, hosts[0], hosts[1], ipfam.V4)
-	untilFast(t, hosts, client, server)
-	hosts[0].Tool("nft", "insert rule inet test forward ip saddr 10.5.1.2 counter drop")
-	added := time.Now()
-	eventually.True(t, "the connection is cut", func() bool { return stalls(t, client, server) })
-	if took := time.Since(added); took > 10*hold {
-		t.Errorf("cut after %v, want %v", took, hold)
-	}
-	before := hosts[0].fastPackets(t, "out")
-	if !stalls(t, client, server) {
-		t.Error("the connection goes on")
-	}
-	if after := hosts[0].fastPackets(t, "out"); after != before {
-		t.Errorf("%d packets were fast after the cut", after-before)
+	for name, rule := range map[string]string{
+		"for the packets of a pod": "insert rule inet test forward ip saddr 10.5.1.2 counter drop",
+		"for what is sent outside": "add rule inet test output ip daddr 192.0.2.2 udp dport 8472 drop",
+		"for what comes outside":   "add rule inet test input ip saddr 192.0.2.2 udp dport 8472 drop",
+	} {
+		t.Run(name, func(t *testing.T) {
+			hosts := twoHosts(t, overVXLAN)
+			for _, h := range hosts {
+				h.run(t, Options{Hold: hold})
+			}
+			for _, hook := range []string{"input", "output"} {
+				hosts[0].Tool("nft", "add chain inet test", hook, "{ type filter hook", hook, "priority 0 ; }")
+			}
+			client, server := connect(t, hosts[0], hosts[1], ipfam.V4)
+			untilFast(t, hosts, client, server)
+			hosts[0].Tool("nft", rule)
+			added := time.Now()
+			cut := func() bool { return stalls(t, client, server) || stalls(t, server, client) }
+			eventually.True(t, "the connection is cut", cut)
+			if took := time.Since(added); took > 10*hold {
+				t.Errorf("cut after %v, want %v", took, hold)
+			}
+			if !cut() {
+				t.Error("the connection goes on")
+			}
+		})
 	}
 }
 
@@ -433,7 +441,7 @@ func TestAHostWithOtherPoliciesIsLeftOut(t *testing.T) {
 			return fmt.Sprintf("%d programs are attached, want %d", n, want), n == want
 		})
 	}
-	attached(3)
+	attached(4)
 	for _, policy := range []string{
 		"rule %s fwmark 1 lookup 100",
 		"-6 rule %s fwmark 0x10/0x10 lookup 100",
@@ -442,8 +450,16 @@ func TestAHostWithOtherPoliciesIsLeftOut(t *testing.T) {
 		h.IP(fmt.Sprintf(policy, "add"))
 		attached(0)
 		h.IP(fmt.Sprintf(strings.TrimSuffix(policy, " lookup 100"), "del"))
-		attached(3)
+		attached(4)
 	}
+	events := func(mode string) {
+		h.Do(func() { setSysctl(t, "net/netfilter/nf_conntrack_events", mode) })
+		h.fast.kick.Send() // a sysctl that is changed is no event
+	}
+	events("0")
+	attached(0)
+	events("2")
+	attached(4)
 }
 
 // away makes the programs believe that the daemon has not run for a while.

@@ -104,7 +104,7 @@ func (t *tracker) seen(r bpfReport, now time.Duration) {
 	defer t.mu.Unlock()
 	tuple := tupleOf(r.Key)
 	peer, ok := t.peers.find(tuple.Dst.Addr())
-	out := ok && peer.value.Device == r.Device
+	out := ok && peer.value.Out == r.Device
 	if !out {
 		tuple = tuple.Reverse()
 		peer, ok = t.peers.find(tuple.Dst.Addr())

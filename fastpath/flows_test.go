@@ -76,7 +76,7 @@ const (
 func newTestTracker(t *testing.T) (*tracker, *fakeTable, *fakeMaps) {
 	table, maps := &fakeTable{entry: suitable}, &fakeMaps{map[bpfKey]bpfFlow{}, map[bpfKey]bpfWay{}}
 	tr := newTracker(slog.New(slog.DiscardHandler), time.Minute, table, maps, newPeerTable(4))
-	peers := map[netip.Prefix]bpfPeer{netip.MustParsePrefix("10.5.2.0/24"): {Device: deviceOfPeers}}
+	peers := map[netip.Prefix]bpfPeer{netip.MustParsePrefix("10.5.2.0/24"): {Out: deviceOfPeers}}
 	if _, err := tr.setPeers(peers, func(peerChange) error { return nil }); err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -107,7 +106,7 @@ func (l *look) setup(o Options, status []backend.PeerStatus) (s setup, err error
 	case a.MasterIndex != 0:
 		return s, fmt.Errorf("the uplink %s belongs to another device, for example a VRF, which may route otherwise", a.Name)
 	}
-	if err := l.policies(); err != nil {
+	if err := errors.Join(l.policies(), l.events()); err != nil {
 		return s, err
 	}
 	s.bridge, s.podMTU = bridge.Attrs().Index, bridge.Attrs().MTU
@@ -182,19 +181,37 @@ func missing(err error) bool {
 // ports returns the range from which the kernel's vxlan device takes its source
 // ports: the first, and how far it goes.
 func (l *look) ports() (ports [2]uint16, err error) {
-	err = rtnl.Inside(l.namespace, func() error {
-		text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	var first, last uint16
+	if err := l.sysctl("net/ipv4/ip_local_port_range", &first, &last); err != nil {
+		return ports, err
+	}
+	return [2]uint16{first, last - first}, nil
+}
+
+// events returns an error if conntrack reports nothing.
+func (l *look) events() error {
+	var mode int
+	if err := l.sysctl("net/netfilter/nf_conntrack_events", &mode); err != nil {
+		return fmt.Errorf("conntrack: %w", err)
+	}
+	if mode == 0 {
+		return errors.New("conntrack sends no events: set net.netfilter.nf_conntrack_events to 2")
+	}
+	return nil
+}
+
+// sysctl reads the numbers in a setting of the namespace.
+func (l *look) sysctl(name string, numbers ...any) error {
+	return rtnl.Inside(l.namespace, func() error {
+		text, err := os.ReadFile("/proc/sys/" + name)
 		if err != nil {
 			return err
 		}
-		var first, last uint16
-		if _, err := fmt.Sscan(strings.TrimSpace(string(text)), &first, &last); err != nil {
-			return fmt.Errorf("read ip_local_port_range: %w", err)
+		if _, err := fmt.Sscan(string(text), numbers...); err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
 		}
-		ports = [2]uint16{first, last - first}
 		return nil
 	})
-	return ports, err
 }
 
 // pods are the devices of pods by index, and which pod has which address.

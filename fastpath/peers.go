@@ -103,7 +103,12 @@ func carriedPeers(status []backend.PeerStatus, wires wires) map[netip.Prefix]bpf
 		if !ok || s.How != backend.Tunnel && s.How != backend.Direct || w.index == 0 {
 			continue
 		}
-		value := bpfPeer{Format: uint32(formatOf(wire)), Device: uint32(w.index), Mtu: uint32(wire.MTU)}
+		value := bpfPeer{Format: uint32(formatOf(wire)), In: uint32(w.index), Mtu: uint32(wire.MTU)}
+		// The kernel's device is noted at the uplink, if the programs know its packets.
+		value.Out = value.In
+		if formatOf(wire) == bpfFormatVXLAN4 {
+			value.Out = uint32(wire.Uplink)
+		}
 		value.Local.Word, value.Remote.Word = words(wire.Local), words(s.Via)
 		copy(value.Macs[:6], s.Carried.MAC[:])
 		copy(value.Macs[6:], wire.MAC[:])

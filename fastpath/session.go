@@ -163,15 +163,14 @@ type fixture struct {
 }
 
 func (s *session) fixtures() []fixture {
-	list := []fixture{{s.setup.uplink, s.objects.FromUplink, ebpf.AttachTCXIngress}}
-	for format, w := range s.setup.wires {
-		if w.index == 0 {
-			continue
-		}
-		list = append(list, fixture{w.index, s.objects.ToPeer, ebpf.AttachTCXEgress})
-		if bpfFormat(format) == bpfFormatDEVICE {
-			list = append(list, fixture{w.index, s.objects.FromDevice, ebpf.AttachTCXIngress})
-		}
+	list := []fixture{
+		{s.setup.uplink, s.objects.FromUplink, ebpf.AttachTCXIngress},
+		{s.setup.uplink, s.objects.ToPeer, ebpf.AttachTCXEgress},
+	}
+	if device := s.setup.wires[bpfFormatDEVICE].index; device != 0 {
+		list = append(list,
+			fixture{device, s.objects.FromDevice, ebpf.AttachTCXIngress},
+			fixture{device, s.objects.ToPeer, ebpf.AttachTCXEgress})
 	}
 	return list
 }

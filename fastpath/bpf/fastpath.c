@@ -113,11 +113,11 @@ enum format { NONE, PLAIN, DEVICE, VXLAN4 };
 struct peer {
 	__u32 generation; /* zero: none */
 	__u32 format;
-	__u32 device;	  /* through which the stack sends to it */
-	__u32 mtu;	  /* of that device */
+	__u32 out;	  /* the device through which its packets leave the stack */
+	__u32 in;	  /* the device from which they come to the stack */
+	__u32 mtu;	  /* of a packet, before it is encapsulated */
 	struct address local, remote; /* outside */
 	__u8 macs[2 * ETH_ALEN];      /* inside: the peer's and ours */
-	__u32 zero;
 };
 
 /* What the daemon is told: a packet of this flow has left the stack. */
@@ -494,59 +494,6 @@ static __always_inline void left(struct __sk_buff *skb, const struct packet *p, 
 	report(&p->key, w, now);
 }
 
-/* At the egress of the device that leads to peers. */
-SEC("tc/to_peer") int to_peer(struct __sk_buff *skb)
-{
-	void *data, *end;
-	struct packet p = {};
-	struct frame *f;
-
-	/* What was forwarded came over the bridge; what is fast did not. */
-	if (skb->ingress_ifindex != bridge)
-		return NEXT;
-	pull(skb, sizeof(struct ethhdr));
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	f = data;
-	if ((void *)(f + 1) > end)
-		return NEXT;
-	if (read(skb, sizeof(struct ethhdr), f->protocol, &p) == FAST) {
-		__u8 macs[2 * ETH_ALEN];
-
-		/* Not the outside of what left through the tunnel. */
-		if (p.key.source.word[3] == vxlan_local && p.key.destination_port == vxlan_port && !p.v6)
-			return NEXT;
-		__builtin_memcpy(macs, f->macs, sizeof macs);
-		left(skb, &p, macs);
-	}
-	return NEXT;
-}
-
-/* At the egress of a pod's veth on the bridge. */
-SEC("tc/to_pod") int to_pod(struct __sk_buff *skb)
-{
-	void *data, *end;
-	struct packet p = {};
-	struct frame *f;
-
-	pull(skb, sizeof(struct ethhdr));
-	data = (void *)(long)skb->data;
-	end = (void *)(long)skb->data_end;
-	f = data;
-	/* Frames that are not the bridge's own were not routed. */
-	if ((void *)(f + 1) > end || differ(&f->macs[ETH_ALEN], bridge_mac, ETH_ALEN))
-		return NEXT;
-	if (read(skb, sizeof(struct ethhdr), f->protocol, &p) == FAST) {
-		__u8 macs[2 * ETH_ALEN];
-
-		__builtin_memcpy(macs, f->macs, sizeof macs);
-		left(skb, &p, macs);
-	}
-	return NEXT;
-}
-
-/* ---- from pods to peers ---- */
-
 struct vxlan {
 	struct iphdr ip;
 	struct udphdr udp;
@@ -555,6 +502,68 @@ struct vxlan {
 } __attribute__((packed));
 
 #define VXLAN_FLAGS 0x08000000
+
+/* Notes the packet that begins after the Ethernet header at `at`. */
+static __always_inline void note(struct __sk_buff *skb, const __u32 at, const struct frame *f)
+{
+	struct packet p = {};
+	__u8 macs[2 * ETH_ALEN];
+
+	__builtin_memcpy(macs, f->macs, sizeof macs);
+	if (read(skb, at + sizeof *f, f->protocol, &p) == FAST)
+		left(skb, &p, macs);
+}
+
+/*
+ * At the egress of the uplink, and of the kernel's device where that is used. What
+ * the kernel's device has encapsulated is noted at the uplink: only there has it
+ * passed the filters of the host.
+ */
+SEC("tc/to_peer") int to_peer(struct __sk_buff *skb)
+{
+	struct {
+		struct frame frame;
+		struct vxlan vxlan;
+	} __attribute__((packed)) *outer;
+	void *end;
+
+	/* What is fast came from the device of a pod. */
+	if (skb->ingress_ifindex && skb->ingress_ifindex != bridge)
+		return NEXT;
+	if (!skb->ingress_ifindex) {
+		if (!vxlan_port || skb->ifindex != uplink || skb->protocol != bpf_htons(ETH_P_IP))
+			return NEXT;
+		pull(skb, sizeof *outer);
+		outer = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		if ((void *)(outer + 1) > end || outer->vxlan.ip.protocol != IPPROTO_UDP || outer->vxlan.ip.ihl != 5 ||
+		    outer->vxlan.udp.dest != vxlan_port || outer->vxlan.ip.saddr != vxlan_local || outer->vxlan.vni != vxlan_vni)
+			return NEXT;
+		note(skb, sizeof(struct vxlan), &outer->vxlan.frame);
+		return NEXT;
+	}
+	pull(skb, ETH_HLEN);
+	outer = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if ((void *)(&outer->frame + 1) <= end)
+		note(skb, 0, &outer->frame);
+	return NEXT;
+}
+
+/* At the egress of a pod's veth on the bridge. */
+SEC("tc/to_pod") int to_pod(struct __sk_buff *skb)
+{
+	struct frame *f;
+
+	pull(skb, ETH_HLEN);
+	f = (void *)(long)skb->data;
+	/* Frames that are not the bridge's own were not routed. */
+	if ((void *)(f + 1) <= (void *)(long)skb->data_end && !differ(&f->macs[ETH_ALEN], bridge_mac, ETH_ALEN))
+		note(skb, 0, f);
+	return NEXT;
+}
+
+/* ---- from pods to peers ---- */
 
 /*
  * The next hop of what `to` describes, and whether the path carries it. `device` is
@@ -674,7 +683,7 @@ static __always_inline enum reason send_device(struct __sk_buff *skb, struct pac
 	__builtin_memcpy(macs, to->macs, sizeof macs);
 	if (hop(skb, p, ETH_HLEN))
 		return FAILED;
-	if (bpf_skb_store_bytes(skb, 0, macs, sizeof macs, 0) || bpf_redirect(to->device, 0) != REDIRECT)
+	if (bpf_skb_store_bytes(skb, 0, macs, sizeof macs, 0) || bpf_redirect(to->out, 0) != REDIRECT)
 		return REASONS;
 	return FAST;
 }
@@ -703,7 +712,7 @@ SEC("tc/from_pod") int from_pod(struct __sk_buff *skb)
 		close_flow(&p.key);
 	if (r == FAST)
 		r = permitted(&p, &way, &to);
-	if (r == FAST && way->device != to->device)
+	if (r == FAST && way->device != to->out)
 		r = NO_WAY;
 	if (r == FAST && p.segment > to->mtu)
 		r = TOO_LARGE;
@@ -782,7 +791,7 @@ static __always_inline enum reason receive_vxlan4(struct __sk_buff *skb, struct 
 		return r;
 	if (from->format != VXLAN4 || !same(&source, &from->remote))
 		return SOURCE;
-	if (way->from != from->device)
+	if (way->from != from->in)
 		return NO_WAY;
 	if (p->segment > pod_mtu)
 		return TOO_LARGE;
@@ -813,7 +822,7 @@ static __always_inline enum reason receive(struct __sk_buff *skb, enum format fo
 		return r;
 	if (from->format != format)
 		return SOURCE;
-	if (way->from != from->device)
+	if (way->from != from->in)
 		return NO_WAY;
 	if (p->segment > pod_mtu)
 		return TOO_LARGE;
