@@ -497,3 +497,57 @@ func TestADaemonThatDoesNotRunCarriesNothing(t *testing.T) {
 	})
 	untilFast(t, hosts, client, server)
 }
+
+func TestAConnectionThatIsOlderThanTheDaemon(t *testing.T) {
+	hosts := twoHosts(t, overVXLAN)
+	client, server := connect(t, hosts[0], hosts[1], ipfam.V4)
+	echo(t, client, server)
+	for _, h := range hosts {
+		h.run(t, Options{})
+	}
+	untilFast(t, hosts, client, server)
+	c, err := conntrack.Dial(int(hosts[0].Namespace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Delete(connTuple(client)); err != nil {
+		t.Fatal(err)
+	}
+	eventually.True(t, "the end of the entry is noticed", func() bool { return hosts[0].fast.Flows() == 0 })
+}
+
+func TestTranslatedFlowsTakeTheStackWhereTheyAreTranslated(t *testing.T) {
+	hosts := twoHosts(t, overVXLAN)
+	l := hosts[1].listen(t, ipfam.V4)
+	hosts[0].Tool("nft", "add table ip nat")
+	hosts[0].Tool("nft", "add chain ip nat prerouting { type nat hook prerouting priority -100 ; }")
+	hosts[0].Tool("nft", "add rule ip nat prerouting ip daddr 10.96.0.1 tcp dport 80 dnat to", l.Addr().String())
+	for _, h := range hosts {
+		h.run(t, Options{})
+	}
+	client := hosts[0].dial(t, &net.TCPAddr{IP: net.IPv4(10, 96, 0, 1), Port: 80})
+	server, err := l.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	eventually.True(t, "the host of the server carries the connection", func() bool {
+		echo(t, client, server)
+		return hosts[1].fastPackets(t, "in") > 10 && hosts[1].fastPackets(t, "out") > 10
+	})
+	stream(t, client, server)
+	stream(t, server, client)
+	if n := hosts[0].fastPackets(t, "out") + hosts[0].fastPackets(t, "in"); n != 0 {
+		t.Errorf("%d packets were fast on the host that translates them", n)
+	}
+	_ = client.Close()
+	if _, err := io.Copy(io.Discard, server); err != nil {
+		t.Error(err)
+	}
+	for _, h := range hosts {
+		if n := h.invalid(t); n != 0 {
+			t.Errorf("host %d: conntrack found %d packets invalid", h.n, n)
+		}
+	}
+}
