@@ -141,16 +141,17 @@ func (t *tracker) seenLocked(tuple conntrack.Tuple, peer peerEntry, r bpfReport,
 	}
 	want := bpfFlow{Peer: peer.place, Generation: peer.generation}
 	f := t.flows[tuple]
-	if f == nil || f.peer != want {
+	if f == nil {
+		// It is there before its permissions, so that one of two is revoked too.
+		f = &flow{}
+		t.flows[tuple] = f
+	}
+	if f.peer != want {
 		for _, k := range []bpfKey{keyOf(tuple), keyOf(tuple.Reverse())} {
 			if err := t.maps.permit(k, want); err != nil {
 				return err
 			}
 		}
-	}
-	if f == nil {
-		f = &flow{}
-		t.flows[tuple] = f
 	}
 	_, f.silent = t.silent[entry.Orig]
 	f.peer, f.timeout, f.relaxed, f.refreshed = want, entry.Timeout, now, now

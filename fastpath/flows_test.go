@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"testing"
@@ -39,9 +40,14 @@ func (f *fakeTable) List(each func(conntrack.Entry)) error {
 type fakeMaps struct {
 	flows map[bpfKey]bpfFlow
 	ways  map[bpfKey]bpfWay
+	// room is how many flows there is room for; zero means any number.
+	room int
 }
 
 func (f *fakeMaps) permit(k bpfKey, v bpfFlow) error {
+	if f.room > 0 && len(f.flows) >= f.room {
+		return errors.New("full")
+	}
 	f.flows[k] = v
 	return nil
 }
@@ -74,7 +80,7 @@ const (
 )
 
 func newTestTracker(t *testing.T) (*tracker, *fakeTable, *fakeMaps) {
-	table, maps := &fakeTable{entry: suitable}, &fakeMaps{map[bpfKey]bpfFlow{}, map[bpfKey]bpfWay{}}
+	table, maps := &fakeTable{entry: suitable}, &fakeMaps{flows: map[bpfKey]bpfFlow{}, ways: map[bpfKey]bpfWay{}}
 	tr := newTracker(slog.New(slog.DiscardHandler), time.Minute, table, maps, newPeerTable(4))
 	peers := map[netip.Prefix]bpfPeer{netip.MustParsePrefix("10.5.2.0/24"): {Out: deviceOfPeers}}
 	if _, err := tr.setPeers(peers, func(peerChange) error { return nil }); err != nil {
@@ -131,6 +137,15 @@ func TestARefusalOfConntrackPermitsNothing(t *testing.T) {
 	maps.sees(tr, outward, deviceOfPeers, 2*time.Second)
 	if len(maps.flows) != 0 {
 		t.Error("still permitted although the entry is gone")
+	}
+}
+
+func TestAFlowIsPermittedInBothDirectionsOrInNone(t *testing.T) {
+	tr, _, maps := newTestTracker(t)
+	maps.room = 1
+	maps.sees(tr, outward, deviceOfPeers, time.Second)
+	if len(maps.flows)+tr.count() != 0 {
+		t.Error("permitted in one direction")
 	}
 }
 
