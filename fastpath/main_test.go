@@ -25,7 +25,6 @@ type host struct {
 	n      int
 	pod    *nstest.NS
 	kernel *kernel.Reconciler
-	mac    kernel.MAC
 	state  kernel.State
 	peers  []backend.PeerStatus
 	fast   *FastPath

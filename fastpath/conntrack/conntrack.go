@@ -16,7 +16,7 @@ import (
 // Messages, attributes and bits of linux/netfilter/nfnetlink_conntrack.h and
 // nf_conntrack_common.h.
 const (
-	messageNew    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 0
+	messageNew    = unix.NFNL_SUBSYS_CTNETLINK << 8
 	messageGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
 	messageDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
 
