@@ -41,21 +41,32 @@ func register(n uint32) int {
 	return 0
 }
 
+// attributes are those of one message or expression, by their types; none of those
+// that are read here has a higher one, or stands twice.
+type attributes [16][]byte
+
+func attributesOf(b []byte) (a attributes) {
+	for typ, v := range rtnl.Attrs(b) {
+		if int(typ) < len(a) {
+			a[typ] = v
+		}
+	}
+	return a
+}
+
+// number returns that of an attribute, 0 if it is missing.
+func (a *attributes) number(typ uint16) uint32 { return be32(a[typ]) }
+
 // rule reads a rule.
 func (p *parser) rule(b []byte) rule {
 	p.registers = [registers]operand{}
 	r := rule{}
-	for typ, v := range rtnl.Attrs(b) {
-		switch typ {
-		case unix.NFTA_RULE_HANDLE:
-			if len(v) >= 8 {
-				r.number = binary.BigEndian.Uint64(v)
-			}
-		case unix.NFTA_RULE_EXPRESSIONS:
-			for _, e := range rtnl.Attrs(v) {
-				p.expression(e, &r)
-			}
-		}
+	a := attributesOf(b)
+	if handle := a[unix.NFTA_RULE_HANDLE]; len(handle) >= 8 {
+		r.number = binary.BigEndian.Uint64(handle)
+	}
+	for _, e := range rtnl.Attrs(a[unix.NFTA_RULE_EXPRESSIONS]) {
+		p.expression(e, &r)
 	}
 	return r
 }
@@ -77,16 +88,9 @@ func Conditions(f ipfam.Family, list []expr.Any) (out []Condition, all bool) {
 
 // expression adds what one expression means for a rule.
 func (p *parser) expression(b []byte, r *rule) {
-	var kind, data []byte
-	for typ, v := range rtnl.Attrs(b) {
-		switch typ {
-		case unix.NFTA_EXPR_NAME:
-			kind = text(v)
-		case unix.NFTA_EXPR_DATA:
-			data = v
-		}
-	}
-	switch string(kind) {
+	a := attributesOf(b)
+	data := a[unix.NFTA_EXPR_DATA]
+	switch string(text(a[unix.NFTA_EXPR_NAME])) {
 	case "payload":
 		p.payload(data)
 	case "meta":
@@ -133,24 +137,13 @@ func (p *parser) load(n uint32, field Field, ok bool) {
 // payload reads from the packet's headers. A prefix of whole bytes may be loaded
 // without the rest.
 func (p *parser) payload(b []byte) {
-	var dest, base, offset, size uint32
-	for typ, v := range rtnl.Attrs(b) {
-		switch typ {
-		case unix.NFTA_PAYLOAD_DREG:
-			dest = be32(v)
-		case unix.NFTA_PAYLOAD_BASE:
-			base = be32(v)
-		case unix.NFTA_PAYLOAD_OFFSET:
-			offset = be32(v)
-		case unix.NFTA_PAYLOAD_LEN:
-			size = be32(v)
-		}
-	}
+	a := attributesOf(b)
+	dest, offset, size := a.number(unix.NFTA_PAYLOAD_DREG), a.number(unix.NFTA_PAYLOAD_OFFSET), a.number(unix.NFTA_PAYLOAD_LEN)
 	if dest == 0 {
 		return // it writes to the packet
 	}
 	field, ok := Field(0), false
-	switch base {
+	switch a.number(unix.NFTA_PAYLOAD_BASE) {
 	case unix.NFT_PAYLOAD_LL_HEADER:
 		field, ok = etherType, offset == 12 && size == 2
 	case unix.NFT_PAYLOAD_NETWORK_HEADER:
@@ -178,15 +171,8 @@ var metaFields = map[uint32]Field{
 }
 
 func (p *parser) meta(b []byte, r *rule) {
-	var dest, key uint32
-	for typ, v := range rtnl.Attrs(b) {
-		switch typ {
-		case unix.NFTA_META_DREG:
-			dest = be32(v)
-		case unix.NFTA_META_KEY:
-			key = be32(v)
-		}
-	}
+	a := attributesOf(b)
+	dest, key := a.number(unix.NFTA_META_DREG), a.number(unix.NFTA_META_KEY)
 	if dest == 0 { // it changes the packet
 		if key == unix.NFT_META_MARK {
 			r.alters = append(r.alters, mark)
@@ -198,46 +184,23 @@ func (p *parser) meta(b []byte, r *rule) {
 }
 
 func (p *parser) ct(b []byte) {
-	var dest, key uint32
-	directed := false
-	for typ, v := range rtnl.Attrs(b) {
-		switch typ {
-		case unix.NFTA_CT_DREG:
-			dest = be32(v)
-		case unix.NFTA_CT_KEY:
-			key = be32(v)
-		case unix.NFTA_CT_DIRECTION:
-			directed = true
-		}
-	}
+	a := attributesOf(b)
+	directed := a[unix.NFTA_CT_DIRECTION] != nil
 	fields := map[uint32]Field{unix.NFT_CT_STATE: state, unix.NFT_CT_STATUS: status}
-	if field, ok := fields[key]; dest != 0 {
+	field, ok := fields[a.number(unix.NFTA_CT_KEY)]
+	if dest := a.number(unix.NFTA_CT_DREG); dest != 0 {
 		p.load(dest, field, ok && !directed)
 	}
 }
 
 func (p *parser) bitwise(b []byte) {
-	var source, dest, operation uint32
-	var mask, xor []byte
 	const op = 6 // NFTA_BITWISE_OP: the first is mask and xor
-	for typ, v := range rtnl.Attrs(b) {
-		switch typ {
-		case unix.NFTA_BITWISE_SREG:
-			source = be32(v)
-		case unix.NFTA_BITWISE_DREG:
-			dest = be32(v)
-		case unix.NFTA_BITWISE_MASK:
-			mask = dataValue(v)
-		case unix.NFTA_BITWISE_XOR:
-			xor = dataValue(v)
-		case op:
-			operation = be32(v)
-		}
-	}
-	o := p.registers[register(source)]
-	o.valid = o.valid && operation == 0 && o.mask == nil && mask != nil && zero(xor)
+	a := attributesOf(b)
+	mask, xor := dataValue(a[unix.NFTA_BITWISE_MASK]), dataValue(a[unix.NFTA_BITWISE_XOR])
+	o := p.registers[register(a.number(unix.NFTA_BITWISE_SREG))]
+	o.valid = o.valid && a.number(op) == 0 && o.mask == nil && mask != nil && zero(xor)
 	o.mask = mask
-	p.registers[register(dest)] = o
+	p.registers[register(a.number(unix.NFTA_BITWISE_DREG))] = o
 }
 
 // take returns what a register holds. What is loaded next may be something that is
@@ -250,18 +213,8 @@ func (p *parser) take(n uint32) operand {
 }
 
 func (p *parser) compare(b []byte, r *rule) {
-	var source, op uint32
-	var data []byte
-	for typ, v := range rtnl.Attrs(b) {
-		switch typ {
-		case unix.NFTA_CMP_SREG:
-			source = be32(v)
-		case unix.NFTA_CMP_OP:
-			op = be32(v)
-		case unix.NFTA_CMP_DATA:
-			data = dataValue(v)
-		}
-	}
+	a := attributesOf(b)
+	source, op, data := a.number(unix.NFTA_CMP_SREG), a.number(unix.NFTA_CMP_OP), dataValue(a[unix.NFTA_CMP_DATA])
 	f := p.chain.family
 	o := p.registers[register(source)]
 	if op == unix.NFT_CMP_EQ || op == unix.NFT_CMP_NEQ {
@@ -353,50 +306,26 @@ func highest(a netip.Addr) netip.Addr {
 }
 
 func (p *parser) between(b []byte, r *rule) {
-	var source, op uint32
-	var from, to []byte
-	for typ, v := range rtnl.Attrs(b) {
-		switch typ {
-		case unix.NFTA_RANGE_SREG:
-			source = be32(v)
-		case unix.NFTA_RANGE_OP:
-			op = be32(v)
-		case unix.NFTA_RANGE_FROM_DATA:
-			from = dataValue(v)
-		case unix.NFTA_RANGE_TO_DATA:
-			to = dataValue(v)
-		}
-	}
-	f, o := p.chain.family, p.take(source)
+	a := attributesOf(b)
+	from, to := dataValue(a[unix.NFTA_RANGE_FROM_DATA]), dataValue(a[unix.NFTA_RANGE_TO_DATA])
+	f, o := p.chain.family, p.take(a.number(unix.NFTA_RANGE_SREG))
 	size := o.field.size(f)
 	if !o.valid || o.mask != nil || o.field >= mark || len(from) != size || len(to) != size {
 		r.more = true
 		return
 	}
 	r.add(Condition{
-		Field: o.field, Values: o.field.values(f, from, 8*size), Last: lastOf(o.field.values(f, to, 8*size)), Not: op == unix.NFT_RANGE_NEQ,
+		Field: o.field, Values: o.field.values(f, from, 8*size), Last: lastOf(o.field.values(f, to, 8*size)),
+		Not: a.number(unix.NFTA_RANGE_OP) == unix.NFT_RANGE_NEQ,
 	}, true)
 }
 
 func (p *parser) lookup(b []byte, r *rule) {
-	var source, dest, flags uint32
-	mapped := false
-	set := ""
 	const inverted = 1
-	for typ, v := range rtnl.Attrs(b) {
-		switch typ {
-		case unix.NFTA_LOOKUP_SET:
-			set = string(text(v))
-		case unix.NFTA_LOOKUP_SREG:
-			source = be32(v)
-		case unix.NFTA_LOOKUP_DREG:
-			dest, mapped = be32(v), true
-		case unix.NFTA_LOOKUP_FLAGS:
-			flags = be32(v)
-		}
-	}
-	o := p.take(source)
-	l := &lookup{field: o.field, not: flags&inverted != 0}
+	a := attributesOf(b)
+	set, dest, mapped := string(text(a[unix.NFTA_LOOKUP_SET])), a.number(unix.NFTA_LOOKUP_DREG), a[unix.NFTA_LOOKUP_DREG] != nil
+	o := p.take(a.number(unix.NFTA_LOOKUP_SREG))
+	l := &lookup{field: o.field, not: a.number(unix.NFTA_LOOKUP_FLAGS)&inverted != 0}
 	if o.valid && o.mask == nil && p.chain.tables != nil {
 		l.in = p.chain.elements(set, o.field)
 	} else {
@@ -414,39 +343,25 @@ func (p *parser) lookup(b []byte, r *rule) {
 }
 
 func (p *parser) immediate(b []byte, r *rule) {
-	var dest uint32
-	var data []byte
-	for typ, v := range rtnl.Attrs(b) {
-		switch typ {
-		case unix.NFTA_IMMEDIATE_DREG:
-			dest = be32(v)
-		case unix.NFTA_IMMEDIATE_DATA:
-			data = v
-		}
-	}
-	if dest != unix.NFT_REG_VERDICT {
+	a := attributesOf(b)
+	if dest := a.number(unix.NFTA_IMMEDIATE_DREG); dest != unix.NFT_REG_VERDICT {
 		p.load(dest, 0, false)
 		return
 	}
-	o := p.chain.outcome(data)
+	o := p.chain.outcome(a[unix.NFTA_IMMEDIATE_DATA])
 	r.verdict, r.to = o.verdict, o.to
 }
 
 // outcome reads a verdict.
 func (c nftChain) outcome(data []byte) outcome {
 	var o outcome
-	for typ, v := range rtnl.Attrs(data) {
-		if typ != unix.NFTA_DATA_VERDICT {
-			continue
-		}
-		for typ, v := range rtnl.Attrs(v) {
-			switch typ {
-			case unix.NFTA_VERDICT_CODE:
-				o.verdict = nftVerdicts[int32(be32(v))]
-			case unix.NFTA_VERDICT_CHAIN:
-				o.to = nftChain{tables: c.tables, table: c.table, label: string(text(v)), family: c.family}
-			}
-		}
+	a := attributesOf(data)
+	a = attributesOf(a[unix.NFTA_DATA_VERDICT])
+	if code := a[unix.NFTA_VERDICT_CODE]; code != nil {
+		o.verdict = nftVerdicts[int32(be32(code))]
+	}
+	if to := a[unix.NFTA_VERDICT_CHAIN]; to != nil {
+		o.to = nftChain{tables: c.tables, table: c.table, label: string(text(to)), family: c.family}
 	}
 	return o
 }
@@ -463,25 +378,12 @@ const (
 
 // dataValue returns the value in struct nft_data.
 func dataValue(b []byte) []byte {
-	for typ, v := range rtnl.Attrs(b) {
-		if typ == unix.NFTA_DATA_VALUE {
-			return v
-		}
-	}
-	return nil
+	a := attributesOf(b)
+	return a[unix.NFTA_DATA_VALUE]
 }
 
 // extensionOf reads a match or a target of xtables, which have the same attributes.
 func extensionOf(b []byte) (name string, revision uint8, info []byte) {
-	for typ, v := range rtnl.Attrs(b) {
-		switch typ {
-		case unix.NFTA_MATCH_NAME:
-			name = string(text(v))
-		case unix.NFTA_MATCH_REV:
-			revision = uint8(be32(v))
-		case unix.NFTA_MATCH_INFO:
-			info = v
-		}
-	}
-	return name, revision, info
+	a := attributesOf(b)
+	return string(text(a[unix.NFTA_MATCH_NAME])), uint8(a.number(unix.NFTA_MATCH_REV)), a[unix.NFTA_MATCH_INFO]
 }
