@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flannel/internal/ipfam"
+	"flannel/internal/printable"
 )
 
 // defaultTable is the one of iptables.
@@ -64,31 +65,20 @@ func (b Base) accept(f ipfam.Family, w words) string {
 		table := b.tableOfProgram()
 		add(table != defaultTable, "-t", table)
 		add(true, "-I", b.Chain)
-		add(w.in != "", "-i", quote(w.in))
-		add(w.out != "", "-o", quote(w.out))
+		add(w.in != "", "-i", printable.Word(w.in))
+		add(w.out != "", "-o", printable.Word(w.out))
 		add(w.src.IsValid(), "-s", w.src.String())
 		add(w.dst.IsValid(), "-d", w.dst.String())
 		add(w.port != 0, "-p", "udp", "--dport", strconv.Itoa(int(w.port)))
 		return strings.Join(append(out, "-j", "ACCEPT"), " ")
 	}
 	out = []string{"nft insert rule", b.Table, b.Chain}
-	add(w.in != "", "iifname", quote(w.in))
-	add(w.out != "", "oifname", quote(w.out))
+	add(w.in != "", "iifname", printable.Word(w.in))
+	add(w.out != "", "oifname", printable.Word(w.out))
 	add(w.src.IsValid(), nftFamilies[f], "saddr", w.src.String())
 	add(w.dst.IsValid(), nftFamilies[f], "daddr", w.dst.String())
 	add(w.port != 0, "udp dport", strconv.Itoa(int(w.port)))
 	return strings.Join(append(out, "accept"), " ")
-}
-
-// quote writes a word for a shell.
-func quote(word string) string {
-	plain := func(r rune) bool {
-		return r < 0x80 && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_.:@%+-", r))
-	}
-	if !strings.ContainsFunc(word, func(r rune) bool { return !plain(r) }) {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // Where names the rule for people, and how its program names it.
