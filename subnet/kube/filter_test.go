@@ -135,9 +135,9 @@ func heartbeatsAreLeftOut(t *testing.T, h *harness) {
 	h.must(t, err)
 	defer m.client.close()
 	s := &source{m: m, condition: condPeers, selector: "metadata.name=beating"}
-	list, err := s.ListWithContext(h.ctx(t), metav1.ListOptions{})
+	list, err := s.list(h.ctx(t), metav1.ListOptions{})
 	h.must(t, err)
-	w, err := s.WatchWithContext(h.ctx(t), metav1.ListOptions{ResourceVersion: list.(*NodeList).ResourceVersion})
+	w, err := s.watch(h.ctx(t), metav1.ListOptions{ResourceVersion: list.(*NodeList).ResourceVersion})
 	h.must(t, err)
 	defer w.Stop()
 	h.must(t, h.server.API.Annotate(h.ctx(t), "beating", map[string]any{"example.com/heartbeat": "1"}))

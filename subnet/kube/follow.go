@@ -44,7 +44,8 @@ func (m *Manager) follow(ctx context.Context, condition, selector string, f foll
 		attempt, restart := context.WithCancelCause(ctx)
 		// What the apiBreaker and try do not wait out is transient, such as a
 		// resource version that is too old: the reflector handles it.
-		reflector := cache.NewReflectorWithOptions(&source{m: m, condition: condition, selector: selector, restart: restart}, &Node{}, store, cache.ReflectorOptions{
+		nodes := &source{m: m, condition: condition, selector: selector, restart: restart}
+		reflector := cache.NewReflectorWithOptions(nodes.forReflector(), &Node{}, store, cache.ReflectorOptions{
 			Name: condition, TypeDescription: "Node",
 			Backoff: &wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.5, Steps: math.MaxInt32, Cap: 20 * time.Second},
 		})
@@ -69,8 +70,7 @@ type source struct {
 	listed map[string]uint64
 }
 
-// ListWithContext implements cache.ListerWatcherWithContext.
-func (s *source) ListWithContext(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+func (s *source) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 	o.FieldSelector = s.selector
 	if o.Continue == "" {
 		s.listed = map[string]uint64{}
@@ -89,8 +89,7 @@ func (s *source) ListWithContext(ctx context.Context, o metav1.ListOptions) (run
 	})
 }
 
-// WatchWithContext implements cache.ListerWatcherWithContext.
-func (s *source) WatchWithContext(ctx context.Context, o metav1.ListOptions) (w watch.Interface, err error) {
+func (s *source) watch(ctx context.Context, o metav1.ListOptions) (w watch.Interface, err error) {
 	o.FieldSelector = s.selector
 	restored, err := s.m.isRestored(ctx, s.condition, o)
 	if restored {
@@ -121,17 +120,9 @@ func (s *source) takeListed() map[string]uint64 {
 // it costs the API server less.
 func (s *source) IsWatchListSemanticsUnSupported() bool { return true }
 
-// List and Watch make a cache.ListerWatcher of it, which a reflector wants but
-// does not call.
-
-// List implements cache.Lister.
-func (s *source) List(o metav1.ListOptions) (runtime.Object, error) {
-	return s.ListWithContext(context.Background(), o)
-}
-
-// Watch implements cache.Watcher.
-func (s *source) Watch(o metav1.ListOptions) (watch.Interface, error) {
-	return s.WatchWithContext(context.Background(), o)
+// forReflector returns the source as a reflector takes it.
+func (s *source) forReflector() cache.ListerWatcher {
+	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{ListWithContextFunc: s.list, WatchFuncWithContext: s.watch}, s)
 }
 
 func (m *Manager) list(ctx context.Context, condition string, o metav1.ListOptions, visit func(node []byte) error) (list *NodeList, err error) {

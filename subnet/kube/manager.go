@@ -209,14 +209,19 @@ func (m *Manager) StoreAddrs() []netip.Addr {
 	return nil
 }
 
+// ask makes a request and returns any answer. It waits out a server that does not
+// answer.
+func (m *Manager) ask(ctx context.Context, request func(context.Context) error) error {
+	return m.breaker.do(klog.NewContext(ctx, quietLogger(m.log)), request)
+}
+
 // try makes a request until the server has accepted it or returned an error that
 // the caller must handle. It waits out a server that does not answer, and one
 // that does not allow the request.
 func (m *Manager) try(ctx context.Context, condition string, need rule, request func(context.Context) error) error {
-	ctx = klog.NewContext(ctx, quietLogger(m.log))
 	var answer error
 	if err := m.repeat(ctx, condition+", "+need.String(), func() error {
-		if answer = m.breaker.do(ctx, request); refused(answer) {
+		if answer = m.ask(ctx, request); refused(answer) {
 			return m.client.server.explainRefusal(answer, need)
 		}
 		return nil

@@ -36,7 +36,7 @@ func readObject(in *bufio.Reader, read func(size uint64) error) error {
 func readFields(in *bufio.Reader, size uint64, visit func(number protowire.Number, size uint64) error) error {
 	for left := size; left > 0; {
 		tag, n, err := readVarint(in)
-		if size == math.MaxUint64 && errors.Is(err, io.EOF) && n == 0 {
+		if size == math.MaxUint64 && errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -86,23 +86,18 @@ func skip(in *bufio.Reader, size uint64) error {
 
 // readVarint returns a number and of how many bytes it was made.
 func readVarint(in *bufio.Reader) (value, size uint64, err error) {
-	counted := counter{in: in}
-	value, err = binary.ReadUvarint(&counted)
-	return value, counted.n, err
-}
-
-type counter struct {
-	in *bufio.Reader
-	n  uint64
-}
-
-// ReadByte implements io.ByteReader.
-func (c *counter) ReadByte() (byte, error) {
-	b, err := c.in.ReadByte()
-	if err == nil {
-		c.n++
+	text, err := in.Peek(binary.MaxVarintLen64)
+	value, n := protowire.ConsumeVarint(text)
+	switch {
+	case n >= 0:
+		_, err = in.Discard(n)
+		return value, uint64(n), err
+	case len(text) == 0:
+		return 0, 0, err
+	case err == nil:
+		err = protowire.ParseError(n)
 	}
-	return b, err
+	return 0, 0, noEOF(err)
 }
 
 // noEOF is for where a stream may not end.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/klog/v2"
 )
 
 // NetworkReady is called when this node can carry pods. The condition
@@ -31,7 +30,7 @@ func (m *Manager) keepCondition(ctx context.Context) error {
 				return err
 			}
 			there := false
-			err = m.breaker.do(klog.NewContext(ctx, quietLogger(m.log)), func(ctx context.Context) (err error) {
+			err = m.ask(ctx, func(ctx context.Context) (err error) {
 				there, err = m.client.hasCondition(ctx, n.Name, networkReady)
 				return err
 			})
