@@ -9,6 +9,7 @@ import (
 	"flannel/internal/ipfam"
 	"flannel/internal/passage"
 	"flannel/kernel"
+	"flannel/status"
 )
 
 var filter = Check{
@@ -93,7 +94,7 @@ func (f *Facts) tunnels() []passage.Tunnel {
 	var out []passage.Tunnel
 	up, ok := f.uplink()
 	for _, l := range f.overlays() {
-		if port := f.portOf(l); ok && port != 0 {
+		if port := status.PortOf(l, f.Daemon.Status); ok && port != 0 {
 			t := passage.Tunnel{Name: l.Name, Uplink: passage.InterfaceOf(up), Port: port, Peers: f.vias(l)}
 			switch s := f.Daemon.Status; {
 			case l.VXLAN.Local.IsValid():
@@ -108,15 +109,6 @@ func (f *Facts) tunnels() []passage.Tunnel {
 		}
 	}
 	return out
-}
-
-// portOf returns the UDP port behind a device of the overlay, 0 if it is not known: a
-// vxlan device has its own, and of others the daemon knows it.
-func (f *Facts) portOf(l kernel.Link) int {
-	if l.VXLAN.Port == 0 && f.Daemon.Status != nil {
-		return f.Daemon.Status.Port
-	}
-	return l.VXLAN.Port
 }
 
 // vias returns some addresses of peers that are reached by a tunnel.

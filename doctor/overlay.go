@@ -48,7 +48,7 @@ var overlay = Check{
 // port returns the UDP port of the backend, 0 if it has none.
 func (f *Facts) port() int {
 	for _, l := range f.overlays() {
-		if port := f.portOf(l); port != 0 {
+		if port := status.PortOf(l, f.Daemon.Status); port != 0 {
 			return port
 		}
 	}

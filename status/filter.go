@@ -8,6 +8,7 @@ import (
 	"flannel/internal/passage"
 	"flannel/kernel"
 	"flannel/kernel/look"
+	"flannel/network"
 )
 
 // readHost reads what this host has inside its own subnets. Without it less is known of
@@ -68,7 +69,7 @@ func (s *steps) passage(route look.Route) passage.Host {
 	if !known {
 		up, known = links.ByIndex(dev.VXLAN.Uplink)
 	}
-	port := portOf(dev, status.Port)
+	port := PortOf(dev, status)
 	if tunnel && known && port != 0 {
 		t := passage.Tunnel{Name: dev.Name, Uplink: passage.InterfaceOf(up), Local: status.Uplink.Addr, Port: port}
 		if via, err := netip.ParseAddr(p.Via); err == nil {
@@ -81,11 +82,11 @@ func (s *steps) passage(route look.Route) passage.Host {
 	return h
 }
 
-// portOf returns the UDP port behind a device: a vxlan device has its own, and of
-// others the daemon knows it.
-func portOf(dev kernel.Link, daemons int) int {
-	if dev.VXLAN.Port != 0 {
-		return dev.VXLAN.Port
+// PortOf returns the UDP port behind a device of the overlay, 0 if it is not known: a
+// vxlan device has its own, and of others the daemon knows it. s may be nil.
+func PortOf(dev kernel.Link, s *network.Status) int {
+	if dev.VXLAN.Port == 0 && s != nil {
+		return s.Port
 	}
-	return daemons
+	return dev.VXLAN.Port
 }
