@@ -36,7 +36,7 @@ type Answers struct {
 // ErrNoPeer means that no peer of that name is probed.
 var ErrNoPeer = errors.New("no such peer is probed")
 
-// Ask probes the peers of these names at once, and returns what that has shown
+// Ask probes the peers of these names immediately, and returns what that has shown
 // after five seconds at most. An error means that nothing was probed.
 func (p *Prober) Ask(ctx context.Context, names []string) (Answers, error) {
 	return p.ask(ctx, func(c *core) ([]int32, error) {

@@ -17,7 +17,7 @@ const (
 	interval = time.Second
 	// askedInterval is that between two probes that somebody has asked for.
 	askedInterval = time.Second / 20
-	// askedLimit is how long at most a peer is probed at once.
+	// askedLimit is how long at most a peer is probed on request.
 	askedLimit = 5 * time.Second
 	// timeout is when a probe counts as lost. What somebody waits for may be given up
 	// earlier, in relation to the round trip.
@@ -28,7 +28,7 @@ const (
 	late = 10 * time.Second
 	// fullEvery is how often a rotation tries the full size.
 	fullEvery = 10
-	// One of turnEvery probes goes on with the rotation although peers are broken.
+	// One of turnEvery probes continues the rotation although peers are broken.
 	turnEvery = 4
 )
 
@@ -285,7 +285,7 @@ func (c *core) takePut() {
 	c.put = c.put[:0]
 }
 
-// ask has a peer probed at once.
+// ask has a peer probed immediately.
 func (c *core) ask(i int32, now time.Duration) {
 	if c.peers[i].asked == 0 {
 		c.peers[i].ask(now)

@@ -345,7 +345,7 @@ func TestAProberThatHangs(t *testing.T) {
 		close(release)
 		w.wait(time.Minute)
 		if got := w.health.Hanging(); len(got) > 0 {
-			t.Errorf("got %q of a prober that goes on", got)
+			t.Errorf("got %q of a prober that works again", got)
 		}
 	})
 }

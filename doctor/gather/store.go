@@ -69,7 +69,7 @@ func sameRoot(pid int) bool {
 	return err == nil && failed == nil && os.SameFile(theirs, ours)
 }
 
-// askAll asks all servers at once.
+// askAll asks all servers at the same time.
 func askAll(ctx context.Context, a Access) *doctor.Store {
 	ctx, cancel := context.WithTimeout(ctx, answerIn)
 	defer cancel()

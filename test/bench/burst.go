@@ -8,7 +8,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// burstPeers leave at once.
+// burstPeers leave together.
 const burstPeers = 2000
 
 // burst measures changes of very many entries at once: peers that leave the
